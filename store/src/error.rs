@@ -1,0 +1,104 @@
+//! Errors of the store: the variants follow what a caller can do about them.
+
+use std::io;
+
+/// A result of the store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong in the repository. Errors of a source are another type, of another crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No repository stands at the place.
+    #[error("there is no Copal repository at {place}")]
+    NotARepository {
+        /// Where it was looked for.
+        place: String,
+    },
+    /// `init` met a place that is not empty.
+    #[error("{place} is not empty, so no repository was made there")]
+    NotEmpty {
+        /// The place.
+        place: String,
+    },
+    /// No key slot opens with what was given.
+    #[error("no key slot of this repository opens with the given password or key")]
+    WrongKey,
+    /// Written by a newer version; never a sign of damage.
+    #[error("{what} has format version {found}; this program reads up to {supported}")]
+    Unsupported {
+        /// The object or feature.
+        what: String,
+        /// Its version.
+        found: u32,
+        /// The highest version known here.
+        supported: u32,
+    },
+    /// An object does not verify.
+    #[error("{object} is damaged: {detail}")]
+    Damaged {
+        /// Name of the object, or of the chunk.
+        object: String,
+        /// What does not hold.
+        detail: String,
+    },
+    /// An object that must be there is not.
+    #[error("{object} is missing from the repository")]
+    Missing {
+        /// Name of the object, or of the chunk.
+        object: String,
+    },
+    /// A snapshot of this name exists.
+    #[error("the name is taken")]
+    NameTaken,
+    /// Another process holds what is needed.
+    #[error("{what} is held by another process")]
+    Busy {
+        /// The lease.
+        what: String,
+    },
+    /// A sync failed before: nothing more is acknowledged by this session.
+    #[error("an earlier write of this session failed, so nothing more is acknowledged by it")]
+    Poisoned,
+    /// A limit of the format was met on write.
+    #[error("{what} exceeds its limit of {limit}")]
+    Limit {
+        /// What is too large.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The key opened may not do this.
+    #[error("the key slot given to init, add or remove is unusable: {detail}")]
+    KeySlot {
+        /// Why.
+        detail: String,
+    },
+    /// The storage failed; `source` tells disk full, permission, and so on apart.
+    #[error("{action} {object}: {source}")]
+    Io {
+        /// What was being done, as a verb: "reading", "writing".
+        action: &'static str,
+        /// The object or path.
+        object: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// A [`Error::Damaged`].
+    pub fn damaged(object: impl ToString, detail: impl ToString) -> Self {
+        Self::Damaged { object: object.to_string(), detail: detail.to_string() }
+    }
+
+    /// An [`Error::Io`].
+    pub fn io(action: &'static str, object: impl ToString, source: io::Error) -> Self {
+        Self::Io { action, object: object.to_string(), source }
+    }
+
+    /// Whether the bytes do not verify or are gone, as opposed to a failure of the environment.
+    #[must_use]
+    pub fn is_integrity(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Missing { .. })
+    }
+}

@@ -1,0 +1,23 @@
+//! The store: sealed, immutable objects under one trait.
+//!
+//! It knows ids, the formats of packs, index fragments and roots, keys, the [`Backend`] trait, the commit order and
+//! the mechanics of collection. It never knows what a snapshot means, and never sees a terminal, a clock or the network.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod backend;
+pub mod error;
+pub mod ids;
+
+pub use backend::{Backend, ObjectKind, ObjectName};
+pub use error::{Error, Result};
+pub use ids::{ChunkId, ObjectId, PackId, RepositoryId, SnapshotId};
+pub mod check;
+pub mod codec;
+pub mod collect;
+pub mod config;
+pub mod entropy;
+pub mod keys;
+pub mod local;
+pub mod location;
+pub mod repository;
+pub mod session;
