@@ -1,7 +1,7 @@
 //! The content of a regular file: a list of pieces, inline when short, a tree of nodes when long.
 
-use copal_store::{ChunkId, Result};
 use copal_store::session::ChunkSource;
+use copal_store::{ChunkId, Result};
 
 use crate::tree::{NodeSink, TreeRoot};
 
@@ -101,15 +101,28 @@ impl FileContent {
     /// The empty file.
     #[must_use]
     pub fn empty() -> Self {
-        Self { bytes: 0, cutting: Cutting::Small, pieces: Pieces::Inline(Vec::new()) }
+        Self {
+            bytes: 0,
+            cutting: Cutting::Small,
+            pieces: Pieces::Inline(Vec::new()),
+        }
     }
     /// The pieces that overlap `from..to`, in order; nodes are read as the iteration goes.
-    pub fn pieces<'a>(&'a self, _source: &'a dyn ChunkSource, _from: u64, _to: u64) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
+    pub fn pieces<'a>(
+        &'a self,
+        _source: &'a dyn ChunkSource,
+        _from: u64,
+        _to: u64,
+    ) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
         todo!()
     }
     /// Ranges in which two contents differ by chunk id, at equal offsets: equal subtrees are skipped unread.
     /// Each item is a piece of `self` that `other` does not have at the same offset.
-    pub fn changed_pieces<'a>(&'a self, _other: &'a FileContent, _source: &'a dyn ChunkSource) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
+    pub fn changed_pieces<'a>(
+        &'a self,
+        _other: &'a FileContent,
+        _source: &'a dyn ChunkSource,
+    ) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
         todo!()
     }
 }

@@ -107,7 +107,12 @@ pub enum Change {
 }
 
 /// Differences in path order; equal subtrees are skipped unread, so the cost follows the changes.
-pub fn diff<'a>(_source_a: &'a dyn ChunkSource, _a: TreeRoot, _source_b: &'a dyn ChunkSource, _b: TreeRoot) -> Box<dyn Iterator<Item = Result<Change>> + 'a> {
+pub fn diff<'a>(
+    _source_a: &'a dyn ChunkSource,
+    _a: TreeRoot,
+    _source_b: &'a dyn ChunkSource,
+    _b: TreeRoot,
+) -> Box<dyn Iterator<Item = Result<Change>> + 'a> {
     todo!()
 }
 
@@ -135,6 +140,10 @@ pub enum NodeShape {
 }
 
 /// Calls `visit` for every reference of a node's bytes.
-pub fn references(_bytes: &[u8], _shape: NodeShape, _visit: &mut dyn FnMut(Reference)) -> Result<()> {
+pub fn references(
+    _bytes: &[u8],
+    _shape: NodeShape,
+    _visit: &mut dyn FnMut(Reference),
+) -> Result<()> {
     todo!()
 }

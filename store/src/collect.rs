@@ -2,9 +2,9 @@
 //!
 //! It never knows what a snapshot means: the caller walks manifests and marks chunk ids.
 
+use crate::Result;
 use crate::ids::ChunkId;
 use crate::repository::{Repository, RootName};
-use crate::Result;
 
 /// What a collection did or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,10 @@ pub struct CollectOptions {
 
 impl Default for CollectOptions {
     fn default() -> Self {
-        Self { rewrite_below_live_share: 0.75, dry_run: false }
+        Self {
+            rewrite_below_live_share: 0.75,
+            dry_run: false,
+        }
     }
 }
 
@@ -53,6 +56,10 @@ pub trait Reachability: Sync {
 
 /// Collects: mark, rewrite, condemn, sweep what no living session can reach, merge the index.
 /// [`crate::Error::Busy`] when another collection runs.
-pub fn collect(_repository: &Repository, _reachability: &dyn Reachability, _options: CollectOptions) -> Result<CollectReport> {
+pub fn collect(
+    _repository: &Repository,
+    _reachability: &dyn Reachability,
+    _options: CollectOptions,
+) -> Result<CollectReport> {
     todo!()
 }

@@ -50,7 +50,11 @@ pub struct StretchCost {
 
 impl Default for StretchCost {
     fn default() -> Self {
-        Self { memory_kib: 64 << 10, passes: 3, lanes: 4 }
+        Self {
+            memory_kib: 64 << 10,
+            passes: 3,
+            lanes: 4,
+        }
     }
 }
 

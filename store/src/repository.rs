@@ -37,11 +37,20 @@ pub struct Repository {
 
 impl Repository {
     /// Makes a repository; refuses a place that is not empty.
-    pub fn init(_backend: Arc<dyn Backend>, _entropy: Arc<dyn Entropy>, _credential: &Credential, _options: &InitOptions) -> Result<Self> {
+    pub fn init(
+        _backend: Arc<dyn Backend>,
+        _entropy: Arc<dyn Entropy>,
+        _credential: &Credential,
+        _options: &InitOptions,
+    ) -> Result<Self> {
         todo!()
     }
     /// Opens a repository with a password or key.
-    pub fn open(_backend: Arc<dyn Backend>, _entropy: Arc<dyn Entropy>, _credential: &Credential) -> Result<Self> {
+    pub fn open(
+        _backend: Arc<dyn Backend>,
+        _entropy: Arc<dyn Entropy>,
+        _credential: &Credential,
+    ) -> Result<Self> {
         todo!()
     }
     /// Its configuration.
@@ -69,7 +78,13 @@ impl Repository {
         todo!()
     }
     /// Adds a slot.
-    pub fn add_key_slot(&self, _credential: &Credential, _label: &str, _stretch: StretchCost, _created_seconds: i64) -> Result<ObjectId> {
+    pub fn add_key_slot(
+        &self,
+        _credential: &Credential,
+        _label: &str,
+        _stretch: StretchCost,
+        _created_seconds: i64,
+    ) -> Result<ObjectId> {
         todo!()
     }
     /// Removes a slot; the last one cannot be removed.
@@ -122,7 +137,10 @@ impl RootName {
     pub fn parse(name: &str) -> Result<Self> {
         let sound = name.split_once('-').and_then(|(tag, id)| {
             let tag: [u8; 16] = crate::ids::ObjectId::from_hex(tag)?.0;
-            Some(Self { tag, snapshot: SnapshotId::from_hex(id)? })
+            Some(Self {
+                tag,
+                snapshot: SnapshotId::from_hex(id)?,
+            })
         });
         sound.ok_or_else(|| Error::damaged(format!("snapshots/{name}"), "not a root's name"))
     }

@@ -127,7 +127,13 @@ pub struct ChunkWriter<'s> {
 
 impl ChunkWriter<'_> {
     /// Stores one chunk that was reserved: as delta where a base is given and it pays, else zstd, else raw.
-    pub fn store(&mut self, _kind: RecordKind, _id: &ChunkId, _plain: &[u8], _base: Option<DeltaBase<'_>>) -> Result<()> {
+    pub fn store(
+        &mut self,
+        _kind: RecordKind,
+        _id: &ChunkId,
+        _plain: &[u8],
+        _base: Option<DeltaBase<'_>>,
+    ) -> Result<()> {
         todo!()
     }
     /// Stores small chunks that were reserved, as one frame: `plain` is their concatenation.

@@ -1,0 +1,90 @@
+//! Errors of operations. The program maps each to an exit code and a hint.
+
+use std::path::PathBuf;
+
+/// A result of the engine.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository.
+    #[error(transparent)]
+    Store(#[from] copal_store::Error),
+    /// The source or the target.
+    #[error(transparent)]
+    Source(#[from] copal_source::Error),
+    /// No snapshot matches.
+    #[error("no snapshot matches {0:?}")]
+    NoSuchSnapshot(String),
+    /// Several snapshots match.
+    #[error("{reference:?} matches {count} snapshots")]
+    Ambiguous {
+        /// As given.
+        reference: String,
+        /// How many.
+        count: usize,
+    },
+    /// The name exists.
+    #[error("a snapshot named {0:?} exists already")]
+    NameTaken(String),
+    /// A name that cannot be one.
+    #[error("{name:?} cannot be a snapshot's name: {detail}")]
+    BadName {
+        /// As given.
+        name: String,
+        /// Why.
+        detail: String,
+    },
+    /// No such path in the snapshot.
+    #[error("the snapshot {snapshot} has no path {path:?}")]
+    NoSuchPath {
+        /// The snapshot.
+        snapshot: String,
+        /// The path.
+        path: String,
+    },
+    /// The target is not empty and nobody agreed to its replacement.
+    #[error("{} is not empty", .0.display())]
+    TargetNotEmpty(PathBuf),
+    /// Too little space.
+    #[error("{} has {free} bytes free and needs {needed}", place.display())]
+    NoSpace {
+        /// Where.
+        place: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Needed bytes.
+        needed: u64,
+    },
+    /// The target was left, or put back, as it was.
+    #[error("the deploy to {} failed and the target is as it was: {cause}", target.display())]
+    DeployFailed {
+        /// The target.
+        target: PathBuf,
+        /// Cause.
+        cause: Box<Error>,
+    },
+    /// A deploy mode that this target cannot have.
+    #[error("{} cannot be deployed in mode {mode}: {detail}", target.display())]
+    ModeUnavailable {
+        /// The target.
+        target: PathBuf,
+        /// The mode.
+        mode: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// A request that contradicts itself.
+    #[error("{0}")]
+    Usage(String),
+    /// A pinned snapshot was named.
+    #[error("the snapshot {0:?} is pinned")]
+    Pinned(String),
+    /// Stopped on request; what was stored is found again by the next run.
+    #[error("interrupted")]
+    Interrupted,
+    /// A worker thread died.
+    #[error("an internal error: {0}")]
+    Internal(String),
+}
