@@ -1,2 +1,66 @@
-//! Skeleton.
-fn main() {}
+//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`.
+//!
+//! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
+
+mod setup;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+cargo xtask setup    installs what the tests need (Debian packages) where it is missing
+cargo xtask test     setup, then every test of the workspace
+cargo xtask check    formatting, clippy with warnings denied, the docs
+cargo xtask ci       check, then test: what continuous integration runs";
+
+fn main() -> ExitCode {
+    match run(env::args().nth(1).as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Option<&str>) -> Result<()> {
+    match command {
+        Some("setup") => setup::setup(),
+        Some("test") => test(),
+        Some("check") => check(),
+        Some("ci") => check().and_then(|()| test()),
+        Some("help" | "--help") => {
+            println!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("which command?\n{HELP}"),
+    }
+}
+
+fn test() -> Result<()> {
+    setup::setup()?;
+    cargo(&["build", "--locked", "--package", "copal"], &[])?;
+    cargo(&["test", "--locked", "--workspace"], &[])
+}
+
+fn check() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    cargo(&["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+}
+
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let line = format!("cargo {}", arguments.join(" "));
+    println!("== {line}");
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .status()
+        .with_context(|| format!("starting {line}"))?;
+    if !status.success() {
+        bail!("{line} failed");
+    }
+    Ok(())
+}
