@@ -77,11 +77,7 @@ pub struct Context {
 impl Context {
     /// [`crate::Error::Interrupted`] once the interrupt is set.
     pub fn check_interrupt(&self) -> crate::Result<()> {
-        if self.interrupt.load(Ordering::Relaxed) {
-            Err(crate::Error::Interrupted)
-        } else {
-            Ok(())
-        }
+        if self.interrupt.load(Ordering::Relaxed) { Err(crate::Error::Interrupted) } else { Ok(()) }
     }
     /// Worker threads, resolved.
     #[must_use]

@@ -10,6 +10,7 @@ pub mod error;
 pub mod inspect;
 pub mod removal;
 pub mod verify;
+mod walk;
 
 pub use context::{Clock, Context, Monitor, Progress};
 pub use error::{Error, Result};

@@ -1,0 +1,255 @@
+//! Differences between two snapshots, or between a snapshot and what is on disk.
+
+use std::cmp::Ordering;
+use std::path::Path;
+
+use copal_manifest::content::Piece;
+use copal_manifest::entry::{Entry, EntryPath, Node, Timestamp};
+use copal_manifest::snapshot::SourceRecord;
+use copal_manifest::tree::{Change, TreeReader, diff as tree_diff};
+use copal_source::read::TreeReader as DiskReader;
+use copal_source::scan::{FileKind, FileStat, FileTime, ScanEntry, ScanOptions, scan};
+use copal_store::session::Session;
+
+use crate::catalogue::Catalogue;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::inspect::list::regular_content;
+use crate::inspect::place::display;
+
+/// A difference as reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiffItem {
+    /// Display path.
+    pub path: Vec<u8>,
+    /// Bytes in A; `None` where absent.
+    pub size_old: Option<u64>,
+    /// Bytes in B; `None` where absent.
+    pub size_new: Option<u64>,
+}
+
+/// Differences, each list in path order.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DiffReport {
+    /// Only in B.
+    pub added: Vec<DiffItem>,
+    /// Only in A.
+    pub removed: Vec<DiffItem>,
+    /// In both, differing in content or metadata.
+    pub changed: Vec<DiffItem>,
+}
+
+impl DiffReport {
+    fn push_added(&mut self, path: Vec<u8>, size: u64) {
+        self.added.push(DiffItem { path, size_old: None, size_new: Some(size) });
+    }
+    fn push_removed(&mut self, path: Vec<u8>, size: u64) {
+        self.removed.push(DiffItem { path, size_old: Some(size), size_new: None });
+    }
+    fn push_changed(&mut self, path: Vec<u8>, old: u64, new: u64) {
+        self.changed.push(DiffItem { path, size_old: Some(old), size_new: Some(new) });
+    }
+}
+
+/// Snapshot against snapshot: equal subtrees are skipped unread. Sources are matched by label.
+pub fn diff(context: &Context, a: &str, b: &str) -> Result<DiffReport> {
+    let session = Session::begin(&context.repository)?;
+    let catalogue = Catalogue::load_in(context, &session)?;
+    let (a, b) = (&catalogue.find(a)?.snapshot, &catalogue.find(b)?.snapshot);
+    let mut report = DiffReport::default();
+    for old in &a.sources {
+        match b.sources.iter().find(|new| new.label == old.label) {
+            Some(new) => diff_sources(&session, old, new, &mut report)?,
+            None => every_entry(&session, old, |path, size| report.push_removed(path, size))?,
+        }
+    }
+    for new in b.sources.iter().filter(|new| a.sources.iter().all(|old| old.label != new.label)) {
+        every_entry(&session, new, |path, size| report.push_added(path, size))?;
+    }
+    session.end()?;
+    Ok(report)
+}
+
+fn diff_sources(session: &Session, old: &SourceRecord, new: &SourceRecord, report: &mut DiffReport) -> Result<()> {
+    for change in tree_diff(session, old.tree, session, new.tree) {
+        match change? {
+            Change::Added(entry) => report.push_added(display(new, &entry.path), size_of(&entry)),
+            Change::Removed(entry) => report.push_removed(display(old, &entry.path), size_of(&entry)),
+            Change::Changed { before, after } => {
+                report.push_changed(display(new, &after.path), size_of(&before), size_of(&after));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn every_entry(session: &Session, source: &SourceRecord, mut each: impl FnMut(Vec<u8>, u64)) -> Result<()> {
+    for entry in TreeReader::new(session, source.tree).entries() {
+        let entry = entry?;
+        each(display(source, &entry.path), size_of(&entry));
+    }
+    Ok(())
+}
+
+/// Logical bytes of a regular file; nothing else has any.
+pub(super) fn size_of(entry: &Entry) -> u64 {
+    match &entry.node {
+        Node::File(content) => content.bytes,
+        _ => 0,
+    }
+}
+
+/// Snapshot against a folder (or file) on disk. Contents are hashed, so an equal size and time hides nothing.
+/// With labels, each source is compared with `folder/label`.
+pub fn diff_with_disk(context: &Context, a: &str, folder: &Path) -> Result<DiffReport> {
+    let session = Session::begin(&context.repository)?;
+    let catalogue = Catalogue::load_in(context, &session)?;
+    let snapshot = &catalogue.find(a)?.snapshot;
+    let mut report = DiffReport::default();
+    for source in &snapshot.sources {
+        let place = if source.label.is_empty() { folder.to_owned() } else { folder.join(&source.label) };
+        DiskComparison { context, session: &session, source, disk: DiskReader::open(&place)? }
+            .run(&place, &mut report)?;
+    }
+    session.end()?;
+    Ok(report)
+}
+
+struct DiskComparison<'a> {
+    context: &'a Context,
+    session: &'a Session,
+    source: &'a SourceRecord,
+    disk: DiskReader,
+}
+
+impl DiskComparison<'_> {
+    /// A merge of two streams in path order.
+    fn run(&self, place: &Path, report: &mut DiffReport) -> Result<()> {
+        let mut stored = TreeReader::new(self.session, self.source.tree).entries();
+        let mut found = scan(place, &ScanOptions::default())?;
+        let (mut left, mut right) = (stored.next().transpose()?, next_found(&mut found)?);
+        loop {
+            self.context.check_interrupt()?;
+            let order = match (&left, &right) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(entry), Some((path, _))) => entry.path.cmp(path),
+            };
+            if let (Some(entry), Ordering::Less) = (&left, order) {
+                report.push_removed(display(self.source, &entry.path), size_of(entry));
+            }
+            if let (Some((path, item)), Ordering::Greater) = (&right, order) {
+                report.push_added(display(self.source, path), item.stat.bytes_of_content());
+            }
+            if let (Some(entry), Some((path, item)), Ordering::Equal) = (&left, &right, order)
+                && !self.is_equal(entry, item)?
+            {
+                let old = regular_content(&self.reader(), entry)?.map_or(0, |content| content.bytes);
+                report.push_changed(display(self.source, path), old, item.stat.bytes_of_content());
+            }
+            if order.is_le() {
+                left = stored.next().transpose()?;
+            }
+            if order.is_ge() {
+                right = next_found(&mut found)?;
+            }
+        }
+    }
+
+    fn reader(&self) -> TreeReader<'_> {
+        TreeReader::new(self.session, self.source.tree)
+    }
+
+    fn is_equal(&self, entry: &Entry, item: &ScanEntry) -> Result<bool> {
+        let (meta, stat) = (&entry.metadata, &item.stat);
+        let is_hard_link = matches!(entry.node, Node::HardLink(_));
+        let same_owner = (meta.mode, meta.uid, meta.gid) == (stat.mode, stat.uid, stat.gid);
+        let same_time = meta.modified == timestamp(stat.modified);
+        if !is_hard_link && (!same_owner || !same_time) {
+            return Ok(false);
+        }
+        let same_node = match (&entry.node, stat.kind) {
+            (Node::Directory, FileKind::Directory)
+            | (Node::Fifo, FileKind::Fifo)
+            | (Node::Socket, FileKind::Socket) => true,
+            (Node::Symlink(target), FileKind::Symlink) => self.disk.read_link(&item.path)? == target.to_vec(),
+            (Node::CharDevice { major, minor }, FileKind::CharDevice)
+            | (Node::BlockDevice { major, minor }, FileKind::BlockDevice) => (*major, *minor) == stat.special,
+            (Node::File(_) | Node::HardLink(_), FileKind::File) => return self.same_content(entry, item),
+            _ => false,
+        };
+        Ok(same_node && self.same_attributes(entry, item)?)
+    }
+
+    fn same_attributes(&self, entry: &Entry, item: &ScanEntry) -> Result<bool> {
+        let found = self.disk.attributes(&item.path)?;
+        let stored = &entry.metadata.xattrs;
+        Ok(found.len() == stored.len()
+            && found.iter().zip(stored).all(|(a, b)| a.name == b.name.to_vec() && a.value == b.value.to_vec()))
+    }
+
+    fn same_content(&self, entry: &Entry, item: &ScanEntry) -> Result<bool> {
+        if matches!(entry.node, Node::File(_)) && !self.same_attributes(entry, item)? {
+            return Ok(false);
+        }
+        let reader = self.reader();
+        let Some(content) = regular_content(&reader, entry)? else { return Ok(false) };
+        if content.bytes != item.stat.bytes {
+            return Ok(false);
+        }
+        let file = self.disk.open_file(&item.path)?;
+        let mut buffer = Vec::new();
+        for placed in content.pieces(self.session, 0, content.bytes) {
+            let placed = placed?;
+            let equal = match placed.piece {
+                Piece::Chunk { id, bytes } => {
+                    buffer.resize(bytes as usize, 0);
+                    let read = file.read_at(placed.offset, &mut buffer)?;
+                    read == buffer.len() && self.context.repository.keys().chunk_id(&buffer) == id
+                }
+                Piece::Hole { bytes } => is_zero(&file, placed.offset, bytes, &mut buffer)?,
+            };
+            if !equal {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn next_found(found: &mut copal_source::scan::Scan) -> Result<Option<(EntryPath, ScanEntry)>> {
+    let Some(item) = found.next().transpose()? else { return Ok(None) };
+    let path = EntryPath::from_slashes(&item.path)
+        .ok_or_else(|| Error::Internal("the scan delivered a path that is none".into()))?;
+    Ok(Some((path, item)))
+}
+
+fn is_zero(file: &copal_source::read::OpenFile, offset: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+    let mut done = 0;
+    while done < bytes {
+        let run = (bytes - done).min(1 << 20);
+        buffer.resize(usize::try_from(run).unwrap_or(0), 0);
+        let read = file.read_at(offset + done, buffer)?;
+        if read != buffer.len() || buffer.iter().any(|&b| b != 0) {
+            return Ok(false);
+        }
+        done += run;
+    }
+    Ok(true)
+}
+
+fn timestamp(time: FileTime) -> Timestamp {
+    Timestamp { seconds: time.seconds, nanoseconds: time.nanoseconds }
+}
+
+/// Size as reported: only regular files have content.
+trait ContentSize {
+    fn bytes_of_content(&self) -> u64;
+}
+
+impl ContentSize for FileStat {
+    fn bytes_of_content(&self) -> u64 {
+        if self.kind == FileKind::File { self.bytes } else { 0 }
+    }
+}

@@ -1,0 +1,230 @@
+//! Entries and contents of one snapshot: `ls`, `dump`, and the walk that an archive writer follows.
+
+use std::io::{self, Read, Write};
+
+use copal_manifest::content::{FileContent, Piece};
+use copal_manifest::entry::{Entry, EntryPath, Node};
+use copal_manifest::tree::TreeReader;
+use copal_store::session::{ChunkSource, Session};
+
+use crate::catalogue::Catalogue;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::inspect::place::{Place, display, resolve};
+
+/// Zeros for holes are written in runs of this many bytes.
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Calls `visit` for the entry at a display path (`[label/]path`) and, for a folder, what is in it (`recursive`: all below
+/// it), in path order, each with its display path.
+pub fn ls(
+    context: &Context,
+    reference: &str,
+    path: &[u8],
+    recursive: bool,
+    visit: &mut dyn FnMut(&[u8], &Entry) -> Result<()>,
+) -> Result<()> {
+    in_snapshot(context, reference, path, |session, place| {
+        let reader = TreeReader::new(session, place.source.tree);
+        let depth = place.path.names().count();
+        let mut entries = reader.entries_from(&place.path);
+        let mut found = false;
+        let mut skip_to: Option<EntryPath> = None;
+        loop {
+            if let Some(after) = skip_to.take() {
+                entries.seek(&after)?;
+            }
+            let Some(entry) = entries.next().transpose()? else { break };
+            if !entry.path.is_within(&place.path) {
+                break;
+            }
+            found = true;
+            context.check_interrupt()?;
+            let below = entry.path.names().count() - depth;
+            if !recursive && below > 1 {
+                continue;
+            }
+            visit(&display(place.source, &entry.path), &entry)?;
+            if !recursive && below == 1 && matches!(entry.node, Node::Directory) {
+                skip_to = after_subtree(&entry.path);
+            }
+        }
+        if found { Ok(()) } else { Err(missing(reference, path)) }
+    })
+}
+
+/// Writes one file's content; returns its length in bytes.
+pub fn dump(context: &Context, reference: &str, path: &[u8], out: &mut dyn Write) -> Result<u64> {
+    let mut written = None;
+    in_snapshot(context, reference, path, |session, place| {
+        let reader = TreeReader::new(session, place.source.tree);
+        let entry = reader.get(&place.path)?.ok_or_else(|| missing(reference, path))?;
+        let content = match regular_content(&reader, &entry)? {
+            Some(content) => content,
+            None => {
+                let shown = String::from_utf8_lossy(path).into_owned();
+                return Err(Error::Usage(format!("{shown:?} is not a regular file; use --tar for a folder")));
+            }
+        };
+        written = Some(write_content(session, &content, out)?);
+        Ok(())
+    })?;
+    written.ok_or_else(|| missing(reference, path))
+}
+
+/// Receives the members of a folder, for an archive writer of the program.
+pub trait MemberSink {
+    /// One member; `content` is given for regular files and has exactly the entry's bytes.
+    fn member(&mut self, display_path: &[u8], entry: &Entry, content: Option<&mut dyn Read>) -> Result<()>;
+}
+
+/// Sends a path and all below it to a sink, in path order.
+pub fn walk(context: &Context, reference: &str, path: &[u8], sink: &mut dyn MemberSink) -> Result<()> {
+    in_snapshot(context, reference, path, |session, place| {
+        let mut found = false;
+        for entry in TreeReader::new(session, place.source.tree).entries_from(&place.path) {
+            let entry = entry?;
+            if !entry.path.is_within(&place.path) {
+                break;
+            }
+            found = true;
+            context.check_interrupt()?;
+            let shown = display(place.source, &entry.path);
+            match &entry.node {
+                Node::File(content) => {
+                    sink.member(&shown, &entry, Some(&mut ContentReader::new(session, content)))?;
+                }
+                _ => sink.member(&shown, &entry, None)?,
+            }
+        }
+        if found { Ok(()) } else { Err(missing(reference, path)) }
+    })
+}
+
+/// The content of a regular file or of what a hard link names.
+pub(super) fn regular_content(reader: &TreeReader<'_>, entry: &Entry) -> Result<Option<FileContent>> {
+    match &entry.node {
+        Node::File(content) => Ok(Some(content.clone())),
+        Node::HardLink(to) => match reader.get(to)? {
+            Some(Entry { node: Node::File(content), .. }) => Ok(Some(content)),
+            _ => {
+                Err(copal_store::Error::damaged(&entry.path, "the file that this hard link names is not there").into())
+            }
+        },
+        _ => Ok(None),
+    }
+}
+
+fn in_snapshot(
+    context: &Context,
+    reference: &str,
+    path: &[u8],
+    mut act: impl FnMut(&Session, &Place<'_>) -> Result<()>,
+) -> Result<()> {
+    let session = Session::begin(&context.repository)?;
+    let catalogue = Catalogue::load_in(context, &session)?;
+    let listed = catalogue.find(reference)?;
+    for place in resolve(&listed.snapshot, path)? {
+        act(&session, &place)?;
+    }
+    Ok(session.end()?)
+}
+
+fn missing(reference: &str, path: &[u8]) -> Error {
+    Error::NoSuchPath { snapshot: reference.to_owned(), path: String::from_utf8_lossy(path).into_owned() }
+}
+
+/// The least path after all that is below `folder`.
+fn after_subtree(folder: &EntryPath) -> Option<EntryPath> {
+    // Below `folder` keys go on with 0x00; 0x01 is the least byte that a sibling's longer name can have there.
+    let mut key = folder.key().to_vec();
+    key.push(1);
+    EntryPath::from_key(key)
+}
+
+fn write_content(source: &dyn ChunkSource, content: &FileContent, out: &mut dyn Write) -> Result<u64> {
+    let mut reader = ContentReader::new(source, content);
+    let mut written = 0;
+    while reader.fill()? {
+        let run = reader.available();
+        out.write_all(run).map_err(|error| sink_error(&error))?;
+        let taken = run.len();
+        reader.consume(taken);
+        written += taken as u64;
+    }
+    Ok(written)
+}
+
+/// A failure of the sink is neither the store's nor the source's; its kind is kept (a broken pipe is no error).
+fn sink_error(error: &io::Error) -> Error {
+    Error::Source(copal_source::Error::Io {
+        action: "writing",
+        path: "the output".into(),
+        source: io::Error::new(error.kind(), error.to_string()),
+    })
+}
+
+/// Reads a file's content piece by piece: one chunk in memory.
+struct ContentReader<'a> {
+    source: &'a dyn ChunkSource,
+    pieces: Box<dyn Iterator<Item = copal_store::Result<copal_manifest::content::PlacedPiece>> + 'a>,
+    chunk: Vec<u8>,
+    taken: usize,
+    zeros: u64,
+}
+
+impl<'a> ContentReader<'a> {
+    fn new(source: &'a dyn ChunkSource, content: &'a FileContent) -> Self {
+        Self { source, pieces: content.pieces(source, 0, content.bytes), chunk: Vec::new(), taken: 0, zeros: 0 }
+    }
+
+    /// Makes [`Self::available`] non-empty; `false` at the end.
+    fn fill(&mut self) -> Result<bool> {
+        while self.available().is_empty() {
+            match self.pieces.next().transpose()? {
+                None => return Ok(false),
+                Some(placed) => match placed.piece {
+                    Piece::Hole { bytes } => self.zeros = bytes,
+                    Piece::Chunk { id, bytes } => {
+                        self.chunk = self.source.read_chunk(&id)?;
+                        self.taken = 0;
+                        if self.chunk.len() as u64 != u64::from(bytes) {
+                            return Err(copal_store::Error::damaged(id, "its length is not the manifest's").into());
+                        }
+                    }
+                },
+            }
+        }
+        Ok(true)
+    }
+
+    fn available(&self) -> &[u8] {
+        if self.zeros > 0 {
+            let run = usize::try_from(self.zeros).unwrap_or(usize::MAX).min(ZEROS.len());
+            &ZEROS[..run]
+        } else {
+            &self.chunk[self.taken..]
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        if self.zeros > 0 {
+            self.zeros -= bytes as u64;
+        } else {
+            self.taken += bytes;
+        }
+    }
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.fill().map_err(io::Error::other)? {
+            return Ok(0);
+        }
+        let run = self.available();
+        let taken = run.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&run[..taken]);
+        self.consume(taken);
+        Ok(taken)
+    }
+}

@@ -1,0 +1,12 @@
+//! Looks into snapshots: what is in one, what differs, where a path is, what all of it costs. Nothing here writes.
+
+mod diff;
+mod find;
+mod list;
+mod place;
+mod stats;
+
+pub use diff::{DiffItem, DiffReport, diff, diff_with_disk};
+pub use find::{Found, find};
+pub use list::{MemberSink, dump, ls, walk};
+pub use stats::{SnapshotSize, Stats, stats};

@@ -1,0 +1,70 @@
+//! Removes snapshots and returns space. Removing is the deletion of roots; space comes back by collection.
+
+mod retention;
+
+use copal_store::SnapshotId;
+use copal_store::collect::{CollectOptions, CollectReport, collect};
+use copal_store::repository::RootName;
+
+pub use retention::{ForgetReport, KeepRules};
+
+use crate::catalogue::{Catalogue, Listed};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::walk::SnapshotReachability;
+
+/// Deletes by reference: durable when it returns. All references are resolved before the first deletion. A whole id that
+/// matches nothing is a snapshot already gone and no error; pinned snapshots are refused; a root that cannot be opened is deleted by its whole id.
+pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
+    let catalogue = Catalogue::load(context)?;
+    let mut removed: Vec<Listed> = Vec::new();
+    let mut roots: Vec<RootName> = Vec::new();
+    for reference in references {
+        match catalogue.find(reference) {
+            Ok(listed) if listed.snapshot.pinned => return Err(Error::Pinned(listed.snapshot.name.clone())),
+            Ok(listed) => {
+                if !roots.contains(&listed.root) {
+                    roots.push(listed.root);
+                    removed.push(listed.clone());
+                }
+            }
+            Err(Error::NoSuchSnapshot(_)) if whole_id(reference).is_some() => {
+                let id = whole_id(reference);
+                match catalogue.unreadable.iter().find(|unreadable| Some(unreadable.root.snapshot) == id) {
+                    Some(unreadable) => {
+                        context.monitor.notice(&format!("the unreadable snapshot {reference} is removed"));
+                        roots.push(unreadable.root);
+                    }
+                    None => context.monitor.notice(&format!("the snapshot {reference} is already gone")),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    context.repository.delete_roots(&roots)?;
+    Ok(removed)
+}
+
+/// Applies retention to each application (snapshots without one form a group), or only to one.
+pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: bool) -> Result<ForgetReport> {
+    let catalogue = Catalogue::load(context)?;
+    let candidates: Vec<Listed> =
+        catalogue.snapshots.into_iter().filter(|listed| app.is_none_or(|app| listed.snapshot.app == app)).collect();
+    let report = retention::plan(candidates, rules);
+    if !dry_run {
+        let roots: Vec<RootName> = report.removed.iter().map(|listed| listed.root).collect();
+        context.repository.delete_roots(&roots)?;
+    }
+    Ok(report)
+}
+
+/// Collects what no snapshot reaches. It refuses to run while a root cannot be read, because nobody knows what that one reaches.
+pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
+    let options = CollectOptions { dry_run, ..CollectOptions::default() };
+    Ok(collect(&context.repository, &SnapshotReachability, options)?)
+}
+
+/// A whole id, with or without dashes.
+fn whole_id(reference: &str) -> Option<SnapshotId> {
+    SnapshotId::from_hex(&reference.replace('-', "").to_ascii_lowercase())
+}

@@ -1,0 +1,209 @@
+//! Retention: a pure plan of what rules keep.
+
+use std::collections::BTreeMap;
+
+use copal_manifest::entry::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::catalogue::Listed;
+
+/// Rules of retention: a snapshot that any rule keeps stays. All zero keeps everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct KeepRules {
+    /// The newest N.
+    pub last: u32,
+    /// The newest of each of the last N hours that have one (UTC).
+    pub hourly: u32,
+    /// Days.
+    pub daily: u32,
+    /// ISO weeks.
+    pub weekly: u32,
+    /// Months.
+    pub monthly: u32,
+    /// Years.
+    pub yearly: u32,
+}
+
+/// What retention decided.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ForgetReport {
+    /// Kept, each with the rules that keep it (`last`, `daily`, `pinned` …).
+    pub kept: Vec<(Listed, Vec<&'static str>)>,
+    /// Removed, or to be removed.
+    pub removed: Vec<Listed>,
+}
+
+/// A calendar period, as a number that differs between periods.
+type Period = fn(&DateTime) -> i64;
+
+fn hour(at: &DateTime) -> i64 {
+    day(at) * 24 + i64::from(at.hour())
+}
+
+fn day(at: &DateTime) -> i64 {
+    i64::from(at.year()) * 366 + i64::from(at.date().day_of_year())
+}
+
+fn week(at: &DateTime) -> i64 {
+    let week = at.date().iso_week_date();
+    i64::from(week.year()) * 54 + i64::from(week.week())
+}
+
+fn month(at: &DateTime) -> i64 {
+    i64::from(at.year()) * 12 + i64::from(at.month())
+}
+
+fn year(at: &DateTime) -> i64 {
+    i64::from(at.year())
+}
+
+/// Decides for each application apart.
+pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules) -> ForgetReport {
+    let mut groups: BTreeMap<String, Vec<Listed>> = BTreeMap::new();
+    for listed in candidates {
+        groups.entry(listed.snapshot.app.clone()).or_default().push(listed);
+    }
+    let mut report = ForgetReport::default();
+    for (_, mut group) in groups {
+        group.sort_by(|a, b| (b.snapshot.created, b.snapshot.id).cmp(&(a.snapshot.created, a.snapshot.id)));
+        let reasons = reasons(&group, rules);
+        for (listed, reasons) in group.into_iter().zip(reasons) {
+            if reasons.is_empty() {
+                report.removed.push(listed);
+            } else {
+                report.kept.push((listed, reasons));
+            }
+        }
+    }
+    report
+}
+
+/// For each snapshot of one application, newest first, the rules that keep it.
+fn reasons(newest_first: &[Listed], rules: KeepRules) -> Vec<Vec<&'static str>> {
+    let mut reasons: Vec<Vec<&'static str>> = vec![Vec::new(); newest_first.len()];
+    if rules == KeepRules::default() {
+        return vec![vec!["no rule"]; newest_first.len()];
+    }
+    for kept in reasons.iter_mut().take(rules.last as usize) {
+        kept.push("last");
+    }
+    let periods: [(&'static str, u32, Period); 5] = [
+        ("hourly", rules.hourly, hour),
+        ("daily", rules.daily, day),
+        ("weekly", rules.weekly, week),
+        ("monthly", rules.monthly, month),
+        ("yearly", rules.yearly, year),
+    ];
+    for (name, count, period) in periods {
+        let mut left = count;
+        let mut before = None;
+        for (listed, kept) in newest_first.iter().zip(&mut reasons) {
+            let now = Some(period(&civil(listed.snapshot.created)));
+            if left > 0 && now != before {
+                kept.push(name);
+                left -= 1;
+            }
+            before = now;
+        }
+    }
+    for (listed, kept) in newest_first.iter().zip(&mut reasons) {
+        if listed.snapshot.pinned {
+            kept.push("pinned");
+        }
+    }
+    reasons
+}
+
+/// In UTC; a time that no calendar has is its earliest.
+fn civil(at: Timestamp) -> DateTime {
+    jiff::Timestamp::from_second(at.seconds).unwrap_or(jiff::Timestamp::MIN).to_zoned(TimeZone::UTC).datetime()
+}
+
+#[cfg(test)]
+mod tests {
+    use copal_manifest::snapshot::{Origin, Phase, Snapshot};
+    use copal_store::SnapshotId;
+    use copal_store::repository::RootName;
+
+    use super::*;
+
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+
+    fn listed(app: &str, seconds: i64, pinned: bool) -> Listed {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&seconds.to_be_bytes());
+        let id = SnapshotId(id);
+        let created = Timestamp { seconds, nanoseconds: 0 };
+        let snapshot = Snapshot {
+            version: 1,
+            id,
+            name: format!("s{seconds}"),
+            app: app.into(),
+            created,
+            completed: created,
+            phase: Phase::Completed,
+            origin: Origin::Created,
+            host: String::new(),
+            program: String::new(),
+            parent: None,
+            sources: Vec::new(),
+            tags: Vec::new(),
+            pinned,
+            bytes_read: 0,
+            bytes_new: 0,
+            stored_new: 0,
+            chunks_new: 0,
+            warnings: Vec::new(),
+        };
+        Listed { root: RootName { tag: [0; 16], snapshot: id }, digest: String::new(), snapshot }
+    }
+
+    /// Kept times, oldest first, of snapshots at the given times.
+    fn check(times: &[i64], rules: KeepRules, expected: &[i64]) {
+        let report = plan(times.iter().map(|&at| listed("", at, false)).collect(), rules);
+        let mut kept: Vec<i64> = report.kept.iter().map(|(listed, _)| listed.snapshot.created.seconds).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, expected);
+        assert_eq!(report.kept.len() + report.removed.len(), times.len());
+    }
+
+    #[test]
+    fn no_rule_keeps_everything() {
+        check(&[1, 2, 3], KeepRules::default(), &[1, 2, 3]);
+    }
+
+    #[test]
+    fn the_last_are_the_newest() {
+        check(&[5, 1, 4, 2, 3], KeepRules { last: 2, ..KeepRules::default() }, &[4, 5]);
+    }
+
+    #[test]
+    fn a_day_keeps_its_newest_and_empty_days_do_not_count() {
+        let times = [10 * DAY, 10 * DAY + HOUR, 12 * DAY, 12 * DAY + 5 * HOUR, 40 * DAY];
+        check(&times, KeepRules { daily: 2, ..KeepRules::default() }, &[12 * DAY + 5 * HOUR, 40 * DAY]);
+        check(
+            &times,
+            KeepRules { daily: 9, ..KeepRules::default() },
+            &[10 * DAY + HOUR, 12 * DAY + 5 * HOUR, 40 * DAY],
+        );
+    }
+
+    #[test]
+    fn weeks_are_iso_weeks_across_the_turn_of_a_year() {
+        // 2024-12-30 (Monday) and 2025-01-05 (Sunday) are one ISO week, 2025-01-06 the next.
+        let monday = 20_087 * DAY;
+        let times = [monday, monday + 6 * DAY, monday + 7 * DAY];
+        check(&times, KeepRules { weekly: 5, ..KeepRules::default() }, &[monday + 6 * DAY, monday + 7 * DAY]);
+    }
+
+    #[test]
+    fn pinned_ones_stay_and_applications_count_apart() {
+        let all = vec![listed("a", 1, true), listed("a", 2, false), listed("a", 3, false), listed("b", 1, false)];
+        let report = plan(all, KeepRules { last: 1, ..KeepRules::default() });
+        let removed: Vec<_> =
+            report.removed.iter().map(|l| (l.snapshot.app.as_str(), l.snapshot.created.seconds)).collect();
+        assert_eq!(removed, [("a", 2)]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Walks the manifests: every node opens, every chunk has a place. Nodes that snapshots share are read once.
+
+use std::collections::HashSet;
+
+use copal_manifest::tree::{Reference, references};
+use copal_store::PackId;
+use copal_store::session::{ChunkSource, Session};
+
+use crate::catalogue::Listed;
+use crate::context::Context;
+use crate::error::Result;
+use crate::verify::Findings;
+use crate::walk::PendingNode;
+
+/// What the walk learned.
+pub(super) struct Structure {
+    /// Packs that hold what the snapshots reach, bases of deltas included.
+    pub(super) packs: HashSet<PackId>,
+}
+
+pub(super) fn check(
+    context: &Context,
+    session: &Session,
+    snapshots: &[&Listed],
+    found: &mut Findings,
+) -> Result<Structure> {
+    let mut seen: HashSet<PendingNode> = HashSet::new();
+    let mut packs = HashSet::new();
+    for listed in snapshots {
+        let tops = listed.snapshot.sources.iter().map(|source| PendingNode::top(source.tree));
+        let mut pending: Vec<PendingNode> = tops.filter(|top| seen.insert(*top)).collect();
+        while let Some(node) = pending.pop() {
+            context.check_interrupt()?;
+            let mut chunks = Vec::new();
+            let read = session.read_chunk(&node.id).and_then(|bytes| {
+                references(&bytes, node.shape, &mut |reference| match reference {
+                    Reference::Node { id, shape } => {
+                        let child = PendingNode { id, shape };
+                        if seen.insert(child) {
+                            pending.push(child);
+                        }
+                    }
+                    Reference::Chunk(id, bytes) => chunks.push((id, bytes)),
+                })
+            });
+            match read {
+                Ok(()) => note_packs(session, &node.id, &mut packs)?,
+                Err(error) if error.is_integrity() => found.push_lost("node", node.id, error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            for (id, bytes) in chunks {
+                match session.locate(&id)? {
+                    None => found.push_lost("chunk", id, "no pack has this chunk".into()),
+                    Some(location) if location.bytes != bytes => {
+                        let detail = format!("{} bytes are stored, the manifest says {bytes}", location.bytes);
+                        found.push_lost("chunk", id, detail);
+                    }
+                    Some(_) => note_packs(session, &id, &mut packs)?,
+                }
+            }
+        }
+    }
+    Ok(Structure { packs })
+}
+
+fn note_packs(session: &Session, id: &copal_store::ChunkId, packs: &mut HashSet<PackId>) -> Result<()> {
+    if let Some(location) = session.locate(id)? {
+        packs.insert(location.pack);
+        if let Some(base) = location.base
+            && let Some(base) = session.locate(&base)?
+        {
+            packs.insert(base.pack);
+        }
+    }
+    Ok(())
+}
