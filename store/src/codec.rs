@@ -11,10 +11,8 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 
 /// Encodes a document (little endian, variable-length integers).
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    bincode::serde::encode_to_vec(value, configuration()).map_err(|_| Error::Limit {
-        what: "a document".into(),
-        limit: DOCUMENT_BYTES_MAX as u64,
-    })
+    bincode::serde::encode_to_vec(value, configuration())
+        .map_err(|_| Error::Limit { what: "a document".into(), limit: DOCUMENT_BYTES_MAX as u64 })
 }
 
 /// Decodes a document wholly; trailing bytes and second spellings are refused.
@@ -25,10 +23,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Re
         return Err(Error::damaged(object, "trailing bytes after the document"));
     }
     if encode(&value)? != bytes {
-        return Err(Error::damaged(
-            object,
-            "the document is not in canonical form",
-        ));
+        return Err(Error::damaged(object, "the document is not in canonical form"));
     }
     Ok(value)
 }

@@ -32,10 +32,7 @@ pub struct CollectOptions {
 
 impl Default for CollectOptions {
     fn default() -> Self {
-        Self {
-            rewrite_below_live_share: 0.75,
-            dry_run: false,
-        }
+        Self { rewrite_below_live_share: 0.75, dry_run: false }
     }
 }
 

@@ -2,7 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::RepositoryId;
+use crate::backend::{ObjectKind, ObjectName};
+use crate::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::ids::{ObjectId, RepositoryId};
+use crate::keys::{Domain, Keys, nonce};
+use crate::location::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::pack::PACK_BYTES_MAX;
+use crate::{Error, Result, codec};
+
+/// Longest configuration object in bytes.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// The one configuration object.
+#[must_use]
+pub fn config_name() -> ObjectName {
+    ObjectName::new(ObjectKind::Config, "config").expect("a constant name")
+}
+/// Features that a reader must know; an unknown one means a newer program.
+const FEATURES_TO_READ: &[&str] = &["deltas", "frames", "prolly-tree"];
+/// Features that a writer must know beside these.
+const FEATURES_TO_WRITE: &[&str] = &["condemned-packs", "held-sessions"];
 
 /// Authenticated encryption of a repository; chosen at `init` by what the machine does faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +86,92 @@ pub struct Config {
     pub suite: CipherSuite,
     /// The sealed part.
     pub parameters: Parameters,
+}
+
+/// The clear part: readable before any key is known, authenticated by the sealed part's associated data.
+#[derive(Serialize, Deserialize)]
+struct ClearPart {
+    features_to_read: Vec<String>,
+    features_to_write: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ConfigDocument {
+    clear: ClearPart,
+    sealed: Vec<u8>,
+}
+
+impl Parameters {
+    /// Refuses what no engine can work with; on write and on read.
+    pub fn validate(&self) -> Result<()> {
+        let sound = self.chunk_bytes_min >= 64
+            && self.chunk_bytes_min <= self.chunk_bytes_average
+            && self.chunk_bytes_average <= self.chunk_bytes_max
+            && self.chunk_bytes_max <= CHUNK_BYTES_MAX
+            && self.chunk_bytes_average.is_power_of_two()
+            && self.page_chunk_bytes >= 64 << 10
+            && self.page_chunk_bytes <= CHUNK_BYTES_MAX
+            && self.page_chunk_bytes.is_multiple_of(64 << 10)
+            && (1..=19).contains(&self.compression_level)
+            && u64::from(self.pack_bytes_max) <= PACK_BYTES_MAX
+            && self.pack_bytes_max >= 1 << 20
+            && self.pack_bytes_max >= 2 * self.chunk_bytes_max
+            && (64 << 10..=FRAME_BYTES_MAX).contains(&self.frame_bytes);
+        if sound { Ok(()) } else { Err(Error::damaged("the repository's parameters", "they contradict their limits")) }
+    }
+}
+
+impl Config {
+    /// Seals the object.
+    pub(crate) fn seal(&self, keys: &Keys) -> Result<Vec<u8>> {
+        self.parameters.validate()?;
+        let id = ObjectId(self.repository.0);
+        let envelope = Envelope { kind: ObjectKind::Config, suite: self.suite, id }.encode();
+        let owned = |features: &[&str]| features.iter().map(|feature| (*feature).to_owned()).collect();
+        let clear =
+            ClearPart { features_to_read: owned(FEATURES_TO_READ), features_to_write: owned(FEATURES_TO_WRITE) };
+        let mut sealed = codec::encode(&self.parameters)?;
+        let aad = [&envelope[..], &codec::encode(&clear)?].concat();
+        let tag = keys.object_cipher(self.suite, ObjectKind::Config, id)?.seal(
+            nonce(Domain::Wrapped, 0),
+            &aad,
+            &mut sealed,
+        )?;
+        sealed.extend_from_slice(&tag);
+        Ok([&envelope[..], &codec::encode(&ConfigDocument { clear, sealed })?].concat())
+    }
+
+    /// What is clear: the repository's identity and cipher, with the features checked.
+    pub(crate) fn peek(bytes: &[u8]) -> Result<Envelope> {
+        let envelope = Envelope::decode("config", ObjectKind::Config, bytes)?;
+        let document: ConfigDocument = codec::decode("config", &bytes[ENVELOPE_BYTES..])?;
+        let unknown = |features: &[String], known: &[&str]| {
+            features.iter().find(|feature| !known.contains(&feature.as_str())).cloned()
+        };
+        let clear = &document.clear;
+        let unknown =
+            unknown(&clear.features_to_read, FEATURES_TO_READ).or(unknown(&clear.features_to_write, FEATURES_TO_WRITE));
+        match unknown {
+            Some(feature) => Err(Error::Unsupported {
+                what: format!("the repository needs {feature:?}, which"),
+                found: 2,
+                supported: 1,
+            }),
+            None => Ok(envelope),
+        }
+    }
+
+    /// Opens the object.
+    pub(crate) fn open(keys: &Keys, bytes: &[u8]) -> Result<Self> {
+        let envelope = Self::peek(bytes)?;
+        let mut document: ConfigDocument = codec::decode("config", &bytes[ENVELOPE_BYTES..])?;
+        let aad = [&envelope.encode()[..], &codec::encode(&document.clear)?].concat();
+        let plain_bytes = keys
+            .object_cipher(envelope.suite, ObjectKind::Config, envelope.id)?
+            .open(nonce(Domain::Wrapped, 0), &aad, &mut document.sealed)
+            .ok_or_else(|| Error::damaged("config", "it does not verify"))?;
+        let parameters: Parameters = codec::decode("config", &document.sealed[..plain_bytes])?;
+        parameters.validate()?;
+        Ok(Self { repository: RepositoryId(envelope.id.0), suite: envelope.suite, parameters })
+    }
 }

@@ -14,8 +14,7 @@ pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
     fn fill(&self, buffer: &mut [u8]) -> crate::Result<()> {
-        getrandom::fill(buffer).map_err(|error| {
-            crate::Error::io("reading", "the system's random generator", error.into())
-        })
+        getrandom::fill(buffer)
+            .map_err(|error| crate::Error::io("reading", "the system's random generator", error.into()))
     }
 }

@@ -88,19 +88,12 @@ pub enum Error {
 impl Error {
     /// A [`Error::Damaged`].
     pub fn damaged(object: impl ToString, detail: impl ToString) -> Self {
-        Self::Damaged {
-            object: object.to_string(),
-            detail: detail.to_string(),
-        }
+        Self::Damaged { object: object.to_string(), detail: detail.to_string() }
     }
 
     /// An [`Error::Io`].
     pub fn io(action: &'static str, object: impl ToString, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            object: object.to_string(),
-            source,
-        }
+        Self::Io { action, object: object.to_string(), source }
     }
 
     /// Whether the bytes do not verify or are gone, as opposed to a failure of the environment.

@@ -21,3 +21,10 @@ pub mod local;
 pub mod location;
 pub mod repository;
 pub mod session;
+
+mod encoding;
+pub mod envelope;
+pub mod pack;
+pub mod padding;
+mod sealed;
+mod slots;

@@ -2,6 +2,11 @@
 
 use crate::ids::{ChunkId, PackId};
 
+/// Longest chunk in bytes.
+pub const CHUNK_BYTES_MAX: u32 = 8 << 20;
+/// Most plaintext of one frame in bytes.
+pub const FRAME_BYTES_MAX: u32 = 4 << 20;
+
 /// What records of a pack hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -22,6 +27,22 @@ pub enum Encoding {
     Zstd = 1,
     /// One zstd frame with the base's plaintext as prefix.
     Delta = 2,
+}
+
+impl RecordKind {
+    /// From its stored byte.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Data, Self::Node].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+impl Encoding {
+    /// From its stored byte.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Raw, Self::Zstd, Self::Delta].into_iter().find(|encoding| *encoding as u8 == byte)
+    }
 }
 
 /// A chunk's place. Several chunks of one frame share the record.

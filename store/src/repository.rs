@@ -1,12 +1,17 @@
-//! A repository, made or opened. (Skeleton of the agreed interface.)
+//! A repository, made or opened: its configuration, its key slots, its roots and their labels.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::backend::Backend;
-use crate::config::{CipherSuite, Config, Parameters};
+use zeroize::Zeroizing;
+
+use crate::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
+use crate::config::{CONFIG_BYTES_MAX, CipherSuite, Config, Parameters, config_name};
 use crate::entropy::Entropy;
-use crate::ids::{ObjectId, SnapshotId};
+use crate::ids::{ObjectId, RepositoryId, SnapshotId};
 use crate::keys::{Credential, KeySlotInfo, Keys, StretchCost};
+use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
+use crate::slots::{SLOT_BYTES_MAX, SLOTS_MAX, open_slot, seal_slot, slot_info};
 use crate::{Error, Result};
 
 /// How `init` makes a repository.
@@ -14,8 +19,8 @@ use crate::{Error, Result};
 pub struct InitOptions {
     /// Fixed parameters.
     pub parameters: Parameters,
-    /// `None`: the faster one on this machine, measured.
-    pub suite: Option<CipherSuite>,
+    /// The cipher; [`crate::keys::faster_suite`] measures which one this machine does faster.
+    pub suite: CipherSuite,
     /// Cost of the first password slot.
     pub stretch: StretchCost,
     /// Label of the first slot.
@@ -27,32 +32,72 @@ pub struct InitOptions {
 /// An open repository: cheap to clone, shared by threads.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    #[allow(dead_code)]
     backend: Arc<dyn Backend>,
-    #[allow(dead_code)]
     entropy: Arc<dyn Entropy>,
     config: Config,
     keys: Keys,
+    current_slot: ObjectId,
 }
 
 impl Repository {
-    /// Makes a repository; refuses a place that is not empty.
+    /// Makes a repository; refuses a place that is not empty. The configuration is the last object: without it there is none.
     pub fn init(
-        _backend: Arc<dyn Backend>,
-        _entropy: Arc<dyn Entropy>,
-        _credential: &Credential,
-        _options: &InitOptions,
+        backend: Arc<dyn Backend>,
+        entropy: Arc<dyn Entropy>,
+        credential: &Credential,
+        options: &InitOptions,
     ) -> Result<Self> {
-        todo!()
+        options.parameters.validate()?;
+        backend.prepare()?;
+        let mut master = Zeroizing::new([0; 32]);
+        let mut repository = [0; 16];
+        entropy.fill(&mut *master)?;
+        entropy.fill(&mut repository)?;
+        let keys = Keys::derive(&master, options.suite);
+        let config = Config {
+            repository: RepositoryId(repository),
+            suite: options.suite,
+            parameters: options.parameters.clone(),
+        };
+        let (slot, bytes) =
+            seal_slot(&keys, &*entropy, credential, &options.slot_label, options.stretch, options.created_seconds)?;
+        publish_bytes(&*backend, &slot_name(slot), &bytes)?;
+        publish_bytes(&*backend, &config_name(), &config.seal(&keys)?)?;
+        Ok(Self { backend, entropy, config, keys, current_slot: slot })
     }
+
     /// Opens a repository with a password or key.
-    pub fn open(
-        _backend: Arc<dyn Backend>,
-        _entropy: Arc<dyn Entropy>,
-        _credential: &Credential,
-    ) -> Result<Self> {
-        todo!()
+    pub fn open(backend: Arc<dyn Backend>, entropy: Arc<dyn Entropy>, credential: &Credential) -> Result<Self> {
+        let config = match backend.read(&config_name(), CONFIG_BYTES_MAX) {
+            Err(Error::Missing { .. }) => return Err(Error::NotARepository { place: backend.place() }),
+            config => config?,
+        };
+        let envelope = Config::peek(&config)?;
+        let slots = backend.list(ObjectKind::KeySlot)?;
+        let mut unusable = None;
+        for slot in slots.iter().take(SLOTS_MAX) {
+            let opened =
+                backend.read(&slot.name, SLOT_BYTES_MAX).and_then(|bytes| open_slot(&slot.name, &bytes, credential));
+            match opened {
+                Ok(None) => {}
+                // Another slot may still open: one that is damaged or newer locks nobody out.
+                Err(error) => unusable = Some(error),
+                Ok(Some(master)) => {
+                    let keys = Keys::derive(&master, envelope.suite);
+                    let config = Config::open(&keys, &config)?;
+                    let current_slot = ObjectId::from_hex(slot.name.name())
+                        .ok_or_else(|| Error::damaged(&slot.name, "its name is no id"))?;
+                    return Ok(Self { backend, entropy, config, keys, current_slot });
+                }
+            }
+        }
+        match unusable {
+            Some(error) => Err(error),
+            None if slots.is_empty() => Err(Error::Missing { object: "every key slot".into() }),
+            None => Err(Error::WrongKey),
+        }
     }
+
     /// Its configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -73,49 +118,131 @@ impl Repository {
     pub fn entropy(&self) -> &Arc<dyn Entropy> {
         &self.entropy
     }
-    /// The key slots.
+
+    /// The key slots, by time of making.
     pub fn key_slots(&self) -> Result<Vec<KeySlotInfo>> {
-        todo!()
+        let mut slots = Vec::new();
+        for slot in self.backend.list(ObjectKind::KeySlot)? {
+            let bytes = self.backend.read(&slot.name, SLOT_BYTES_MAX)?;
+            slots.push(slot_info(&self.keys, &slot.name, &bytes, Some(self.current_slot))?);
+        }
+        slots.sort_by_key(|slot| (slot.created_seconds, slot.id));
+        Ok(slots)
     }
+
     /// Adds a slot.
     pub fn add_key_slot(
         &self,
-        _credential: &Credential,
-        _label: &str,
-        _stretch: StretchCost,
-        _created_seconds: i64,
+        credential: &Credential,
+        label: &str,
+        stretch: StretchCost,
+        created_seconds: i64,
     ) -> Result<ObjectId> {
-        todo!()
-    }
-    /// Removes a slot; the last one cannot be removed.
-    pub fn remove_key_slot(&self, _slot: ObjectId) -> Result<()> {
-        todo!()
+        if self.backend.list(ObjectKind::KeySlot)?.len() >= SLOTS_MAX {
+            return Err(Error::Limit { what: "the number of key slots".into(), limit: SLOTS_MAX as u64 });
+        }
+        let (id, bytes) = seal_slot(&self.keys, &*self.entropy, credential, label, stretch, created_seconds)?;
+        publish_bytes(&*self.backend, &slot_name(id), &bytes)?;
+        Ok(id)
     }
 
-    /// Names of all snapshot roots, as listed now.
+    /// Removes a slot; the last one cannot be removed.
+    pub fn remove_key_slot(&self, slot: ObjectId) -> Result<()> {
+        let slots = self.backend.list(ObjectKind::KeySlot)?;
+        let name = slot_name(slot);
+        if !slots.iter().any(|listed| listed.name == name) {
+            return Err(Error::KeySlot { detail: format!("there is no slot {slot}") });
+        }
+        if slots.len() == 1 {
+            return Err(Error::KeySlot {
+                detail: "it is the last one; without it nobody could open the repository".into(),
+            });
+        }
+        self.backend.delete(&[name])
+    }
+
+    /// Names of all snapshot roots, as listed now. Foreign names are passed over.
     pub fn roots(&self) -> Result<Vec<RootName>> {
-        todo!()
+        let listed = self.backend.list(ObjectKind::Root)?;
+        Ok(listed.iter().filter_map(|object| RootName::parse(object.name.name()).ok()).collect())
     }
+
     /// Opens one root's payload (the manifest crate knows what it means).
-    pub fn read_root(&self, _root: &RootName) -> Result<Vec<u8>> {
-        todo!()
+    pub fn read_root(&self, root: &RootName) -> Result<Vec<u8>> {
+        let name = root.object()?;
+        open_object(&self.keys, &name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)
     }
-    /// Removes roots: durable when it returns. Their chunks stay until collection.
-    pub fn delete_roots(&self, _roots: &[RootName]) -> Result<()> {
-        todo!()
+
+    /// Publishes a root; only the commit chain calls it.
+    pub(crate) fn write_root(&self, root: &RootName, payload: &[u8]) -> Result<u64> {
+        let name = root.object()?;
+        let bytes = seal_object(&self.keys, &name, self.new_object_id()?, payload)?;
+        publish_bytes(&*self.backend, &name, &bytes)?;
+        Ok(bytes.len() as u64)
     }
+
+    /// Removes roots, then their labels: durable when it returns. Their chunks stay until collection.
+    pub fn delete_roots(&self, roots: &[RootName]) -> Result<()> {
+        let names = roots.iter().map(RootName::object).collect::<Result<Vec<_>>>()?;
+        self.backend.delete(&names)?;
+        let labels: Vec<ObjectName> = self
+            .label_objects()?
+            .into_iter()
+            .filter(|(snapshot, ..)| roots.iter().any(|root| root.snapshot == *snapshot))
+            .map(|(_, _, name)| name)
+            .collect();
+        if labels.is_empty() { Ok(()) } else { self.backend.delete(&labels) }
+    }
+
     /// The newest label payload of a snapshot.
-    pub fn read_label(&self, _snapshot: SnapshotId) -> Result<Option<Vec<u8>>> {
-        todo!()
+    pub fn read_label(&self, snapshot: SnapshotId) -> Result<Option<Vec<u8>>> {
+        let newest =
+            self.label_objects()?.into_iter().filter(|(of, ..)| *of == snapshot).max_by_key(|(_, seq, _)| *seq);
+        let Some((_, _, name)) = newest else { return Ok(None) };
+        Ok(Some(open_object(&self.keys, &name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)?))
     }
-    /// Newest label of every snapshot that has one: (snapshot, object name). One listing.
+
+    /// Every snapshot that has a label, with the sequence number of the newest. One listing.
     pub fn labels(&self) -> Result<Vec<(SnapshotId, u64)>> {
-        todo!()
+        let mut newest: BTreeMap<SnapshotId, u64> = BTreeMap::new();
+        for (snapshot, seq, _) in self.label_objects()? {
+            let entry = newest.entry(snapshot).or_insert(seq);
+            *entry = (*entry).max(seq);
+        }
+        Ok(newest.into_iter().collect())
     }
-    /// Replaces a snapshot's label.
-    pub fn write_label(&self, _snapshot: SnapshotId, _payload: &[u8]) -> Result<()> {
-        todo!()
+
+    /// Replaces a snapshot's label: the new one is durable before the old ones go.
+    pub fn write_label(&self, snapshot: SnapshotId, payload: &[u8]) -> Result<()> {
+        let old: Vec<_> = self.label_objects()?.into_iter().filter(|(of, ..)| *of == snapshot).collect();
+        let seq = old.iter().map(|(_, seq, _)| seq + 1).max().unwrap_or(1);
+        let name = ObjectName::new(ObjectKind::Label, format!("{snapshot}-{seq:016x}"))
+            .ok_or_else(|| Error::damaged("a label", "its name is none"))?;
+        publish_bytes(&*self.backend, &name, &seal_object(&self.keys, &name, self.new_object_id()?, payload)?)?;
+        let old: Vec<ObjectName> = old.into_iter().map(|(_, _, name)| name).collect();
+        if old.is_empty() { Ok(()) } else { self.backend.delete(&old) }
     }
+
+    fn label_objects(&self) -> Result<Vec<(SnapshotId, u64, ObjectName)>> {
+        let listed = self.backend.list(ObjectKind::Label)?;
+        let parse = |name: ObjectName| {
+            let (snapshot, seq) = name.name().split_once('-')?;
+            let seq = u64::from_str_radix(seq, 16).ok().filter(|_| seq.len() == 16)?;
+            Some((SnapshotId::from_hex(snapshot)?, seq, name))
+        };
+        Ok(listed.into_iter().filter_map(|object| parse(object.name)).collect())
+    }
+
+    /// A fresh random id.
+    pub(crate) fn new_object_id(&self) -> Result<ObjectId> {
+        let mut id = [0; 16];
+        self.entropy.fill(&mut id)?;
+        Ok(ObjectId(id))
+    }
+}
+
+fn slot_name(id: ObjectId) -> ObjectName {
+    ObjectName::new(ObjectKind::KeySlot, id.to_string()).expect("a hexadecimal id is a name")
 }
 
 /// Name of a root object: `<tag of the snapshot's full name>-<snapshot id>`, both in hexadecimal.
@@ -133,15 +260,18 @@ impl RootName {
     pub fn object_name(&self) -> String {
         format!("{}-{}", hex::encode(self.tag), self.snapshot)
     }
+
     /// Parses an object's name.
     pub fn parse(name: &str) -> Result<Self> {
         let sound = name.split_once('-').and_then(|(tag, id)| {
-            let tag: [u8; 16] = crate::ids::ObjectId::from_hex(tag)?.0;
-            Some(Self {
-                tag,
-                snapshot: SnapshotId::from_hex(id)?,
-            })
+            let tag: [u8; 16] = ObjectId::from_hex(tag)?.0;
+            Some(Self { tag, snapshot: SnapshotId::from_hex(id)? })
         });
         sound.ok_or_else(|| Error::damaged(format!("snapshots/{name}"), "not a root's name"))
+    }
+
+    pub(crate) fn object(&self) -> Result<ObjectName> {
+        ObjectName::new(ObjectKind::Root, self.object_name())
+            .ok_or_else(|| Error::damaged(self.object_name(), "not a root's name"))
     }
 }

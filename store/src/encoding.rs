@@ -1,0 +1,241 @@
+//! Encodings: raw, zstd, and zstd with a base as prefix (the delta coding of `zstd --patch-from`).
+//!
+//! Whatever is encoded is decoded again and compared before it counts as stored: a compressor's fault must not become ours.
+
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter};
+
+use crate::location::Encoding;
+use crate::{Error, Result};
+
+/// A delta is kept when it has at most this share of its plaintext; else the chunk is stored whole and becomes the next base.
+pub(crate) const DELTA_SHARE_MAX: f64 = 0.30;
+/// Level of deltas; negative levels ruin them, higher ones gain little.
+const DELTA_LEVEL: i32 = 1;
+/// A compressed form is kept when it saves at least one part in this many.
+const SAVING_DIVISOR: usize = 32;
+/// The sample of the incompressibility test, taken from the middle and both ends.
+const SAMPLE_BYTES: usize = 4096;
+/// Bits for each byte of the sample, times 100, above which compression is not tried.
+const ENTROPY_CENTIBITS_MAX: u64 = 780;
+
+/// Encodes chunks, with contexts and buffers that are used again and again.
+pub(crate) struct Encoder {
+    compressor: Compressor<'static>,
+    decoder: Decoder,
+    check: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn new(level: i32) -> Result<Self> {
+        let compressor = Compressor::new(level).map_err(codec_error)?;
+        Ok(Self { compressor, decoder: Decoder::new()?, check: Vec::new() })
+    }
+
+    /// Encodes into `out` (cleared first): as delta where a base is given and it pays, else zstd, else raw.
+    pub(crate) fn encode(&mut self, plain: &[u8], base: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Encoding> {
+        if let Some(base) = base
+            && self.encode_delta(plain, base, out)?
+        {
+            return Ok(Encoding::Delta);
+        }
+        out.clear();
+        if !looks_incompressible(plain) {
+            out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+            self.compressor.compress_to_buffer(plain, out).map_err(codec_error)?;
+            let pays = out.len() + plain.len() / SAVING_DIVISOR < plain.len();
+            if pays && self.verifies(Encoding::Zstd, plain, None, out)? {
+                return Ok(Encoding::Zstd);
+            }
+            out.clear();
+        }
+        out.extend_from_slice(plain);
+        Ok(Encoding::Raw)
+    }
+
+    fn encode_delta(&mut self, plain: &[u8], base: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        out.clear();
+        let limit = (plain.len() as f64 * DELTA_SHARE_MAX) as usize;
+        // A delta that does not fit is none: the buffer need not hold more.
+        out.reserve(limit + 64);
+        let mut context = CCtx::try_create().ok_or_else(|| codec_error("no memory for a compressor"))?;
+        for parameter in delta_parameters(plain.len() + base.len()) {
+            context.set_parameter(parameter).map_err(code_error)?;
+        }
+        context.ref_prefix(base).map_err(code_error)?;
+        if context.compress2(out, plain).is_err() || out.len() > limit {
+            return Ok(false);
+        }
+        self.verifies(Encoding::Delta, plain, Some(base), out)
+    }
+
+    fn verifies(&mut self, encoding: Encoding, plain: &[u8], base: Option<&[u8]>, out: &[u8]) -> Result<bool> {
+        let plain_bytes = u32::try_from(plain.len()).map_err(|_| codec_error("a chunk beyond its limit"))?;
+        Ok(self.decoder.decode(encoding, out, base, plain_bytes, &mut self.check).is_ok() && self.check == plain)
+    }
+}
+
+/// The window must reach back over the whole base; small tables are enough and quick to clear.
+fn delta_parameters(bytes: usize) -> [CParameter; 5] {
+    let window_log = (usize::BITS - bytes.leading_zeros()).clamp(10, 26);
+    [
+        CParameter::CompressionLevel(DELTA_LEVEL),
+        CParameter::WindowLog(window_log),
+        CParameter::HashLog((window_log - 1).clamp(12, 20)),
+        CParameter::ContentSizeFlag(false),
+        CParameter::ChecksumFlag(false),
+    ]
+}
+
+/// Decodes payloads, never past the stated length.
+pub(crate) struct Decoder {
+    decompressor: Decompressor<'static>,
+}
+
+impl Decoder {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { decompressor: Decompressor::new().map_err(codec_error)? })
+    }
+
+    /// Decodes into `out` (cleared first), which then has exactly `plain_bytes`.
+    pub(crate) fn decode(
+        &mut self,
+        encoding: Encoding,
+        payload: &[u8],
+        base: Option<&[u8]>,
+        plain_bytes: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let wanted = plain_bytes as usize;
+        // A slice, not a vector: the decompressor cannot write past it, whatever capacity stands behind.
+        out.clear();
+        out.resize(wanted, 0);
+        let written = match (encoding, base) {
+            (Encoding::Raw, _) if payload.len() == wanted => {
+                out.copy_from_slice(payload);
+                wanted
+            }
+            (Encoding::Raw, _) => return Err(codec_error("a record of another length than stated")),
+            (Encoding::Zstd, _) => {
+                self.decompressor.decompress_to_buffer(payload, &mut out[..]).map_err(codec_error)?
+            }
+            (Encoding::Delta, Some(base)) => {
+                let mut context = DCtx::try_create().ok_or_else(|| codec_error("no memory for a decompressor"))?;
+                context.set_parameter(DParameter::WindowLogMax(27)).map_err(code_error)?;
+                context.ref_prefix(base).map_err(code_error)?;
+                context.decompress(&mut out[..], payload).map_err(code_error)?
+            }
+            (Encoding::Delta, None) => return Err(codec_error("a delta without its base")),
+        };
+        if written == wanted { Ok(()) } else { Err(codec_error("a record of another length than stated")) }
+    }
+}
+
+/// Shannon's entropy of a sample of bytes: a cheap sign of what is compressed, encrypted or random already.
+fn looks_incompressible(plain: &[u8]) -> bool {
+    if plain.len() < SAMPLE_BYTES {
+        return false;
+    }
+    let mut counts = [0u32; 256];
+    let third = SAMPLE_BYTES / 3;
+    let middle = plain.len() / 2;
+    for run in [&plain[..third], &plain[middle..middle + third], &plain[plain.len() - third..]] {
+        for &byte in run {
+            counts[usize::from(byte)] += 1;
+        }
+    }
+    let total = f64::from(3 * third as u32);
+    let bits: f64 = counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| {
+            let share = f64::from(count) / total;
+            -share * share.log2()
+        })
+        .sum();
+    // A sample of random bytes falls short of 8 bits by about 255 / (2 n ln 2).
+    bits * 100.0 > ENTROPY_CENTIBITS_MAX as f64
+}
+
+fn codec_error(detail: impl ToString) -> Error {
+    Error::damaged("a record", detail)
+}
+
+fn code_error(code: usize) -> Error {
+    codec_error(zstd::zstd_safe::get_error_name(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of a fixed generator (xorshift64*), which no compressor shortens.
+    fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+        };
+        (0..bytes.div_ceil(8)).flat_map(|_| next()).take(bytes).collect()
+    }
+
+    fn text(seed: u64, bytes: usize) -> Vec<u8> {
+        noise(seed, bytes).into_iter().map(|byte| b'a' + byte % 16).collect()
+    }
+
+    fn check(plain: &[u8], base: Option<&[u8]>, expected: Encoding) -> usize {
+        let mut encoder = Encoder::new(1).unwrap();
+        let (mut out, mut back) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            assert_eq!(encoder.encode(plain, base, &mut out).unwrap(), expected);
+            let mut decoder = Decoder::new().unwrap();
+            decoder.decode(expected, &out, base, plain.len() as u32, &mut back).unwrap();
+            assert_eq!(back, plain);
+            for wrong in [0, plain.len() as u32 + 1, plain.len() as u32 - 1] {
+                assert!(decoder.decode(expected, &out, base, wrong, &mut back).is_err());
+                assert!(back.len() <= wrong as usize);
+            }
+        }
+        out.len()
+    }
+
+    #[test]
+    fn the_encoding_follows_the_content() {
+        assert_eq!(check(&noise(1, 65_536), None, Encoding::Raw), 65_536);
+        assert!(check(&text(2, 65_536), None, Encoding::Zstd) < 40_000);
+        assert!(check(&[0; 1_000_000], None, Encoding::Zstd) < 200);
+        check(b"x", None, Encoding::Raw);
+    }
+
+    #[test]
+    fn a_small_change_is_a_small_delta_and_a_large_one_is_none() {
+        for bytes in [4096, 65_536, 131_072, 1 << 20, 8 << 20] {
+            let base = noise(3, bytes);
+            let mut plain = base.clone();
+            plain[bytes / 2..bytes / 2 + 100].copy_from_slice(&noise(4, 100));
+            assert!(check(&plain, Some(&base), Encoding::Delta) < 100 + 200 + bytes / 2000, "of {bytes} bytes");
+            plain.rotate_right(1);
+            assert!(
+                check(&plain, Some(&base), Encoding::Delta) < 100 + 200 + bytes / 2000,
+                "of {bytes} bytes, shifted"
+            );
+        }
+        check(&noise(5, 65_536), Some(&noise(6, 65_536)), Encoding::Raw);
+        check(&text(5, 65_536), Some(&noise(6, 65_536)), Encoding::Zstd);
+    }
+
+    #[test]
+    fn a_wrong_base_or_a_flipped_bit_is_an_error_or_caught_by_the_id() {
+        let base = noise(7, 65_536);
+        let mut plain = base.clone();
+        plain[100] ^= 1;
+        let mut encoder = Encoder::new(1).unwrap();
+        let mut out = Vec::new();
+        encoder.encode(&plain, Some(&base), &mut out).unwrap();
+        let mut back = Vec::new();
+        let outcome = Decoder::new().unwrap().decode(Encoding::Delta, &out, Some(&noise(8, 65_536)), 65_536, &mut back);
+        assert!(outcome.is_err() || back != plain);
+    }
+}

@@ -1,0 +1,195 @@
+//! Sealed objects: parts under one key, found through a sealed directory; or one payload whole.
+//!
+//! An object of parts: envelope | parts … | directory | footer. Nothing in it is clear but the envelope: the directory's place is in
+//! the footer, whose length is fixed, and the directory carries the padding that brings the object onto the grid.
+//! The nonce of a part is its domain and offset; the associated data is the envelope and what the caller binds.
+
+use crate::backend::{Backend, ObjectKind, ObjectName};
+use crate::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::ids::ObjectId;
+use crate::keys::{Cipher, Domain, Keys, TAG_BYTES, nonce};
+use crate::padding::on_grid;
+use crate::{Error, Result};
+
+/// Plaintext of a footer: offset and length of the sealed directory.
+const FOOTER_PLAIN_BYTES: usize = 12;
+/// A footer as stored.
+pub(crate) const FOOTER_BYTES: usize = FOOTER_PLAIN_BYTES + TAG_BYTES;
+/// Longest directory in bytes: of a fragment of ten million entries.
+const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+/// Longest payload of a whole object in bytes.
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+
+/// Seals the parts of one object, front to back.
+pub(crate) struct PartsSealer {
+    cipher: Cipher,
+    envelope: [u8; ENVELOPE_BYTES],
+    offset: u64,
+}
+
+impl PartsSealer {
+    /// Appends the envelope to `out`.
+    pub(crate) fn new(keys: &Keys, kind: ObjectKind, id: ObjectId, out: &mut Vec<u8>) -> Result<Self> {
+        let envelope = Envelope { kind, suite: keys.suite(), id }.encode();
+        out.extend_from_slice(&envelope);
+        Ok(Self { cipher: keys.object_cipher(keys.suite(), kind, id)?, envelope, offset: ENVELOPE_BYTES as u64 })
+    }
+
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.offset
+    }
+
+    /// Appends a sealed part; returns its stored length.
+    pub(crate) fn seal_part(&mut self, bound: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<u32> {
+        self.seal(Domain::Part, bound, plain, out)
+    }
+
+    fn seal(&mut self, domain: Domain, bound: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Result<u32> {
+        let begin = out.len();
+        out.extend_from_slice(plain);
+        let aad = associated_data(&self.envelope, bound);
+        let tag = self.cipher.seal(nonce(domain, self.offset), aad.as_slice(), &mut out[begin..])?;
+        out.extend_from_slice(&tag);
+        let stored = out.len() - begin;
+        self.offset += stored as u64;
+        u32::try_from(stored).map_err(|_| Error::Limit { what: "a sealed part".into(), limit: u64::from(u32::MAX) })
+    }
+
+    /// Appends directory and footer, the directory padded so that the object's length is on the grid.
+    pub(crate) fn finish(mut self, directory: &[u8], out: &mut Vec<u8>) -> Result<u64> {
+        let at = self.offset;
+        let least = at + (4 + directory.len() + TAG_BYTES + FOOTER_BYTES) as u64;
+        let padding = usize::try_from(on_grid(least) - least).unwrap_or(0);
+        let plain = padded(directory, padding)?;
+        let stored = self.seal(Domain::Directory, b"", &plain, out)?;
+        let mut footer = [0; FOOTER_PLAIN_BYTES];
+        footer[..8].copy_from_slice(&at.to_le_bytes());
+        footer[8..].copy_from_slice(&stored.to_le_bytes());
+        self.seal(Domain::Footer, b"", &footer, out)?;
+        Ok(self.offset)
+    }
+}
+
+/// Opens the parts of one object.
+pub(crate) struct PartsOpener {
+    cipher: Cipher,
+    envelope: [u8; ENVELOPE_BYTES],
+    object: String,
+}
+
+impl PartsOpener {
+    /// For an object whose envelope is known to be that of its name: `id` is in the name.
+    pub(crate) fn new(keys: &Keys, name: &ObjectName, id: ObjectId, envelope: &[u8]) -> Result<Self> {
+        let object = name.to_string();
+        let envelope = Envelope::decode(&object, name.kind(), envelope)?;
+        if envelope.id != id {
+            return Err(Error::damaged(object, "it has the id of another object"));
+        }
+        let cipher = keys.object_cipher(envelope.suite, name.kind(), id)?;
+        Ok(Self { cipher, envelope: envelope.encode(), object })
+    }
+
+    /// Without reading the envelope, for an object that was written with the repository's suite: a wrong guess fails to verify.
+    pub(crate) fn assume(keys: &Keys, name: &ObjectName, id: ObjectId) -> Result<Self> {
+        let envelope = Envelope { kind: name.kind(), suite: keys.suite(), id }.encode();
+        Ok(Self { cipher: keys.object_cipher(keys.suite(), name.kind(), id)?, envelope, object: name.to_string() })
+    }
+
+    /// Opens a part in place; returns the length of its plaintext.
+    pub(crate) fn open_part(&self, offset: u64, bound: &[u8], sealed: &mut [u8]) -> Result<usize> {
+        self.open(Domain::Part, offset, bound, sealed)
+    }
+
+    fn open(&self, domain: Domain, offset: u64, bound: &[u8], sealed: &mut [u8]) -> Result<usize> {
+        let aad = associated_data(&self.envelope, bound);
+        self.cipher
+            .open(nonce(domain, offset), aad.as_slice(), sealed)
+            .ok_or_else(|| Error::damaged(&self.object, format!("its bytes at {offset} do not verify")))
+    }
+
+    /// Reads footer and directory; returns the directory and its offset.
+    pub(crate) fn read_directory(
+        &self,
+        backend: &dyn Backend,
+        name: &ObjectName,
+        bytes: u64,
+    ) -> Result<(Vec<u8>, u64)> {
+        let damaged = |detail: &str| Error::damaged(&self.object, detail);
+        let footer_at =
+            bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(|| damaged("it is shorter than its footer"))?;
+        if on_grid(bytes) != bytes {
+            return Err(damaged("its length is not one that objects have"));
+        }
+        let mut footer = [0; FOOTER_BYTES];
+        backend.read_range(name, footer_at, &mut footer)?;
+        self.open(Domain::Footer, footer_at, b"", &mut footer)?;
+        let at = u64::from_le_bytes(footer[..8].try_into().unwrap_or_default());
+        let stored = u64::from(u32::from_le_bytes(footer[8..12].try_into().unwrap_or_default()));
+        let sound =
+            at >= ENVELOPE_BYTES as u64 && stored <= DIRECTORY_BYTES_MAX && at.checked_add(stored) == Some(footer_at);
+        if !sound {
+            return Err(damaged("its footer names a place outside it"));
+        }
+        let mut directory = vec![0; usize::try_from(stored).unwrap_or(0)];
+        backend.read_range(name, at, &mut directory)?;
+        let plain_bytes = self.open(Domain::Directory, at, b"", &mut directory)?;
+        directory.truncate(plain_bytes);
+        Ok((unpadded(&self.object, directory)?, at))
+    }
+}
+
+/// Seals one payload as a whole object.
+pub(crate) fn seal_object(keys: &Keys, name: &ObjectName, id: ObjectId, payload: &[u8]) -> Result<Vec<u8>> {
+    let envelope = Envelope { kind: name.kind(), suite: keys.suite(), id }.encode();
+    let least = (ENVELOPE_BYTES + 4 + payload.len() + TAG_BYTES) as u64;
+    let padding = usize::try_from(on_grid(least) - least).unwrap_or(0);
+    let mut text = padded(payload, padding)?;
+    let cipher = keys.object_cipher(keys.suite(), name.kind(), id)?;
+    let aad = associated_data(&envelope, name.to_string().as_bytes());
+    let tag = cipher.seal(nonce(Domain::Part, 0), aad.as_slice(), &mut text)?;
+    Ok([&envelope[..], &text, &tag].concat())
+}
+
+/// Opens a whole object.
+pub(crate) fn open_object(keys: &Keys, name: &ObjectName, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let object = name.to_string();
+    let envelope = Envelope::decode(&object, name.kind(), &bytes)?;
+    let cipher = keys.object_cipher(envelope.suite, name.kind(), envelope.id)?;
+    let aad = associated_data(&envelope.encode(), object.as_bytes());
+    bytes.drain(..ENVELOPE_BYTES);
+    let plain_bytes = cipher
+        .open(nonce(Domain::Part, 0), aad.as_slice(), &mut bytes)
+        .ok_or_else(|| Error::damaged(&object, "its bytes do not verify"))?;
+    bytes.truncate(plain_bytes);
+    unpadded(&object, bytes)
+}
+
+fn padded(payload: &[u8], padding: usize) -> Result<Vec<u8>> {
+    let length = u32::try_from(payload.len())
+        .map_err(|_| Error::Limit { what: "a payload".into(), limit: PAYLOAD_BYTES_MAX })?;
+    let mut plain = Vec::with_capacity(4 + payload.len() + padding);
+    plain.extend_from_slice(&length.to_le_bytes());
+    plain.extend_from_slice(payload);
+    plain.resize(plain.len() + padding, 0);
+    Ok(plain)
+}
+
+fn unpadded(object: &str, mut plain: Vec<u8>) -> Result<Vec<u8>> {
+    let length = plain.first_chunk::<4>().map(|length| u32::from_le_bytes(*length) as usize);
+    match length {
+        Some(length) if length <= plain.len() - 4 && plain[4 + length..].iter().all(|&byte| byte == 0) => {
+            plain.drain(..4);
+            plain.truncate(length);
+            Ok(plain)
+        }
+        _ => Err(Error::damaged(object, "its payload does not say its length")),
+    }
+}
+
+fn associated_data(envelope: &[u8; ENVELOPE_BYTES], bound: &[u8]) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(ENVELOPE_BYTES + bound.len());
+    aad.extend_from_slice(envelope);
+    aad.extend_from_slice(bound);
+    aad
+}
