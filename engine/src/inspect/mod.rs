@@ -3,7 +3,7 @@
 mod diff;
 mod find;
 mod list;
-mod place;
+pub(crate) mod place;
 mod stats;
 
 pub use diff::{DiffItem, DiffReport, diff, diff_with_disk};

@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 
 /// A path of one source.
 #[derive(Clone, Debug)]
-pub(super) struct Place<'a> {
-    pub(super) source: &'a SourceRecord,
-    pub(super) path: EntryPath,
+pub(crate) struct Place<'a> {
+    pub(crate) source: &'a SourceRecord,
+    pub(crate) path: EntryPath,
 }
 
 /// Finds what a display path names: every source for the empty path of a snapshot with labels, else one place.
-pub(super) fn resolve<'a>(snapshot: &'a Snapshot, display: &[u8]) -> Result<Vec<Place<'a>>> {
+pub(crate) fn resolve<'a>(snapshot: &'a Snapshot, display: &[u8]) -> Result<Vec<Place<'a>>> {
     let missing =
         || Error::NoSuchPath { snapshot: snapshot.name.clone(), path: String::from_utf8_lossy(display).into_owned() };
     let display = trim_slashes(display);

@@ -1,11 +1,38 @@
-//! Makes a target equal to a snapshot. (Skeleton of the agreed interface.)
+//! Makes a target equal to a snapshot: entirely, or not at all.
+//!
+//! First everything is decided without writing: [`desired`] says what shall stand, [`compare`] what stands, [`check`] that every
+//! chunk is at hand and that there is room. Then either a whole tree is built beside the target and exchanged with it
+//! ([`build`]), or all new bytes are staged in a redo journal beside it and then applied ([`stage`], [`apply`]). A crash leaves the
+//! target wholly old, or a committed journal that the next command finishes. No link in the target is ever followed.
+
+mod apply;
+mod build;
+mod check;
+mod compare;
+mod desired;
+mod evidence;
+mod execute;
+mod fetch;
+mod hash;
+mod journal;
+mod kept;
+mod memory;
+mod pending;
+mod place;
+mod plan;
+mod run;
+mod stage;
 
 use std::path::{Path, PathBuf};
 
 use copal_store::SnapshotId;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use place::{Place, Standing};
+use run::Steps;
+#[doc(hidden)]
+pub use run::{CrashPoints, NoCrash};
 
 /// How to deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -79,17 +106,34 @@ pub struct DeployReport {
 }
 
 /// Deploys. Finishes or takes back an interrupted deploy of the same target first.
-pub fn deploy(_context: &Context, _request: &DeployRequest) -> Result<DeployReport> {
-    todo!()
+pub fn deploy(context: &Context, request: &DeployRequest) -> Result<DeployReport> {
+    deploy_until(context, request, &NoCrash)
+}
+
+/// [`deploy`], which a test may end at any step as a crash would.
+#[doc(hidden)]
+pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn CrashPoints) -> Result<DeployReport> {
+    execute::execute(context, request, points)
 }
 
 /// Whether a target has something that a deploy would replace.
-pub fn target_is_occupied(_target: &Path) -> Result<bool> {
-    todo!()
+pub fn target_is_occupied(target: &Path) -> Result<bool> {
+    let place = Place::resolve(target)?;
+    Ok(matches!(place.standing, Standing::Folder | Standing::Other))
 }
 
 /// Finishes or takes back every interrupted deploy that the state folder knows of; needs no repository.
 /// Returns one sentence for each. Every command calls it before its own work.
-pub fn recover(_state_folder: &Path) -> Result<Vec<String>> {
-    todo!()
+pub fn recover(state_folder: &Path) -> Result<Vec<String>> {
+    recover_until(state_folder, &NoCrash)
+}
+
+/// [`recover`], which a test may end at any step as a crash would.
+#[doc(hidden)]
+pub fn recover_until(state_folder: &Path, points: &dyn CrashPoints) -> Result<Vec<String>> {
+    pending::recover_all(state_folder, &Steps::new(points))
+}
+
+fn unavailable(place: &Place, mode: DeployMode, detail: &str) -> Error {
+    Error::ModeUnavailable { target: place.path.clone(), mode: mode.name(), detail: detail.into() }
 }

@@ -1,0 +1,428 @@
+//! Compares what stands at a target with what shall stand there. It reads and never writes.
+//!
+//! Two streams in path order are merged. What a witness vouches for is decided by ids alone; the rest is read and hashed by all
+//! workers, in windows of [`WINDOW_ITEMS`] paths.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::path::Path;
+
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp, Xattr};
+use copal_source::read::TreeReader;
+use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
+
+use super::desired::{Desired, Item};
+use super::evidence::Witness;
+use super::hash::{Finding, Question, answer};
+use super::place::is_journal_name;
+use super::plan::{Action, Change, Folder, Over, Plan};
+use super::run::Run;
+use crate::error::{Error, Result};
+
+/// Paths to be read that are collected before the workers read them.
+const WINDOW_ITEMS: usize = 16 << 10;
+/// Shorter files are replaced whole: a patch is not worth its bookkeeping, and a rename is atomic by itself.
+const PATCH_BYTES_MIN: u64 = 256 << 10;
+
+/// Plans a target that has nothing: everything is created.
+pub(super) fn plan_fresh(desired: &Desired<'_>) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for item in desired.items() {
+        let item = item?;
+        count(&mut plan, &item.entry);
+        plan.bytes_to_write += stored_bytes(desired, &item.entry)?;
+        push_folder(&mut plan, &item, true);
+    }
+    Ok(plan)
+}
+
+/// Compares a standing target (a folder, or one file) with what it shall be.
+pub(super) fn compare(
+    run: &Run<'_>,
+    desired: &Desired<'_>,
+    target: &Path,
+    witnesses: &mut [Witness<'_, '_>],
+) -> Result<Plan> {
+    let options = ScanOptions { threads: run.context.threads, ..ScanOptions::default() };
+    let reader = TreeReader::open(target)?;
+    let mut comparison = Comparison {
+        run,
+        desired,
+        reader,
+        witnesses,
+        plan: Plan::default(),
+        window: Vec::new(),
+        questions: Vec::new(),
+        shared: HashMap::new(),
+        names: HashMap::new(),
+        joined: Vec::new(),
+        gone: None,
+    };
+    let mut standing = scan(target, &options)?.filter_map(|found| match found {
+        Ok(found) if is_journal_name(&found.path) => None,
+        Ok(found) => {
+            let path = EntryPath::from_slashes(&found.path)
+                .ok_or_else(|| Error::Internal("the scan delivered a path that is none".into()));
+            Some(path.map(|path| (path, found)))
+        }
+        Err(error) => Some(Err(error.into())),
+    });
+    let mut wanted = desired.items();
+    let (mut left, mut right) = (wanted.next().transpose()?, standing.next().transpose()?);
+    loop {
+        run.context.check_interrupt()?;
+        let order = match (&left, &right) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(item), Some((path, _))) => item.entry.path.cmp(path),
+        };
+        let item = if order.is_le() { std::mem::replace(&mut left, wanted.next().transpose()?) } else { None };
+        let found = if order.is_ge() { std::mem::replace(&mut right, standing.next().transpose()?) } else { None };
+        match (item, found) {
+            (Some(item), None) => comparison.missing(item)?,
+            (None, Some((path, _))) => comparison.extra(path),
+            (Some(item), Some((_, found))) => comparison.both(item, &found)?,
+            (None, None) => {}
+        }
+        if comparison.questions.len() >= WINDOW_ITEMS || comparison.window.len() >= 4 * WINDOW_ITEMS {
+            comparison.settle()?;
+        }
+    }
+    comparison.settle()?;
+    Ok(comparison.finish())
+}
+
+struct Comparison<'c, 'd, 's, 'w> {
+    run: &'c Run<'c>,
+    desired: &'c Desired<'s>,
+    reader: TreeReader,
+    witnesses: &'c mut [Witness<'d, 'w>],
+    plan: Plan,
+    /// Changes since the last settlement; `None` where a question decides.
+    window: Vec<Pending>,
+    questions: Vec<Question>,
+    /// Standing files with several names: the wanted file that took the inode.
+    shared: HashMap<(u64, u64), EntryPath>,
+    /// How many names the standing file of such a wanted file has.
+    names: HashMap<EntryPath, u32>,
+    /// Wanted names of such files that stand rightly, as long as the file itself stays.
+    joined: Vec<(EntryPath, Box<Entry>)>,
+    /// A folder that is removed as a whole: what is below it needs no step of its own.
+    gone: Option<EntryPath>,
+}
+
+enum Pending {
+    Change(Change),
+    /// The answer of the question of this number decides.
+    Asked {
+        question: usize,
+        entry: Box<Entry>,
+        patchable: bool,
+        metadata_differ: bool,
+    },
+}
+
+impl Comparison<'_, '_, '_, '_> {
+    fn missing(&mut self, item: Item) -> Result<()> {
+        self.create(item, Over::Nothing)
+    }
+
+    fn extra(&mut self, path: EntryPath) {
+        if self.gone.as_ref().is_some_and(|gone| path.is_within(gone)) {
+            return;
+        }
+        self.gone = Some(path.clone());
+        self.window.push(Pending::Change(Change { path, action: Action::Remove, bytes: 0, entry: None }));
+    }
+
+    fn create(&mut self, item: Item, over: Over) -> Result<()> {
+        count(&mut self.plan, &item.entry);
+        push_folder(&mut self.plan, &item, true);
+        let bytes = stored_bytes(self.desired, &item.entry)?;
+        let path = item.entry.path.clone();
+        let entry = Some(Box::new(item.entry));
+        self.window.push(Pending::Change(Change { path, action: Action::Create { over }, bytes, entry }));
+        Ok(())
+    }
+
+    fn both(&mut self, item: Item, found: &ScanEntry) -> Result<()> {
+        let stat = &found.stat;
+        let kind_is_equal = kind_of(&item.entry.node).is_none_or(|kind| kind == stat.kind)
+            && match &item.entry.node {
+                Node::CharDevice { major, minor } | Node::BlockDevice { major, minor } => {
+                    (*major, *minor) == stat.special
+                }
+                _ => true,
+            };
+        if !kind_is_equal {
+            return self.replace(item, stat);
+        }
+        if let Node::HardLink(first) = &item.entry.node {
+            if self.shared.get(&(stat.device, stat.inode)) != Some(first) {
+                return self.replace(item, stat);
+            }
+            count(&mut self.plan, &item.entry);
+            self.joined.push((first.clone(), Box::new(item.entry)));
+            return Ok(());
+        }
+        if stat.kind == FileKind::File && stat.links > 1 {
+            let path = item.entry.path.clone();
+            let holder = self.shared.entry((stat.device, stat.inode)).or_insert_with(|| path.clone());
+            if *holder != path {
+                // One inode stands where two files shall be.
+                return self.replace(item, stat);
+            }
+            self.names.insert(path, stat.links);
+        }
+        let differ = !item.synthetic && metadata_differ(&item.entry.metadata, stat);
+        let known = self.vouched(&item.entry.path, stat)?;
+        match known {
+            Some(known) => self.by_ids(item, stat, differ, &known),
+            None => self.ask(item, stat, differ),
+        }
+    }
+
+    fn vouched(&mut self, path: &EntryPath, stat: &FileStat) -> Result<Option<Entry>> {
+        for witness in self.witnesses.iter_mut() {
+            if let Some(entry) = witness.vouch(path, stat)? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    fn replace(&mut self, item: Item, stat: &FileStat) -> Result<()> {
+        let over = if stat.kind == FileKind::Directory { Over::Folder } else { Over::Other };
+        if over == Over::Folder {
+            self.gone = Some(item.entry.path.clone());
+        }
+        self.create(item, over)
+    }
+
+    /// The standing file is an entry that a snapshot has: ids say what differs.
+    fn by_ids(&mut self, item: Item, stat: &FileStat, mut differ: bool, known: &Entry) -> Result<()> {
+        differ |= !item.synthetic && known.metadata.xattrs != item.entry.metadata.xattrs;
+        let mut finding = Finding { attributes_differ: differ, ..Finding::default() };
+        match (&item.entry.node, &known.node) {
+            (Node::File(new), Node::File(old)) if new != old => {
+                for placed in new.changed_pieces(old, self.desired.session()) {
+                    finding.differs(&placed?);
+                }
+                finding.length_differs = new.bytes != old.bytes;
+            }
+            (Node::Symlink(new), Node::Symlink(old)) if new != old => finding.length_differs = true,
+            _ => {}
+        }
+        self.decide(item, stat, finding)
+    }
+
+    /// Nothing vouches: the workers shall read.
+    fn ask(&mut self, item: Item, stat: &FileStat, differ: bool) -> Result<()> {
+        if item.synthetic {
+            count(&mut self.plan, &item.entry);
+            push_folder(&mut self.plan, &item, false);
+            return Ok(());
+        }
+        self.plan.entries_read += 1;
+        if let Node::File(content) = &item.entry.node
+            && content.bytes != stat.bytes
+            && content.bytes.max(stat.bytes) < PATCH_BYTES_MIN
+        {
+            return self.replace(item, stat);
+        }
+        if item.entry.node == Node::Directory {
+            // Few, and their place in the list of folders is fixed now.
+            let touched = differ || attributes_differ(&self.reader, &item.entry)?;
+            count(&mut self.plan, &item.entry);
+            push_folder(&mut self.plan, &item, touched);
+            return Ok(());
+        }
+        count(&mut self.plan, &item.entry);
+        let question = self.questions.len();
+        let entry = Box::new(item.entry);
+        let patchable = is_patchable(&entry, stat);
+        self.questions.push(Question { entry: entry.clone(), found_bytes: stat.bytes });
+        self.window.push(Pending::Asked { question, entry, patchable, metadata_differ: differ });
+        Ok(())
+    }
+
+    fn decide(&mut self, item: Item, stat: &FileStat, finding: Finding) -> Result<()> {
+        count(&mut self.plan, &item.entry);
+        push_folder(&mut self.plan, &item, finding.attributes_differ);
+        if item.entry.node == Node::Directory {
+            return Ok(());
+        }
+        let patchable = is_patchable(&item.entry, stat);
+        let change = self.change(Box::new(item.entry), finding, patchable)?;
+        self.window.extend(change.map(Pending::Change));
+        Ok(())
+    }
+
+    /// What a finding means for one path; counts what stands there already.
+    fn change(&mut self, entry: Box<Entry>, finding: Finding, patchable: bool) -> Result<Option<Change>> {
+        let total = match &entry.node {
+            Node::File(content) => content.bytes,
+            _ => 0,
+        };
+        let path = entry.path.clone();
+        if finding.is_equal_content() {
+            self.plan.bytes_kept += total;
+            let change = Change { path, action: Action::Metadata, bytes: 0, entry: Some(entry) };
+            return Ok(finding.attributes_differ.then_some(change));
+        }
+        if patchable && finding.bytes.saturating_mul(2) <= total {
+            self.plan.bytes_kept += total - finding.bytes;
+            let Finding { ranges, holes, bytes, .. } = finding;
+            let action = Action::Patch { ranges, holes };
+            return Ok(Some(Change { path, action, bytes, entry: Some(entry) }));
+        }
+        let bytes = stored_bytes(self.desired, &entry)?;
+        let action = Action::Create { over: Over::Other };
+        Ok(Some(Change { path, action, bytes, entry: Some(entry) }))
+    }
+
+    /// Has the collected questions answered and moves the window to the plan, in path order.
+    fn settle(&mut self) -> Result<()> {
+        let questions = std::mem::take(&mut self.questions);
+        let mut findings = answer(self.run, self.desired.session(), &self.reader, &questions)?;
+        drop(questions);
+        for pending in std::mem::take(&mut self.window) {
+            let change = match pending {
+                Pending::Change(change) => Some(change),
+                Pending::Asked { question, entry, patchable, metadata_differ } => {
+                    let mut finding = std::mem::take(&mut findings[question]);
+                    finding.attributes_differ |= metadata_differ;
+                    self.change(entry, finding, patchable)?
+                }
+            };
+            if let Some(change) = change {
+                self.plan.push(change);
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles what only the whole picture tells: names of files that are made anew, and times of folders whose names change.
+    fn finish(mut self) -> Plan {
+        let mut joined_names: HashMap<&EntryPath, u32> = HashMap::new();
+        for (first, _) in &self.joined {
+            *joined_names.entry(first).or_default() += 1;
+        }
+        for change in &mut self.plan.changes {
+            // Another name outside the target would get the new metadata too: the file is made anew instead.
+            if let (Action::Metadata, Some(&links)) = (&change.action, self.names.get(&change.path))
+                && links != 1 + joined_names.get(&change.path).copied().unwrap_or(0)
+                && let Some(Entry { node: Node::File(content), .. }) = change.entry.as_deref()
+            {
+                change.action = Action::Create { over: Over::Other };
+                change.bytes = content.bytes;
+                self.plan.bytes_kept -= content.bytes;
+                self.plan.bytes_to_write += content.bytes;
+            }
+        }
+        let mut plan = self.plan;
+        let settled = plan.changes.len();
+        for (first, entry) in self.joined {
+            let at = plan.changes[..settled].binary_search_by(|change| change.path.cmp(&first));
+            if at.is_ok_and(|at| matches!(plan.changes[at].action, Action::Create { .. })) {
+                let action = Action::Create { over: Over::Other };
+                plan.push(Change { path: entry.path.clone(), action, bytes: 0, entry: Some(entry) });
+            }
+        }
+        plan.changes.sort_by(|a, b| a.path.cmp(&b.path));
+        for change in &plan.changes {
+            let moves_names = matches!(change.action, Action::Remove | Action::Create { .. });
+            if let (true, Some(parent)) = (moves_names, change.path.parent())
+                && let Ok(at) = plan.folders.binary_search_by(|folder| folder.path.cmp(&parent))
+            {
+                plan.folders[at].touched = !plan.folders[at].synthetic;
+            }
+        }
+        plan
+    }
+}
+
+fn is_patchable(entry: &Entry, stat: &FileStat) -> bool {
+    match &entry.node {
+        // A second name may be outside the target: what is written through it would follow.
+        // What may not be written (a program that runs, a file that is read-only) can still be replaced.
+        Node::File(content) => {
+            stat.links == 1 && stat.mode & 0o311 == 0o200 && content.bytes.min(stat.bytes) >= PATCH_BYTES_MIN
+        }
+        _ => false,
+    }
+}
+
+fn count(plan: &mut Plan, entry: &Entry) {
+    plan.entries_total += 1;
+    plan.files_total += u64::from(entry.node != Node::Directory);
+    if let Node::File(content) = &entry.node {
+        plan.bytes_total += content.bytes;
+    }
+}
+
+fn push_folder(plan: &mut Plan, item: &Item, touched: bool) {
+    if item.entry.node == Node::Directory {
+        plan.folders.push(Folder {
+            path: item.entry.path.clone(),
+            metadata: item.entry.metadata.clone(),
+            touched: touched && !item.synthetic,
+            synthetic: item.synthetic,
+        });
+    }
+}
+
+/// Bytes of chunks of a file: holes are not stored.
+fn stored_bytes(desired: &Desired<'_>, entry: &Entry) -> Result<u64> {
+    use copal_manifest::content::{Piece, Pieces};
+    let Node::File(content) = &entry.node else { return Ok(0) };
+    let mut bytes = 0;
+    match &content.pieces {
+        Pieces::Inline(pieces) => {
+            bytes = pieces.iter().filter(|piece| matches!(piece, Piece::Chunk { .. })).map(Piece::bytes).sum();
+        }
+        Pieces::Tree(_) => {
+            for placed in content.pieces(desired.session(), 0, content.bytes) {
+                if let Piece::Chunk { bytes: length, .. } = placed?.piece {
+                    bytes += u64::from(length);
+                }
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+fn kind_of(node: &Node) -> Option<FileKind> {
+    Some(match node {
+        Node::Directory => FileKind::Directory,
+        Node::File(_) | Node::HardLink(_) => return hard_link_kind(node),
+        Node::Symlink(_) => FileKind::Symlink,
+        Node::Fifo => FileKind::Fifo,
+        Node::Socket => FileKind::Socket,
+        Node::CharDevice { .. } => FileKind::CharDevice,
+        Node::BlockDevice { .. } => FileKind::BlockDevice,
+    })
+}
+
+/// Another name may be one of anything but a folder: the inode decides, not the kind.
+fn hard_link_kind(node: &Node) -> Option<FileKind> {
+    matches!(node, Node::File(_)).then_some(FileKind::File)
+}
+
+fn metadata_differ(wanted: &Metadata, stat: &FileStat) -> bool {
+    let modified = Timestamp { seconds: stat.modified.seconds, nanoseconds: stat.modified.nanoseconds };
+    let is_link = stat.kind == FileKind::Symlink;
+    (wanted.uid, wanted.gid, wanted.modified) != (stat.uid, stat.gid, modified)
+        || (!is_link && wanted.mode != stat.mode)
+}
+
+/// Reads the attributes of what stands at an entry's place.
+pub(super) fn attributes_differ(reader: &TreeReader, entry: &Entry) -> Result<bool> {
+    let found = reader.attributes(&entry.path.to_slashes())?;
+    let same = |(wanted, found): (&Xattr, &copal_source::read::Attribute)| {
+        wanted.name.as_ref() == found.name && wanted.value.as_ref() == found.value
+    };
+    let wanted = &entry.metadata.xattrs;
+    Ok(wanted.len() != found.len() || !wanted.iter().zip(&found).all(same))
+}

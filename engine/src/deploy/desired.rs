@@ -1,0 +1,181 @@
+//! What a target shall be: the entries of a snapshot, or of a part of it, at their places below TARGET, in path order.
+//!
+//! Streams: at most one node of each tree level is in memory. It never looks at a target.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
+use copal_manifest::snapshot::{Snapshot, SourceRecord};
+use copal_manifest::tree::{EntryIter, TreeReader};
+use copal_store::session::Session;
+
+use crate::error::{Error, Result};
+use crate::inspect::place::resolve;
+
+/// A source, or a part of one, and where it goes.
+#[derive(Debug)]
+pub(super) struct Part<'s> {
+    pub(super) source: &'s SourceRecord,
+    /// Its place in the source.
+    pub(super) base: EntryPath,
+    /// Its place below TARGET.
+    pub(super) at: EntryPath,
+}
+
+/// One entry, its paths rewritten to stand below TARGET.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// Path, attributes and kind; the path is TARGET's, the empty one TARGET itself.
+    pub(super) entry: Entry,
+    /// The folder that holds labelled sources: no snapshot says what its owner or times are.
+    pub(super) synthetic: bool,
+}
+
+/// What a target shall be.
+pub(super) struct Desired<'s> {
+    session: &'s Session,
+    parts: Vec<Part<'s>>,
+    labelled: bool,
+    /// Hard links whose first name is outside the part: the first name inside becomes the file.
+    promoted: Mutex<HashMap<(usize, EntryPath), EntryPath>>,
+}
+
+impl<'s> Desired<'s> {
+    /// A whole snapshot, or what stands at a display path.
+    pub(super) fn new(session: &'s Session, snapshot: &'s Snapshot, display_path: Option<&[u8]>) -> Result<Self> {
+        let places = resolve(snapshot, display_path.unwrap_or_default())?;
+        let whole = display_path.is_none_or(|path| path.iter().all(|&b| b == b'/'));
+        let labelled = whole && snapshot.sources.iter().any(|source| !source.label.is_empty());
+        let mut parts = Vec::new();
+        for place in places {
+            let label = if labelled { place.source.label.as_bytes() } else { b"" };
+            let at = EntryPath::root();
+            let at = if label.is_empty() { Some(at) } else { at.child(label) };
+            let at = at.ok_or_else(|| {
+                Error::Usage(format!("the label {:?} cannot be the name of a file", place.source.label))
+            })?;
+            parts.push(Part { source: place.source, base: place.path, at });
+        }
+        let desired = Self { session, parts, labelled, promoted: Mutex::default() };
+        if let Some(shown) = display_path.filter(|_| !whole)
+            && desired.get(&EntryPath::root())?.is_none()
+        {
+            let path = String::from_utf8_lossy(shown).into_owned();
+            return Err(Error::NoSuchPath { snapshot: snapshot.name.clone(), path });
+        }
+        Ok(desired)
+    }
+
+    pub(super) fn session(&self) -> &'s Session {
+        self.session
+    }
+
+    pub(super) fn parts(&self) -> &[Part<'s>] {
+        &self.parts
+    }
+
+    /// Whether TARGET becomes something else than a folder.
+    pub(super) fn is_single(&self) -> Result<bool> {
+        Ok(self.get(&EntryPath::root())?.is_some_and(|item| item.entry.node != Node::Directory))
+    }
+
+    /// All entries in path order, TARGET itself first.
+    pub(super) fn items(&self) -> Items<'_, 's> {
+        Items { desired: self, part: 0, inner: None, root_due: self.labelled }
+    }
+
+    /// One entry, in O(log n) node reads.
+    pub(super) fn get(&self, path: &EntryPath) -> Result<Option<Item>> {
+        if self.labelled && path.is_root() {
+            return Ok(Some(synthetic_root()));
+        }
+        let Some((number, part)) = self.parts.iter().enumerate().find(|(_, part)| path.is_within(&part.at)) else {
+            return Ok(None);
+        };
+        let Some(inside) = rebase(path, &part.at, &part.base) else { return Ok(None) };
+        match TreeReader::new(self.session, part.source.tree).get(&inside)? {
+            Some(entry) => self.relocate(entry, number).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn relocate(&self, mut entry: Entry, number: usize) -> Result<Item> {
+        let part = &self.parts[number];
+        let too_long = || Error::Usage("a path of the snapshot becomes too long below the target".into());
+        let path = rebase(&entry.path, &part.base, &part.at).ok_or_else(too_long)?;
+        if let Node::HardLink(first) = &entry.node {
+            entry.node = if first.is_within(&part.base) {
+                Node::HardLink(rebase(first, &part.base, &part.at).ok_or_else(too_long)?)
+            } else {
+                self.promote(first, &path, number)?
+            };
+        }
+        entry.path = path;
+        Ok(Item { entry, synthetic: false })
+    }
+
+    fn promote(&self, first: &EntryPath, path: &EntryPath, number: usize) -> Result<Node> {
+        let mut promoted = self.promoted.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = promoted.entry((number, first.clone())).or_insert_with(|| path.clone());
+        if holder != path {
+            return Ok(Node::HardLink(holder.clone()));
+        }
+        let entry = TreeReader::new(self.session, self.parts[number].source.tree).get(first)?;
+        let entry = entry.ok_or_else(|| {
+            copal_store::Error::damaged(format!("entry {first}"), "a hard link names it, and it is not there")
+        })?;
+        Ok(entry.node)
+    }
+}
+
+fn synthetic_root() -> Item {
+    let metadata = Metadata { mode: 0o755, ..Metadata::default() };
+    Item { entry: Entry { path: EntryPath::root(), metadata, node: Node::Directory }, synthetic: true }
+}
+
+/// `path` below `from`, moved below `to`.
+pub(super) fn rebase(path: &EntryPath, from: &EntryPath, to: &EntryPath) -> Option<EntryPath> {
+    let below = path.key().strip_prefix(from.key())?;
+    let below = if from.is_root() { below } else { below.strip_prefix(&[0]).unwrap_or(below) };
+    let mut key = to.key().to_vec();
+    if !key.is_empty() && !below.is_empty() {
+        key.push(0);
+    }
+    key.extend_from_slice(below);
+    EntryPath::from_key(key)
+}
+
+/// See [`Desired::items`].
+pub(super) struct Items<'d, 's> {
+    desired: &'d Desired<'s>,
+    part: usize,
+    inner: Option<EntryIter<'d>>,
+    root_due: bool,
+}
+
+impl Iterator for Items<'_, '_> {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if std::mem::take(&mut self.root_due) {
+            return Some(Ok(synthetic_root()));
+        }
+        loop {
+            let part = self.desired.parts.get(self.part)?;
+            let session: &dyn copal_store::session::ChunkSource = self.desired.session;
+            let inner =
+                self.inner.get_or_insert_with(|| TreeReader::new(session, part.source.tree).entries_from(&part.base));
+            match inner.next() {
+                Some(Ok(entry)) if entry.path.is_within(&part.base) => {
+                    return Some(self.desired.relocate(entry, self.part));
+                }
+                Some(Err(error)) => return Some(Err(error.into())),
+                Some(Ok(_)) | None => {
+                    self.inner = None;
+                    self.part += 1;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Where a deploy writes: the resolved target, the names of what it puts beside it, the locks that say who is alive.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use copal_manifest::entry::EntryPath;
+use copal_source::target::TargetTree;
+use copal_store::entropy::Entropy;
+
+use crate::error::{Error, Result};
+
+/// Longest part of the target's name that is repeated in the names beside it, so that they stay below `NAME_MAX`.
+const NAME_REPEATED_MAX: usize = 200;
+
+/// What stands at the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing.
+    Absent,
+    /// A folder without entries.
+    EmptyFolder,
+    /// A folder with entries.
+    Folder,
+    /// A file, or anything else that is no folder.
+    Other,
+}
+
+/// The target, resolved: no link is left in it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The whole path.
+    pub(super) path: PathBuf,
+    /// The folder that holds it.
+    pub(super) parent: PathBuf,
+    /// Its last name.
+    pub(super) name: OsString,
+    pub(super) standing: Standing,
+}
+
+impl Place {
+    /// Resolves a target. Links in the folders above are followed once, here; a link as the target itself must lead to a folder.
+    pub(super) fn resolve(target: &Path) -> Result<Self> {
+        let path = match fs::symlink_metadata(target) {
+            Ok(found) if found.is_symlink() => match fs::metadata(target) {
+                Ok(end) if end.is_dir() => canonical(target)?,
+                _ => {
+                    return Err(Error::Usage(format!(
+                        "{} is a symbolic link that does not lead to a folder; name the place itself",
+                        target.display()
+                    )));
+                }
+            },
+            Ok(_) if target.file_name().is_some() => beneath_canonical_parent(target)?,
+            Ok(_) => canonical(target)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match target.file_name() {
+                Some(_) => beneath_canonical_parent(target)?,
+                None => return Err(failed("resolving", target, error)),
+            },
+            Err(error) => return Err(failed("resolving", target, error)),
+        };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::Usage("the root folder of the system cannot be a target".into()));
+        };
+        let standing = standing(&path)?;
+        Ok(Self { parent: parent.to_owned(), name: name.to_owned(), path, standing })
+    }
+
+    /// A name beside the target that only Copal gives: `.NAME.copal-KIND` and 16 random hexadecimal digits.
+    pub(super) fn beside(&self, kind: Beside, entropy: &dyn Entropy) -> Result<PathBuf> {
+        let mut random = [0; 8];
+        entropy.fill(&mut random)?;
+        let mut name = beside_prefix(&self.name, kind);
+        name.push(hex::encode(random));
+        Ok(self.parent.join(name))
+    }
+
+    /// What earlier deploys to this target left beside it (in it, where it is a mount point).
+    pub(super) fn left_beside(&self, kind: Beside) -> Result<Vec<PathBuf>> {
+        let prefix = beside_prefix(&self.name, kind);
+        let mut found = Vec::new();
+        for folder in [&self.parent, &self.path] {
+            let entries = match fs::read_dir(folder) {
+                Ok(entries) => entries,
+                Err(_) if folder == &self.path => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("listing", folder, error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(|error| failed("listing", folder, error))?;
+                let name = entry.file_name();
+                let digits = name.as_bytes().strip_prefix(prefix.as_bytes());
+                if digits.is_some_and(|d| d.len() == 16 && d.iter().all(u8::is_ascii_hexdigit)) {
+                    found.push(entry.path());
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What stands beside a target for the time of a deploy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// A tree being built, or an old tree being removed.
+    Staging,
+    /// A redo journal.
+    Journal,
+}
+
+fn beside_prefix(name: &OsStr, kind: Beside) -> OsString {
+    let bytes = name.as_bytes();
+    let mut prefix = b".".to_vec();
+    if bytes.len() <= NAME_REPEATED_MAX {
+        prefix.extend_from_slice(bytes);
+    } else {
+        prefix.extend_from_slice(blake3::hash(bytes).to_hex().as_bytes());
+    }
+    prefix.extend_from_slice(match kind {
+        Beside::Staging => b".copal-",
+        Beside::Journal => b".copal-journal-",
+    });
+    OsString::from_vec(prefix)
+}
+
+/// Whether a name at the top of a target that is a mount point is a journal's.
+pub(super) fn is_journal_name(path: &[u8]) -> bool {
+    let top = path.split(|&b| b == b'/').next().unwrap_or_default();
+    let mark = b".copal-journal-";
+    top.len() > mark.len() + 16
+        && top.starts_with(b".")
+        && top[..top.len() - 16].ends_with(mark)
+        && top[top.len() - 16..].iter().all(u8::is_ascii_hexdigit)
+}
+
+fn canonical(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|error| failed("resolving", path, error))
+}
+
+/// The parent may not exist yet: then it is taken as written, made absolute.
+fn beneath_canonical_parent(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return canonical(path),
+    };
+    match fs::canonicalize(parent) {
+        Ok(parent) => Ok(parent.join(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::path::absolute(path).map_err(|error| failed("resolving", path, error))
+        }
+        Err(error) => Err(failed("resolving", path, error)),
+    }
+}
+
+fn standing(path: &Path) -> Result<Standing> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let mut entries = fs::read_dir(path).map_err(|error| failed("listing", path, error))?;
+            Ok(if entries.next().is_some() { Standing::Folder } else { Standing::EmptyFolder })
+        }
+        Ok(_) => Ok(Standing::Other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Standing::Absent),
+        Err(error) => Err(failed("resolving", path, error)),
+    }
+}
+
+/// An error of the target.
+pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Source(copal_source::Error::Io { action, path: path.to_owned(), source })
+}
+
+/// An open folder to write in, and where TARGET is in it.
+#[derive(Clone, Debug)]
+pub(super) struct WriteRoot {
+    pub(super) tree: TargetTree,
+    /// `None`: the folder is TARGET. Else TARGET is the one file of this name in it.
+    pub(super) file: Option<Vec<u8>>,
+}
+
+impl WriteRoot {
+    /// An existing target.
+    pub(super) fn open(place: &Path, single: bool) -> Result<Self> {
+        if !single {
+            return Ok(Self { tree: TargetTree::open(place)?, file: None });
+        }
+        let parent = place.parent().unwrap_or(Path::new("/"));
+        let name = place.file_name().unwrap_or_default().as_bytes().to_vec();
+        Ok(Self { tree: TargetTree::open(parent)?, file: Some(name) })
+    }
+
+    /// The path of an entry below the open folder.
+    pub(super) fn path(&self, path: &EntryPath) -> Vec<u8> {
+        match &self.file {
+            Some(name) => name.clone(),
+            None => path.to_slashes(),
+        }
+    }
+}
+
+/// A lock on a folder or file, held by whoever is at work with it; the system lets go when the process dies.
+#[derive(Debug)]
+pub(super) struct Alive {
+    _file: File,
+}
+
+impl Alive {
+    /// `None` where somebody else is at work, or the thing is gone.
+    pub(super) fn take(path: &Path) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("opening", path, error)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed("locking", path, error)),
+        }
+    }
+}
+
+/// Removes a tree or a file without following links; what is gone already is no error.
+pub(super) fn remove_whole(path: &Path) -> Result<()> {
+    let outcome = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removing", path, error)),
+        _ => Ok(()),
+    }
+}
