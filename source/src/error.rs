@@ -1,7 +1,7 @@
 //! Errors of the outside world, each with the path it concerns.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A result of a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,4 +35,29 @@ pub enum Error {
         /// Why.
         detail: String,
     },
+}
+
+impl Error {
+    /// The path concerned; a pattern has none.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. } | Self::Refused { path, .. } => Some(path),
+            Self::Pattern { .. } => None,
+        }
+    }
+
+    /// Whether the path is simply not there (any more).
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.into(), source: source.into() }
+    }
+
+    pub(crate) fn refused(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+        Self::Refused { path: path.into(), detail: detail.into() }
+    }
 }

@@ -1,8 +1,20 @@
 //! Scans a file tree in path order, in parallel, with bounded memory.
 
+use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::vec;
 
+use self::exclude::Excludes;
+use self::walk::{Item, Shared, Task};
 use crate::Result;
+use crate::beneath::Root;
+use crate::stat::stat;
+
+mod exclude;
+mod walk;
 
 /// Time as the filesystem has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -87,18 +99,90 @@ pub type ScanProblem = crate::Error;
 
 /// Scans `root` (a folder, or one file) in depth-first order with siblings sorted by name bytes.
 /// Memory is bounded by the largest folders in flight, not by the tree. A missing root is an error at once.
-pub fn scan(_root: &Path, _options: &ScanOptions) -> Result<Scan> {
-    todo!()
+///
+/// A root that is a symbolic link to a folder is followed; no other link is. A name that vanishes between being read
+/// and being looked at is left out without a word; a folder that vanishes or is replaced after that is a problem.
+pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
+    let excludes = Excludes::new(&options.exclude)?;
+    let root = Root::open(root)?;
+    let place = root.place(&[])?;
+    let stat = stat(place.fd(), &place.name).map_err(|error| root.failed("looking at", &[], error))?;
+    let first = root.is_folder().then(|| Task::folder(&[], stat.device));
+    let entry = ScanEntry { path: Box::default(), stat };
+    Ok(Scan {
+        shared: Arc::new(Shared::new(root, excludes, options.one_file_system)),
+        threads: Vec::new(),
+        threads_wanted: match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            given => given,
+        },
+        stack: vec![vec![Item::Entry(entry, first)].into_iter()],
+        buffer: walk::names_buffer(),
+    })
 }
 
-/// A scan under way: batches in order.
+/// A scan under way: entries in order, problems among them.
 pub struct Scan {
-    _private: (),
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    threads_wanted: usize,
+    /// What is left of each folder on the way to the current entry.
+    stack: Vec<vec::IntoIter<Item>>,
+    buffer: Vec<u8>,
+}
+
+impl Scan {
+    /// Goes on with the result of a task before what is left here.
+    fn enter(&mut self, task: &Arc<Task>) {
+        let items = self.shared.take(task, &mut self.buffer);
+        self.stack.push(items.into_iter());
+        // The first folder is read here: a tree without subfolders needs no threads.
+        if self.threads.is_empty() && self.shared.has_waiting() {
+            let start = |_| {
+                let shared = self.shared.clone();
+                std::thread::Builder::new().name("scan".into()).spawn(move || shared.run()).ok()
+            };
+            // Without threads the consumer does all of the work.
+            self.threads = (0..self.threads_wanted).filter_map(start).collect();
+        }
+    }
 }
 
 impl Iterator for Scan {
     type Item = Result<ScanEntry, ScanProblem>;
+
     fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+        loop {
+            match self.stack.last_mut()?.next() {
+                None => {
+                    self.stack.pop();
+                }
+                Some(Item::Part(task)) => self.enter(&task),
+                Some(Item::Problem(problem)) => return Some(Err(problem)),
+                Some(Item::Entry(entry, task)) => {
+                    if let Some(task) = task {
+                        // Entered by the next call: the folder itself comes first.
+                        self.stack.push(vec![Item::Part(task)].into_iter());
+                    }
+                    return Some(Ok(entry));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        self.shared.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has reported its folder as a problem.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Scan").field("depth", &self.stack.len()).finish_non_exhaustive()
     }
 }

@@ -75,12 +75,7 @@ impl TargetTree {
         todo!()
     }
     /// Makes another name of a file of another tree on the same filesystem.
-    pub fn hard_link_from(
-        &self,
-        _path: &[u8],
-        _other: &TargetTree,
-        _existing: &[u8],
-    ) -> Result<()> {
+    pub fn hard_link_from(&self, _path: &[u8], _other: &TargetTree, _existing: &[u8]) -> Result<()> {
         todo!()
     }
     /// Makes a FIFO, socket name or device.
@@ -93,12 +88,7 @@ impl TargetTree {
     }
     /// Sets owner, mode, attributes, then times; of a symbolic link what links can have. What an unprivileged user may not do is
     /// returned as a list of warnings.
-    pub fn set_metadata(
-        &self,
-        _path: &[u8],
-        _kind: FileKind,
-        _metadata: &TargetMetadata,
-    ) -> Result<Vec<String>> {
+    pub fn set_metadata(&self, _path: &[u8], _kind: FileKind, _metadata: &TargetMetadata) -> Result<Vec<String>> {
         todo!()
     }
     /// Removes a file or a whole folder, never following links.

@@ -1,0 +1,339 @@
+//! The work behind a scan: tasks in path order, done ahead by a pool of threads, taken in order by the consumer.
+//!
+//! A task is one folder (read its names, sort, look at each), or a part of a very large folder. Threads always take
+//! the first waiting task in path order, so they stay near the consumer. They pause when too many results wait; the
+//! consumer never does: a task that it needs and nobody began it does itself, so there is no deadlock and the bound
+//! on memory holds.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, MutexGuard};
+
+use rustix::fs::RawDir;
+use rustix::io::Errno;
+
+use super::exclude::Excludes;
+use super::{FileKind, ScanEntry, ScanProblem};
+use crate::beneath::Root;
+use crate::beneath::parking::Lock;
+use crate::stat::{kind, stat};
+
+/// Found entries that may wait for the consumer: some 10 MiB of them.
+const ENTRIES_AHEAD_MAX: usize = 64 * 1024;
+
+/// Finished tasks that may wait for the consumer, for trees of nearly empty folders.
+const TASKS_AHEAD_MAX: usize = 16 * 1024;
+
+/// Names of a folder that one task looks at; a larger folder is shared between the threads.
+const PART_NAMES_MAX: usize = 2048;
+
+/// Buffer for `getdents64`: some 1000 names a call.
+const NAMES_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a finished task holds, in path order.
+pub(super) enum Item {
+    /// An entry; a folder that is to be entered with the task for it.
+    Entry(ScanEntry, Option<Arc<Task>>),
+    /// A path that could not be read.
+    Problem(ScanProblem),
+    /// Entries of the same folder, from another task.
+    Part(Arc<Task>),
+}
+
+/// A piece of work, and its result once done.
+pub(super) struct Task {
+    key: Key,
+    work: Work,
+    state: Lock<State>,
+}
+
+/// Tasks by the first path that they can give. Paths have a zero byte between components here, so that the plain
+/// order of bytes is depth-first order; the second part tells a part of a folder from the subfolder that it begins with.
+type Key = (Box<[u8]>, u8);
+
+enum Work {
+    Folder { path: Box<[u8]>, device: u64 },
+    Part { path: Arc<[u8]>, device: u64, folder: Arc<OwnedFd>, names: Vec<Name> },
+}
+
+enum State {
+    Waiting,
+    Begun,
+    Done(Vec<Item>),
+    Taken,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Waiting
+    }
+}
+
+struct Name {
+    name: CString,
+    kind: Option<FileKind>,
+}
+
+/// What the threads of a scan share.
+pub(super) struct Shared {
+    root: Root,
+    excludes: Excludes,
+    one_file_system: bool,
+    queue: Lock<Queue>,
+    /// For threads: there is a task, or room again.
+    work: Condvar,
+    /// For the consumer: a task is done.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: BTreeMap<Key, Arc<Task>>,
+    entries_ahead: usize,
+    tasks_ahead: usize,
+    consumer_waits: bool,
+    idle_threads: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        self.entries_ahead > ENTRIES_AHEAD_MAX || self.tasks_ahead > TASKS_AHEAD_MAX
+    }
+}
+
+impl Task {
+    pub(super) fn folder(path: &[u8], device: u64) -> Arc<Self> {
+        Arc::new(Self {
+            key: (order_of(path), 1),
+            work: Work::Folder { path: path.into(), device },
+            state: Lock::default(),
+        })
+    }
+}
+
+impl Shared {
+    pub(super) fn new(root: Root, excludes: Excludes, one_file_system: bool) -> Self {
+        let (queue, work, done) = (Lock::default(), Condvar::new(), Condvar::new());
+        Self { root, excludes, one_file_system, queue, work, done }
+    }
+
+    /// What a thread does until the scan is closed.
+    pub(super) fn run(&self) {
+        let mut buffer = names_buffer();
+        let mut queue = self.queue.hold();
+        while !queue.closed {
+            let first = if queue.is_full() { None } else { queue.waiting.pop_first() };
+            if let Some((_, task)) = first {
+                task.begin();
+                drop(queue);
+                self.perform(&task, &mut buffer);
+                queue = self.queue.hold();
+            } else {
+                queue.idle_threads += 1;
+                queue = wait(&self.work, queue);
+                queue.idle_threads -= 1;
+            }
+        }
+    }
+
+    /// Ends the threads: what is still waiting is not done.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue.hold();
+        queue.closed = true;
+        queue.waiting.clear();
+        self.work.notify_all();
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.queue.hold().waiting.is_empty()
+    }
+
+    /// For the consumer: the result of a task, done here and now when nobody began it.
+    pub(super) fn take(&self, task: &Arc<Task>, buffer: &mut Vec<u8>) -> Vec<Item> {
+        let mut queue = self.queue.hold();
+        queue.waiting.remove(&task.key);
+        let unbegun = task.begin();
+        if unbegun {
+            drop(queue);
+            self.perform(task, buffer);
+            queue = self.queue.hold();
+        }
+        loop {
+            let state = std::mem::replace(&mut *task.state.hold(), State::Taken);
+            match state {
+                State::Done(items) => {
+                    queue.entries_ahead -= items.len().min(queue.entries_ahead);
+                    queue.tasks_ahead -= 1;
+                    if !queue.is_full() && queue.idle_threads > 0 && !queue.waiting.is_empty() {
+                        self.work.notify_one();
+                    }
+                    return items;
+                }
+                State::Taken => return Vec::new(),
+                unfinished => *task.state.hold() = unfinished,
+            }
+            queue.consumer_waits = true;
+            queue = wait(&self.done, queue);
+            queue.consumer_waits = false;
+        }
+    }
+
+    /// Does a task; its result counts as ahead until it is taken.
+    fn perform(&self, task: &Arc<Task>, buffer: &mut Vec<u8>) {
+        let mut finish = Finish { shared: self, task, items: Vec::new() };
+        match &task.work {
+            Work::Folder { path, device } => self.list(path, *device, buffer, &mut finish.items),
+            Work::Part { path, device, folder, names } => {
+                self.look_at(path, *device, folder, names, &mut finish.items);
+            }
+        }
+    }
+
+    /// Reads a folder's names; looks at each at once, or leaves a large folder to several tasks.
+    fn list(&self, path: &[u8], device: u64, buffer: &mut Vec<u8>, items: &mut Vec<Item>) {
+        let folder = match self.root.open_listing(path) {
+            Ok(folder) => folder,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let problem = ScanProblem::refused(self.root.whole(path), "was replaced while it was scanned");
+                return items.push(Item::Problem(problem));
+            }
+            Err(error) => return items.push(Item::Problem(self.root.failed("reading the folder", path, error))),
+        };
+        let mut names = Vec::new();
+        let mut listing = RawDir::new(&folder, buffer.spare_capacity_mut());
+        let mut interrupted = None;
+        while let Some(found) = listing.next() {
+            match found {
+                Ok(found) if matches!(found.file_name().to_bytes(), b"." | b"..") => {}
+                Ok(found) => {
+                    names.push(Name { name: found.file_name().to_owned(), kind: kind(found.file_type()) });
+                }
+                Err(error) => {
+                    interrupted = Some(self.root.failed("reading the folder", path, error));
+                    break;
+                }
+            }
+        }
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        // A folder that changes while it is read may give a name twice.
+        names.dedup_by(|a, b| a.name == b.name);
+        if names.len() <= PART_NAMES_MAX {
+            items.reserve(names.len());
+            self.look_at(path, device, &folder, &names, items);
+        } else {
+            let (folder, path) = (Arc::new(folder), Arc::<[u8]>::from(path));
+            while !names.is_empty() {
+                let rest = names.split_off(names.len().min(PART_NAMES_MAX));
+                let part = std::mem::replace(&mut names, rest);
+                let key = (order_of(&join(&path, part[0].name.to_bytes())), 0);
+                let work = Work::Part { path: path.clone(), device, folder: folder.clone(), names: part };
+                items.push(Item::Part(Arc::new(Task { key, work, state: Lock::default() })));
+            }
+        }
+        items.extend(interrupted.map(Item::Problem));
+    }
+
+    /// Looks at names of an open folder, in order.
+    fn look_at(&self, path: &[u8], device: u64, folder: &OwnedFd, names: &[Name], items: &mut Vec<Item>) {
+        for Name { name, kind } in names {
+            let whole = join(path, name.to_bytes());
+            if kind.is_some_and(|kind| self.excludes.leaves_out(&whole, kind == FileKind::Directory)) {
+                continue;
+            }
+            let stat = match stat(folder, name) {
+                Ok(stat) => stat,
+                // Removed since its name was read: as if the folder had been read a moment later.
+                Err(Errno::NOENT) => continue,
+                Err(error) => {
+                    items.push(Item::Problem(self.root.failed("looking at", &whole, error)));
+                    continue;
+                }
+            };
+            let is_folder = stat.kind == FileKind::Directory;
+            if kind.is_none() && self.excludes.leaves_out(&whole, is_folder) {
+                continue;
+            }
+            let enter = is_folder && !(self.one_file_system && stat.device != device);
+            let task = enter.then(|| Task::folder(&whole, device));
+            items.push(Item::Entry(ScanEntry { path: whole, stat }, task));
+        }
+    }
+}
+
+impl Task {
+    /// Claims the task, under the queue's lock; false when somebody has.
+    fn begin(&self) -> bool {
+        let mut state = self.state.hold();
+        let waiting = matches!(*state, State::Waiting);
+        if waiting {
+            *state = State::Begun;
+        }
+        waiting
+    }
+}
+
+/// Hands a task's result over, also when the work on it panicked: the consumer must not wait for ever.
+struct Finish<'a> {
+    shared: &'a Shared,
+    task: &'a Arc<Task>,
+    items: Vec<Item>,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let path = match &self.task.work {
+                Work::Folder { path, .. } => &path[..],
+                Work::Part { path, .. } => &path[..],
+            };
+            let problem = ScanProblem::refused(self.shared.root.whole(path), "the scan of this folder failed");
+            self.items = vec![Item::Problem(problem)];
+        }
+        let items = std::mem::take(&mut self.items);
+        let mut queue = self.shared.queue.hold();
+        queue.entries_ahead += items.len();
+        queue.tasks_ahead += 1;
+        let mut more: usize = 0;
+        if !queue.closed {
+            for item in &items {
+                if let Item::Part(task) | Item::Entry(_, Some(task)) = item {
+                    queue.waiting.insert(task.key.clone(), task.clone());
+                    more += 1;
+                }
+            }
+        }
+        *self.task.state.hold() = State::Done(items);
+        // This thread takes one itself.
+        for _ in 0..more.min(queue.idle_threads) {
+            self.shared.work.notify_one();
+        }
+        if queue.consumer_waits {
+            self.shared.done.notify_one();
+        }
+    }
+}
+
+pub(super) fn names_buffer() -> Vec<u8> {
+    Vec::with_capacity(NAMES_BUFFER_BYTES)
+}
+
+fn wait<'a>(condition: &Condvar, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+    condition.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Box<[u8]> {
+    if folder.is_empty() {
+        return name.into();
+    }
+    let mut path = Vec::with_capacity(folder.len() + 1 + name.len());
+    path.extend_from_slice(folder);
+    path.push(b'/');
+    path.extend_from_slice(name);
+    path.into()
+}
+
+fn order_of(path: &[u8]) -> Box<[u8]> {
+    path.iter().map(|&byte| if byte == b'/' { 0 } else { byte }).collect()
+}

@@ -1,0 +1,89 @@
+//! Metadata of one path or descriptor, as the rest of Copal knows it.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
+use rustix::io;
+
+use crate::scan::{FileKind, FileStat, FileTime};
+
+/// The bytes of a block in which the system counts allocated space, whatever the filesystem's own block.
+const ALLOCATION_UNIT_BYTES: u64 = 512;
+
+/// Metadata of a name in an open folder, of a link itself rather than what it points to; an empty name is the
+/// descriptor's own file.
+pub(crate) fn stat(folder: impl AsFd, name: &CStr) -> io::Result<FileStat> {
+    statx(folder, name, StatxFlags::BASIC_STATS).map(|found| convert(&found))
+}
+
+/// Which mount a path is on, to notice its borders: bind mounts and subvolumes included where the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    id: u64,
+    is_root: bool,
+}
+
+impl Mount {
+    pub(crate) fn of(folder: impl AsFd, name: &CStr) -> io::Result<Self> {
+        let found = statx(folder, name, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+        let told = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+        Ok(Self {
+            id: if told { found.stx_mnt_id } else { device(&found) },
+            is_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        })
+    }
+
+    /// Whether the path is where something is mounted.
+    pub(crate) fn is_root(self) -> bool {
+        self.is_root
+    }
+
+    pub(crate) fn same_mount(self, other: Self) -> bool {
+        self.id == other.id
+    }
+}
+
+fn statx(folder: impl AsFd, name: &CStr, wanted: StatxFlags) -> io::Result<Statx> {
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    if name.is_empty() {
+        flags |= AtFlags::EMPTY_PATH;
+    }
+    rustix::fs::statx(folder, name, flags, wanted)
+}
+
+fn convert(found: &Statx) -> FileStat {
+    let time = |stamp: rustix::fs::StatxTimestamp| FileTime { seconds: stamp.tv_sec, nanoseconds: stamp.tv_nsec };
+    FileStat {
+        kind: kind(FileType::from_raw_mode(found.stx_mode.into())).unwrap_or(FileKind::File),
+        mode: u32::from(found.stx_mode) & 0o7777,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
+        bytes: found.stx_size,
+        allocated_bytes: found.stx_blocks.saturating_mul(ALLOCATION_UNIT_BYTES),
+        modified: time(found.stx_mtime),
+        changed: time(found.stx_ctime),
+        inode: found.stx_ino,
+        links: found.stx_nlink,
+        device: device(found),
+        special: (found.stx_rdev_major, found.stx_rdev_minor),
+    }
+}
+
+fn device(found: &Statx) -> u64 {
+    u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor)
+}
+
+/// The kind that a directory entry or a mode names; none where the filesystem does not say.
+pub(crate) fn kind(found: FileType) -> Option<FileKind> {
+    Some(match found {
+        FileType::Directory => FileKind::Directory,
+        FileType::RegularFile => FileKind::File,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::Unknown => return None,
+    })
+}
