@@ -18,8 +18,15 @@ const COPY_BYTES: usize = 4 << 20;
 /// Patched files past which one sync of the whole filesystem is cheaper than one for each.
 const SINGLE_SYNCS_MAX: u64 = 128;
 
-/// Does all steps and makes them durable. Returns warnings.
-pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result<Vec<String>> {
+/// What [`apply`] leaves to be done or said.
+pub(super) struct Applied {
+    pub(super) warnings: Vec<String>,
+    /// The target, and the metadata of its top folder: a journal inside it changes its time by going.
+    pub(super) top: (TargetTree, Option<TargetMetadata>),
+}
+
+/// Does all steps and makes them durable.
+pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result<Applied> {
     let root = Path::new(std::ffi::OsStr::from_bytes(&commit.root));
     let found = std::fs::symlink_metadata(root).map_err(|error| failed("looking at", root, error))?;
     if (found.dev(), found.ino()) != (commit.device, commit.inode) {
@@ -32,6 +39,7 @@ pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result
         buffer: Vec::new(),
         warnings: Vec::new(),
         patched: None,
+        top: None,
         sync_each: commit.steps <= SINGLE_SYNCS_MAX,
     };
     for (number, step) in steps(folder)?.enumerate() {
@@ -42,7 +50,7 @@ pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result
     if !applier.sync_each {
         applier.root.sync_filesystem()?;
     }
-    Ok(applier.warnings)
+    Ok(Applied { warnings: applier.warnings, top: (applier.root, applier.top) })
 }
 
 struct Applier {
@@ -53,6 +61,7 @@ struct Applier {
     warnings: Vec<String>,
     /// The file patched last: its metadata come next.
     patched: Option<(Vec<u8>, TargetFile)>,
+    top: Option<TargetMetadata>,
     /// Few steps: each makes itself durable. Else one sync of the filesystem does it at the end.
     sync_each: bool,
 }
@@ -85,6 +94,9 @@ impl Applier {
             return if self.sync_each { Ok(file.sync()?) } else { Ok(()) };
         }
         self.warnings.extend(self.root.set_metadata(path, kind, metadata)?);
+        if path.is_empty() {
+            self.top = Some(metadata.clone());
+        }
         match kind {
             FileKind::Directory if self.sync_each => self.root.sync_directory(path)?,
             FileKind::Directory => {}

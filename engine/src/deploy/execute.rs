@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use copal_manifest::snapshot::Snapshot;
@@ -47,7 +48,10 @@ pub(super) fn execute(context: &Context, request: &DeployRequest, points: &dyn C
         run.monitor().notice(&sentence);
     }
     let place = Place::resolve(&request.target)?;
-    if matches!(place.standing, Standing::Folder | Standing::Other) && !request.replace && !request.dry_run {
+    if matches!(place.standing, Standing::Folder | Standing::File | Standing::Other)
+        && !request.replace
+        && !request.dry_run
+    {
         return Err(Error::TargetNotEmpty(place.path));
     }
     let single = desired.is_single()?;
@@ -126,7 +130,8 @@ impl Job<'_> {
             Standing::Absent => true,
             Standing::EmptyFolder => !self.capabilities.mount_point && self.capabilities.exchange,
             Standing::Folder => self.single,
-            Standing::Other => !self.single,
+            Standing::File => !self.single,
+            Standing::Other => true,
         }
     }
 
@@ -225,7 +230,7 @@ impl Job<'_> {
             Way::Beside(_) | Way::InPlace => Fetched::Changes,
         };
         let needed = locate_all(self.run, self.desired, plan, fetched)?;
-        if !self.place.parent.exists() || way != Way::Clone {
+        if way != Way::Clone {
             room(self.place, self.capabilities.free_bytes, needed)?;
         }
         Ok(if way == Way::Clone { 0 } else { needed })
@@ -277,7 +282,16 @@ impl Job<'_> {
         fs::create_dir_all(&place.parent).map_err(|error| failed("creating", &place.parent, error))?;
         let staging = place.beside(Beside::Staging, run.context.repository.entropy().as_ref())?;
         let registered = self.register(Beside::Staging, &staging)?;
-        if let Err(error) = self.build_and_switch(&staging, donor) {
+        let built = self.build_new(&staging, donor).and_then(|alive| {
+            self.run.context.check_interrupt()?;
+            self.run.steps.reach("the switch")?;
+            Ok(alive)
+        });
+        let _alive = match built {
+            Ok(alive) => alive,
+            Err(error) => return Err(self.taken_back(&staging, registered, error)),
+        };
+        if let Err(error) = self.switch(&staging) {
             return Err(self.taken_back(&staging, registered, error));
         }
         // The target is new: from here on nothing is a failure of the deploy.
@@ -291,23 +305,34 @@ impl Job<'_> {
         }
     }
 
-    fn build_and_switch(&self, staging: &Path, donor: Option<&Donor<'_>>) -> Result<()> {
-        let (place, run) = (self.place, self.run);
+    fn build_new(&self, staging: &Path, donor: Option<&Donor<'_>>) -> Result<Option<Alive>> {
+        let run = self.run;
         run.steps.reach("making the new tree")?;
         let root = new_root(staging, self.single)?;
-        let _alive = if self.single { None } else { Alive::take(staging)? };
+        let alive = if self.single { None } else { Alive::take(staging)? };
         build(run, self.desired, &root, donor)?;
         run.steps.reach("syncing the new tree")?;
         run.monitor().phase("committing");
         root.tree.sync_filesystem()?;
-        run.context.check_interrupt()?;
-        run.steps.reach("the switch")?;
-        if place.standing == Standing::Absent {
-            rename_new(staging, &place.path)?;
+        Ok(alive)
+    }
+
+    fn switch(&self, staging: &Path) -> Result<()> {
+        let identity = |path: &Path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let new = identity(staging);
+        let switched = if self.place.standing == Standing::Absent {
+            rename_new(staging, &self.place.path)
         } else {
-            exchange(staging, &place.path)?;
+            exchange(staging, &self.place.path)
+        };
+        match switched {
+            Err(error) if identity(&self.place.path) == new => {
+                // The names are exchanged, and only their durability failed: the target is new and whole.
+                self.run.warn(vec![format!("the switch may not survive a loss of power: {error}")]);
+                Ok(())
+            }
+            outcome => Ok(outcome?),
         }
-        Ok(())
     }
 
     /// Stages everything in a journal, commits it, carries it out.

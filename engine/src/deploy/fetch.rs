@@ -179,7 +179,6 @@ pub(super) fn with_fetcher<T>(
     });
     match planned {
         Ok(value) => run.outcome().map(|()| value),
-        Err(Error::Internal(abandoned)) => Err(run.outcome().err().unwrap_or(Error::Internal(abandoned))),
         Err(error) => Err(error),
     }
 }

@@ -76,7 +76,7 @@ impl Memory {
             context.check_interrupt()?;
             let path = item.entry.path.to_slashes();
             // Both ascend; what is not wanted was removed, so the two run side by side.
-            while standing.as_ref().is_some_and(|found| key_of(&found.path) < item.entry.path.key().to_vec()) {
+            while standing.as_ref().is_some_and(|found| key_of(&found.path).as_slice() < item.entry.path.key()) {
                 standing = found.next().transpose()?;
             }
             let stat = standing.as_ref().filter(|found| found.path.as_ref() == path).map(|found| &found.stat);

@@ -119,7 +119,7 @@ pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn Cra
 /// Whether a target has something that a deploy would replace.
 pub fn target_is_occupied(target: &Path) -> Result<bool> {
     let place = Place::resolve(target)?;
-    Ok(matches!(place.standing, Standing::Folder | Standing::Other))
+    Ok(matches!(place.standing, Standing::Folder | Standing::File | Standing::Other))
 }
 
 /// Finishes or takes back every interrupted deploy that the state folder knows of; needs no repository.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use copal_source::scan::FileKind;
 use copal_store::entropy::Entropy;
 use serde::{Deserialize, Serialize};
 
@@ -165,14 +166,19 @@ fn settle(kind: Beside, beside: &Path, target: &Path, crash: &Steps<'_>) -> Resu
 
 /// Applies a committed journal and removes it.
 pub(super) fn carry_out(journal: &Path, commit: &Commit, crash: &Steps<'_>) -> Result<Vec<String>> {
-    let warnings = apply(journal, commit, crash)?;
+    let applied = apply(journal, commit, crash)?;
     crash.reach("removing the journal")?;
     // The record goes first: a journal without it is only rubbish, one without its files could not be repeated.
     remove_whole(&journal.join("commit"))?;
     sync_folder(journal)?;
     crash.reach("removing the rest of the journal")?;
     remove_whole(journal)?;
-    Ok(warnings)
+    if let (root, Some(metadata)) = &applied.top
+        && journal.parent() == Some(Path::new(std::ffi::OsStr::from_bytes(&commit.root)))
+    {
+        root.set_metadata(b"", FileKind::Directory, metadata)?;
+    }
+    Ok(applied.warnings)
 }
 
 fn read_pointer(path: &Path) -> Option<Pointer> {

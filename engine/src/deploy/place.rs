@@ -24,7 +24,9 @@ pub(super) enum Standing {
     EmptyFolder,
     /// A folder with entries.
     Folder,
-    /// A file, or anything else that is no folder.
+    /// A regular file.
+    File,
+    /// Anything else.
     Other,
 }
 
@@ -43,6 +45,8 @@ pub(super) struct Place {
 impl Place {
     /// Resolves a target. Links in the folders above are followed once, here; a link as the target itself must lead to a folder.
     pub(super) fn resolve(target: &Path) -> Result<Self> {
+        // A slash at the end would make the system follow a link.
+        let target = &target.components().collect::<PathBuf>();
         let path = match fs::symlink_metadata(target) {
             Ok(found) if found.is_symlink() => match fs::metadata(target) {
                 Ok(end) if end.is_dir() => canonical(target)?,
@@ -162,6 +166,7 @@ fn standing(path: &Path) -> Result<Standing> {
             let mut entries = fs::read_dir(path).map_err(|error| failed("listing", path, error))?;
             Ok(if entries.next().is_some() { Standing::Folder } else { Standing::EmptyFolder })
         }
+        Ok(found) if found.is_file() => Ok(Standing::File),
         Ok(_) => Ok(Standing::Other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Standing::Absent),
         Err(error) => Err(failed("resolving", path, error)),

@@ -15,7 +15,7 @@ use super::journal::{
     RANGES, ReadyJournal, SHARDS, STEP_RANGES_MAX, Step, StepWriter, kind_number, shard_name, staged_path,
 };
 use super::place::WriteRoot;
-use super::plan::{Action, Change, Over, Plan, Range};
+use super::plan::{Action, Change, Folder, Over, Plan, Range};
 use super::run::Run;
 use crate::error::{Error, Result};
 
@@ -32,7 +32,8 @@ pub(super) fn stage(
     folder: &Path,
 ) -> Result<ReadyJournal> {
     let journal = TargetTree::open(folder)?;
-    for shard in 0..SHARDS {
+    let creates = plan.changes.iter().filter(|change| matches!(change.action, Action::Create { .. })).count() as u64;
+    for shard in 0..SHARDS.min(creates) {
         journal.create_directory(shard_name(shard).as_bytes())?;
     }
     let sync_each = plan.changes.len() <= SINGLE_SYNCS_MAX;
@@ -50,7 +51,10 @@ pub(super) fn stage(
         }
         fetcher.close(stager.ranges.clone())
     })?;
-    for folder in plan.folders.iter().rev().filter(|folder| folder.touched && !folder.synthetic) {
+    // A journal inside the target changes the time of its top folder.
+    let is_inside = root.file.is_none() && folder.parent() == Some(root_path);
+    let is_set = |folder: &&Folder| (folder.touched || is_inside && folder.path.is_root()) && !folder.synthetic;
+    for folder in plan.folders.iter().rev().filter(is_set) {
         let metadata = target_metadata(&folder.metadata).into();
         let kind = kind_number(FileKind::Directory);
         stager.steps.push(&Step::Metadata { path: root.path(&folder.path), kind, metadata })?;
