@@ -32,6 +32,24 @@ pub enum ObjectKind {
     Lease = 9,
 }
 
+impl ObjectKind {
+    /// The folder of the kind.
+    #[must_use]
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Config => "",
+            Self::KeySlot => "keys",
+            Self::Pack => "packs",
+            Self::Index => "index",
+            Self::Root => "snapshots",
+            Self::Label => "labels",
+            Self::Condemned => "condemned",
+            Self::Session => "sessions",
+            Self::Lease => "leases",
+        }
+    }
+}
+
 /// Longest name of an object, in bytes.
 pub const OBJECT_NAME_BYTES_MAX: usize = 96;
 
@@ -70,16 +88,11 @@ impl fmt::Display for ObjectName {
     /// The path below the repository: `packs/ab/ab…`, `index/…`, `config`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
+        let folder = self.kind.folder();
         match self.kind {
             ObjectKind::Config => write!(f, "config"),
-            ObjectKind::KeySlot => write!(f, "keys/{name}"),
-            ObjectKind::Pack => write!(f, "packs/{}/{name}", name.get(..2).unwrap_or("00")),
-            ObjectKind::Index => write!(f, "index/{name}"),
-            ObjectKind::Root => write!(f, "snapshots/{name}"),
-            ObjectKind::Label => write!(f, "labels/{name}"),
-            ObjectKind::Condemned => write!(f, "condemned/{name}"),
-            ObjectKind::Session => write!(f, "sessions/{name}"),
-            ObjectKind::Lease => write!(f, "leases/{name}"),
+            ObjectKind::Pack => write!(f, "{folder}/{}/{name}", name.get(..2).unwrap_or("00")),
+            _ => write!(f, "{folder}/{name}"),
         }
     }
 }

@@ -1,13 +1,19 @@
-//! Verification of objects, by decoding every byte. (Skeleton of the agreed interface.)
+//! Verification of objects, by decoding every byte; and the index made again from what is sound.
 
 use crate::Result;
+use crate::backend::ObjectKind;
+use crate::collect::{maintenance_lease, publish_fragment};
+use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
+use crate::location::Location;
+use crate::pack::{PackOpener, PackTrailer, pack_name};
 use crate::repository::Repository;
+use crate::session::Session;
 
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// `pack`, `index`, `snapshot`, `key`, `config`, `chunk`.
+    /// `pack`, `index`, `chunk`.
     pub kind: &'static str,
     /// Object name or chunk id.
     pub id: String,
@@ -30,17 +36,208 @@ pub struct CheckReport {
     pub damaged: Vec<Damage>,
 }
 
-/// Checks one pack: envelope, footer, trailer, every record decoded, every chunk hashed again; the trailer and the index agree.
-pub fn check_pack(_session: &crate::session::Session, _pack: PackId) -> Result<CheckReport> {
-    todo!()
-}
-
 /// All packs, by name.
-pub fn packs(_repository: &Repository) -> Result<Vec<PackId>> {
-    todo!()
+pub fn packs(repository: &Repository) -> Result<Vec<PackId>> {
+    let listed = repository.backend().list(ObjectKind::Pack)?;
+    let mut packs: Vec<PackId> = listed.iter().filter_map(|object| PackId::from_hex(object.name.name())).collect();
+    packs.sort_unstable();
+    Ok(packs)
 }
 
-/// Makes index fragments again from the packs' trailers, dropping what is damaged or missing.
-pub fn rebuild_index(_repository: &Repository) -> Result<u64> {
-    todo!()
+/// Checks one pack: envelope, footer, trailer, every record decoded, every chunk hashed again; what the trailer lists, the
+/// index finds. Errors of the storage that are no damage are errors.
+pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
+    let repository = session.repository();
+    let mut report = CheckReport { packs: 1, ..CheckReport::default() };
+    let name = pack_name(pack);
+    let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
+        Ok(trailer) => trailer,
+        Err(error) if error.is_integrity() => {
+            let chunks = chunks_indexed_in(session, pack)?;
+            report.damaged.push(Damage { kind: "pack", id: name.name().to_owned(), detail: error.to_string(), chunks });
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    report.bytes = repository.backend().stat(&name)?.bytes;
+    let mut checker = RecordChecker::new(repository, pack)?;
+    for number in 0..trailer.records.len() {
+        match checker.check(session, &trailer, number)? {
+            Ok(chunks) => report.chunks += chunks,
+            Err(damage) => report.damaged.push(damage),
+        }
+    }
+    for (id, _) in trailer.entries(pack) {
+        if session.locate(&id)?.is_none() {
+            let detail = format!("no index fragment finds the chunk {id} of this pack");
+            report.damaged.push(Damage { kind: "index", id: name.name().to_owned(), detail, chunks: vec![id] });
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// Decodes records of one pack.
+struct RecordChecker<'r> {
+    repository: &'r Repository,
+    opener: PackOpener,
+    pack: PackId,
+    decoder: Decoder,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl<'r> RecordChecker<'r> {
+    fn new(repository: &'r Repository, pack: PackId) -> Result<Self> {
+        Ok(Self {
+            repository,
+            opener: PackOpener::new(repository.keys(), pack)?,
+            pack,
+            decoder: Decoder::new()?,
+            sealed: Vec::new(),
+            plain: Vec::new(),
+        })
+    }
+
+    /// The number of chunks that are sound, or the damage.
+    fn check(&mut self, session: &Session, trailer: &PackTrailer, number: usize) -> Result<Result<u64, Damage>> {
+        let entries: Vec<(ChunkId, Location)> = trailer.records[number].entries(self.pack, trailer.kind).collect();
+        let outcome = self.decode(session, &entries);
+        let ids = || entries.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let damage = |id: &ChunkId, detail: String, chunks| {
+            Ok(Err(Damage {
+                kind: "chunk",
+                id: id.to_string(),
+                detail: format!("in pack {}: {detail}", self.pack),
+                chunks,
+            }))
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(error) if error.is_integrity() => return damage(&entries[0].0, error.to_string(), ids()),
+            Err(error) => return Err(error),
+        }
+        for (id, location) in &entries {
+            let plain = session.chunk_in_record(&self.plain, location)?;
+            if self.repository.keys().chunk_id(plain) != *id {
+                return damage(id, "its bytes have another hash".into(), vec![*id]);
+            }
+        }
+        Ok(Ok(entries.len() as u64))
+    }
+
+    fn decode(&mut self, session: &Session, entries: &[(ChunkId, Location)]) -> Result<()> {
+        let (id, location) = &entries[0];
+        if location.base.is_some() {
+            return session.read_record(id, location, &mut self.plain);
+        }
+        self.sealed.resize(location.record_stored_bytes as usize, 0);
+        let name = pack_name(self.pack);
+        self.repository.backend().read_range(&name, u64::from(location.record_offset), &mut self.sealed)?;
+        self.opener.open_record(location, (entries.len() == 1).then_some(id), &mut self.sealed)?;
+        self.decoder.decode(location.encoding, &self.sealed, None, location.record_plain_bytes, &mut self.plain)
+    }
+}
+
+fn chunks_indexed_in(session: &Session, pack: PackId) -> Result<Vec<ChunkId>> {
+    let mut chunks = Vec::new();
+    session.index()?.for_each(|_, _, id, location| {
+        if location.pack == pack {
+            chunks.push(id);
+        }
+        Ok(())
+    })?;
+    Ok(chunks)
+}
+
+/// Makes the index again from the packs' trailers: every record is decoded, and what is damaged or missing is left out, so that
+/// the next create that meets such a chunk stores it again. Returns the number of sound chunks. [`crate::Error::Busy`] when a
+/// collection runs. The new fragments are durable before the old ones go.
+pub fn rebuild_index(repository: &Repository) -> Result<u64> {
+    let lease = maintenance_lease(repository)?;
+    let old: Vec<_> = repository.backend().list(ObjectKind::Index)?.into_iter().map(|object| object.name).collect();
+    let mut sound: Vec<(ChunkId, Location)> = Vec::new();
+    let mut deltas: Vec<(ChunkId, Location)> = Vec::new();
+    for pack in packs(repository)? {
+        let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
+            Ok(trailer) => trailer,
+            Err(error) if error.is_integrity() => continue,
+            Err(error) => return Err(error),
+        };
+        let mut checker = RecordChecker::new(repository, pack)?;
+        for record in &trailer.records {
+            let entries: Vec<(ChunkId, Location)> = record.entries(pack, trailer.kind).collect();
+            if record.base.is_some() {
+                deltas.extend(entries);
+            } else if checker.is_sound(&entries)? {
+                sound.extend(entries);
+            }
+        }
+    }
+    sound.sort_unstable_by_key(|(id, _)| *id);
+    deltas.retain(|(_, location)| {
+        location.base.is_some_and(|base| sound.binary_search_by_key(&base, |(id, _)| *id).is_ok())
+    });
+    sound.extend(deltas);
+    let count = sound.len() as u64;
+    publish_fragment(repository, &mut sound)?;
+    repository.backend().delete(&old)?;
+    drop_unsound_deltas(repository)?;
+    lease.release()?;
+    Ok(count)
+}
+
+impl RecordChecker<'_> {
+    fn is_sound(&mut self, entries: &[(ChunkId, Location)]) -> Result<bool> {
+        let (id, location) = &entries[0];
+        self.sealed.resize(location.record_stored_bytes as usize, 0);
+        let read = self
+            .repository
+            .backend()
+            .read_range(&pack_name(self.pack), u64::from(location.record_offset), &mut self.sealed)
+            .and_then(|()| self.opener.open_record(location, (entries.len() == 1).then_some(id), &mut self.sealed))
+            .and_then(|()| {
+                self.decoder.decode(location.encoding, &self.sealed, None, location.record_plain_bytes, &mut self.plain)
+            });
+        match read {
+            Err(error) if error.is_integrity() => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => Ok(entries.iter().all(|(id, location)| {
+                let begin = location.inner_offset as usize;
+                let chunk = self.plain.get(begin..begin + location.bytes as usize);
+                chunk.is_some_and(|chunk| self.repository.keys().chunk_id(chunk) == *id)
+            })),
+        }
+    }
+}
+
+/// Deltas decode only through an index: those that do not are dropped in a second pass over the new one.
+fn drop_unsound_deltas(repository: &Repository) -> Result<()> {
+    let session = Session::begin(repository)?;
+    let mut sound = Vec::new();
+    let mut unsound = 0usize;
+    let mut plain = Vec::new();
+    session.index()?.for_each(|_, _, id, location| {
+        let keep = match location.base {
+            None => true,
+            Some(_) => match session.read_record(&id, &location, &mut plain) {
+                Ok(()) => repository.keys().chunk_id(&plain) == id,
+                Err(error) if error.is_integrity() => false,
+                Err(error) => return Err(error),
+            },
+        };
+        if keep {
+            sound.push((id, location));
+        } else {
+            unsound += 1;
+        }
+        Ok(())
+    })?;
+    let old: Vec<_> = session.index()?.fragments().iter().map(|fragment| fragment.name().clone()).collect();
+    session.end()?;
+    if unsound > 0 {
+        publish_fragment(repository, &mut sound)?;
+        repository.backend().delete(&old)?;
+    }
+    Ok(())
 }

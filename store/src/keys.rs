@@ -15,7 +15,9 @@ use crate::config::CipherSuite;
 use crate::ids::{ChunkId, ObjectId};
 use crate::{Error, Result};
 
-pub use crate::slots::{Credential, KeySlotInfo, StretchCost};
+pub use crate::slots::{
+    Credential, KeySlotInfo, SLOTS_MAX, STRETCH_LANES_MAX, STRETCH_MEMORY_KIB_MAX, STRETCH_PASSES_MAX, StretchCost,
+};
 
 /// Length of an authentication tag in bytes, of both suites.
 pub const TAG_BYTES: usize = 16;

@@ -24,6 +24,7 @@ pub mod session;
 
 mod encoding;
 pub mod envelope;
+mod index;
 pub mod pack;
 pub mod padding;
 mod sealed;

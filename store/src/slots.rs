@@ -69,7 +69,7 @@ pub const STRETCH_PASSES_MAX: u32 = 64;
 /// Nor more lanes.
 pub const STRETCH_LANES_MAX: u32 = 64;
 /// Longest slot object in bytes.
-pub const SLOT_BYTES_MAX: u64 = 16 << 10;
+pub(crate) const SLOT_BYTES_MAX: u64 = 16 << 10;
 /// Longest label in bytes.
 const LABEL_BYTES_MAX: usize = 255;
 /// Slots of one repository; each wrong password costs a stretching for each.

@@ -1,0 +1,111 @@
+//! Condemned objects: what collection tells writers. A chunk in a condemned pack is absent for deduplication.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{ObjectKind, ObjectName, publish_bytes};
+use crate::ids::{ObjectId, PackId, SnapshotId};
+use crate::repository::{Repository, RootName};
+use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
+use crate::{Error, Result, codec};
+
+/// Names of sessions stand in a second object beside the first.
+const SESSIONS_SUFFIX: &str = "-sessions";
+
+/// Packs that wait to be deleted, and the snapshots whose reach was marked when they were chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sentence {
+    pub(super) packs: Vec<PackId>,
+    pub(super) marked: Vec<SnapshotId>,
+}
+
+/// One condemned object with its sessions.
+pub(super) struct Pending {
+    pub(super) id: ObjectId,
+    pub(super) sentence: Sentence,
+    /// Sessions that lived when the sentence was published; `None`: the collection died before it listed them.
+    pub(super) sessions: Option<Vec<String>>,
+}
+
+/// All that is condemned, as one session sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Condemned {
+    packs: HashSet<PackId>,
+    marked: Vec<HashSet<SnapshotId>>,
+}
+
+impl Condemned {
+    pub(crate) fn load(repository: &Repository) -> Result<Self> {
+        let mut condemned = Self::default();
+        for pending in load(repository)? {
+            condemned.packs.extend(pending.sentence.packs);
+            condemned.marked.push(pending.sentence.marked.into_iter().collect());
+        }
+        Ok(condemned)
+    }
+
+    pub(crate) fn contains(&self, pack: &PackId) -> bool {
+        self.packs.contains(pack)
+    }
+
+    /// Whether every sentence was passed knowing this root: then none of its chunks is in a condemned pack.
+    pub(crate) fn all_marked(&self, root: &RootName) -> bool {
+        self.marked.iter().all(|marked| marked.contains(&root.snapshot))
+    }
+}
+
+/// Reads every condemned object. One that vanishes meanwhile was carried out.
+pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
+    let mut pending = Vec::new();
+    for listed in repository.backend().list(ObjectKind::Condemned)? {
+        let Some(id) = ObjectId::from_hex(listed.name.name()) else { continue };
+        let Some(sentence) = read(repository, &listed.name)? else { continue };
+        let sessions = read(repository, &sessions_name(id)?)?;
+        pending.push(Pending { id, sentence, sessions });
+    }
+    Ok(pending)
+}
+
+fn read<T: Serialize + serde::de::DeserializeOwned>(repository: &Repository, name: &ObjectName) -> Result<Option<T>> {
+    match repository.backend().read(name, PAYLOAD_BYTES_MAX) {
+        Err(Error::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+        Ok(bytes) => {
+            let payload = open_object(repository.keys(), name, bytes)?;
+            Ok(Some(codec::decode(&name.to_string(), &payload)?))
+        }
+    }
+}
+
+/// Publishes a sentence. From its return on, every session that begins knows it.
+pub(super) fn publish(repository: &Repository, sentence: &Sentence) -> Result<ObjectId> {
+    let id = repository.new_object_id()?;
+    write(repository, &sentence_name(id)?, sentence)?;
+    Ok(id)
+}
+
+/// Publishes which sessions lived after the sentence was published.
+pub(super) fn publish_sessions(repository: &Repository, id: ObjectId, sessions: &Vec<String>) -> Result<()> {
+    write(repository, &sessions_name(id)?, sessions)
+}
+
+fn write<T: Serialize>(repository: &Repository, name: &ObjectName, value: &T) -> Result<()> {
+    let bytes = seal_object(repository.keys(), name, repository.new_object_id()?, &codec::encode(value)?)?;
+    publish_bytes(&**repository.backend(), name, &bytes)
+}
+
+/// Removes a sentence that was carried out, its sessions first: alone they mean nothing.
+pub(super) fn remove(repository: &Repository, id: ObjectId) -> Result<()> {
+    repository.backend().delete(&[sessions_name(id)?])?;
+    repository.backend().delete(&[sentence_name(id)?])
+}
+
+fn sentence_name(id: ObjectId) -> Result<ObjectName> {
+    ObjectName::new(ObjectKind::Condemned, id.to_string()).ok_or_else(|| Error::damaged(id, "not a name"))
+}
+
+fn sessions_name(id: ObjectId) -> Result<ObjectName> {
+    let name = format!("{id}{SESSIONS_SUFFIX}");
+    ObjectName::new(ObjectKind::Condemned, name).ok_or_else(|| Error::damaged(id, "not a name"))
+}

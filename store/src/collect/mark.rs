@@ -1,0 +1,99 @@
+//! Marking: one bit for each index entry, one count of live bytes for each pack.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::collect::Marker;
+use crate::ids::{ChunkId, PackId};
+use crate::index::Index;
+use crate::location::Location;
+use crate::repository::Repository;
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// The bits of one run over an index. Shared by threads.
+pub(super) struct Marks<'a> {
+    session: &'a Session,
+    index: &'a Index,
+    bits: Vec<Vec<AtomicU64>>,
+    live_bytes: HashMap<PackId, AtomicU64>,
+    present: HashSet<PackId>,
+    /// Packs to keep away from where another copy stands: those condemned before.
+    avoided: HashSet<PackId>,
+}
+
+impl<'a> Marks<'a> {
+    pub(super) fn new(
+        session: &'a Session,
+        index: &'a Index,
+        present: HashSet<PackId>,
+        avoided: HashSet<PackId>,
+    ) -> Self {
+        let words = |entries: u64| (0..entries.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let bits = index.fragments().iter().map(|fragment| words(fragment.entries())).collect();
+        let live_bytes = present.iter().map(|pack| (*pack, AtomicU64::new(0))).collect();
+        Self { session, index, bits, live_bytes, present, avoided }
+    }
+
+    /// Stored bytes of a pack that are reached.
+    pub(super) fn live_bytes(&self, pack: &PackId) -> u64 {
+        self.live_bytes.get(pack).map_or(0, |bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    /// The chunks reached that stand in the given packs.
+    pub(super) fn live_in(&self, packs: &HashSet<PackId>) -> Result<HashSet<(PackId, ChunkId)>> {
+        let mut live = HashSet::new();
+        self.index.for_each(|fragment, ordinal, id, location| {
+            if packs.contains(&location.pack) && self.is_marked(fragment, ordinal) {
+                live.insert((location.pack, id));
+            }
+            Ok(())
+        })?;
+        Ok(live)
+    }
+
+    fn is_marked(&self, fragment: usize, ordinal: u64) -> bool {
+        let word = self.bits.get(fragment).and_then(|bits| bits.get((ordinal / 64) as usize));
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0)
+    }
+
+    fn find(&self, id: &ChunkId) -> Result<Option<(usize, u64, Location)>> {
+        let sound = |pack: &PackId| self.present.contains(pack) && !self.avoided.contains(pack);
+        match self.index.find_ordinal(id, sound)? {
+            None if !self.avoided.is_empty() => self.index.find_ordinal(id, |pack| self.present.contains(pack)),
+            found => Ok(found),
+        }
+    }
+}
+
+impl Marker for Marks<'_> {
+    fn mark(&self, id: &ChunkId) -> Result<bool> {
+        let Some((fragment, ordinal, location)) = self.find(id)? else {
+            return Err(Error::Missing { object: format!("chunk {id}") });
+        };
+        let bit = 1 << (ordinal % 64);
+        let word = self.bits.get(fragment).and_then(|bits| bits.get((ordinal / 64) as usize));
+        let word = word.ok_or_else(|| Error::damaged("the index", "an entry beyond its count"))?;
+        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return Ok(false);
+        }
+        let whole = u64::from(location.record_plain_bytes).max(1);
+        let share = (u64::from(location.record_stored_bytes) * u64::from(location.bytes)).div_ceil(whole);
+        if let Some(bytes) = self.live_bytes.get(&location.pack) {
+            bytes.fetch_add(share.max(1), Ordering::Relaxed);
+        }
+        if let Some(base) = location.base {
+            self.mark(&base)?;
+        }
+        Ok(true)
+    }
+
+    fn read_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        crate::session::ChunkSource::read_chunk(self.session, id)
+    }
+}
+
+/// Packs that are there.
+pub(super) fn present(repository: &Repository) -> Result<HashSet<PackId>> {
+    Ok(crate::check::packs(repository)?.into_iter().collect())
+}

@@ -1,0 +1,108 @@
+//! Replaces index fragments, under the maintenance lease: the new one is durable before the old ones go.
+
+use std::collections::HashSet;
+
+use crate::Result;
+use crate::backend::{ObjectKind, ObjectName, publish_bytes};
+use crate::ids::{ChunkId, PackId};
+use crate::index::{Fragment, Index, build_fragment, fragment_name};
+use crate::location::Location;
+use crate::repository::Repository;
+
+/// Fragments of one size class that are merged into one.
+const FAN: usize = 8;
+/// Entries of one merged fragment at most: bounds the memory of a merge to some 100 MiB.
+pub(crate) const FRAGMENT_ENTRIES_MAX: u64 = 1 << 20;
+
+/// Fragments of this length are large enough: they are left as they are.
+const MERGED_BYTES_MAX: u64 = 24 << 20;
+
+/// Whether some size class is full. Lengths of objects tell: nothing is opened.
+pub(super) fn is_due(repository: &Repository) -> Result<bool> {
+    let mut classes = [0usize; 64];
+    for listed in repository.backend().list(ObjectKind::Index)? {
+        if listed.bytes < MERGED_BYTES_MAX {
+            classes[class(listed.bytes)] += 1;
+        }
+    }
+    Ok(classes.iter().any(|count| *count >= FAN))
+}
+
+/// Size classes differ by a factor of eight; all small ones are one class.
+fn class(bytes: u64) -> usize {
+    (bytes.max(64 << 10).ilog2() / 3) as usize
+}
+
+/// Merges each full class into one fragment of a higher class; returns how many fragments went.
+pub(super) fn merge(repository: &Repository) -> Result<u64> {
+    let mut merged = 0;
+    while is_due(repository)? {
+        let mut classes: Vec<Vec<_>> = (0..64).map(|_| Vec::new()).collect();
+        for listed in repository.backend().list(ObjectKind::Index)? {
+            if listed.bytes < MERGED_BYTES_MAX {
+                classes[class(listed.bytes)].push(listed);
+            }
+        }
+        let Some(full) = classes.iter().find(|class| class.len() >= FAN) else { break };
+        let mut chosen = Vec::new();
+        let mut entries = 0;
+        for listed in full {
+            let fragment = Fragment::open(&**repository.backend(), repository.keys(), listed)?;
+            if entries + fragment.entries() > FRAGMENT_ENTRIES_MAX && chosen.len() > 1 {
+                break;
+            }
+            entries += fragment.entries();
+            chosen.push(fragment);
+        }
+        if chosen.len() < 2 {
+            break;
+        }
+        replace(repository, &chosen, &HashSet::new())?;
+        merged += chosen.len() as u64;
+    }
+    Ok(merged)
+}
+
+/// Makes the index forget packs: every fragment that names one is replaced by one that does not.
+pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result<()> {
+    if packs.is_empty() {
+        return Ok(());
+    }
+    let index = Index::load(repository.backend(), repository.keys())?;
+    for fragment in index.fragments() {
+        if fragment.packs().iter().any(|(pack, _)| packs.contains(pack)) {
+            replace(repository, std::slice::from_ref(&*fragment), packs)?;
+        }
+    }
+    Ok(())
+}
+
+fn replace<F: std::borrow::Borrow<Fragment>>(
+    repository: &Repository,
+    old: &[F],
+    without: &HashSet<PackId>,
+) -> Result<()> {
+    let backend = &**repository.backend();
+    let mut entries: Vec<(ChunkId, Location)> = Vec::new();
+    for fragment in old {
+        fragment.borrow().for_each(backend, &mut |_, id, location| {
+            if !without.contains(&location.pack) {
+                entries.push((id, location));
+            }
+            Ok(())
+        })?;
+    }
+    publish_fragment(repository, &mut entries)?;
+    let names: Vec<ObjectName> = old.iter().map(|fragment| fragment.borrow().name().clone()).collect();
+    backend.delete(&names)
+}
+
+/// Publishes entries as one fragment; none for none.
+pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(ChunkId, Location)>) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let id = repository.new_object_id()?;
+    let object = build_fragment(repository.keys(), id, entries)?;
+    publish_bytes(&**repository.backend(), &fragment_name(id), &object)
+}

@@ -1,0 +1,239 @@
+//! Collection: the return of space. Mark from the roots, condemn, sweep what no living session can reach.
+//!
+//! It never knows what a snapshot means: the caller walks manifests and marks chunk ids. No clock decides anything, nothing is
+//! counted, and neither create nor deploy waits. Order, with what each step protects:
+//! 1. the maintenance lease: one collection at a time; index fragments are replaced only under it;
+//! 2. what was condemned before is swept, where its sessions have ended;
+//! 3. mark from all roots; live records of packs worth rewriting are copied, published and indexed;
+//! 4. the sentence is published, and after that the living sessions are listed: a session that begins later knows the
+//!    sentence, and one that began earlier is in the list;
+//! 5. when the listed sessions have ended, roots that appeared since are marked too; packs that they reach are pardoned; the
+//!    index forgets the others, and only then are they deleted.
+
+pub(crate) mod condemned;
+mod mark;
+mod merge;
+mod rewrite;
+mod sweep;
+
+use std::collections::HashSet;
+
+use crate::backend::{Hold, ObjectKind, ObjectName};
+use crate::collect::condemned::Sentence;
+use crate::collect::mark::Marks;
+pub(crate) use crate::collect::merge::publish_fragment;
+use crate::ids::{ChunkId, PackId};
+use crate::index::Index;
+use crate::repository::{Repository, RootName};
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// What a collection did or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectReport {
+    /// Packs deleted.
+    pub packs_removed: u64,
+    /// Packs whose live records were copied to new packs.
+    pub packs_rewritten: u64,
+    /// Bytes returned to the storage, less those of copies.
+    pub bytes_freed: u64,
+    /// Packs condemned that wait for living sessions.
+    pub packs_waiting: u64,
+    /// Index fragments merged.
+    pub fragments_merged: u64,
+}
+
+/// How to collect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CollectOptions {
+    /// Rewrite a pack when less than this share of its bytes is live.
+    pub rewrite_below_live_share: f64,
+    /// Count only.
+    pub dry_run: bool,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        Self { rewrite_below_live_share: 0.75, dry_run: false }
+    }
+}
+
+/// Marks chunks as live. Shared by threads.
+pub trait Marker: Sync {
+    /// Marks a chunk (and the base of its delta). `true` when it was not marked before: a node's children need a visit.
+    /// A chunk that the index lacks is [`crate::Error::Missing`].
+    fn mark(&self, id: &ChunkId) -> Result<bool>;
+    /// Reads a node for the walk.
+    fn read_node(&self, id: &ChunkId) -> Result<Vec<u8>>;
+}
+
+/// Walks from roots: the engine's part. It must mark every chunk reachable from the given roots.
+pub trait Reachability: Sync {
+    /// Marks all that the root reaches.
+    fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> Result<()>;
+}
+
+/// Small packs are rewritten into larger ones when there are this many of them.
+const SMALL_PACKS_MAX: usize = 64;
+/// A pack is small below this share of the largest.
+const SMALL_PACK_DIVISOR: u64 = 16;
+
+/// Collects: mark, rewrite, condemn, sweep what no living session can reach, merge the index.
+/// [`crate::Error::Busy`] when another collection runs.
+pub fn collect(
+    repository: &Repository,
+    reachability: &dyn Reachability,
+    options: CollectOptions,
+) -> Result<CollectReport> {
+    let lease = maintenance_lease(repository)?;
+    let mut report = CollectReport::default();
+    let before = stored_pack_bytes(repository)?;
+    if !options.dry_run {
+        remove_dead_sessions(repository)?;
+        sweep::carry_out(repository, reachability, &mut report)?;
+    }
+    // A session of its own keeps nobody's sweep waiting but the next collection's, which the lease excludes.
+    let session = Session::begin(repository)?;
+    let plan = plan(repository, &session, reachability, options)?;
+    if options.dry_run {
+        session.end()?;
+        lease.release()?;
+        return Ok(plan.forecast());
+    }
+    rewrite::copy_live(repository, &plan)?;
+    let marked = session.roots().iter().map(|root| root.snapshot).collect();
+    session.end()?;
+    let packs: Vec<PackId> = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack).collect();
+    report.packs_rewritten = plan.rewritten.len() as u64;
+    if !packs.is_empty() {
+        let id = condemned::publish(repository, &Sentence { packs, marked })?;
+        condemned::publish_sessions(repository, id, &living_sessions(repository)?)?;
+        sweep::carry_out(repository, reachability, &mut report)?;
+    }
+    report.fragments_merged = merge::merge(repository)?;
+    report.bytes_freed = before.saturating_sub(stored_pack_bytes(repository)?);
+    lease.release()?;
+    Ok(report)
+}
+
+/// Merges index fragments when nobody else maintains the repository; called at the end of a create, so that their number
+/// stays small whatever the number of snapshots. The cost of a create's share grows with the logarithm of the whole.
+pub fn merge_index(repository: &Repository) -> Result<u64> {
+    if !merge::is_due(repository)? {
+        return Ok(0);
+    }
+    match maintenance_lease(repository) {
+        Err(Error::Busy { .. }) => Ok(0),
+        Err(error) => Err(error),
+        Ok(lease) => {
+            let merged = merge::merge(repository)?;
+            lease.release()?;
+            Ok(merged)
+        }
+    }
+}
+
+pub(crate) fn maintenance_lease(repository: &Repository) -> Result<Box<dyn Hold>> {
+    let name = ObjectName::new(ObjectKind::Lease, "maintenance").expect("a constant name");
+    match repository.backend().hold(&name, b"") {
+        Err(Error::Busy { .. }) => Err(Error::Busy { what: "the maintenance lease of the repository".into() }),
+        held => held,
+    }
+}
+
+/// What to do with which pack, and its bytes.
+#[derive(Default)]
+struct Plan {
+    dead: Vec<(PackId, u64)>,
+    rewritten: Vec<(PackId, u64)>,
+    live_in_rewritten: HashSet<(PackId, ChunkId)>,
+    live_bytes_rewritten: u64,
+}
+
+impl Plan {
+    fn forecast(&self) -> CollectReport {
+        let bytes = |packs: &[(PackId, u64)]| packs.iter().map(|(_, bytes)| *bytes).sum::<u64>();
+        CollectReport {
+            packs_removed: self.dead.len() as u64,
+            packs_rewritten: self.rewritten.len() as u64,
+            bytes_freed: (bytes(&self.dead) + bytes(&self.rewritten)).saturating_sub(self.live_bytes_rewritten),
+            ..CollectReport::default()
+        }
+    }
+}
+
+fn plan(
+    repository: &Repository,
+    session: &Session,
+    reachability: &dyn Reachability,
+    options: CollectOptions,
+) -> Result<Plan> {
+    let index = Index::load(repository.backend(), repository.keys())?;
+    let waiting: HashSet<PackId> =
+        condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
+    let marks = Marks::new(session, &index, mark::present(repository)?, waiting.clone());
+    for root in session.roots() {
+        match repository.read_root(root) {
+            Ok(payload) => reachability.mark_root(root, &payload, &marks)?,
+            // Deleted since it was listed.
+            Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut plan = Plan::default();
+    let small = u64::from(repository.config().parameters.pack_bytes_max) / SMALL_PACK_DIVISOR;
+    let mut small_packs = Vec::new();
+    for listed in repository.backend().list(ObjectKind::Pack)? {
+        let Some(pack) = PackId::from_hex(listed.name.name()) else { continue };
+        if waiting.contains(&pack) {
+            continue;
+        }
+        let live = marks.live_bytes(&pack);
+        if live == 0 {
+            plan.dead.push((pack, listed.bytes));
+        } else if (live as f64) < listed.bytes as f64 * options.rewrite_below_live_share
+            && listed.bytes - live >= 64 << 10
+        {
+            plan.rewritten.push((pack, listed.bytes));
+            plan.live_bytes_rewritten += live;
+        } else if listed.bytes < small {
+            small_packs.push((pack, listed.bytes, live));
+        }
+    }
+    if small_packs.len() >= SMALL_PACKS_MAX {
+        for (pack, bytes, live) in small_packs {
+            plan.rewritten.push((pack, bytes));
+            plan.live_bytes_rewritten += live;
+        }
+    }
+    let rewritten = plan.rewritten.iter().map(|(pack, _)| *pack).collect();
+    plan.live_in_rewritten = marks.live_in(&rewritten)?;
+    Ok(plan)
+}
+
+fn stored_pack_bytes(repository: &Repository) -> Result<u64> {
+    Ok(repository.backend().list(ObjectKind::Pack)?.iter().map(|object| object.bytes).sum())
+}
+
+/// Session objects that nobody holds are those of processes that died.
+fn remove_dead_sessions(repository: &Repository) -> Result<()> {
+    let backend = repository.backend();
+    for listed in backend.list(ObjectKind::Session)? {
+        if !backend.is_held(&listed.name)? {
+            backend.delete(&[listed.name])?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of the sessions whose processes live.
+fn living_sessions(repository: &Repository) -> Result<Vec<String>> {
+    let backend = repository.backend();
+    let mut living = Vec::new();
+    for listed in backend.list(ObjectKind::Session)? {
+        if backend.is_held(&listed.name)? {
+            living.push(listed.name.name().to_owned());
+        }
+    }
+    Ok(living)
+}

@@ -1,0 +1,78 @@
+//! Copies the live records of packs that are mostly dead into new packs.
+
+use std::collections::HashSet;
+
+use crate::Result;
+use crate::collect::Plan;
+use crate::encoding::{Decoder, Encoder};
+use crate::ids::{ChunkId, PackId};
+use crate::location::{Location, RecordKind};
+use crate::pack::{PackOpener, PackTrailer, TrailerRecord, pack_name};
+use crate::repository::Repository;
+use crate::session::copy::PackCopier;
+
+/// Copies, then publishes packs, then their index. Nothing old is touched.
+pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<()> {
+    if plan.rewritten.is_empty() {
+        return Ok(());
+    }
+    let mut copier = PackCopier::new(repository);
+    let mut rewriter = Rewriter {
+        repository,
+        live: &plan.live_in_rewritten,
+        encoder: Encoder::new(repository.config().parameters.compression_level)?,
+        decoder: Decoder::new()?,
+        plain: Vec::new(),
+        payload: Vec::new(),
+    };
+    for (pack, _) in &plan.rewritten {
+        let trailer = PackOpener::read_trailer(repository.keys(), &**repository.backend(), *pack)?;
+        let opener = PackOpener::new(repository.keys(), *pack)?;
+        for record in &trailer.records {
+            rewriter.copy(*pack, &trailer, &opener, record, &mut copier)?;
+        }
+    }
+    copier.publish()
+}
+
+struct Rewriter<'a> {
+    repository: &'a Repository,
+    live: &'a HashSet<(PackId, ChunkId)>,
+    encoder: Encoder,
+    decoder: Decoder,
+    plain: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Rewriter<'_> {
+    fn copy(
+        &mut self,
+        pack: PackId,
+        trailer: &PackTrailer,
+        opener: &PackOpener,
+        record: &TrailerRecord,
+        copier: &mut PackCopier<'_>,
+    ) -> Result<()> {
+        let entries: Vec<(ChunkId, Location)> = record.entries(pack, trailer.kind).collect();
+        let live: Vec<&(ChunkId, Location)> =
+            entries.iter().filter(|(id, _)| self.live.contains(&(pack, *id))).collect();
+        let (Some((first, location)), false) = (entries.first(), live.is_empty()) else { return Ok(()) };
+        let mut sealed = vec![0; record.stored_bytes as usize];
+        self.repository.backend().read_range(&pack_name(pack), u64::from(record.offset), &mut sealed)?;
+        opener.open_record(location, (entries.len() == 1).then_some(first), &mut sealed)?;
+        if live.len() == entries.len() {
+            // Sealed again as it was encoded: nothing is compressed twice.
+            return copier.put(trailer.kind, record.encoding, &record.members, record.base, &sealed);
+        }
+        self.decoder.decode(record.encoding, &sealed, None, record.plain_bytes, &mut self.plain)?;
+        let mut kept = Vec::new();
+        let mut members = Vec::with_capacity(live.len());
+        for (id, location) in live {
+            let begin = location.inner_offset as usize;
+            kept.extend_from_slice(&self.plain[begin..begin + location.bytes as usize]);
+            members.push((*id, location.bytes));
+        }
+        let encoding = self.encoder.encode(&kept, None, &mut self.payload)?;
+        copier.put(RecordKind::Data, encoding, &members, None, &self.payload)
+    }
+}

@@ -1,0 +1,73 @@
+//! Carries out sentences whose witnesses have gone.
+
+use std::collections::HashSet;
+
+use crate::collect::condemned::{self, Pending};
+use crate::collect::mark::{self, Marks};
+use crate::collect::{CollectReport, Reachability, living_sessions, merge};
+use crate::ids::PackId;
+use crate::index::Index;
+use crate::pack::pack_name;
+use crate::repository::{Repository, RootName};
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// Sweeps every sentence that no session of its time outlives; counts what waits.
+pub(super) fn carry_out(
+    repository: &Repository,
+    reachability: &dyn Reachability,
+    report: &mut CollectReport,
+) -> Result<()> {
+    report.packs_waiting = 0;
+    for pending in condemned::load(repository)? {
+        let living = living_sessions(repository)?;
+        let witnesses = match &pending.sessions {
+            Some(sessions) => sessions.clone(),
+            None => {
+                // The collection died between sentence and list. All that live now are at least those that lived then and
+                // still do; the others have published their roots or never will.
+                condemned::publish_sessions(repository, pending.id, &living)?;
+                living.clone()
+            }
+        };
+        if witnesses.iter().any(|witness| living.contains(witness)) {
+            report.packs_waiting += pending.sentence.packs.len() as u64;
+            continue;
+        }
+        sweep(repository, reachability, &pending, report)?;
+    }
+    Ok(())
+}
+
+fn sweep(
+    repository: &Repository,
+    reachability: &dyn Reachability,
+    pending: &Pending,
+    report: &mut CollectReport,
+) -> Result<()> {
+    let present = mark::present(repository)?;
+    let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
+    let marked: HashSet<_> = pending.sentence.marked.iter().collect();
+    let session = Session::begin(repository)?;
+    let since: Vec<RootName> =
+        session.roots().iter().filter(|root| !marked.contains(&root.snapshot)).copied().collect();
+    if !since.is_empty() {
+        let index = Index::load(repository.backend(), repository.keys())?;
+        let marks = Marks::new(&session, &index, present, doomed.clone());
+        for root in &since {
+            match repository.read_root(root) {
+                Ok(payload) => reachability.mark_root(root, &payload, &marks)?,
+                Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        doomed.retain(|pack| marks.live_bytes(pack) == 0);
+    }
+    session.end()?;
+    // The index forgets them before they go: a stale entry would make an absent chunk look stored.
+    merge::forget(repository, &doomed)?;
+    let names: Vec<_> = doomed.iter().map(|pack| pack_name(*pack)).collect();
+    repository.backend().delete(&names)?;
+    report.packs_removed += names.len() as u64;
+    condemned::remove(repository, pending.id)
+}

@@ -1,0 +1,142 @@
+//! The index: immutable sorted fragments, read in place. A lookup costs a filter, a search of fences, and one block.
+//!
+//! It is what the repository holds, not a cache: a fragment names the packs whose chunks it lists, and a pack that is not
+//! there makes its entries absent.
+
+mod block;
+mod filter;
+mod fragment;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub(crate) use block::Block;
+pub(crate) use fragment::{Fragment, build_fragment, fragment_name};
+
+use crate::backend::{Backend, ObjectKind};
+use crate::ids::{ChunkId, PackId};
+use crate::keys::Keys;
+use crate::location::Location;
+use crate::{Error, Result};
+
+/// Memory for opened blocks in bytes.
+const BLOCK_CACHE_BYTES: usize = 48 << 20;
+/// A fragment that was merged away while it was being opened: list again, so often.
+const LOAD_ATTEMPTS: usize = 8;
+
+/// The fragments of a repository, open. Shared by threads.
+pub(crate) struct Index {
+    fragments: RwLock<Vec<Arc<Fragment>>>,
+    cache: Mutex<BlockCache>,
+    backend: Arc<dyn Backend>,
+    uses: AtomicU64,
+}
+
+#[derive(Default)]
+struct BlockCache {
+    blocks: HashMap<(crate::ids::ObjectId, u32), (Arc<Block>, u64)>,
+    bytes: usize,
+}
+
+impl Index {
+    /// Opens every fragment.
+    pub(crate) fn load(backend: &Arc<dyn Backend>, keys: &Keys) -> Result<Self> {
+        for _ in 0..LOAD_ATTEMPTS {
+            let mut fragments = Vec::new();
+            let mut vanished = false;
+            for listed in backend.list(ObjectKind::Index)? {
+                match Fragment::open(&**backend, keys, &listed) {
+                    Ok(fragment) => fragments.push(Arc::new(fragment)),
+                    Err(Error::Missing { .. }) => vanished = true,
+                    Err(error) => return Err(error),
+                }
+            }
+            if !vanished {
+                // Large ones first: most lookups that hit anything hit there.
+                fragments.sort_by_key(|fragment| std::cmp::Reverse(fragment.entries()));
+                return Ok(Self {
+                    fragments: RwLock::new(fragments),
+                    cache: Mutex::default(),
+                    backend: Arc::clone(backend),
+                    uses: AtomicU64::new(0),
+                });
+            }
+        }
+        Err(Error::Busy { what: "the index, which other processes keep merging,".into() })
+    }
+
+    /// Adds a fragment just published.
+    pub(crate) fn add(&self, fragment: Fragment) {
+        self.fragments.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(fragment));
+    }
+
+    pub(crate) fn fragments(&self) -> Vec<Arc<Fragment>> {
+        self.fragments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first place of a chunk that `accept` takes.
+    pub(crate) fn find(&self, id: &ChunkId, accept: impl Fn(&PackId) -> bool) -> Result<Option<Location>> {
+        Ok(self.find_ordinal(id, accept)?.map(|(_, _, location)| location))
+    }
+
+    /// The same, with the fragment's place in [`Self::fragments`] and the entry's number in it.
+    pub(crate) fn find_ordinal(
+        &self,
+        id: &ChunkId,
+        accept: impl Fn(&PackId) -> bool,
+    ) -> Result<Option<(usize, u64, Location)>> {
+        let fragments = self.fragments.read().unwrap_or_else(PoisonError::into_inner);
+        for (number, fragment) in fragments.iter().enumerate() {
+            let Some(block_number) = fragment.block_of(id) else { continue };
+            let block = self.block(fragment, block_number)?;
+            if let Some((row, location)) = block.find(id, fragment.packs())?
+                && accept(&location.pack)
+            {
+                return Ok(Some((number, fragment.ordinal(block_number, row), location)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every entry, fragment by fragment, in order.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(usize, u64, ChunkId, Location) -> Result<()>) -> Result<()> {
+        for (number, fragment) in self.fragments().iter().enumerate() {
+            fragment.for_each(&*self.backend, &mut |ordinal, id, location| visit(number, ordinal, id, location))?;
+        }
+        Ok(())
+    }
+
+    fn block(&self, fragment: &Fragment, number: u32) -> Result<Arc<Block>> {
+        let key = (fragment.id(), number);
+        let used = self.uses.fetch_add(1, Ordering::Relaxed);
+        if let Some((block, last)) = self.lock_cache().blocks.get_mut(&key) {
+            *last = used;
+            return Ok(Arc::clone(block));
+        }
+        let block = Arc::new(fragment.read_block(&*self.backend, number)?);
+        let mut cache = self.lock_cache();
+        cache.bytes += block.bytes();
+        cache.blocks.insert(key, (Arc::clone(&block), used));
+        if cache.bytes > BLOCK_CACHE_BYTES {
+            cache.make_room();
+        }
+        Ok(block)
+    }
+
+    fn lock_cache(&self) -> std::sync::MutexGuard<'_, BlockCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlockCache {
+    /// Drops the half used longest ago: seldom, so that its cost is spread.
+    fn make_room(&mut self) {
+        let mut uses: Vec<u64> = self.blocks.values().map(|(_, used)| *used).collect();
+        let middle = uses.len() / 2;
+        let (_, median, _) = uses.select_nth_unstable(middle);
+        let median = *median;
+        self.blocks.retain(|_, (_, used)| *used >= median);
+        self.bytes = self.blocks.values().map(|(block, _)| block.bytes()).sum();
+    }
+}

@@ -1,0 +1,64 @@
+//! Writes records into new packs outside any create: collection's copies.
+
+use crate::Result;
+use crate::collect::publish_fragment;
+use crate::ids::ChunkId;
+use crate::location::{Encoding, RecordKind};
+use crate::repository::Repository;
+use crate::session::pool::{PackPool, Record, SealedPack};
+
+/// Copies are published when this many packs are full.
+const PACKS_PER_PUBLICATION: usize = 16;
+
+pub(crate) struct PackCopier<'r> {
+    repository: &'r Repository,
+    data: PackPool,
+    nodes: PackPool,
+    sealed: Vec<SealedPack>,
+}
+
+impl<'r> PackCopier<'r> {
+    pub(crate) fn new(repository: &'r Repository) -> Self {
+        let bytes_max = u64::from(repository.config().parameters.pack_bytes_max);
+        let data = PackPool::new(RecordKind::Data, bytes_max, 2);
+        Self { repository, data, nodes: PackPool::new(RecordKind::Node, bytes_max, 1), sealed: Vec::new() }
+    }
+
+    pub(crate) fn put(
+        &mut self,
+        kind: RecordKind,
+        encoding: Encoding,
+        members: &[(ChunkId, u32)],
+        base: Option<ChunkId>,
+        payload: &[u8],
+    ) -> Result<()> {
+        let pool = match kind {
+            RecordKind::Data => &self.data,
+            RecordKind::Node => &self.nodes,
+        };
+        let mut random = [0; 8];
+        self.repository.entropy().fill(&mut random)?;
+        let record = Record { encoding, members, base, payload };
+        self.sealed.extend(pool.seal(self.repository, u64::from_le_bytes(random), &record)?);
+        if self.sealed.len() >= PACKS_PER_PUBLICATION { self.publish_sealed() } else { Ok(()) }
+    }
+
+    /// Packs first, then their index.
+    pub(crate) fn publish(mut self) -> Result<()> {
+        for pool in [&self.data, &self.nodes] {
+            self.sealed.extend(pool.seal_all()?);
+        }
+        self.publish_sealed()
+    }
+
+    fn publish_sealed(&mut self) -> Result<()> {
+        let mut entries = Vec::new();
+        let mut objects = Vec::new();
+        for sealed in self.sealed.drain(..) {
+            entries.extend(sealed.trailer.entries(sealed.pack));
+            objects.push(sealed.object);
+        }
+        self.repository.backend().publish(objects)?;
+        publish_fragment(self.repository, &mut entries)
+    }
+}

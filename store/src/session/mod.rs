@@ -1,0 +1,243 @@
+//! Sessions: every operation that reads or writes chunks.
+//!
+//! A session is an object that its process holds. It begins in this order: hold, then read what is condemned, then list roots and
+//! packs. A collection condemns first and lists sessions after. So one of the two always sees the other.
+
+mod commit;
+pub(crate) mod copy;
+mod fresh;
+mod pool;
+mod read;
+mod write;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+
+pub use commit::{DurableIndex, DurablePacks, UnsyncedPacks};
+pub use write::ChunkWriter;
+
+use crate::backend::{Hold, ObjectKind, ObjectName};
+use crate::collect::condemned::Condemned;
+use crate::ids::{ChunkId, PackId};
+use crate::index::Index;
+use crate::location::{Location, RecordKind};
+use crate::repository::{Repository, RootName};
+use crate::session::fresh::FreshChunks;
+use crate::session::pool::{PackPool, SealedPack};
+use crate::session::read::ReadCaches;
+use crate::{Error, Result};
+
+/// Reads chunks by id: the one reading trait that the manifest crate sees.
+pub trait ChunkSource: Send + Sync {
+    /// The plaintext of a chunk, verified against its id.
+    fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>>;
+}
+
+/// What the caller holds for encoding a chunk as a delta.
+#[derive(Clone, Copy)]
+pub struct DeltaBase<'a> {
+    /// Never itself stored as a delta: see [`Session::delta_base`].
+    pub id: ChunkId,
+    /// Its plaintext.
+    pub plain: &'a [u8],
+}
+
+/// Answer of [`Session::reserve`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    /// The repository (or this session) has it: nothing to store.
+    Known,
+    /// The caller must now store it; nobody else will.
+    Mine,
+}
+
+/// Counters of a session's writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteCounters {
+    /// New chunks of file contents.
+    pub chunks_new: u64,
+    /// Their plaintext in bytes.
+    pub bytes_new: u64,
+    /// Of these, chunks stored as deltas.
+    pub deltas_new: u64,
+    /// Bytes of all published objects so far.
+    pub bytes_stored: u64,
+    /// Packs so far.
+    pub packs_new: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    chunks_new: AtomicU64,
+    bytes_new: AtomicU64,
+    deltas_new: AtomicU64,
+    bytes_stored: AtomicU64,
+    packs_new: AtomicU64,
+}
+
+/// A registered operation on a repository: collection waits for it. Shared by threads by reference. Dropping it lets go
+/// of its object as the death of the process would.
+pub struct Session {
+    repository: Repository,
+    hold: Mutex<Option<Box<dyn Hold>>>,
+    condemned: Condemned,
+    roots: Vec<RootName>,
+    index: OnceLock<Index>,
+    present: OnceLock<RwLock<HashSet<PackId>>>,
+    fresh: FreshChunks,
+    data_packs: PackPool,
+    node_packs: PackPool,
+    sealed: Mutex<Vec<SealedPack>>,
+    unstored: AtomicU64,
+    poisoned: AtomicBool,
+    counters: Counters,
+    caches: ReadCaches,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session(of {:?})", self.repository.backend())
+    }
+}
+
+impl Session {
+    /// Registers (an object in `sessions/`, held), then reads what is condemned and lists the roots. The index and the list of
+    /// packs are read when the first lookup needs them.
+    pub fn begin(repository: &Repository) -> Result<Self> {
+        let id = repository.new_object_id()?;
+        let name = ObjectName::new(ObjectKind::Session, id.to_string())
+            .ok_or_else(|| Error::damaged("a session", "its name is none"))?;
+        let hold = repository.backend().hold(&name, b"")?;
+        let condemned = Condemned::load(repository)?;
+        let roots = repository.roots()?;
+        let parameters = &repository.config().parameters;
+        let pack_bytes_max = u64::from(parameters.pack_bytes_max);
+        Ok(Self {
+            repository: repository.clone(),
+            hold: Mutex::new(Some(hold)),
+            condemned,
+            roots,
+            index: OnceLock::new(),
+            present: OnceLock::new(),
+            fresh: FreshChunks::default(),
+            data_packs: PackPool::new(RecordKind::Data, pack_bytes_max, 2),
+            node_packs: PackPool::new(RecordKind::Node, pack_bytes_max, 1),
+            sealed: Mutex::default(),
+            unstored: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
+            counters: Counters::default(),
+            caches: ReadCaches::default(),
+        })
+    }
+
+    /// The repository.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Roots as listed after registration.
+    #[must_use]
+    pub fn roots(&self) -> &[RootName] {
+        &self.roots
+    }
+
+    /// Whether chunks reached from this root may be reused without a look at the index: no collection that is under way
+    /// started without seeing it.
+    #[must_use]
+    pub fn trusts(&self, root: &RootName) -> bool {
+        self.condemned.all_marked(root)
+    }
+
+    /// Where a chunk stands, for reading (also in condemned packs; not in packs that this session has not published yet).
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let present = self.present()?;
+        self.index()?.find(id, |pack| present.contains(pack))
+    }
+
+    /// Whether a chunk counts as stored for deduplication.
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.fresh.contains(id) || self.find_live(id)?.is_some())
+    }
+
+    /// Looks a chunk up and reserves it, so that two workers never store it twice. A reservation that is not
+    /// followed by a store (because of an error) makes the session unable to commit.
+    pub fn reserve(&self, id: &ChunkId) -> Result<Reservation> {
+        if self.fresh.contains(id) || self.find_live(id)?.is_some() || !self.fresh.insert(*id) {
+            return Ok(Reservation::Known);
+        }
+        self.unstored.fetch_add(1, Ordering::Relaxed);
+        Ok(Reservation::Mine)
+    }
+
+    /// The id to use as base for a delta against `id`: itself, or its own base when it is a delta.
+    pub fn delta_base(&self, id: &ChunkId) -> Result<Option<ChunkId>> {
+        match self.find_live(id)? {
+            None => Ok(None),
+            Some(Location { base: None, .. }) => Ok(Some(*id)),
+            Some(Location { base: Some(base), .. }) => Ok(self.find_live(&base)?.map(|_| base)),
+        }
+    }
+
+    /// Counters so far.
+    #[must_use]
+    pub fn counters(&self) -> WriteCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        WriteCounters {
+            chunks_new: read(&self.counters.chunks_new),
+            bytes_new: read(&self.counters.bytes_new),
+            deltas_new: read(&self.counters.deltas_new),
+            bytes_stored: read(&self.counters.bytes_stored),
+            packs_new: read(&self.counters.packs_new),
+        }
+    }
+
+    /// Ends the session and removes its object.
+    pub fn end(self) -> Result<()> {
+        match lock(&self.hold).take() {
+            Some(hold) => hold.release(),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn index(&self) -> Result<&Index> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let index = Index::load(self.repository.backend(), self.repository.keys())?;
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    /// Packs that are there, listed after the index was: a pack that the index names and that is not there is absent.
+    fn present(&self) -> Result<RwLockReadGuard<'_, HashSet<PackId>>> {
+        let present = match self.present.get() {
+            Some(present) => present,
+            None => {
+                self.index()?;
+                let packs = crate::check::packs(&self.repository)?.into_iter().collect();
+                self.present.get_or_init(|| RwLock::new(packs))
+            }
+        };
+        Ok(present.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A place that no collection is about to take away.
+    fn find_live(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let present = self.present()?;
+        self.index()?.find(id, |pack| present.contains(pack) && !self.condemned.contains(pack))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(hold) = lock(&self.hold).take() {
+            // An object left behind is removed by the next collection: nobody holds it.
+            let _ = hold.release();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,121 @@
+//! Open packs. Records go to one of at least two at random, so that neighbours of a file do not stand together
+//! (eprint 2025/532); a pack that another worker is sealing into is passed by, and more are opened only when all are busy.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use crate::Result;
+use crate::backend::{FinishedObject, ObjectWriter};
+use crate::ids::{ChunkId, PackId};
+use crate::location::{Encoding, RecordKind};
+use crate::pack::{PackSealer, PackTrailer, pack_name};
+use crate::repository::Repository;
+
+/// Sealed bytes collected before they are written away.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Most packs open at once of one kind.
+const OPEN_MAX: usize = 16;
+/// Room that trailer and padding may take in a pack, as a share of it.
+const TRAILER_SHARE: u64 = 16;
+
+/// A pack wholly written and not yet published.
+pub(super) struct SealedPack {
+    pub(super) object: FinishedObject,
+    pub(super) pack: PackId,
+    pub(super) trailer: PackTrailer,
+}
+
+/// One record, encoded and ready to be sealed.
+pub(super) struct Record<'a> {
+    pub(super) encoding: Encoding,
+    pub(super) members: &'a [(ChunkId, u32)],
+    pub(super) base: Option<ChunkId>,
+    pub(super) payload: &'a [u8],
+}
+
+struct OpenPack {
+    sealer: PackSealer,
+    buffer: Vec<u8>,
+    writer: Box<dyn ObjectWriter>,
+}
+
+pub(super) struct PackPool {
+    kind: RecordKind,
+    pack_bytes_max: u64,
+    slots: Vec<Mutex<Option<OpenPack>>>,
+    active: AtomicUsize,
+}
+
+impl PackPool {
+    pub(super) fn new(kind: RecordKind, pack_bytes_max: u64, open: usize) -> Self {
+        let slots = (0..OPEN_MAX).map(|_| Mutex::new(None)).collect();
+        Self { kind, pack_bytes_max, slots, active: AtomicUsize::new(open) }
+    }
+
+    /// Seals a record into some open pack. A pack that became full is returned.
+    pub(super) fn seal(&self, repository: &Repository, random: u64, record: &Record<'_>) -> Result<Option<SealedPack>> {
+        let mut slot = self.choose(random);
+        let mut open = match slot.take() {
+            Some(open) => open,
+            None => self.open(repository)?,
+        };
+        open.sealer.seal_record(record.encoding, record.members, record.base, record.payload, &mut open.buffer)?;
+        if open.buffer.len() >= BUFFER_BYTES {
+            open.writer.append(&open.buffer)?;
+            open.buffer.clear();
+        }
+        if open.sealer.bytes() >= self.pack_bytes_max - self.pack_bytes_max / TRAILER_SHARE {
+            return open.seal().map(Some);
+        }
+        *slot = Some(open);
+        Ok(None)
+    }
+
+    /// Ends every open pack.
+    pub(super) fn seal_all(&self) -> Result<Vec<SealedPack>> {
+        let mut sealed = Vec::new();
+        for slot in &self.slots {
+            let open = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match open {
+                Some(open) if !open.sealer.is_empty() => sealed.push(open.seal()?),
+                _ => {}
+            }
+        }
+        Ok(sealed)
+    }
+
+    fn choose(&self, random: u64) -> MutexGuard<'_, Option<OpenPack>> {
+        let active = self.active.load(Ordering::Relaxed);
+        let first = (random % active as u64) as usize;
+        for step in 0..active {
+            match self.slots[(first + step) % active].try_lock() {
+                Ok(slot) => return slot,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        if active < OPEN_MAX {
+            // Two workers may both raise it by one: no harm.
+            self.active.fetch_max(active + 1, Ordering::Relaxed);
+            return self.slots[active].lock().unwrap_or_else(PoisonError::into_inner);
+        }
+        self.slots[first].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, repository: &Repository) -> Result<OpenPack> {
+        let pack = PackId(repository.new_object_id()?.0);
+        let writer = repository.backend().create(&pack_name(pack), self.pack_bytes_max)?;
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES + (256 << 10));
+        let sealer = PackSealer::new(repository.keys(), pack, self.kind, &mut buffer)?;
+        Ok(OpenPack { sealer, buffer, writer })
+    }
+}
+
+impl OpenPack {
+    fn seal(mut self) -> Result<SealedPack> {
+        let pack = self.sealer.pack();
+        let (trailer, _) = self.sealer.finish(&mut self.buffer)?;
+        self.writer.append(&self.buffer)?;
+        Ok(SealedPack { object: self.writer.finish()?, pack, trailer })
+    }
+}

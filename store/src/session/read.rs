@@ -1,0 +1,167 @@
+//! Reads chunks: finds, opens, decodes, verifies.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::encoding::Decoder;
+use crate::ids::{ChunkId, PackId};
+use crate::location::{Encoding, Location};
+use crate::pack::{PackOpener, pack_name};
+use crate::session::{ChunkSource, Session, lock};
+use crate::{Error, Result};
+
+/// Decoded records that are kept: bases of deltas and frames of small chunks.
+const RECORD_CACHE_BYTES: usize = 24 << 20;
+/// Decoders that wait for the next reader.
+const DECODERS_MAX: usize = 32;
+
+#[derive(Default)]
+pub(super) struct ReadCaches {
+    records: Mutex<RecordCache>,
+    decoders: Mutex<Vec<(Decoder, Vec<u8>)>>,
+}
+
+#[derive(Default)]
+struct RecordCache {
+    records: HashMap<(PackId, u32), (Arc<Vec<u8>>, u64)>,
+    bytes: usize,
+    tick: u64,
+}
+
+impl RecordCache {
+    fn get(&mut self, key: (PackId, u32)) -> Option<Arc<Vec<u8>>> {
+        self.tick += 1;
+        let (record, used) = self.records.get_mut(&key)?;
+        *used = self.tick;
+        Some(Arc::clone(record))
+    }
+
+    fn put(&mut self, key: (PackId, u32), record: Arc<Vec<u8>>) {
+        self.bytes += record.len();
+        self.tick += 1;
+        if let Some((old, _)) = self.records.insert(key, (record, self.tick)) {
+            self.bytes -= old.len();
+        }
+        if self.bytes > RECORD_CACHE_BYTES {
+            let mut uses: Vec<u64> = self.records.values().map(|(_, used)| *used).collect();
+            let middle = uses.len() / 2;
+            let median = *uses.select_nth_unstable(middle).1;
+            self.records.retain(|_, (_, used)| *used > median);
+            self.bytes = self.records.values().map(|(record, _)| record.len()).sum();
+        }
+    }
+}
+
+impl Session {
+    /// Decodes a whole record (one chunk or a frame) at a location into `buffer`, which is cleared first; for readers that
+    /// sort by place. `id` is the chunk that was located there. Deltas read their base through a small shared cache. The
+    /// plaintext is authenticated; hashing it against its id is the caller's affair.
+    pub fn read_record(&self, id: &ChunkId, location: &Location, buffer: &mut Vec<u8>) -> Result<()> {
+        let base = match location.base {
+            Some(base) => Some(self.read_base(&base)?),
+            None => None,
+        };
+        let pooled = lock(&self.caches.decoders).pop();
+        let (mut decoder, mut sealed) = match pooled {
+            Some(pair) => pair,
+            None => (Decoder::new()?, Vec::new()),
+        };
+        let outcome = self.decode(id, location, base.as_deref().map(Vec::as_slice), &mut decoder, &mut sealed, buffer);
+        let mut decoders = lock(&self.caches.decoders);
+        if decoders.len() < DECODERS_MAX {
+            decoders.push((decoder, sealed));
+        }
+        outcome
+    }
+
+    fn decode(
+        &self,
+        id: &ChunkId,
+        location: &Location,
+        base: Option<&[u8]>,
+        decoder: &mut Decoder,
+        sealed: &mut Vec<u8>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        let name = pack_name(location.pack);
+        sealed.resize(location.record_stored_bytes as usize, 0);
+        self.repository.backend().read_range(&name, u64::from(location.record_offset), sealed)?;
+        let single = (location.bytes == location.record_plain_bytes).then_some(id);
+        PackOpener::new(self.repository.keys(), location.pack)?.open_record(location, single, sealed)?;
+        decoder.decode(location.encoding, sealed, base, location.record_plain_bytes, buffer).map_err(|error| {
+            Error::damaged(&name, format!("the record at {} does not decode: {error}", location.record_offset))
+        })
+    }
+
+    /// The plaintext of a delta's base.
+    fn read_base(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+        let location = self.locate(id)?.ok_or_else(|| missing(id))?;
+        if location.encoding == Encoding::Delta {
+            return Err(Error::damaged(format!("chunk {id}"), "it is the base of a delta and a delta itself"));
+        }
+        let key = (location.pack, location.record_offset);
+        let cached = lock(&self.caches.records).get(key);
+        let record = match cached {
+            Some(record) => record,
+            None => {
+                let mut buffer = Vec::new();
+                self.read_record(id, &location, &mut buffer)?;
+                let record = Arc::new(buffer);
+                lock(&self.caches.records).put(key, Arc::clone(&record));
+                record
+            }
+        };
+        if location.bytes == location.record_plain_bytes {
+            return Ok(record);
+        }
+        Ok(Arc::new(member(&record, &location)?.to_vec()))
+    }
+
+    /// The chunk's bytes in its decoded record.
+    pub fn chunk_in_record<'r>(&self, record: &'r [u8], location: &Location) -> Result<&'r [u8]> {
+        member(record, location)
+    }
+}
+
+impl ChunkSource for Session {
+    fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        let location = self.locate(id)?.ok_or_else(|| missing(id))?;
+        let mut plain = Vec::new();
+        if location.bytes == location.record_plain_bytes {
+            self.read_record(id, &location, &mut plain)?;
+        } else {
+            // Neighbours in a frame are read one after the other: it is decoded once.
+            let key = (location.pack, location.record_offset);
+            let cached = lock(&self.caches.records).get(key);
+            let record = match cached {
+                Some(record) => record,
+                None => {
+                    self.read_record(id, &location, &mut plain)?;
+                    let record = Arc::new(std::mem::take(&mut plain));
+                    lock(&self.caches.records).put(key, Arc::clone(&record));
+                    record
+                }
+            };
+            plain = member(&record, &location)?.to_vec();
+        }
+        if self.repository.keys().chunk_id(&plain) == *id {
+            Ok(plain)
+        } else {
+            Err(Error::damaged(
+                format!("chunk {id}"),
+                format!("its bytes in {} have another hash", pack_name(location.pack)),
+            ))
+        }
+    }
+}
+
+fn member<'r>(record: &'r [u8], location: &Location) -> Result<&'r [u8]> {
+    let begin = location.inner_offset as usize;
+    record
+        .get(begin..begin + location.bytes as usize)
+        .ok_or_else(|| Error::damaged(pack_name(location.pack), "a chunk that reaches beyond its frame"))
+}
+
+fn missing(id: &ChunkId) -> Error {
+    Error::Missing { object: format!("chunk {id}") }
+}
