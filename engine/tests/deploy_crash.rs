@@ -1,0 +1,162 @@
+//! Goal: a deploy that dies at any step leaves the target wholly old, or wholly new after the next command, and nothing beside it.
+//! Method: the deploy is ended before its n-th step, for every n, and nothing is tidied up; then recovery runs, itself ended before
+//! each of its steps as well.
+#![allow(clippy::unwrap_used)]
+
+mod deploy_support;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use copal_engine::deploy::{CrashPoints, DeployMode, recover, recover_until};
+use deploy_support::{World, assert_same, look, noise, plant};
+
+/// Dies before the n-th step.
+struct DieAt {
+    step: usize,
+    reached: AtomicUsize,
+}
+
+impl DieAt {
+    fn new(step: usize) -> Self {
+        Self { step, reached: AtomicUsize::new(0) }
+    }
+    fn died(&self) -> bool {
+        self.reached.load(Ordering::SeqCst) > self.step
+    }
+}
+
+impl CrashPoints for DieAt {
+    fn reached(&self, _step: &str) -> bool {
+        self.reached.fetch_add(1, Ordering::SeqCst) >= self.step
+    }
+}
+
+/// Few files, every kind of step.
+fn plant_old(root: &Path) {
+    fs::create_dir_all(root.join("folder/becomes file")).unwrap();
+    fs::write(root.join("folder/becomes file/inside"), b"x").unwrap();
+    fs::write(root.join("becomes folder"), b"y").unwrap();
+    fs::write(root.join("database"), noise(1, 1 << 20)).unwrap();
+    fs::write(root.join("changes"), b"old").unwrap();
+    fs::write(root.join("extra"), b"goes").unwrap();
+    fs::write(root.join("a"), b"linked").unwrap();
+    fs::write(root.join("stays"), b"same").unwrap();
+}
+
+fn plant_new(root: &Path) {
+    fs::create_dir_all(root.join("becomes folder/deep")).unwrap();
+    fs::create_dir_all(root.join("folder")).unwrap();
+    fs::write(root.join("becomes folder/deep/file"), b"new").unwrap();
+    fs::write(root.join("folder/becomes file"), b"new").unwrap();
+    let mut database = noise(1, 1 << 20);
+    database[500_000..500_010].fill(0);
+    fs::write(root.join("database"), database).unwrap();
+    fs::write(root.join("changes"), b"new").unwrap();
+    fs::write(root.join("a"), b"linked").unwrap();
+    fs::hard_link(root.join("a"), root.join("b")).unwrap();
+    fs::write(root.join("stays"), b"same").unwrap();
+    std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+    fs::write(root.join("mode only"), b"m").unwrap();
+}
+
+fn check_every_step(mode: DeployMode, state_is_lost: bool) {
+    let world = World::new();
+    let (old, new) = (world.path("old"), world.path("new"));
+    plant_old(&old);
+    plant_new(&new);
+    world.snapshot("old", &old);
+    world.snapshot("new", &new);
+    let (old, new) = (look(&old), look(&new));
+    let target = world.path("target");
+    let (mut stayed_old, mut became_new) = (0, 0);
+    for step in 0.. {
+        world.deploy("old", &target, DeployMode::Auto).unwrap();
+        assert_same(&old, &look(&target), "before");
+        let points = DieAt::new(step);
+        let outcome = world.deploy_until("new", &target, mode, &points);
+        if !points.died() {
+            outcome.unwrap();
+            assert!(step >= 5, "only {step} steps");
+            break;
+        }
+        outcome.unwrap_err();
+        if state_is_lost {
+            fs::remove_dir_all(world.state().join("pending")).unwrap();
+            // The next deploy to the target is a plan that changes nothing: recovery alone decides.
+            let mut asked = deploy_support::request("new", &target, mode);
+            asked.dry_run = true;
+            copal_engine::deploy::deploy(&world.context, &asked).unwrap();
+        } else {
+            for again in 0.. {
+                let points = DieAt::new(again);
+                if recover_until(&world.state(), &points).is_ok() && !points.died() {
+                    break;
+                }
+            }
+            assert!(recover(&world.state()).unwrap().is_empty(), "recovery left something to be done");
+        }
+        let found = look(&target);
+        if found == old {
+            stayed_old += 1;
+            assert_eq!(became_new, 0, "once decided, always decided: step {step}");
+        } else {
+            became_new += 1;
+            assert_same(&new, &found, &format!("step {step}"));
+        }
+        assert!(world.leftovers(&world.path("")).is_empty(), "step {step}: {:?}", world.leftovers(&world.path("")));
+    }
+    assert!(stayed_old >= 3 && became_new >= 1, "{stayed_old} old, {became_new} new");
+}
+
+#[test]
+fn a_journal_is_finished_or_taken_back() {
+    check_every_step(DeployMode::InPlace, false);
+}
+
+#[test]
+fn a_journal_is_found_without_the_state_folder() {
+    check_every_step(DeployMode::InPlace, true);
+}
+
+#[test]
+fn a_swap_is_whole_at_every_step() {
+    check_every_step(DeployMode::Swap, false);
+}
+
+#[test]
+fn a_swap_is_whole_without_the_state_folder() {
+    check_every_step(DeployMode::Swap, true);
+}
+
+#[test]
+fn a_journal_that_does_not_verify_is_kept_and_named() {
+    let world = World::new();
+    let (source, target) = (world.path("source"), world.path("target"));
+    plant(&source);
+    world.snapshot("s", &source);
+    world.deploy("s", &target, DeployMode::Auto).unwrap();
+    fs::write(target.join("small.txt"), b"drift").unwrap();
+    struct AfterCommit;
+    impl CrashPoints for AfterCommit {
+        fn reached(&self, step: &str) -> bool {
+            step == "step 0"
+        }
+    }
+    world.deploy_until("s", &target, DeployMode::InPlace, &AfterCommit).unwrap_err();
+    let journal = fs::read_dir(world.path("")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = journal.into_iter().find(|path| path.to_string_lossy().contains(".copal-journal-")).unwrap();
+    let steps = fs::read(journal.join("steps")).unwrap();
+    let mut spoilt = steps.clone();
+    spoilt[10] ^= 1;
+    fs::write(journal.join("steps"), &spoilt).unwrap();
+    let before = look(&target);
+    let said = recover(&world.state()).unwrap();
+    assert!(said.len() == 1 && said[0].contains("cannot be finished"), "{said:?}");
+    assert_same(&before, &look(&target), "nothing is applied");
+    fs::write(journal.join("steps"), &steps).unwrap();
+    let said = recover(&world.state()).unwrap();
+    assert!(said.len() == 1 && said[0].contains("finished an interrupted deploy"), "{said:?}");
+    assert_same(&look(&source), &look(&target), "finished");
+}
