@@ -133,7 +133,10 @@ fn an_occupied_target_needs_consent_and_a_dry_run_changes_nothing() {
     let planned = deploy(&world.context, &asked).unwrap();
     assert_same(&before, &look(&target), "dry run");
     let done = world.deploy("s", &target, DeployMode::Auto).unwrap();
-    assert_eq!((planned.files_changed, planned.bytes_written, planned.mode), (done.files_changed, done.bytes_written, done.mode));
+    assert_eq!(
+        (planned.files_changed, planned.bytes_written, planned.mode),
+        (done.files_changed, done.bytes_written, done.mode)
+    );
 }
 
 /// C6: a deploy reads and writes only what the target lacks.

@@ -301,7 +301,7 @@ impl Worker<'_> {
             let here = (location.pack, location.record_offset);
             if self.record_at != Some(here) {
                 self.record_at = None;
-                self.session.read_record(location, &mut self.record)?;
+                self.session.read_record(id, location, &mut self.record)?;
                 self.record_at = Some(here);
             }
             let begin = location.inner_offset as usize;

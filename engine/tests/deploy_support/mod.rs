@@ -114,7 +114,8 @@ impl World {
 
     /// Names in a folder that a deploy has left there.
     pub fn leftovers(&self, folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
         let mut names: Vec<_> = names.filter(|name| name.contains(".copal-")).collect();
         let pending = self.state().join("pending");
         if let Ok(entries) = fs::read_dir(pending) {
@@ -173,10 +174,20 @@ pub fn plant(root: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o640.into(), 0).unwrap();
     if is_root() {
         let device = rustix::fs::makedev(1, 3);
-        rustix::fs::mknodat(rustix::fs::CWD, root.join("null"), rustix::fs::FileType::CharacterDevice, 0o666.into(), device)
-            .unwrap();
-        rustix::fs::chown(root.join("small.txt"), Some(rustix::fs::Uid::from_raw(1234)), Some(rustix::fs::Gid::from_raw(4321)))
-            .unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            root.join("null"),
+            rustix::fs::FileType::CharacterDevice,
+            0o666.into(),
+            device,
+        )
+        .unwrap();
+        rustix::fs::chown(
+            root.join("small.txt"),
+            Some(rustix::fs::Uid::from_raw(1234)),
+            Some(rustix::fs::Gid::from_raw(4321)),
+        )
+        .unwrap();
     }
     xattr::set(root.join("small.txt"), "user.colour", b"amber").unwrap();
     xattr::set(root.join("folder"), "user.empty", b"").unwrap();
