@@ -1,9 +1,12 @@
 //! The test world: a memory disk, decorators that count and that fail, seeded randomness, and the suite that every backend must
 //! pass. Its doubles are stricter than the real thing. Nothing here is ever shipped, and nothing here knows formats.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod conformance;
 pub mod fault;
 pub mod memory;
+pub mod mounts;
 pub mod recording;
 pub mod seeded;
 

@@ -1,0 +1,136 @@
+//! Real filesystems for tests: made in a sparse image file, mounted by way of a loop device, unmounted when dropped.
+//!
+//! Needs root, and `mkfs.xfs`, `mkfs.btrfs`, `mkfs.ext4`, which `cargo xtask setup` installs. Every mount has its own temporary
+//! folder and its own loop device, so tests may run side by side. A process that is killed leaves its mounts behind;
+//! nothing else depends on them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Loop devices are taken by whoever comes first; two mounts at one instant can want the same.
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Which filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filesystem {
+    /// XFS, with reflinks.
+    Xfs,
+    /// Btrfs.
+    Btrfs,
+    /// ext4: no reflinks, small attributes.
+    Ext4,
+    /// Memory: no loop device, no reflinks, no `user.*` attributes on older kernels.
+    Tmpfs,
+}
+
+impl Filesystem {
+    /// The smallest image that its maker accepts, with some room.
+    const fn mebibytes_min(self) -> u64 {
+        match self {
+            Self::Xfs => 320,
+            Self::Btrfs => 160,
+            Self::Ext4 => 16,
+            Self::Tmpfs => 1,
+        }
+    }
+
+    fn make(self, image: &Path) -> io::Result<()> {
+        let (program, arguments): (&str, &[&str]) = match self {
+            Self::Xfs => ("mkfs.xfs", &["-q", "-f", "-m", "reflink=1"]),
+            Self::Btrfs => ("mkfs.btrfs", &["-q", "-f"]),
+            Self::Ext4 => ("mkfs.ext4", &["-q", "-F"]),
+            Self::Tmpfs => return Ok(()),
+        };
+        run(Command::new(program).args(arguments).arg(image))
+    }
+}
+
+/// A mounted filesystem; its root is an empty folder (ext4: but for `lost+found`).
+#[derive(Debug)]
+pub struct Mounted {
+    point: PathBuf,
+    /// The image and the mount point; removed after the unmount.
+    _folder: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// Makes and mounts a filesystem of a size, or of the smallest possible one when that is larger.
+    pub fn new(filesystem: Filesystem, mebibytes: u64) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("copal-mount-").tempdir()?;
+        let point = folder.path().join("mount");
+        std::fs::create_dir(&point)?;
+        Self::mount(filesystem, mebibytes.max(filesystem.mebibytes_min()), folder.path(), &point)?;
+        Ok(Self { point, _folder: folder })
+    }
+
+    /// Mounts over an existing folder, for tests of mount points within a tree.
+    pub fn over(filesystem: Filesystem, mebibytes: u64, point: &Path) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("copal-mount-").tempdir()?;
+        Self::mount(filesystem, mebibytes.max(filesystem.mebibytes_min()), folder.path(), point)?;
+        Ok(Self { point: point.to_owned(), _folder: folder })
+    }
+
+    fn mount(filesystem: Filesystem, mebibytes: u64, folder: &Path, point: &Path) -> io::Result<()> {
+        if filesystem == Filesystem::Tmpfs {
+            let size = format!("size={mebibytes}m,mode=0755");
+            return run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "copal-test"]).arg(point));
+        }
+        let image = folder.join("image");
+        std::fs::File::create_new(&image)?.set_len(mebibytes << 20)?;
+        filesystem.make(&image)?;
+        let mut attempt = 1;
+        loop {
+            match run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(point)) {
+                Err(_) if attempt < ATTEMPTS_MAX => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A descriptor that a failing test still holds must not keep the mount: it is taken away lazily then.
+        if run(Command::new("umount").arg(&self.point)).is_err() {
+            let _ = run(Command::new("umount").arg("--lazy").arg(&self.point));
+        }
+    }
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.output().map_err(|error| io::Error::new(error.kind(), format!("{command:?}: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{command:?}: {message}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_one_kind_live_side_by_side_and_go_away() {
+        let mounts: Vec<Mounted> = (0..3).map(|_| Mounted::new(Filesystem::Btrfs, 0).unwrap()).collect();
+        for (number, mounted) in mounts.iter().enumerate() {
+            std::fs::write(mounted.path().join("own"), [number as u8]).unwrap();
+        }
+        for (number, mounted) in mounts.iter().enumerate() {
+            assert_eq!(std::fs::read(mounted.path().join("own")).unwrap(), [number as u8]);
+        }
+        let points: Vec<PathBuf> = mounts.iter().map(|mounted| mounted.path().to_owned()).collect();
+        drop(mounts);
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        for point in points {
+            assert!(!point.exists() && !table.contains(point.to_str().unwrap()));
+        }
+    }
+}
