@@ -101,11 +101,7 @@ impl FileContent {
     /// The empty file.
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            bytes: 0,
-            cutting: Cutting::Small,
-            pieces: Pieces::Inline(Vec::new()),
-        }
+        Self { bytes: 0, cutting: Cutting::Small, pieces: Pieces::Inline(Vec::new()) }
     }
     /// The pieces that overlap `from..to`, in order; nodes are read as the iteration goes.
     pub fn pieces<'a>(

@@ -24,15 +24,8 @@ impl EntryPath {
         if path.is_empty() {
             return Some(Self::root());
         }
-        let key: Vec<u8> = path
-            .iter()
-            .map(|&b| if b == b'/' { 0 } else { b })
-            .collect();
-        if path.contains(&0) {
-            None
-        } else {
-            Self::from_key(key)
-        }
+        let key: Vec<u8> = path.iter().map(|&b| if b == b'/' { 0 } else { b }).collect();
+        if path.contains(&0) { None } else { Self::from_key(key) }
     }
     /// From the stored key form, checked.
     #[must_use]
@@ -40,11 +33,7 @@ impl EntryPath {
         let sound = key.len() <= PATH_BYTES_MAX
             && (key.is_empty()
                 || key.split(|&b| b == 0).all(|name| {
-                    !name.is_empty()
-                        && name.len() <= 255
-                        && name != b"."
-                        && name != b".."
-                        && !name.contains(&b'/')
+                    !name.is_empty() && name.len() <= 255 && name != b"." && name != b".." && !name.contains(&b'/')
                 }));
         sound.then(|| Self(key.into_boxed_slice()))
     }
@@ -56,10 +45,7 @@ impl EntryPath {
     /// With slashes, for the filesystem and for people.
     #[must_use]
     pub fn to_slashes(&self) -> Vec<u8> {
-        self.0
-            .iter()
-            .map(|&b| if b == 0 { b'/' } else { b })
-            .collect()
+        self.0.iter().map(|&b| if b == 0 { b'/' } else { b }).collect()
     }
     /// Whether this is the root.
     #[must_use]
@@ -92,18 +78,12 @@ impl EntryPath {
             key.push(0);
         }
         key.extend_from_slice(name);
-        if name.contains(&0) {
-            None
-        } else {
-            Self::from_key(key)
-        }
+        if name.contains(&0) { None } else { Self::from_key(key) }
     }
     /// Whether `self` is `folder` or below it.
     #[must_use]
     pub fn is_within(&self, folder: &Self) -> bool {
-        folder.is_root()
-            || self == folder
-            || (self.0.starts_with(&folder.0) && self.0.get(folder.0.len()) == Some(&0))
+        folder.is_root() || self == folder || (self.0.starts_with(&folder.0) && self.0.get(folder.0.len()) == Some(&0))
     }
 }
 
@@ -120,19 +100,7 @@ impl fmt::Debug for EntryPath {
 }
 
 /// A point in time as filesystems keep it.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 UTC.
     pub seconds: i64,

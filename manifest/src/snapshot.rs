@@ -114,11 +114,7 @@ impl Snapshot {
     /// `APP/NAME`, or `NAME` without an application: what the name tag is computed over.
     #[must_use]
     pub fn full_name(app: &str, name: &str) -> String {
-        if app.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{app}/{name}")
-        }
+        if app.is_empty() { name.to_owned() } else { format!("{app}/{name}") }
     }
 }
 

@@ -140,10 +140,6 @@ pub enum NodeShape {
 }
 
 /// Calls `visit` for every reference of a node's bytes.
-pub fn references(
-    _bytes: &[u8],
-    _shape: NodeShape,
-    _visit: &mut dyn FnMut(Reference),
-) -> Result<()> {
+pub fn references(_bytes: &[u8], _shape: NodeShape, _visit: &mut dyn FnMut(Reference)) -> Result<()> {
     todo!()
 }
