@@ -60,7 +60,7 @@ pub struct Cutter {
 
 #[derive(Clone)]
 enum RuleState {
-    Aes(AesRule),
+    Aes(Box<AesRule>),
     Gear(GearRule),
 }
 
@@ -92,7 +92,7 @@ impl Cutter {
             return Err(SizesError);
         }
         let rule = match rule {
-            Rule::AesWindow => RuleState::Aes(AesRule::new(sizes, secret)),
+            Rule::AesWindow => RuleState::Aes(Box::new(AesRule::new(sizes, secret))),
             Rule::FastCdc2020 => RuleState::Gear(GearRule::new(sizes, secret)?),
         };
         Ok(Self { rule })

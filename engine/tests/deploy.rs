@@ -156,7 +156,7 @@ fn what_is_written_grows_with_the_drift() {
     for drift in [0usize, 1, 4] {
         let database = File::options().write(true).open(target.join("database")).unwrap();
         for number in 0..drift {
-            database.write_all_at(b"drift", (number * 5 << 20) as u64 + 12345).unwrap();
+            database.write_all_at(b"drift", ((number * 5) << 20) as u64 + 12345).unwrap();
             fs::write(target.join(format!("{number}")), b"drift").unwrap();
         }
         drop(database);

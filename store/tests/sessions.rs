@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use copal_store::backend::{Backend, ObjectKind, publish_bytes};
+use copal_store::backend::{ObjectKind, publish_bytes};
 use copal_store::collect::{CollectOptions, CollectReport, Marker, Reachability, collect};
 use copal_store::config::{CipherSuite, Parameters};
 use copal_store::entropy::OsEntropy;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::inspect::place::{Place, display, resolve};
 
 /// Zeros for holes are written in runs of this many bytes.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Calls `visit` for the entry at a display path (`[label/]path`) and, for a folder, what is in it (`recursive`: all below
 /// it), in path order, each with its display path.

@@ -99,7 +99,7 @@ pub fn stats(context: &Context) -> Result<Stats> {
             unique[*number as usize] += stored_share(&location);
         }
     }
-    stats.logical = catalogue.snapshots.iter().map(|listed| logical(listed)).sum();
+    stats.logical = catalogue.snapshots.iter().map(logical).sum();
     stats.saved_by_deduplication = stats.logical.saturating_sub(stats.distinct);
     for kind in [
         ObjectKind::Config,

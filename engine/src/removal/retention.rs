@@ -1,5 +1,6 @@
 //! Retention: a pure plan of what rules keep.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use copal_manifest::entry::Timestamp;
@@ -66,7 +67,7 @@ pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules) -> ForgetReport {
     }
     let mut report = ForgetReport::default();
     for (_, mut group) in groups {
-        group.sort_by(|a, b| (b.snapshot.created, b.snapshot.id).cmp(&(a.snapshot.created, a.snapshot.id)));
+        group.sort_by_key(|listed| Reverse((listed.snapshot.created, listed.snapshot.id)));
         let reasons = reasons(&group, rules);
         for (listed, reasons) in group.into_iter().zip(reasons) {
             if reasons.is_empty() {

@@ -15,7 +15,7 @@ use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
 use copal_engine::deploy::{CrashPoints, DeployMode, DeployReport, DeployRequest, NoCrash, deploy_until};
 use copal_engine::{Clock, Context};
 use copal_manifest::entry::Timestamp;
-use copal_store::config::Parameters;
+use copal_store::config::{CipherSuite, Parameters};
 use copal_store::entropy::OsEntropy;
 use copal_store::keys::{Credential, StretchCost};
 use copal_store::local::LocalBackend;
@@ -36,24 +36,24 @@ impl Clock for RealClock {
 }
 
 /// A repository, and a folder for sources and targets.
-pub struct World {
-    pub context: Context,
+pub(crate) struct World {
+    pub(crate) context: Context,
     folder: PathBuf,
     _temporary: TempDir,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::beneath(&std::env::temp_dir())
     }
 
     /// On the filesystem of a folder.
-    pub fn beneath(folder: &Path) -> Self {
+    pub(crate) fn beneath(folder: &Path) -> Self {
         let temporary = TempDir::new_in(folder).unwrap();
         let folder = temporary.path().canonicalize().unwrap();
         let options = InitOptions {
             parameters: Parameters::default(),
-            suite: None,
+            suite: CipherSuite::Aes256Gcm,
             stretch: StretchCost::default(),
             slot_label: "test".into(),
             created_seconds: 0,
@@ -79,30 +79,30 @@ impl World {
         Self { context, folder, _temporary: temporary }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.join("state")
     }
 
-    pub fn snapshot(&self, name: &str, source: &Path) -> CreateReport {
+    pub(crate) fn snapshot(&self, name: &str, source: &Path) -> CreateReport {
         self.snapshot_of(name, vec![SourceRequest { label: String::new(), path: source.to_owned() }])
     }
 
-    pub fn snapshot_of(&self, name: &str, sources: Vec<SourceRequest>) -> CreateReport {
+    pub(crate) fn snapshot_of(&self, name: &str, sources: Vec<SourceRequest>) -> CreateReport {
         // Files of the last instant are not trusted by the next snapshot: let the instant pass.
         std::thread::sleep(Duration::from_millis(30));
         let request = CreateRequest { name: name.into(), sources, ..CreateRequest::default() };
         create(&self.context, &request).unwrap()
     }
 
-    pub fn deploy(&self, name: &str, target: &Path, mode: DeployMode) -> copal_engine::Result<DeployReport> {
+    pub(crate) fn deploy(&self, name: &str, target: &Path, mode: DeployMode) -> copal_engine::Result<DeployReport> {
         self.deploy_until(name, target, mode, &NoCrash)
     }
 
-    pub fn deploy_until(
+    pub(crate) fn deploy_until(
         &self,
         name: &str,
         target: &Path,
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Names in a folder that a deploy has left there.
-    pub fn leftovers(&self, folder: &Path) -> Vec<String> {
+    pub(crate) fn leftovers(&self, folder: &Path) -> Vec<String> {
         let names =
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
         let mut names: Vec<_> = names.filter(|name| name.contains(".copal-")).collect();
@@ -125,7 +125,7 @@ impl World {
     }
 }
 
-pub fn request(name: &str, target: &Path, mode: DeployMode) -> DeployRequest {
+pub(crate) fn request(name: &str, target: &Path, mode: DeployMode) -> DeployRequest {
     DeployRequest {
         reference: name.into(),
         target: target.to_owned(),
@@ -138,7 +138,7 @@ pub fn request(name: &str, target: &Path, mode: DeployMode) -> DeployRequest {
 }
 
 /// Bytes that neither repeat nor compress, of a seed.
-pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());
@@ -147,7 +147,7 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 /// A tree with every kind of file.
-pub fn plant(root: &Path) {
+pub(crate) fn plant(root: &Path) {
     fs::create_dir_all(root.join("folder/deeper/deepest")).unwrap();
     fs::create_dir_all(root.join("empty folder")).unwrap();
     fs::write(root.join("empty"), b"").unwrap();
@@ -198,11 +198,11 @@ pub fn plant(root: &Path) {
     set_time(root, 1_234_567, 8);
 }
 
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-pub fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
+pub(crate) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
@@ -210,7 +210,7 @@ pub fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
 
 /// Everything of a path that a deploy must put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     kind: &'static str,
     mode: u32,
     owner: (u32, u32),
@@ -226,7 +226,7 @@ pub struct Seen {
 }
 
 /// A whole tree, as [`Seen`] by path.
-pub fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
+pub(crate) fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = BTreeMap::new();
     let mut inodes = BTreeMap::new();
     let mut pending = vec![PathBuf::new()];
@@ -283,7 +283,7 @@ pub fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
 
 /// Asserts that two trees cannot be told apart, naming the first path that differs.
 #[track_caller]
-pub fn assert_same(wanted: &BTreeMap<PathBuf, Seen>, found: &BTreeMap<PathBuf, Seen>, about: &str) {
+pub(crate) fn assert_same(wanted: &BTreeMap<PathBuf, Seen>, found: &BTreeMap<PathBuf, Seen>, about: &str) {
     for (path, seen) in wanted {
         assert_eq!(Some(seen), found.get(path), "{about}: {path:?}");
     }

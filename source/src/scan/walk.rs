@@ -57,17 +57,13 @@ enum Work {
     Part { path: Arc<[u8]>, device: u64, folder: Arc<OwnedFd>, names: Vec<Name> },
 }
 
+#[derive(Default)]
 enum State {
+    #[default]
     Waiting,
     Begun,
     Done(Vec<Item>),
     Taken,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::Waiting
-    }
 }
 
 struct Name {

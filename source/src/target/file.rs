@@ -17,7 +17,7 @@ use crate::scan::FileKind;
 const ALLOCATE_BYTES_MIN: u64 = 128 * 1024;
 
 /// Zeros written where a filesystem can't punch holes.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A file being written; shared by threads.
 #[derive(Clone, Debug)]

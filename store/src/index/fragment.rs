@@ -29,7 +29,7 @@ struct Directory {
 
 /// Builds the object of a fragment from entries, which it sorts.
 pub(crate) fn build_fragment(keys: &Keys, id: ObjectId, entries: &mut Vec<(ChunkId, Location)>) -> Result<Vec<u8>> {
-    entries.sort_unstable_by(|a, b| (a.0, a.1.pack, a.1.record_offset).cmp(&(b.0, b.1.pack, b.1.record_offset)));
+    entries.sort_unstable_by_key(|(id, location)| (*id, location.pack, location.record_offset));
     entries.dedup_by_key(|entry| entry.0);
     let mut packs: Vec<(PackId, u8)> =
         entries.iter().map(|(_, location)| (location.pack, location.kind as u8)).collect();

@@ -21,9 +21,12 @@ pub(super) struct ReadCaches {
     decoders: Mutex<Vec<(Decoder, Vec<u8>)>>,
 }
 
+/// Decoded records by pack and offset, with the time of their last use.
+type Records = HashMap<(PackId, u32), (Arc<Vec<u8>>, u64)>;
+
 #[derive(Default)]
 struct RecordCache {
-    records: HashMap<(PackId, u32), (Arc<Vec<u8>>, u64)>,
+    records: Records,
     bytes: usize,
     tick: u64,
 }
