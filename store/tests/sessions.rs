@@ -302,6 +302,42 @@ fn many_small_creates_leave_few_fragments() {
 }
 
 #[test]
+fn merging_keeps_the_copy_that_outlives_a_sentence() {
+    let (_folder, repository) = repository();
+    let first = snapshot(&repository, "one", &chunks(0..100));
+    let kept: Vec<Vec<u8>> = chunks(0..100).into_iter().step_by(5).collect();
+    let second = snapshot(&repository, "two", &kept);
+    let witness = Session::begin(&repository).unwrap();
+    repository.delete_roots(&[first]).unwrap();
+    let report = gc(&repository);
+    assert!(report.packs_rewritten > 2 && report.packs_waiting > 2, "{report:?}");
+    // The index now has two places for each kept chunk; one of them is about to go.
+    for number in 0..8 {
+        snapshot(&repository, &format!("s{number}"), &chunks(1000 + number..1001 + number));
+    }
+    assert!(copal_store::collect::merge_index(&repository).unwrap() >= 8);
+    witness.end().unwrap();
+    assert!(gc(&repository).packs_removed > 2);
+    check(&repository, &second, &kept);
+}
+
+#[test]
+fn merging_keeps_the_copy_that_is_there() {
+    let (_folder, repository) = repository();
+    let all = chunks(0..100);
+    let first = snapshot(&repository, "one", &all);
+    for listed in repository.backend().list(ObjectKind::Pack).unwrap() {
+        repository.backend().delete(&[listed.name]).unwrap();
+    }
+    snapshot(&repository, "two", &all);
+    for number in 0..8 {
+        snapshot(&repository, &format!("s{number}"), &chunks(1000 + number..1001 + number));
+    }
+    assert!(copal_store::collect::merge_index(&repository).unwrap() >= 8);
+    check(&repository, &first, &all);
+}
+
+#[test]
 fn a_pack_that_is_missing_makes_its_chunks_absent() {
     let (_folder, repository) = repository();
     let all = chunks(0..10);

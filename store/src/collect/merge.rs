@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use crate::Result;
 use crate::backend::{ObjectKind, ObjectName, publish_bytes};
+use crate::collect::condemned::Condemned;
+use crate::collect::mark;
 use crate::ids::{ChunkId, PackId};
 use crate::index::{Fragment, Index, build_fragment, fragment_name};
 use crate::location::Location;
@@ -97,11 +99,17 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
     backend.delete(&names)
 }
 
-/// Publishes entries as one fragment; none for none.
+/// Publishes entries as one fragment; none for none. Of a chunk's places the one stays that lasts: a place in a pack that is gone
+/// or condemned gives way to any other. Under the maintenance lease, so that nothing is condemned meanwhile.
 pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(ChunkId, Location)>) -> Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
+    let condemned = Condemned::load(repository)?;
+    let present = mark::present(repository)?;
+    let lasts = |location: &Location| present.contains(&location.pack) && !condemned.contains(&location.pack);
+    entries.sort_unstable_by_key(|(id, location)| (*id, !lasts(location), location.pack, location.record_offset));
+    entries.dedup_by_key(|(id, _)| *id);
     let id = repository.new_object_id()?;
     let object = build_fragment(repository.keys(), id, entries)?;
     publish_bytes(&**repository.backend(), &fragment_name(id), &object)
