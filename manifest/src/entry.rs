@@ -109,7 +109,7 @@ pub struct Timestamp {
 }
 
 /// An extended attribute; POSIX ACLs are `system.posix_acl_*`, raw.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {
     /// Name with its namespace.
     pub name: Box<[u8]>,

@@ -1,8 +1,13 @@
-//! Manifests: what a snapshot is. Entries, the sorted tree of entries, differences. No I/O, no threads.
-//! (Skeleton of the agreed interface.)
+//! Manifests: what a snapshot is. Entries, the sorted tree of entries, the lists of pieces of files, differences, the root.
+//! Nodes come from and go to a [`tree::NodeSink`] and a `ChunkSource`: no file is opened here, no thread started.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod build;
 pub mod content;
+mod cursor;
+mod diff;
 pub mod entry;
+mod node;
+mod piece_cursor;
 pub mod snapshot;
 pub mod tree;

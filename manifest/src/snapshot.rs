@@ -1,13 +1,23 @@
 //! A snapshot's root: the versioned description that is sealed as one object.
 
-use copal_store::{Result, SnapshotId};
+use copal_store::{Error, Result, SnapshotId, codec};
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Timestamp;
-use crate::tree::TreeRoot;
+use crate::entry::{PATH_BYTES_MAX, Timestamp};
+use crate::tree::{HEIGHT_MAX, TreeRoot};
 
-/// Version of the root's payload written here.
+/// Version of the payloads written here.
 pub const SNAPSHOT_VERSION: u16 = 1;
+/// Longest name of a snapshot, an application, a source, a tag, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest value of a tag in bytes.
+pub const TAG_VALUE_BYTES_MAX: usize = 4096;
+/// Most tags.
+pub const TAGS_MAX: usize = 256;
+/// Most sources.
+pub const SOURCES_MAX: usize = 1024;
+/// Most warnings that are kept; the rest is counted in the last one.
+pub const WARNINGS_MAX: usize = 1000;
 
 /// Where a snapshot stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,14 +113,42 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The canonical payload; limits are checked.
+    /// The canonical payload. What no reader would take is an [`Error::Limit`].
     pub fn encode(&self) -> Result<Vec<u8>> {
-        todo!()
+        if let Some(what) = self.out_of_bounds() {
+            return Err(Error::Limit { what: what.into(), limit: 0 });
+        }
+        codec::encode(self)
     }
-    /// Decodes and checks a payload; a higher version is `Unsupported`.
-    pub fn decode(_object: &str, _payload: &[u8]) -> Result<Self> {
-        todo!()
+
+    /// Decodes and checks a payload; a higher version is `Unsupported`, never damage.
+    pub fn decode(object: &str, payload: &[u8]) -> Result<Self> {
+        check_version(object, payload)?;
+        let snapshot: Self = codec::decode(object, payload)?;
+        match snapshot.out_of_bounds() {
+            Some(what) => Err(Error::damaged(object, format!("{what} is out of bounds"))),
+            None => Ok(snapshot),
+        }
     }
+
+    fn out_of_bounds(&self) -> Option<&'static str> {
+        let labels_sorted = self.sources.windows(2).all(|pair| pair[0].label < pair[1].label);
+        let sound_source = |source: &SourceRecord| {
+            source.tree.height <= HEIGHT_MAX
+                && source.path.len() <= PATH_BYTES_MAX
+                && source.label.len() <= NAME_BYTES_MAX
+        };
+        match self {
+            _ if !is_name(&self.name) => Some("the snapshot's name"),
+            _ if !self.app.is_empty() && !is_name(&self.app) => Some("the application's name"),
+            _ if self.sources.len() > SOURCES_MAX || !labels_sorted => Some("the list of sources"),
+            _ if !self.sources.iter().all(sound_source) => Some("a source"),
+            _ if !tags_are_sound(&self.tags) => Some("the tags"),
+            _ if self.warnings.len() > WARNINGS_MAX => Some("the list of warnings"),
+            _ => None,
+        }
+    }
+
     /// `APP/NAME`, or `NAME` without an application: what the name tag is computed over.
     #[must_use]
     pub fn full_name(app: &str, name: &str) -> String {
@@ -130,12 +168,45 @@ pub struct Label {
 }
 
 impl Label {
-    /// The payload.
+    /// The payload. What no reader would take is an [`Error::Limit`].
     pub fn encode(&self) -> Result<Vec<u8>> {
-        todo!()
+        if !tags_are_sound(&self.tags) {
+            return Err(Error::Limit { what: "the list of tags".into(), limit: TAGS_MAX as u64 });
+        }
+        codec::encode(self)
     }
-    /// Decodes a payload.
-    pub fn decode(_object: &str, _payload: &[u8]) -> Result<Self> {
-        todo!()
+
+    /// Decodes and checks a payload; a higher version is `Unsupported`.
+    pub fn decode(object: &str, payload: &[u8]) -> Result<Self> {
+        check_version(object, payload)?;
+        let label: Self = codec::decode(object, payload)?;
+        if tags_are_sound(&label.tags) { Ok(label) } else { Err(Error::damaged(object, "its tags are out of bounds")) }
     }
+}
+
+/// Payloads begin with their version: one byte, as long as it is below 251.
+fn check_version(object: &str, payload: &[u8]) -> Result<()> {
+    match payload.first() {
+        Some(&version) if u16::from(version) > SNAPSHOT_VERSION => {
+            Err(Error::Unsupported { what: object.into(), found: version.into(), supported: SNAPSHOT_VERSION.into() })
+        }
+        Some(0) | None => Err(Error::damaged(object, "it has no version")),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether a text can be the name of a snapshot or an application: 1 to [`NAME_BYTES_MAX`] bytes without slash and control
+/// characters, not `latest`, no space at its ends.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let length_fits = (1..=NAME_BYTES_MAX).contains(&text.len());
+    length_fits && !text.contains('/') && !text.chars().any(char::is_control) && text.trim() == text && text != "latest"
+}
+
+/// Sorted, without doubles, named and bounded.
+fn tags_are_sound(tags: &[(String, String)]) -> bool {
+    let bounded = |(key, value): &(String, String)| {
+        (1..=NAME_BYTES_MAX).contains(&key.len()) && value.len() <= TAG_VALUE_BYTES_MAX
+    };
+    tags.len() <= TAGS_MAX && tags.iter().all(bounded) && tags.windows(2).all(|pair| pair[0].0 < pair[1].0)
 }
