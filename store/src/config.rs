@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{ObjectKind, ObjectName};
+use crate::describe::Fields;
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::ids::{ObjectId, RepositoryId};
 use crate::keys::{Domain, Keys, nonce};
@@ -173,5 +174,32 @@ impl Config {
         let parameters: Parameters = codec::decode("config", &document.sealed[..plain_bytes])?;
         parameters.validate()?;
         Ok(Self { repository: RepositoryId(envelope.id.0), suite: envelope.suite, parameters })
+    }
+
+    /// Adds its fields; returns the sealed part's plaintext.
+    pub(crate) fn describe(keys: &Keys, bytes: &[u8], fields: &mut Fields) -> Result<Vec<u8>> {
+        let config = Self::open(keys, bytes)?;
+        let document: ConfigDocument = codec::decode("config", &bytes[ENVELOPE_BYTES..])?;
+        fields.add("features to read", document.clear.features_to_read.join(" "));
+        fields.add("features to write", document.clear.features_to_write.join(" "));
+        let Parameters {
+            cut_rule,
+            chunk_bytes_min,
+            chunk_bytes_average,
+            chunk_bytes_max,
+            page_chunk_bytes,
+            compression_level,
+            pack_bytes_max,
+            frame_bytes,
+        } = &config.parameters;
+        fields.add_debug("cut_rule", cut_rule);
+        fields.add("chunk_bytes_min", chunk_bytes_min);
+        fields.add("chunk_bytes_average", chunk_bytes_average);
+        fields.add("chunk_bytes_max", chunk_bytes_max);
+        fields.add("page_chunk_bytes", page_chunk_bytes);
+        fields.add("compression_level", compression_level);
+        fields.add("pack_bytes_max", pack_bytes_max);
+        fields.add("frame_bytes", frame_bytes);
+        codec::encode(&config.parameters)
     }
 }

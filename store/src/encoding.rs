@@ -9,7 +9,7 @@ use crate::location::Encoding;
 use crate::{Error, Result};
 
 /// A delta is kept when it has at most this share of its plaintext; else the chunk is stored whole and becomes the next base.
-pub(crate) const DELTA_SHARE_MAX: f64 = 0.30;
+pub const DELTA_SHARE_MAX: f64 = 0.30;
 /// Level of deltas; negative levels ruin them, higher ones gain little.
 const DELTA_LEVEL: i32 = 1;
 /// A compressed form is kept when it saves at least one part in this many.
@@ -20,20 +20,27 @@ const SAMPLE_BYTES: usize = 4096;
 const ENTROPY_CENTIBITS_MAX: u64 = 780;
 
 /// Encodes chunks, with contexts and buffers that are used again and again.
-pub(crate) struct Encoder {
+pub struct Encoder {
     compressor: Compressor<'static>,
     decoder: Decoder,
     check: Vec<u8>,
 }
 
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Encoder(…)")
+    }
+}
+
 impl Encoder {
-    pub(crate) fn new(level: i32) -> Result<Self> {
+    /// For a zstd level of whole chunks.
+    pub fn new(level: i32) -> Result<Self> {
         let compressor = Compressor::new(level).map_err(codec_error)?;
         Ok(Self { compressor, decoder: Decoder::new()?, check: Vec::new() })
     }
 
     /// Encodes into `out` (cleared first): as delta where a base is given and it pays, else zstd, else raw.
-    pub(crate) fn encode(&mut self, plain: &[u8], base: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Encoding> {
+    pub fn encode(&mut self, plain: &[u8], base: Option<&[u8]>, out: &mut Vec<u8>) -> Result<Encoding> {
         if let Some(base) = base
             && self.encode_delta(plain, base, out)?
         {
@@ -88,17 +95,24 @@ fn delta_parameters(bytes: usize) -> [CParameter; 5] {
 }
 
 /// Decodes payloads, never past the stated length.
-pub(crate) struct Decoder {
+pub struct Decoder {
     decompressor: Decompressor<'static>,
 }
 
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Decoder(…)")
+    }
+}
+
 impl Decoder {
-    pub(crate) fn new() -> Result<Self> {
+    /// Without any state but its buffers.
+    pub fn new() -> Result<Self> {
         Ok(Self { decompressor: Decompressor::new().map_err(codec_error)? })
     }
 
     /// Decodes into `out` (cleared first), which then has exactly `plain_bytes`.
-    pub(crate) fn decode(
+    pub fn decode(
         &mut self,
         encoding: Encoding,
         payload: &[u8],

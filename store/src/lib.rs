@@ -15,6 +15,7 @@ pub mod check;
 pub mod codec;
 pub mod collect;
 pub mod config;
+pub mod describe;
 pub mod entropy;
 pub mod keys;
 pub mod local;
@@ -22,7 +23,7 @@ pub mod location;
 pub mod repository;
 pub mod session;
 
-mod encoding;
+pub mod encoding;
 pub mod envelope;
 mod index;
 pub mod pack;

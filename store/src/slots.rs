@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::backend::{ObjectKind, ObjectName};
 use crate::config::CipherSuite;
+use crate::describe::Fields;
 use crate::entropy::Entropy;
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::ids::ObjectId;
@@ -217,6 +218,24 @@ pub(crate) fn slot_info(
         created_seconds: info.created_seconds,
         current: current == Some(id),
     })
+}
+
+/// Adds a slot's fields; returns the plaintext of its label.
+pub(crate) fn describe_slot(keys: &Keys, name: &ObjectName, bytes: &[u8], fields: &mut Fields) -> Result<Vec<u8>> {
+    let (_, document) = decode(name, bytes)?;
+    let info = slot_info(keys, name, bytes, None)?;
+    match document.stretching {
+        Stretching::Argon2id(StretchCost { memory_kib, passes, lanes }) => {
+            fields.add("stretching", format!("Argon2id, {memory_kib} KiB, {passes} passes, {lanes} lanes"));
+        }
+        Stretching::KeyFile => fields.add("stretching", "none: a key file"),
+    }
+    fields.add("salt", hex::encode(document.salt));
+    fields.add("commitment", hex::encode(document.commitment));
+    fields.add("wrapped master key", hex::encode(document.wrapped_master));
+    fields.add("label", &info.label);
+    fields.add("created_seconds", info.created_seconds);
+    codec::encode(&SlotInfo { label: info.label, created_seconds: info.created_seconds })
 }
 
 fn decode(name: &ObjectName, bytes: &[u8]) -> Result<([u8; ENVELOPE_BYTES], SlotDocument)> {

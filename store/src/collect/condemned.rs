@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{ObjectKind, ObjectName, publish_bytes};
+use crate::describe::Fields;
 use crate::ids::{ObjectId, PackId, SnapshotId};
 use crate::repository::{Repository, RootName};
 use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
@@ -99,6 +100,25 @@ fn write<T: Serialize>(repository: &Repository, name: &ObjectName, value: &T) ->
 pub(super) fn remove(repository: &Repository, id: ObjectId) -> Result<()> {
     repository.backend().delete(&[sessions_name(id)?])?;
     repository.backend().delete(&[sentence_name(id)?])
+}
+
+/// Adds the fields of a sentence, or of its list of sessions.
+pub(crate) fn describe(name: &ObjectName, payload: &[u8], fields: &mut Fields) -> Result<()> {
+    if name.name().ends_with(SESSIONS_SUFFIX) {
+        let sessions: Vec<String> = codec::decode(&name.to_string(), payload)?;
+        for session in sessions {
+            fields.add("session", session);
+        }
+        return Ok(());
+    }
+    let sentence: Sentence = codec::decode(&name.to_string(), payload)?;
+    for pack in sentence.packs {
+        fields.add("pack", pack);
+    }
+    for snapshot in sentence.marked {
+        fields.add("marked", snapshot);
+    }
+    Ok(())
 }
 
 fn sentence_name(id: ObjectId) -> Result<ObjectName> {

@@ -122,6 +122,15 @@ impl Fragment {
         &self.packs
     }
 
+    /// First id, offset and stored length of each block.
+    pub(crate) fn blocks(&self) -> &[(ChunkId, u64, u32)] {
+        &self.blocks
+    }
+
+    pub(crate) fn filter(&self) -> &[u8] {
+        &self.filter
+    }
+
     /// The one block that can hold an id; `None` when the filter or the fences say no.
     pub(crate) fn block_of(&self, id: &ChunkId) -> Option<u32> {
         if !filter::may_contain(&self.filter, id) {
