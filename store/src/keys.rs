@@ -43,6 +43,7 @@ const NAME_TAG: &str = "copal v1 snapshot name tag";
 const OBJECT: &str = "copal v1 object key";
 const CUTTER: &str = "copal v1 cutter secret";
 const TREE_BOUNDARY: &str = "copal v1 manifest tree boundary";
+const LOCAL_STATE: &str = "copal v1 local state tag";
 
 impl Keys {
     /// Derives all keys.
@@ -81,6 +82,13 @@ impl Keys {
         let mut tag = [0; 16];
         tag.copy_from_slice(&blake3::keyed_hash(&self.inner.name_tag, full_name).as_bytes()[..16]);
         tag
+    }
+
+    /// Tag of what is kept outside the repository and believed later: nobody without the keys can make one.
+    #[must_use]
+    pub fn local_state_tag(&self, bytes: &[u8]) -> [u8; 32] {
+        let key = Zeroizing::new(blake3::derive_key(LOCAL_STATE, &self.inner.master));
+        *blake3::keyed_hash(&key, bytes).as_bytes()
     }
 
     /// The suite that seals new objects.
@@ -209,6 +217,7 @@ mod tests {
             ("cutter", hex::encode(*keys.cutter_secret())),
             ("boundary", hex::encode(*keys.tree_boundary_key())),
             ("name tag", hex::encode(keys.name_tag(b"app/name"))),
+            ("local state", hex::encode(keys.local_state_tag(b"copal"))),
             ("object", {
                 let cipher = keys.object_cipher(CipherSuite::Aes256Gcm, ObjectKind::Pack, ObjectId([1; 16])).unwrap();
                 let mut text = *b"sixteen bytes ok";

@@ -1,6 +1,7 @@
 //! A repository, made or opened: its configuration, its key slots, its roots and their labels.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -196,10 +197,21 @@ impl Repository {
 
     /// The newest label payload of a snapshot.
     pub fn read_label(&self, snapshot: SnapshotId) -> Result<Option<Vec<u8>>> {
-        let newest =
-            self.label_objects()?.into_iter().filter(|(of, ..)| *of == snapshot).max_by_key(|(_, seq, _)| *seq);
-        let Some((_, _, name)) = newest else { return Ok(None) };
-        Ok(Some(open_object(&self.keys, &name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)?))
+        let mut missed = None;
+        loop {
+            let Some(seq) = self.label_seqs(snapshot)?.into_iter().max() else { return Ok(None) };
+            match self.read_label_at(snapshot, seq) {
+                // Replaced since it was listed. One that is listed again and still not there is gone for good.
+                Err(Error::Missing { .. }) if missed != Some(seq) => missed = Some(seq),
+                read => return read.map(Some),
+            }
+        }
+    }
+
+    /// A label payload by its sequence number; [`Error::Missing`] when a newer one has replaced it.
+    pub fn read_label_at(&self, snapshot: SnapshotId, seq: u64) -> Result<Vec<u8>> {
+        let name = label_name(snapshot, seq)?;
+        open_object(&self.keys, &name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)
     }
 
     /// Every snapshot that has a label, with the sequence number of the newest. One listing.
@@ -214,13 +226,44 @@ impl Repository {
 
     /// Replaces a snapshot's label: the new one is durable before the old ones go.
     pub fn write_label(&self, snapshot: SnapshotId, payload: &[u8]) -> Result<()> {
-        let old: Vec<_> = self.label_objects()?.into_iter().filter(|(of, ..)| *of == snapshot).collect();
-        let seq = old.iter().map(|(_, seq, _)| seq + 1).max().unwrap_or(1);
-        let name = ObjectName::new(ObjectKind::Label, format!("{snapshot}-{seq:016x}"))
-            .ok_or_else(|| Error::damaged("a label", "its name is none"))?;
-        publish_bytes(&*self.backend, &name, &seal_object(&self.keys, &name, self.new_object_id()?, payload)?)?;
-        let old: Vec<ObjectName> = old.into_iter().map(|(_, _, name)| name).collect();
+        let newest = self.label_seqs(snapshot)?.into_iter().max();
+        self.replace_label(snapshot, newest, payload)
+    }
+
+    /// Replaces the label whose sequence number the caller has seen (`None`: there was none), so that two who change labels
+    /// at once never undo each other. [`Error::Busy`] when another one was written meanwhile: read it and try again.
+    pub fn replace_label(&self, snapshot: SnapshotId, seen: Option<u64>, payload: &[u8]) -> Result<()> {
+        let busy = || Error::Busy { what: format!("the label of the snapshot {snapshot}") };
+        let old = self.label_seqs(snapshot)?;
+        if old.iter().copied().max() != seen {
+            return Err(busy());
+        }
+        let seq = seen.map_or(Some(1), |seq| seq.checked_add(1));
+        let seq = seq.ok_or_else(|| Error::Limit { what: "the sequence of labels".into(), limit: u64::MAX })?;
+        let name = label_name(snapshot, seq)?;
+        let sealed = seal_object(&self.keys, &name, self.new_object_id()?, payload)?;
+        match publish_bytes(&*self.backend, &name, &sealed) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => return Err(busy()),
+            published => published?,
+        }
+        // A slow writer may publish a number that was used and removed before: then a higher one stands.
+        if self.label_seqs(snapshot)?.into_iter().any(|other| other > seq) {
+            self.backend.delete(&[name])?;
+            return Err(busy());
+        }
+        let old = old.into_iter().map(|seq| label_name(snapshot, seq)).collect::<Result<Vec<_>>>()?;
         if old.is_empty() { Ok(()) } else { self.backend.delete(&old) }
+    }
+
+    /// Removes the labels of a snapshot that is gone.
+    pub fn delete_labels(&self, snapshot: SnapshotId) -> Result<()> {
+        let seqs = self.label_seqs(snapshot)?;
+        self.backend.delete(&seqs.into_iter().map(|seq| label_name(snapshot, seq)).collect::<Result<Vec<_>>>()?)
+    }
+
+    fn label_seqs(&self, snapshot: SnapshotId) -> Result<Vec<u64>> {
+        let all = self.label_objects()?;
+        Ok(all.into_iter().filter(|(of, ..)| *of == snapshot).map(|(_, seq, _)| seq).collect())
     }
 
     fn label_objects(&self) -> Result<Vec<(SnapshotId, u64, ObjectName)>> {
@@ -239,6 +282,11 @@ impl Repository {
         self.entropy.fill(&mut id)?;
         Ok(ObjectId(id))
     }
+}
+
+fn label_name(snapshot: SnapshotId, seq: u64) -> Result<ObjectName> {
+    ObjectName::new(ObjectKind::Label, format!("{snapshot}-{seq:016x}"))
+        .ok_or_else(|| Error::damaged("a label", "its name is none"))
 }
 
 fn slot_name(id: ObjectId) -> ObjectName {

@@ -20,6 +20,7 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
     let mut removed: Vec<Listed> = Vec::new();
     let mut roots: Vec<RootName> = Vec::new();
     for reference in references {
+        let id = whole_id(reference);
         match catalogue.find(reference) {
             Ok(listed) if listed.snapshot.pinned => return Err(Error::Pinned(listed.snapshot.name.clone())),
             Ok(listed) => {
@@ -28,17 +29,16 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
                     removed.push(listed.clone());
                 }
             }
-            Err(Error::NoSuchSnapshot(_)) if whole_id(reference).is_some() => {
-                let id = whole_id(reference);
-                match catalogue.unreadable.iter().find(|unreadable| Some(unreadable.root.snapshot) == id) {
-                    Some(unreadable) => {
-                        context.monitor.notice(&format!("the unreadable snapshot {reference} is removed"));
-                        roots.push(unreadable.root);
-                    }
-                    None => context.monitor.notice(&format!("the snapshot {reference} is already gone")),
+            Err(error) => match catalogue.unreadable.iter().find(|unreadable| Some(unreadable.root.snapshot) == id) {
+                Some(unreadable) => {
+                    context.monitor.notice(&format!("the snapshot {reference}, which cannot be read, is removed"));
+                    roots.push(unreadable.root);
                 }
-            }
-            Err(error) => return Err(error),
+                None if id.is_some() && matches!(error, Error::NoSuchSnapshot(_)) => {
+                    context.monitor.notice(&format!("the snapshot {reference} is already gone"));
+                }
+                None => return Err(error),
+            },
         }
     }
     context.repository.delete_roots(&roots)?;

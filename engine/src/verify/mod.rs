@@ -12,7 +12,7 @@ use copal_store::check::{CheckReport, Damage, check_pack, packs};
 use copal_store::session::Session;
 use copal_store::{ChunkId, PackId};
 
-use crate::catalogue::{Catalogue, Listed};
+use crate::catalogue::{Catalogue, Listed, UnreadableReason};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
 
@@ -88,7 +88,7 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
 
 fn check(context: &Context, request: &VerifyRequest) -> Result<VerifyReport> {
     let session = Session::begin(&context.repository)?;
-    let catalogue = Catalogue::load_in(context, &session)?;
+    let catalogue = Catalogue::load_unremembered(context, &session)?;
     let chosen: Vec<&Listed> = if request.references.is_empty() {
         catalogue.snapshots.iter().collect()
     } else {
@@ -97,6 +97,13 @@ fn check(context: &Context, request: &VerifyRequest) -> Result<VerifyReport> {
     let mut found = Findings::default();
     if request.references.is_empty() {
         for unreadable in &catalogue.unreadable {
+            if let UnreadableReason::Newer { .. } = unreadable.reason {
+                context.monitor.notice(&format!(
+                    "the snapshot {} is not verified: {}",
+                    unreadable.root.snapshot, unreadable.detail
+                ));
+                continue;
+            }
             found.push("snapshot", unreadable.root.object_name(), unreadable.detail.clone());
             found.snapshots_of_last(&[format!("{}", unreadable.root.snapshot)]);
         }

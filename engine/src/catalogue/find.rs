@@ -1,0 +1,63 @@
+//! How people name a snapshot.
+
+use copal_store::SnapshotId;
+
+use crate::catalogue::{Catalogue, Listed, Unreadable};
+use crate::error::{Error, Result};
+use copal_manifest::snapshot::Snapshot;
+
+/// Fewer digits of an id than this are a name mistyped rather than an id.
+const ID_DIGITS_MIN: usize = 4;
+
+/// `latest` first, because it can never be an id; then whole names, names in any application, ids.
+pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
+    if reference == "latest" {
+        return only(reference, catalogue.snapshots.last().into_iter().collect());
+    }
+    if let Some(app) = reference.strip_prefix("latest:") {
+        let newest = catalogue.snapshots.iter().rfind(|listed| listed.snapshot.app == app);
+        return only(reference, newest.into_iter().collect());
+    }
+    let full = matching(catalogue, |snapshot| Snapshot::full_name(&snapshot.app, &snapshot.name) == reference);
+    if !full.is_empty() {
+        return only(reference, full);
+    }
+    let named = matching(catalogue, |snapshot| snapshot.name == reference);
+    if !named.is_empty() {
+        return only(reference, named);
+    }
+    by_id(catalogue, reference)
+}
+
+fn matching(catalogue: &Catalogue, wanted: impl Fn(&Snapshot) -> bool) -> Vec<&Listed> {
+    catalogue.snapshots.iter().filter(|listed| wanted(&listed.snapshot)).collect()
+}
+
+/// Roots that do not open have no name any more, but still an id: they count, and say what is the matter with them.
+fn by_id<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
+    let prefix = reference.to_ascii_lowercase();
+    if prefix.bytes().filter(u8::is_ascii_hexdigit).count() < ID_DIGITS_MIN {
+        return Err(Error::NoSuchSnapshot(reference.to_owned()));
+    }
+    let readable = matching(catalogue, |snapshot| is_id_prefix(&snapshot.id, &prefix));
+    let unreadable: Vec<&Unreadable> =
+        catalogue.unreadable.iter().filter(|unreadable| is_id_prefix(&unreadable.root.snapshot, &prefix)).collect();
+    match (readable.len(), unreadable.as_slice()) {
+        (_, []) => only(reference, readable),
+        (0, [unreadable]) => Err(unreadable.error()),
+        (count, others) => Err(Error::Ambiguous { reference: reference.to_owned(), count: count + others.len() }),
+    }
+}
+
+fn is_id_prefix(id: &SnapshotId, prefix: &str) -> bool {
+    let plain = id.to_string();
+    plain.starts_with(prefix) || uuid::Uuid::from_bytes(id.0).hyphenated().to_string().starts_with(prefix)
+}
+
+fn only<'c>(reference: &str, found: Vec<&'c Listed>) -> Result<&'c Listed> {
+    match found.as_slice() {
+        [] => Err(Error::NoSuchSnapshot(reference.to_owned())),
+        [one] => Ok(one),
+        several => Err(Error::Ambiguous { reference: reference.to_owned(), count: several.len() }),
+    }
+}

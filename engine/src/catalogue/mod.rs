@@ -1,0 +1,239 @@
+//! The catalogue: which snapshots are there. Roots are the truth; redb is a cache of them.
+//!
+//! Invariants: a root that cannot be opened is named and hides no other; the cache is believed only where the repository's keys
+//! say so, and can be lost at any time. The catalogue never looks into a manifest.
+
+mod cache;
+mod find;
+mod relabel;
+
+use std::collections::BTreeMap;
+
+use copal_manifest::snapshot::{Label, Snapshot};
+use copal_store::repository::{Repository, RootName};
+use copal_store::session::Session;
+use copal_store::{Error as StoreError, SnapshotId};
+
+pub use relabel::relabel;
+
+use crate::catalogue::cache::{CacheRead, Cached, Entries};
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// A snapshot as listed: its root, with the newest label applied to `tags` and `pinned`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Name of the root object.
+    pub root: RootName,
+    /// SHA-256 of the root's payload as committed, in hexadecimal.
+    pub digest: String,
+    /// The snapshot; tags and pin as labelled last.
+    pub snapshot: Snapshot,
+}
+
+/// A root that could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its name.
+    pub root: RootName,
+    /// What a caller can do about it.
+    pub reason: UnreadableReason,
+    /// Why.
+    pub detail: String,
+}
+
+/// Why a root does not open: a newer program's root is sound, only not ours to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreadableReason {
+    /// It does not verify, or its bytes cannot be read.
+    Damaged,
+    /// It was written by a newer version.
+    Newer {
+        /// Its version.
+        found: u32,
+        /// The highest version known here.
+        supported: u32,
+    },
+}
+
+/// All snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    /// By creation time, oldest first.
+    pub snapshots: Vec<Listed>,
+    /// Damaged or newer roots: named, never hiding the others.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Catalogue {
+    /// Reads the catalogue: one listing of roots, one of labels, and only objects that the cache lacks.
+    pub fn load(context: &Context) -> Result<Self> {
+        gather(context, &context.repository.roots()?, true)
+    }
+
+    /// The same from the roots that a session listed.
+    pub fn load_in(context: &Context, session: &Session) -> Result<Self> {
+        gather(context, session.roots(), true)
+    }
+
+    /// The same with every root and label read from the repository: for verification, which must see what is there now.
+    pub(crate) fn load_unremembered(context: &Context, session: &Session) -> Result<Self> {
+        gather(context, session.roots(), false)
+    }
+
+    /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes), `latest`, `latest:APP`.
+    pub fn find(&self, reference: &str) -> Result<&Listed> {
+        find::find(self, reference)
+    }
+}
+
+impl Unreadable {
+    /// The error of an operation that needs this root.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        let object = object_of(&self.root);
+        Error::Store(match self.reason {
+            UnreadableReason::Damaged => StoreError::damaged(object, &self.detail),
+            UnreadableReason::Newer { found, supported } => StoreError::Unsupported { what: object, found, supported },
+        })
+    }
+
+    fn new(root: RootName, error: &StoreError) -> Self {
+        let reason = match *error {
+            StoreError::Unsupported { found, supported, .. } => UnreadableReason::Newer { found, supported },
+            _ => UnreadableReason::Damaged,
+        };
+        Self { root, reason, detail: error.to_string() }
+    }
+}
+
+/// SHA-256 of a root's payload, in hexadecimal: what people write down to recognise a snapshot.
+pub(crate) fn payload_digest(payload: &[u8]) -> String {
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, payload))
+}
+
+/// One reading of the catalogue.
+struct Gathering<'a> {
+    context: &'a Context,
+    /// What the cache knew and nobody has asked for yet.
+    known: Entries,
+    /// What had to be read.
+    added: Entries,
+}
+
+fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catalogue> {
+    let labels: BTreeMap<SnapshotId, u64> = context.repository.labels()?.into_iter().collect();
+    let cached = if remember { cache::read(context, !roots.is_empty()) } else { CacheRead::none() };
+    let mut gathering = Gathering { context, known: cached.entries, added: Entries::new() };
+    let mut catalogue = Catalogue::default();
+    for root in roots {
+        context.check_interrupt()?;
+        match gathering.listed(root) {
+            Ok(None) => {}
+            Ok(Some(mut listed)) => {
+                if let Some(&seq) = labels.get(&root.snapshot) {
+                    gathering.apply_label(&mut listed.snapshot, seq)?;
+                }
+                catalogue.snapshots.push(listed);
+            }
+            Err(Error::Store(error)) if concerns_one_object(&error) => {
+                catalogue.unreadable.push(Unreadable::new(*root, &error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    catalogue.snapshots.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
+    catalogue.unreadable.sort_by_key(|unreadable| unreadable.root.snapshot);
+    cache::keep(context, cached.state, &gathering.added, &gathering.known);
+    Ok(catalogue)
+}
+
+impl Gathering<'_> {
+    /// `None`: it was deleted since it was listed.
+    fn listed(&mut self, root: &RootName) -> Result<Option<Listed>> {
+        let object = object_of(root);
+        let (known, read) = match self.known.remove(&object) {
+            Some(cached) => (cached, None),
+            None => {
+                let Some(payload) = read_root(&self.context.repository, root)? else { return Ok(None) };
+                (Cached { digest: payload_digest(&payload), payload }, Some(object.clone()))
+            }
+        };
+        let listed =
+            Listed { root: *root, snapshot: open_root(&object, root, &known.payload)?, digest: known.digest.clone() };
+        if let Some(object) = read {
+            self.added.insert(object, known);
+        }
+        Ok(Some(listed))
+    }
+
+    /// A label that cannot be read may have been a pin: the snapshot counts as pinned until somebody says otherwise.
+    fn apply_label(&mut self, snapshot: &mut Snapshot, seq: u64) -> Result<()> {
+        match self.label(snapshot.id, seq) {
+            Ok(None) => {}
+            Ok(Some(label)) => {
+                snapshot.tags = label.tags;
+                snapshot.pinned = label.pinned;
+            }
+            Err(error) if concerns_one_object(&error) => {
+                snapshot.pinned = true;
+                self.context.monitor.notice(&format!(
+                    "the label of the snapshot {} cannot be read ({error}); until it is set again the snapshot counts as pinned",
+                    snapshot.name
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// `None`: all labels went since they were listed.
+    fn label(&mut self, snapshot: SnapshotId, seq: u64) -> copal_store::Result<Option<Label>> {
+        let object = format!("labels/{snapshot}-{seq:016x}");
+        if let Some(cached) = self.known.remove(&object) {
+            return Label::decode(&object, &cached.payload).map(Some);
+        }
+        let repository = &self.context.repository;
+        match repository.read_label_at(snapshot, seq) {
+            // A newer one has replaced it.
+            Err(StoreError::Missing { .. }) => {
+                repository.read_label(snapshot)?.map(|payload| Label::decode(&object, &payload)).transpose()
+            }
+            Err(error) => Err(error),
+            Ok(payload) => {
+                let label = Label::decode(&object, &payload)?;
+                self.added.insert(object, Cached { digest: payload_digest(&payload), payload });
+                Ok(Some(label))
+            }
+        }
+    }
+}
+
+/// `None`: it was deleted since it was listed.
+fn read_root(repository: &Repository, root: &RootName) -> Result<Option<Vec<u8>>> {
+    match repository.read_root(root) {
+        Err(StoreError::Missing { .. }) if !repository.roots()?.contains(root) => Ok(None),
+        read => Ok(Some(read?)),
+    }
+}
+
+fn open_root(object: &str, root: &RootName, payload: &[u8]) -> Result<Snapshot> {
+    let snapshot = Snapshot::decode(object, payload)?;
+    if snapshot.id != root.snapshot {
+        return Err(StoreError::damaged(object, "it describes another snapshot").into());
+    }
+    Ok(snapshot)
+}
+
+/// Whether others may still be sound. A disk that cannot read one file's blocks says EIO.
+fn concerns_one_object(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged { .. } | StoreError::Missing { .. } | StoreError::Unsupported { .. } => true,
+        StoreError::Io { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
+        _ => false,
+    }
+}
+
+fn object_of(root: &RootName) -> String {
+    format!("snapshots/{}", root.object_name())
+}
