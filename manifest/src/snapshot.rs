@@ -196,11 +196,12 @@ fn check_version(object: &str, payload: &[u8]) -> Result<()> {
 }
 
 /// Whether a text can be the name of a snapshot or an application: 1 to [`NAME_BYTES_MAX`] bytes without slash and control
-/// characters, not `latest`, no space at its ends.
+/// characters, no space at its ends, and neither `latest` nor `latest:…`, which name snapshots by their age.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let length_fits = (1..=NAME_BYTES_MAX).contains(&text.len());
-    length_fits && !text.contains('/') && !text.chars().any(char::is_control) && text.trim() == text && text != "latest"
+    let means_an_age = text == "latest" || text.starts_with("latest:");
+    length_fits && !text.contains('/') && !text.chars().any(char::is_control) && text.trim() == text && !means_an_age
 }
 
 /// Sorted, without doubles, named and bounded.

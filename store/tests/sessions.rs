@@ -408,6 +408,23 @@ fn labels_replace_each_other_and_go_with_their_root() {
 }
 
 #[test]
+fn a_label_that_changed_meanwhile_is_not_replaced() {
+    let (_folder, repository) = repository();
+    let root = snapshot(&repository, "one", &chunks(0..1));
+    repository.replace_label(root.snapshot, None, b"first").unwrap();
+    for seen in [None, Some(0), Some(2)] {
+        let outcome = repository.replace_label(root.snapshot, seen, b"other");
+        assert!(matches!(outcome, Err(Error::Busy { .. })), "{outcome:?}");
+    }
+    repository.replace_label(root.snapshot, Some(1), b"second").unwrap();
+    assert_eq!(repository.read_label_at(root.snapshot, 2).unwrap(), b"second");
+    assert!(matches!(repository.read_label_at(root.snapshot, 1), Err(Error::Missing { .. })));
+    assert_eq!(repository.labels().unwrap(), [(root.snapshot, 2)]);
+    repository.delete_labels(root.snapshot).unwrap();
+    assert_eq!(repository.read_label(root.snapshot).unwrap(), None);
+}
+
+#[test]
 fn objects_that_exist_are_never_replaced() {
     let (_folder, repository) = repository();
     let root = snapshot(&repository, "one", &chunks(0..1));

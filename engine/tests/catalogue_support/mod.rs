@@ -1,0 +1,189 @@
+//! What the tests of catalogue and removal share: a repository in memory that counts, and roots committed without sources.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use copal_engine::{Clock, Context, Monitor, Progress};
+use copal_manifest::entry::Timestamp;
+use copal_manifest::snapshot::{Origin, Phase, Snapshot};
+use copal_sim::memory::MemoryBackend;
+use copal_sim::recording::{Operation, RecordingBackend};
+use copal_sim::seeded::SeededEntropy;
+use copal_store::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
+use copal_store::config::{CipherSuite, Parameters};
+use copal_store::keys::{Credential, StretchCost};
+use copal_store::repository::{InitOptions, Repository, RootName};
+use copal_store::session::Session;
+use copal_store::{Result, SnapshotId};
+use tempfile::TempDir;
+
+/// A clock that a test sets.
+#[derive(Debug, Default)]
+pub struct SetClock(AtomicI64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp { seconds: self.0.load(Ordering::Relaxed), nanoseconds: 0 }
+    }
+    fn monotonic_nanoseconds(&self) -> u64 {
+        0
+    }
+}
+
+/// Keeps what it hears.
+#[derive(Debug, Default)]
+pub struct Notices(Mutex<Vec<String>>);
+
+impl Notices {
+    /// What was said since the last call.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl Monitor for Notices {
+    fn phase(&self, _name: &'static str) {}
+    fn progress(&self, _progress: Progress) {}
+    fn notice(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+pub struct World {
+    pub context: Context,
+    pub memory: MemoryBackend,
+    pub recording: RecordingBackend,
+    pub notices: Arc<Notices>,
+    pub folder: TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::seeded(1)
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        let folder = TempDir::new().unwrap();
+        let memory = MemoryBackend::new();
+        let recording = RecordingBackend::new(Arc::new(memory.clone()));
+        let options = InitOptions {
+            parameters: Parameters::default(),
+            suite: CipherSuite::Aes256Gcm,
+            stretch: StretchCost::default(),
+            slot_label: "test".into(),
+            created_seconds: 0,
+        };
+        let repository = Repository::init(
+            Arc::new(recording.clone()),
+            Arc::new(SeededEntropy::new(seed)),
+            &Credential::KeyFile(zeroize::Zeroizing::new([7; 32])),
+            &options,
+        )
+        .unwrap();
+        let notices = Arc::new(Notices::default());
+        let context = Context {
+            repository,
+            clock: Arc::new(SetClock::default()),
+            monitor: notices.clone(),
+            cache_folder: Some(folder.path().join("cache")),
+            state_folder: None,
+            interrupt: Arc::new(AtomicBool::new(false)),
+            threads: 2,
+            host: "test".into(),
+            program: "test".into(),
+        };
+        Self { context, memory, recording, notices, folder }
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.context.repository
+    }
+
+    /// Where the cache of the catalogue is.
+    pub fn cache(&self) -> PathBuf {
+        let repository = self.repository().config().repository.to_string();
+        self.folder.path().join("cache").join(repository).join("state.redb")
+    }
+
+    pub fn commit(&self, app: &str, name: &str, seconds: i64) -> Snapshot {
+        let snapshot = snapshot(app, name, seconds);
+        self.publish(&snapshot).unwrap();
+        snapshot
+    }
+
+    pub fn publish(&self, snapshot: &Snapshot) -> Result<RootName> {
+        self.publish_payload(snapshot, &snapshot.encode()?)
+    }
+
+    pub fn publish_payload(&self, snapshot: &Snapshot, payload: &[u8]) -> Result<RootName> {
+        let full = Snapshot::full_name(&snapshot.app, &snapshot.name);
+        let root = RootName { tag: self.repository().keys().name_tag(full.as_bytes()), snapshot: snapshot.id };
+        let session = Session::begin(self.repository())?;
+        session.seal_packs()?.sync()?.publish_index()?.publish_root(root, payload)?;
+        session.end()?;
+        Ok(root)
+    }
+
+    pub fn root_object(&self, snapshot: &Snapshot) -> ObjectName {
+        let of = |root: &RootName| root.snapshot == snapshot.id;
+        let root = self.repository().roots().unwrap().into_iter().find(of).unwrap();
+        ObjectName::new(ObjectKind::Root, root.object_name()).unwrap()
+    }
+
+    /// Makes an object one of a newer format: its envelope says so.
+    pub fn make_newer(&self, name: &ObjectName) {
+        let mut bytes = self.memory.read(name, 1 << 30).unwrap();
+        assert_eq!(&bytes[..6], b"COPAL\x1a");
+        bytes[7] += 1;
+        self.memory.lose(name);
+        publish_bytes(&self.memory, name, &bytes).unwrap();
+    }
+
+    /// Roots and labels read since the last call.
+    pub fn reads(&self) -> u64 {
+        let kinds = [ObjectKind::Root, ObjectKind::Label];
+        let operations = [Operation::Read, Operation::ReadRange];
+        let tally = |kind| operations.map(|operation| self.recording.tally(operation, kind).count).iter().sum::<u64>();
+        let reads = kinds.into_iter().map(tally).sum();
+        self.recording.reset();
+        reads
+    }
+}
+
+/// An id as UUIDs of version 7 are: the time first.
+pub fn id(seconds: i64, rest: u64) -> SnapshotId {
+    let mut bytes = [0; 16];
+    bytes[..6].copy_from_slice(&(seconds * 1000).to_be_bytes()[2..]);
+    bytes[8..].copy_from_slice(blake3::hash(&rest.to_le_bytes()).as_bytes()[..8].as_ref());
+    bytes[6] = 0x70;
+    bytes[8] = 0x80 | (bytes[8] & 0x3f);
+    SnapshotId(bytes)
+}
+
+pub fn snapshot(app: &str, name: &str, seconds: i64) -> Snapshot {
+    let created = Timestamp { seconds, nanoseconds: 0 };
+    let seed = blake3::hash(format!("{app}/{name}").as_bytes());
+    Snapshot {
+        version: 1,
+        id: id(seconds, u64::from_le_bytes(seed.as_bytes()[..8].try_into().unwrap())),
+        name: name.into(),
+        app: app.into(),
+        created,
+        completed: created,
+        phase: Phase::Completed,
+        origin: Origin::Created,
+        host: "test".into(),
+        program: "test".into(),
+        parent: None,
+        sources: Vec::new(),
+        tags: vec![("made".into(), "by a test".into())],
+        pinned: false,
+        bytes_read: 1,
+        bytes_new: 2,
+        stored_new: 3,
+        chunks_new: 4,
+        warnings: Vec::new(),
+    }
+}
