@@ -1,2 +1,20 @@
-//! Skeleton.
-fn main() {}
+//! The program `copal`: snapshots of files and databases in a content-addressed, encrypted repository.
+//!
+//! Flags are parsed into plain values first ([`arguments`]), resources are acquired second ([`invocation`]), one file of
+//! [`commands`] does each command by calling the engine, and [`exit_code`] says how it ended. It never knows a format.
+
+mod arguments;
+mod commands;
+mod environment;
+mod exit_code;
+mod interrupt;
+mod invocation;
+mod output;
+mod password;
+mod place;
+mod progress;
+mod shown;
+
+fn main() -> std::process::ExitCode {
+    invocation::run(std::env::args_os().collect()).into()
+}

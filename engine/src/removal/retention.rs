@@ -24,6 +24,8 @@ pub struct KeepRules {
     pub monthly: u32,
     /// Years.
     pub yearly: u32,
+    /// All that are at most so many seconds older than the newest of their application: no clock is asked.
+    pub within_seconds: u64,
 }
 
 /// What retention decided.
@@ -108,7 +110,11 @@ fn reasons(newest_first: &[Listed], rules: KeepRules) -> Vec<Vec<&'static str>> 
             before = now;
         }
     }
+    let newest = newest_first.first().map_or(0, |listed| listed.snapshot.created.seconds);
     for (listed, kept) in newest_first.iter().zip(&mut reasons) {
+        if rules.within_seconds > 0 && newest.abs_diff(listed.snapshot.created.seconds) <= rules.within_seconds {
+            kept.push("within");
+        }
         if listed.snapshot.pinned {
             kept.push("pinned");
         }
@@ -189,6 +195,12 @@ mod tests {
             KeepRules { daily: 9, ..KeepRules::default() },
             &[10 * DAY + HOUR, 12 * DAY + 5 * HOUR, 40 * DAY],
         );
+    }
+
+    #[test]
+    fn a_time_is_counted_back_from_the_newest() {
+        let times = [DAY, 8 * DAY, 8 * DAY - 1, 9 * DAY, 10 * DAY];
+        check(&times, KeepRules { within_seconds: 2 * DAY as u64, ..KeepRules::default() }, &[8 * DAY, 9 * DAY, 10 * DAY]);
     }
 
     #[test]

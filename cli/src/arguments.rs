@@ -1,0 +1,147 @@
+//! The command line as plain values. Nothing here opens, reads or asks for anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    completions, create, delete, demo, deploy, diff, dump, find, forget, gc, init, key, list, ls, man, pin, show,
+    stats, tag, verify,
+};
+
+/// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
+#[derive(Debug, Parser)]
+#[command(
+    name = "copal",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  copal init --repo /srv/backup                    make a repository
+  copal -r /srv/backup create monday /srv/data     take a snapshot of a folder
+  copal -r /srv/backup list                        see what is there
+  copal -r /srv/backup deploy monday /srv/data     put it back
+  copal demo                                       see all of it at work in a folder of its own
+
+Exit codes:
+  0 done, 1 failed, 2 wrong usage, 3 done but some source files could not be read, 10 no repository there,
+  11 busy, 12 wrong password or key, 13 written by a newer version, 68 permission, 69 something does not verify,
+  79 deploy failed and the target is as it was, 86 create failed, 130 interrupted"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command, before or after it.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArguments {
+    /// The repository: a folder, or file:///…
+    #[arg(short, long, global = true, env = "COPAL_REPO", hide_env_values = true, value_name = "REPO")]
+    pub(crate) repo: Option<OsString>,
+    /// File whose content is the password (one newline at its end does not count) [env: COPAL_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Command, given to the shell, that prints the password [env: COPAL_PASSWORD_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub(crate) password_command: Option<OsString>,
+    /// File of 32 random bytes, instead of a password [env: COPAL_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How to show progress on stderr
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    pub(crate) progress: ProgressKind,
+    /// Worker threads; 0: as many as there are processors
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressKind {
+    /// A bar on a terminal, nothing in a pipe
+    #[default]
+    Auto,
+    /// A bar
+    Bar,
+    /// JSON lines on stderr
+    Json,
+    /// Nothing
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(init::Arguments),
+    Create(create::Arguments),
+    List(list::Arguments),
+    Show(show::Arguments),
+    Ls(ls::Arguments),
+    Dump(dump::Arguments),
+    Diff(diff::Arguments),
+    Deploy(deploy::Arguments),
+    Verify(verify::Arguments),
+    Delete(delete::Arguments),
+    Forget(forget::Arguments),
+    Gc(gc::Arguments),
+    Tag(tag::Arguments),
+    Pin(pin::Arguments),
+    Find(find::Arguments),
+    Key(key::Arguments),
+    Stats(stats::Arguments),
+    Demo(demo::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    //! Goal: the command line is what `cli.md` says. Method: clap's own check, and parsing.
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let name = command.get_name();
+            assert!(help.contains("Examples:\n  copal"), "{name} has no example");
+            for line in help.lines().filter(|line| line.starts_with("  copal ")) {
+                let words = line.trim().split("  ").next().unwrap();
+                assert!(!words.ends_with('…'), "{name}: {line}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for words in [
+            &["copal", "-r", "/r", "--json", "--progress", "json", "list"][..],
+            &["copal", "list", "-r", "/r", "--json", "--progress=json"],
+            &["copal", "--json", "list", "--repo", "/r", "--progress", "json"],
+            &["copal", "--json", "key", "--progress", "json", "list", "--repo=/r"],
+        ] {
+            let global = Arguments::try_parse_from(words).unwrap().global;
+            assert_eq!(global.repo.as_deref(), Some("/r".as_ref()), "{words:?}");
+            assert!(global.json);
+            assert_eq!(global.progress, ProgressKind::Json);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `copal deploy`: makes a target equal to a snapshot.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use copal_engine::Monitor;
+use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, deploy, target_is_occupied};
+use serde::Serialize;
+
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::Invocation;
+use crate::shown::{count, duration, rate, size, uuid};
+
+/// Makes TARGET equal to a snapshot; what the snapshot lacks is removed from it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal deploy monday /srv/data --yes            replace what stands there
+  copal deploy monday /srv/data --dry-run        say what would be done
+  copal deploy latest /tmp/photos --path photos/2024
+  copal deploy monday /srv/data --mode in-place --yes
+
+With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target is at every moment
+wholly old or wholly new: after a crash the next command finishes or takes back what was begun.")]
+pub(crate) struct Arguments {
+    /// Name, APP/NAME, id or its prefix, latest, or latest:APP
+    #[arg(value_name = "SNAPSHOT")]
+    name: String,
+    /// Where to
+    target: PathBuf,
+    /// Only this path of the snapshot; TARGET becomes it
+    #[arg(long, value_name = "PATH")]
+    path: Option<OsString>,
+    /// Replace a target that is not empty, without asking
+    #[arg(short, long)]
+    yes: bool,
+    /// How
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    mode: Mode,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Compare every byte of the target, whatever is remembered of it
+    #[arg(long)]
+    force_read: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// The fastest that fits
+    #[default]
+    Auto,
+    /// Share the extents of a kept copy (reflink)
+    Clone,
+    /// Build beside and exchange
+    Swap,
+    /// Change what differs, under a journal
+    InPlace,
+}
+
+impl From<Mode> for DeployMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Clone => Self::Clone,
+            Mode::Swap => Self::Swap,
+            Mode::InPlace => Self::InPlace,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    id: String,
+    target: String,
+    mode: &'static str,
+    files_total: u64,
+    files_changed: u64,
+    bytes_total: u64,
+    bytes_written: u64,
+    bytes_kept: u64,
+    duration_ms: u64,
+    dry_run: bool,
+    warnings: &'a [String],
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let target = &arguments.target;
+    let must_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(target)?;
+    if must_ask {
+        invocation.confirm(&format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name))?;
+    }
+    let context = invocation.open()?;
+    let request = DeployRequest {
+        reference: arguments.name.clone(),
+        target: target.clone(),
+        path: arguments.path.clone().map(OsString::into_vec),
+        mode: arguments.mode.into(),
+        replace: arguments.yes || arguments.dry_run || must_ask,
+        dry_run: arguments.dry_run,
+        force_read: arguments.force_read,
+    };
+    let report = deploy(&context, &request)?;
+    invocation.monitor.finish();
+    print(&report, arguments, invocation)?;
+    Ok(ExitCode::Done)
+}
+
+fn print(report: &DeployReport, arguments: &Arguments, invocation: &mut Invocation) -> Result<(), ProgramError> {
+    let output = &mut invocation.output;
+    if output.is_json() {
+        return output.document(&Document {
+            id: uuid(report.snapshot),
+            target: report.target.to_string_lossy().into_owned(),
+            mode: report.mode.name(),
+            files_total: report.files_total,
+            files_changed: report.files_changed,
+            bytes_total: report.bytes_total,
+            bytes_written: report.bytes_written,
+            bytes_kept: report.bytes_kept,
+            duration_ms: report.duration_ms,
+            dry_run: arguments.dry_run,
+            warnings: &report.warnings,
+        });
+    }
+    let done = if arguments.dry_run { "would deploy" } else { "deployed" };
+    let target = output.name(report.target.as_os_str().as_bytes());
+    output.line([format!("{done} {} to ", arguments.name).as_bytes(), &target].concat())?;
+    output.figures(&[
+        ("mode", report.mode.name().to_owned()),
+        ("files", format!("{}, {} changed", report.files_total, report.files_changed)),
+        ("size", size(report.bytes_total)),
+        ("written", size(report.bytes_written)),
+        ("kept", size(report.bytes_kept)),
+        ("time", format!("{}, {}", duration(report.duration_ms), rate(report.bytes_total, report.duration_ms))),
+    ])?;
+    if !report.warnings.is_empty() {
+        invocation.monitor.notice(&count(report.warnings.len() as u64, "thing was not set:", "things were not set:"));
+        for warning in &report.warnings {
+            invocation.monitor.notice(warning);
+        }
+    }
+    Ok(())
+}

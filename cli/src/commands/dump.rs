@@ -1,0 +1,55 @@
+//! `copal dump`: one file to stdout, or a folder as an archive.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+
+use clap::Args;
+use copal_engine::inspect::{dump, walk};
+
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::Invocation;
+
+mod archive;
+
+/// Writes one file of a snapshot, or a folder as a tar archive, to stdout
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal dump monday etc/hosts
+  copal dump monday hub.db > hub.db
+  copal dump monday photos --tar | tar x
+  copal dump latest / --tar | zstd > all.tar.zst
+
+An archive is in the POSIX (pax) format, with times to the nanosecond and extended attributes.")]
+pub(crate) struct Arguments {
+    /// Name, APP/NAME, id or its prefix, latest, or latest:APP
+    #[arg(value_name = "SNAPSHOT")]
+    name: String,
+    /// A path in it; with labelled sources it begins with the label
+    path: OsString,
+    /// Write an archive of the path and all below it
+    #[arg(long)]
+    tar: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    if arguments.tar && invocation.output.is_terminal() {
+        return Err(ProgramError::usage(
+            "an archive is nothing for a terminal",
+            "send it to a file or a program: copal dump NAME PATH --tar > FILE",
+        )
+        .into());
+    }
+    let context = invocation.open()?;
+    let path = arguments.path.as_bytes();
+    if arguments.tar {
+        let mut archive = archive::Archive::new(&mut invocation.output, invocation.monitor.as_ref());
+        walk(&context, &arguments.name, path, &mut archive)?;
+        archive.finish()?;
+    } else {
+        dump(&context, &arguments.name, path, &mut invocation.output)?;
+    }
+    invocation.output.flush().map_err(ProgramError::Output)?;
+    Ok(ExitCode::Done)
+}

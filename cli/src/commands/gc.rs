@@ -1,0 +1,57 @@
+//! `copal gc`: returns the space of what no snapshot reaches.
+
+use clap::Args;
+use copal_engine::removal::collect_garbage;
+use serde_json::json;
+
+use crate::exit_code::ExitCode;
+use crate::invocation::Invocation;
+use crate::shown::{count, duration, size};
+
+/// Returns the space that no snapshot needs any more
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal gc --dry-run                     say how much would come back
+  copal gc
+
+Nobody has to wait for it: creates and deploys may run meanwhile. What they may still need goes with the next gc.")]
+pub(crate) struct Arguments {
+    /// Count only
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let context = invocation.open()?;
+    let begin = context.clock.monotonic_nanoseconds();
+    let report = collect_garbage(&context, arguments.dry_run)?;
+    let duration_ms = (context.clock.monotonic_nanoseconds() - begin) / 1_000_000;
+    invocation.monitor.finish();
+    let output = &mut invocation.output;
+    if output.is_json() {
+        output.document(&json!({
+            "packs_removed": report.packs_removed,
+            "packs_rewritten": report.packs_rewritten,
+            "bytes_freed": report.bytes_freed,
+            "duration_ms": duration_ms,
+            "packs_waiting": report.packs_waiting,
+            "fragments_merged": report.fragments_merged,
+            "dry_run": arguments.dry_run,
+        }))?;
+        return Ok(ExitCode::Done);
+    }
+    let freed = size(report.bytes_freed);
+    output.line(if arguments.dry_run { format!("would return {freed}") } else { format!("returned {freed}") })?;
+    output.figures(&[
+        ("packs removed", report.packs_removed.to_string()),
+        ("packs rewritten", report.packs_rewritten.to_string()),
+        ("index fragments merged", report.fragments_merged.to_string()),
+        ("time", duration(duration_ms)),
+    ])?;
+    if report.packs_waiting > 0 {
+        let waiting = count(report.packs_waiting, "pack waits", "packs wait");
+        output.line(format!("{waiting} for commands that are running now; the next gc removes what they leave"))?;
+    }
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,206 @@
+//! `copal key`: the passwords and keys that open the repository. Data is never rewritten for them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use copal_engine::{Clock, Context};
+use copal_manifest::entry::Timestamp;
+use copal_store::ObjectId;
+use copal_store::keys::{KeySlotInfo, StretchCost};
+use serde_json::{Value, json};
+
+use crate::environment::SystemClock;
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::Invocation;
+use crate::output::{Align, Table};
+use crate::password::{Ask, CredentialFlags, NEW, obtain};
+use crate::shown::{count, escaped, rfc3339, time};
+
+/// Lists, adds, changes and removes the passwords and keys that open the repository
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal key list
+  copal key add --label anna
+  copal key change
+  copal key remove anna")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Lists the key slots
+    #[command(after_help = "Examples:\n  copal key list\n  copal key list --json")]
+    List,
+    /// Adds a password or key
+    #[command(after_help = "\
+Examples:
+  copal key add --label anna                             asks for the new password
+  copal key add --label robot --new-key-file /etc/copal/key
+
+A key file has 32 random bytes: head -c 32 /dev/urandom > FILE && chmod 600 FILE")]
+    Add {
+        /// What people call it
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        label: String,
+        #[command(flatten)]
+        new: NewCredential,
+    },
+    /// Replaces the password or key that opens the repository now
+    #[command(after_help = "\
+Examples:
+  copal key change                                       asks for the old and the new password
+  copal key change --new-password-file /etc/copal/password.new")]
+    Change {
+        #[command(flatten)]
+        new: NewCredential,
+    },
+    /// Removes a password or key; the last one stays
+    #[command(after_help = "Examples:\n  copal key remove anna\n  copal key remove 5c1d")]
+    Remove {
+        /// Label, id, or the beginning of an id
+        #[arg(value_name = "SLOT")]
+        slot: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct NewCredential {
+    /// File whose content is the new password [env: COPAL_NEW_PASSWORD_FILE; the password itself: COPAL_NEW_PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    new_password_file: Option<PathBuf>,
+    /// Command, given to the shell, that prints the new password [env: COPAL_NEW_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND")]
+    new_password_command: Option<OsString>,
+    /// File of 32 random bytes, instead of a password [env: COPAL_NEW_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    new_key_file: Option<PathBuf>,
+}
+
+impl NewCredential {
+    fn flags(&self) -> CredentialFlags {
+        CredentialFlags {
+            password_file: self.new_password_file.clone(),
+            password_command: self.new_password_command.clone(),
+            key_file: self.new_key_file.clone(),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let context = invocation.open()?;
+    match &arguments.action {
+        Action::List => list(&context, invocation)?,
+        Action::Add { label, new } => {
+            let id = add(&context, label, new)?;
+            say(invocation, &format!("added the key slot {id}"), json!({ "added": id.to_string() }))?;
+        }
+        Action::Change { new } => {
+            let slots = context.repository.key_slots()?;
+            let old = slots.iter().find(|slot| slot.current);
+            let old = old.ok_or_else(|| ProgramError::KeySlot("the key slot in use is gone".into()))?;
+            // The new one is durable before the old one goes: at no moment is nobody let in.
+            let id = add(&context, &old.label, new)?;
+            context.repository.remove_key_slot(old.id)?;
+            let both = json!({ "added": id.to_string(), "removed": old.id.to_string() });
+            say(invocation, &format!("replaced the key slot {} by {id}", old.id), both)?;
+        }
+        Action::Remove { slot } => {
+            let slots = context.repository.key_slots()?;
+            let slot = chosen(&slots, slot)?;
+            context.repository.remove_key_slot(slot.id)?;
+            let sentence = format!("removed the key slot {}", described(slot));
+            say(invocation, &sentence, json!({ "removed": slot.id.to_string() }))?;
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+fn add(context: &Context, label: &str, new: &NewCredential) -> anyhow::Result<ObjectId> {
+    let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
+    let now = SystemClock::new().now().seconds;
+    Ok(context.repository.add_key_slot(&credential, label, StretchCost::default(), now)?)
+}
+
+fn say(invocation: &mut Invocation, sentence: &str, document: Value) -> Result<(), ProgramError> {
+    if invocation.output.is_json() { invocation.output.document(&document) } else { invocation.output.line(sentence) }
+}
+
+/// A slot by its label, its id or the beginning of that.
+fn chosen<'s>(slots: &'s [KeySlotInfo], named: &str) -> Result<&'s KeySlotInfo, ProgramError> {
+    let labelled: Vec<_> = slots.iter().filter(|slot| slot.label == named).collect();
+    let beginning: Vec<_> = slots.iter().filter(|slot| slot.id.to_string().starts_with(named)).collect();
+    let found = if labelled.is_empty() && !named.is_empty() { beginning } else { labelled };
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(ProgramError::KeySlot(format!("no key slot is called {named:?}"))),
+        several => Err(ProgramError::KeySlot(format!("{named:?} names {} key slots", several.len()))),
+    }
+}
+
+fn described(slot: &KeySlotInfo) -> String {
+    let label = escaped(slot.label.as_bytes());
+    if label.is_empty() { slot.id.to_string() } else { format!("{label} ({})", slot.id) }
+}
+
+fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
+    let slots = context.repository.key_slots()?;
+    let output = &mut invocation.output;
+    let kind = |slot: &KeySlotInfo| if slot.key_file { "key-file" } else { "password" };
+    let created = |slot: &KeySlotInfo| Timestamp { seconds: slot.created_seconds, nanoseconds: 0 };
+    if output.is_json() {
+        for slot in &slots {
+            output.element(&json!({
+                "id": slot.id.to_string(),
+                "label": slot.label,
+                "kind": kind(slot),
+                "created": rfc3339(created(slot)),
+                "current": slot.current,
+            }))?;
+        }
+        return Ok(output.end_array()?);
+    }
+    output.line(count(slots.len() as u64, "key slot", "key slots"))?;
+    let mut table = Table::new(&[
+        ("ID", Align::Left),
+        ("LABEL", Align::Left),
+        ("KIND", Align::Left),
+        ("CREATED (UTC)", Align::Left),
+        ("", Align::Left),
+    ]);
+    for slot in &slots {
+        table.row(vec![
+            slot.id.to_string().into(),
+            escaped(slot.label.as_bytes()).into(),
+            kind(slot).into(),
+            time(created(slot)).into(),
+            if slot.current { "opened the repository now" } else { "" }.into(),
+        ]);
+    }
+    Ok(output.table(&table)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn slot(first: u8, label: &str) -> KeySlotInfo {
+        let id = ObjectId([first; 16]);
+        KeySlotInfo { id, label: label.into(), key_file: false, created_seconds: 0, current: false }
+    }
+
+    #[test]
+    fn a_slot_is_named_by_label_or_the_beginning_of_its_id() {
+        let slots = [slot(0xaa, "anna"), slot(0xab, "bert"), slot(0xcc, ""), slot(0xdd, "twice"), slot(0xde, "twice")];
+        assert_eq!(chosen(&slots, "bert").unwrap().id, slots[1].id);
+        assert_eq!(chosen(&slots, "aa").unwrap().id, slots[0].id);
+        assert_eq!(chosen(&slots, "").unwrap().id, slots[2].id);
+        for named in ["a", "twice", "nobody", "ff"] {
+            assert!(chosen(&slots, named).is_err(), "{named}");
+        }
+    }
+}

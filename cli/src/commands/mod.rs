@@ -1,0 +1,62 @@
+//! The commands, one file each: flags in, one call of the engine, a report out.
+
+pub(crate) mod completions;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod demo;
+pub(crate) mod deploy;
+pub(crate) mod diff;
+pub(crate) mod dump;
+pub(crate) mod find;
+pub(crate) mod forget;
+pub(crate) mod gc;
+pub(crate) mod init;
+pub(crate) mod key;
+pub(crate) mod list;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod pin;
+pub(crate) mod show;
+mod snapshot;
+pub(crate) mod stats;
+pub(crate) mod tag;
+pub(crate) mod verify;
+
+use crate::arguments::Command;
+use crate::exit_code::{ExitCode, Operation};
+use crate::invocation::Invocation;
+
+/// Does what the command line asks for.
+pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Init(arguments) => init::run(&arguments, invocation),
+        Command::Create(arguments) => create::run(&arguments, invocation),
+        Command::List(arguments) => list::run(&arguments, invocation),
+        Command::Show(arguments) => show::run(&arguments, invocation),
+        Command::Ls(arguments) => ls::run(&arguments, invocation),
+        Command::Dump(arguments) => dump::run(&arguments, invocation),
+        Command::Diff(arguments) => diff::run(&arguments, invocation),
+        Command::Deploy(arguments) => deploy::run(&arguments, invocation),
+        Command::Verify(arguments) => verify::run(&arguments, invocation),
+        Command::Delete(arguments) => delete::run(&arguments, invocation),
+        Command::Forget(arguments) => forget::run(&arguments, invocation),
+        Command::Gc(arguments) => gc::run(&arguments, invocation),
+        Command::Tag(arguments) => tag::run(&arguments, invocation),
+        Command::Pin(arguments) => pin::run(&arguments, invocation),
+        Command::Find(arguments) => find::run(&arguments, invocation),
+        Command::Key(arguments) => key::run(&arguments, invocation),
+        Command::Stats(arguments) => stats::run(&arguments, invocation),
+        Command::Demo(arguments) => demo::run(&arguments, invocation),
+        Command::Completions(arguments) => completions::run(&arguments, invocation),
+        Command::Man(arguments) => man::run(&arguments, invocation),
+    }
+}
+
+/// What a failure of the command is called when it has no code of its own.
+pub(crate) fn operation(command: &Command) -> Operation {
+    match command {
+        Command::Create(_) => Operation::Create,
+        Command::Deploy(_) => Operation::Deploy,
+        _ => Operation::Other,
+    }
+}

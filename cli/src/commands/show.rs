@@ -1,0 +1,178 @@
+//! `copal show`: all that is known of one snapshot.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use copal_engine::catalogue::{Catalogue, Listed};
+use copal_manifest::snapshot::{SourceKind, SourceRecord};
+use serde::Serialize;
+
+use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::Invocation;
+use crate::output::{Align, JsonPath, Table};
+use crate::shown::{escaped, rfc3339, size, time, uuid};
+
+/// Shows all that is known of one snapshot
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal show monday
+  copal show latest --json
+  copal show 01934f1e-2a4b                       an id, or as much of it as tells it from others")]
+pub(crate) struct Arguments {
+    /// Name, APP/NAME, id or its prefix, latest, or latest:APP
+    #[arg(value_name = "SNAPSHOT")]
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    id: String,
+    name: &'a str,
+    app: &'a str,
+    phase: &'static str,
+    created: String,
+    completed: String,
+    origin: &'static str,
+    host: &'a str,
+    program: &'a str,
+    parent: Option<String>,
+    files: u64,
+    bytes: u64,
+    bytes_read: u64,
+    bytes_new: u64,
+    stored_new: u64,
+    chunks_new: u64,
+    digest: &'a str,
+    tags: BTreeMap<&'a str, &'a str>,
+    pinned: bool,
+    sources: Vec<Source<'a>>,
+    warnings: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Source<'a> {
+    label: &'a str,
+    kind: &'static str,
+    #[serde(flatten)]
+    path: JsonPath,
+    files: u64,
+    entries: u64,
+    bytes: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let context = invocation.open()?;
+    let catalogue = Catalogue::load(&context)?;
+    let listed = catalogue.find(&arguments.name)?;
+    if invocation.output.is_json() {
+        invocation.output.document(&document(listed))?;
+    } else {
+        print(listed, invocation)?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn document(listed: &Listed) -> Document<'_> {
+    let snapshot = &listed.snapshot;
+    let source = |source: &'_ SourceRecord| JsonPath::new(&source.path);
+    Document {
+        id: uuid(snapshot.id),
+        name: &snapshot.name,
+        app: &snapshot.app,
+        phase: phase(snapshot.phase),
+        created: rfc3339(snapshot.created),
+        completed: rfc3339(snapshot.completed),
+        origin: origin(snapshot.origin),
+        host: &snapshot.host,
+        program: &snapshot.program,
+        parent: snapshot.parent.map(uuid),
+        files: files(snapshot),
+        bytes: bytes(snapshot),
+        bytes_read: snapshot.bytes_read,
+        bytes_new: snapshot.bytes_new,
+        stored_new: snapshot.stored_new,
+        chunks_new: snapshot.chunks_new,
+        digest: &listed.digest,
+        tags: snapshot.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+        pinned: snapshot.pinned,
+        sources: snapshot
+            .sources
+            .iter()
+            .map(|record| Source {
+                label: &record.label,
+                kind: kind(record.kind),
+                path: source(record),
+                files: record.files,
+                entries: record.entries,
+                bytes: record.bytes,
+            })
+            .collect(),
+        warnings: &snapshot.warnings,
+    }
+}
+
+fn kind(kind: SourceKind) -> &'static str {
+    match kind {
+        SourceKind::Tree => "tree",
+        SourceKind::File => "file",
+    }
+}
+
+fn print(listed: &Listed, invocation: &mut Invocation) -> Result<(), ProgramError> {
+    let snapshot = &listed.snapshot;
+    let output = &mut invocation.output;
+    output.line(format!("the snapshot {}", escaped(full_name(snapshot).as_bytes())))?;
+    let parent = snapshot.parent.map_or_else(|| "none".to_owned(), uuid);
+    let text = |text: &str| escaped(text.as_bytes());
+    output.figures(&[
+        ("id", uuid(snapshot.id)),
+        ("phase", phase(snapshot.phase).to_owned()),
+        ("created", format!("{} UTC", time(snapshot.created))),
+        ("completed", format!("{} UTC", time(snapshot.completed))),
+        ("origin", format!("{} on {} by {}", origin(snapshot.origin), text(&snapshot.host), text(&snapshot.program))),
+        ("compared with", parent),
+        ("tags", text(&tags(snapshot))),
+        ("pinned", if snapshot.pinned { "yes" } else { "no" }.to_owned()),
+        ("files", files(snapshot).to_string()),
+        ("size", size(bytes(snapshot))),
+        ("read", size(snapshot.bytes_read)),
+        (
+            "new",
+            format!(
+                "{} in {} chunks, stored in {}",
+                size(snapshot.bytes_new),
+                snapshot.chunks_new,
+                size(snapshot.stored_new)
+            ),
+        ),
+        ("digest", listed.digest.clone()),
+    ])?;
+    output.line("sources:")?;
+    let mut table = Table::new(&[
+        ("  LABEL", Align::Left),
+        ("KIND", Align::Left),
+        ("FILES", Align::Right),
+        ("SIZE", Align::Right),
+        ("PATH", Align::Left),
+    ]);
+    for source in &snapshot.sources {
+        let label = if source.label.is_empty() { "-" } else { &source.label };
+        table.row(vec![
+            format!("  {}", text(label)).into(),
+            kind(source.kind).into(),
+            source.files.to_string().into(),
+            size(source.bytes).into(),
+            output.name(&source.path),
+        ]);
+    }
+    output.table(&table)?;
+    if !snapshot.warnings.is_empty() {
+        output.line("warnings:")?;
+        for warning in &snapshot.warnings {
+            output.line(format!("  {}", text(warning)))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! `copal verify`: hashes every byte again, names what is hurt, mends what can be mended.
+
+use clap::Args;
+use copal_engine::verify::{DamagedItem, VerifyReport, VerifyRequest, verify};
+use serde::Serialize;
+
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::Invocation;
+use crate::shown::{count, escaped, size};
+
+/// Hashes every stored byte again and says what is hurt
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal verify                           everything in the repository
+  copal verify monday tuesday            what these snapshots need
+  copal verify --quick                   structure only: nothing is missing
+  copal verify --repair                  mend the index, say what is lost
+
+What is lost comes back with the next create that meets the same bytes in its sources.")]
+pub(crate) struct Arguments {
+    /// Only these snapshots
+    #[arg(value_name = "SNAPSHOT")]
+    names: Vec<String>,
+    /// Structure only: manifests, and that every chunk has a place in a pack that is there
+    #[arg(long)]
+    quick: bool,
+    /// Mend what can be mended
+    #[arg(long)]
+    repair: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    ok: bool,
+    snapshots: u64,
+    packs: u64,
+    chunks: u64,
+    bytes: u64,
+    damaged: Vec<Damaged<'a>>,
+    repaired: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Damaged<'a> {
+    kind: &'a str,
+    id: &'a str,
+    detail: &'a str,
+    snapshots: &'a [String],
+    paths: &'a [String],
+    paths_total: u64,
+}
+
+impl<'a> Damaged<'a> {
+    fn new(item: &'a DamagedItem) -> Self {
+        Self {
+            kind: &item.kind,
+            id: &item.id,
+            detail: &item.detail,
+            snapshots: &item.snapshots,
+            paths: &item.paths,
+            paths_total: item.paths_total,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let context = invocation.open()?;
+    let request =
+        VerifyRequest { references: arguments.names.clone(), quick: arguments.quick, repair: arguments.repair };
+    let report = verify(&context, &request)?;
+    invocation.monitor.finish();
+    if invocation.output.is_json() {
+        invocation.output.document(&Document {
+            ok: report.damaged.is_empty(),
+            snapshots: report.snapshots,
+            packs: report.packs,
+            chunks: report.chunks,
+            bytes: report.bytes,
+            damaged: report.damaged.iter().map(Damaged::new).collect(),
+            repaired: &report.repaired,
+        })?;
+    } else {
+        print(&report, arguments, invocation)?;
+    }
+    match report.damaged.len() {
+        0 => Ok(ExitCode::Done),
+        number => Err(ProgramError::DoesNotVerify { count: number }.into()),
+    }
+}
+
+/// Paths shown for one damage; JSON has all that the engine names.
+const PATHS_SHOWN: usize = 20;
+
+fn print(report: &VerifyReport, arguments: &Arguments, invocation: &mut Invocation) -> Result<(), ProgramError> {
+    let output = &mut invocation.output;
+    let what = count(report.snapshots, "snapshot", "snapshots");
+    let how = if arguments.quick { "structure of" } else { "every byte of" };
+    match report.damaged.len() as u64 {
+        0 => output.line(format!("verified the {how} {what}: all is well"))?,
+        number => {
+            let number = count(number, "thing does", "things do");
+            output.line(format!("verified the {how} {what}: {number} not verify"))?;
+        }
+    }
+    if !arguments.quick {
+        output.figures(&[
+            ("packs", report.packs.to_string()),
+            ("chunks", report.chunks.to_string()),
+            ("read", size(report.bytes)),
+        ])?;
+    }
+    for sentence in &report.repaired {
+        output.line(format!("repaired: {}", escaped(sentence.as_bytes())))?;
+    }
+    for item in &report.damaged {
+        output.line(format!("damaged {} {}: {}", item.kind, item.id, escaped(item.detail.as_bytes())))?;
+        if !item.snapshots.is_empty() {
+            output.line(format!("  hurts the snapshots {}", escaped(item.snapshots.join(", ").as_bytes())))?;
+        }
+        for path in item.paths.iter().take(PATHS_SHOWN) {
+            output.line(format!("  hurts {}", escaped(path.as_bytes())))?;
+        }
+        let shown = item.paths.len().min(PATHS_SHOWN) as u64;
+        if item.paths_total > shown {
+            output.line(format!("  and {}", count(item.paths_total - shown, "more path", "more paths")))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! What the process is given: the clock, the user's folders, the host's name, variables. The only reader of them.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use copal_engine::Clock;
+use copal_manifest::entry::Timestamp;
+
+/// The surroundings of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    /// For what can be rebuilt; `None` without a home.
+    pub(crate) cache_folder: Option<PathBuf>,
+    /// For local state; `None` without a home.
+    pub(crate) state_folder: Option<PathBuf>,
+    /// This machine.
+    pub(crate) host: String,
+}
+
+impl Environment {
+    pub(crate) fn of_process() -> Self {
+        Self {
+            cache_folder: user_folder("XDG_CACHE_HOME", ".cache"),
+            state_folder: user_folder("XDG_STATE_HOME", ".local/state"),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// A variable; an empty one counts as absent.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// As the XDG Base Directory Specification has it: a relative path in the variable is ignored.
+fn user_folder(name: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+    let base = variable(name)
+        .and_then(absolute)
+        .or_else(|| variable("HOME").and_then(absolute).map(|home| home.join(below_home)))?;
+    Some(base.join("copal"))
+}
+
+/// The system's clocks.
+#[derive(Debug)]
+pub(crate) struct SystemClock {
+    started: Instant,
+}
+
+impl SystemClock {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let (since, before) = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => (since, false),
+            Err(error) => (error.duration(), true),
+        };
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        // A clock before 1970 is wrong anyway: whole seconds will do.
+        if before {
+            Timestamp { seconds: -seconds, nanoseconds: 0 }
+        } else {
+            Timestamp { seconds, nanoseconds: since.subsec_nanos() }
+        }
+    }
+
+    fn monotonic_nanoseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,180 @@
+//! One run of the program: from the arguments to the exit code, with what commands share in between.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Parser;
+use copal_engine::{Context, Monitor};
+use copal_store::Backend;
+use copal_store::config::config_name;
+use copal_store::entropy::OsEntropy;
+use copal_store::keys::Credential;
+use copal_store::local::LocalBackend;
+use copal_store::repository::Repository;
+use serde_json::json;
+
+use crate::arguments::{Arguments, GlobalArguments};
+use crate::environment::{Environment, SystemClock};
+use crate::exit_code::{ExitCode, Explanation, ProgramError, explain, is_closed_pipe};
+use crate::interrupt::Interrupt;
+use crate::output::{Format, Output};
+use crate::password::{Ask, CURRENT, CredentialFlags, obtain};
+use crate::progress::{ProgressMonitor, say};
+use crate::shown::escaped;
+use crate::{commands, place};
+
+/// Runs the program.
+pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
+    let json = words.iter().any(|word| word == "--json");
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => return not_parsed(&error, json),
+    };
+    let operation = commands::operation(&arguments.command);
+    let mut invocation = Invocation::new(arguments.global);
+    let outcome = commands::run(arguments.command, &mut invocation);
+    invocation.monitor.finish();
+    let flushed = invocation.output.finish();
+    match outcome.and_then(|exit| flushed.map(|()| exit).map_err(anyhow::Error::from)) {
+        Ok(exit) => exit,
+        Err(error) if is_closed_pipe(&error) => ExitCode::Done,
+        Err(error) => {
+            let explanation = explain(&error, operation);
+            report(&explanation, json);
+            explanation.exit
+        }
+    }
+}
+
+fn report(explanation: &Explanation, json: bool) {
+    let Explanation { code, message, hint, .. } = explanation;
+    if json {
+        say(&json!({ "error": { "code": code, "message": message, "hint": hint } }).to_string());
+    } else {
+        say(&format!("copal: {}", escaped(message.as_bytes())));
+        say(&format!("  {}", escaped(hint.as_bytes())));
+    }
+}
+
+/// Help and version are no errors, everything else of the parser is wrong usage.
+fn not_parsed(error: &clap::Error, json: bool) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader of the help who has gone misses nothing.
+        let _ = error.print();
+        return ExitCode::Done;
+    }
+    if json {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let hint = "see `copal --help`, or `copal COMMAND --help`".to_owned();
+        report(&Explanation { exit: ExitCode::Usage, code: "usage", message, hint }, true);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::Usage
+}
+
+/// What every command is given.
+pub(crate) struct Invocation {
+    pub(crate) global: GlobalArguments,
+    pub(crate) environment: Environment,
+    pub(crate) output: Output,
+    pub(crate) monitor: Arc<ProgressMonitor>,
+    interrupt: Interrupt,
+}
+
+impl Invocation {
+    fn new(global: GlobalArguments) -> Self {
+        let format = if global.json { Format::Json } else { Format::Text };
+        Self {
+            environment: Environment::of_process(),
+            output: Output::new(format),
+            monitor: Arc::new(ProgressMonitor::new(global.progress, global.json)),
+            interrupt: Interrupt::default(),
+            global,
+        }
+    }
+
+    /// The folder that `--repo` names.
+    pub(crate) fn repository_folder(&self) -> Result<PathBuf, ProgramError> {
+        place::local_folder(self.global.repo.as_deref())
+    }
+
+    /// Ends what interrupted deploys have left, then opens the repository.
+    pub(crate) fn open(&self) -> anyhow::Result<Context> {
+        self.recover();
+        let folder = self.repository_folder()?;
+        let backend = Arc::new(LocalBackend::new(&folder));
+        // Nobody should type a password for a place where nothing is.
+        match backend.stat(&config_name()) {
+            Ok(_) => {}
+            Err(copal_store::Error::Missing { .. }) => return Err(not_a_repository(&folder).into()),
+            Err(_) if folder.metadata().is_ok_and(|found| !found.is_dir()) => {
+                return Err(not_a_repository(&folder).into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let credential = self.credential(Ask::Once)?;
+        self.interrupt.arm()?;
+        Ok(self.context(Repository::open(backend, Arc::new(OsEntropy), &credential)?))
+    }
+
+    /// What opens the repository.
+    pub(crate) fn credential(&self, ask: Ask) -> Result<Credential, ProgramError> {
+        obtain(&CredentialFlags::from(&self.global), CURRENT, ask)
+    }
+
+    /// From now on signals ask the engine to stop.
+    pub(crate) fn arm_interrupt(&self) -> Result<(), ProgramError> {
+        self.interrupt.arm()
+    }
+
+    /// What the engine needs of the world.
+    pub(crate) fn context(&self, repository: Repository) -> Context {
+        Context {
+            repository,
+            clock: Arc::new(SystemClock::new()),
+            monitor: Arc::clone(&self.monitor) as Arc<dyn Monitor>,
+            cache_folder: self.environment.cache_folder.clone(),
+            state_folder: self.environment.state_folder.clone(),
+            interrupt: self.interrupt.flag(),
+            threads: self.global.threads,
+            host: self.environment.host.clone(),
+            program: concat!("copal ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    /// Asks a person; without one, `--yes` has to be given.
+    pub(crate) fn confirm(&self, question: &str) -> Result<(), ProgramError> {
+        let question = escaped(question.as_bytes());
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(ProgramError::usage(
+                format!("{question} There is no terminal to ask at"),
+                "add --yes to agree beforehand",
+            ));
+        }
+        let mut answer = String::new();
+        let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+        let asked = io::stdin().lock().read_line(&mut answer);
+        asked.map_err(|error| ProgramError::file("reading the answer from", Path::new("the terminal"), error))?;
+        match answer.trim().to_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(ProgramError::Declined),
+        }
+    }
+
+    fn recover(&self) {
+        let Some(state_folder) = &self.environment.state_folder else { return };
+        match copal_engine::deploy::recover(state_folder) {
+            Ok(sentences) => sentences.iter().for_each(|sentence| self.monitor.notice(sentence)),
+            // The command at hand may well not need it.
+            Err(error) => self.monitor.notice(&format!("interrupted deploys could not be looked for: {error}")),
+        }
+    }
+}
+
+fn not_a_repository(folder: &Path) -> copal_store::Error {
+    copal_store::Error::NotARepository { place: folder.display().to_string() }
+}

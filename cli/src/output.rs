@@ -1,0 +1,239 @@
+//! What a command says on stdout: lines and tables for people, one JSON document for programs. A reader who goes away is no
+//! error: the rest is dropped, and the command still ends with its own exit code.
+
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+
+use copal_engine::Error as EngineError;
+use copal_source::Error as SourceError;
+use serde::Serialize;
+
+use crate::exit_code::ProgramError;
+use crate::shown::escaped;
+
+/// What errors of writing call stdout, here and in the engine.
+pub(crate) const THE_OUTPUT: &str = "the output";
+
+/// For whom the output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Standard output.
+pub(crate) struct Output {
+    format: Format,
+    is_terminal: bool,
+    writer: BufWriter<Stdout>,
+    closed: bool,
+    /// Elements of the array under way.
+    elements: u64,
+}
+
+impl Output {
+    pub(crate) fn new(format: Format) -> Self {
+        let stdout = io::stdout();
+        let is_terminal = stdout.is_terminal();
+        Self { format, is_terminal, writer: BufWriter::with_capacity(64 << 10, stdout), closed: false, elements: 0 }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// A line of text, bytes as they are.
+    pub(crate) fn line(&mut self, text: impl AsRef<[u8]>) -> Result<(), ProgramError> {
+        let written = self.writer.write_all(text.as_ref()).and_then(|()| self.writer.write_all(b"\n"));
+        self.tolerate(written)
+    }
+
+    /// Labelled figures beneath a first line, the values in one column.
+    pub(crate) fn figures(&mut self, figures: &[(&str, String)]) -> Result<(), ProgramError> {
+        let width = figures.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+        for (label, value) in figures {
+            self.line(format!("  {label:width$}  {value}"))?;
+        }
+        Ok(())
+    }
+
+    /// The one JSON document.
+    pub(crate) fn document(&mut self, document: &impl Serialize) -> Result<(), ProgramError> {
+        let text = serde_json::to_string_pretty(document).map_err(|error| ProgramError::Output(error.into()))?;
+        self.line(text)
+    }
+
+    /// An element of a JSON array that is written as it comes, one line each; [`Self::end_array`] ends it.
+    pub(crate) fn element(&mut self, element: &impl Serialize) -> Result<(), ProgramError> {
+        let text = serde_json::to_string(element).map_err(|error| ProgramError::Output(error.into()))?;
+        let before = if self.elements == 0 { "[\n" } else { ",\n" };
+        self.elements += 1;
+        let written = self.writer.write_all(before.as_bytes()).and_then(|()| self.writer.write_all(text.as_bytes()));
+        self.tolerate(written)
+    }
+
+    /// Ends the array, which may have no elements.
+    pub(crate) fn end_array(&mut self) -> Result<(), ProgramError> {
+        let end = if self.elements == 0 { "[]" } else { "\n]" };
+        self.elements = 0;
+        self.line(end)
+    }
+
+    /// Name bytes: escaped on a terminal, as they are in a pipe.
+    pub(crate) fn name(&self, bytes: &[u8]) -> Vec<u8> {
+        if self.is_terminal { escaped(bytes).into_bytes() } else { bytes.to_vec() }
+    }
+
+    /// A table, its columns aligned.
+    pub(crate) fn table(&mut self, table: &Table) -> Result<(), ProgramError> {
+        for line in table.lines() {
+            self.line(line)?;
+        }
+        Ok(())
+    }
+
+    /// Nobody reads any more: a long listing may end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Everything is out, or the error.
+    pub(crate) fn finish(&mut self) -> Result<(), ProgramError> {
+        let flushed = self.writer.flush();
+        self.tolerate(flushed)
+    }
+
+    fn tolerate(&mut self, written: io::Result<()>) -> Result<(), ProgramError> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            other => other.map_err(ProgramError::Output),
+        }
+    }
+}
+
+/// Bytes of a file or archive, straight through; here a reader who has gone is an error, which ends the copy.
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// An error of stdout in the middle of a callback of the engine.
+pub(crate) fn engine_error(error: ProgramError) -> EngineError {
+    let source = match error {
+        ProgramError::Output(source) => source,
+        other => io::Error::other(other.to_string()),
+    };
+    EngineError::Source(SourceError::Io { action: "writing", path: THE_OUTPUT.into(), source })
+}
+
+/// A reader who has gone, in the middle of a callback of the engine.
+pub(crate) fn closed_error() -> EngineError {
+    engine_error(ProgramError::Output(io::ErrorKind::BrokenPipe.into()))
+}
+
+/// A path in JSON; its bytes in hexadecimal too when they are no UTF-8.
+#[derive(Debug, Serialize)]
+pub(crate) struct JsonPath {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+}
+
+impl JsonPath {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        let path = String::from_utf8_lossy(bytes).into_owned();
+        Self { path_hex: (path.as_bytes() != bytes).then(|| hex::encode(bytes)), path }
+    }
+}
+
+/// How a column stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// Rows of cells under headings.
+#[derive(Debug)]
+pub(crate) struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<Vec<u8>>>,
+}
+
+impl Table {
+    pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<Vec<u8>>) {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn lines(&self) -> Vec<Vec<u8>> {
+        let headings: Vec<Vec<u8>> = self.columns.iter().map(|(name, _)| name.as_bytes().to_vec()).collect();
+        let all: Vec<&Vec<Vec<u8>>> = std::iter::once(&headings).chain(&self.rows).collect();
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|column| all.iter().map(|row| characters(&row[column])).max().unwrap_or(0))
+            .collect();
+        let line = |row: &Vec<Vec<u8>>| {
+            let mut line = Vec::new();
+            for (number, cell) in row.iter().enumerate() {
+                let fill = vec![b' '; widths[number] - characters(cell)];
+                let last = number + 1 == row.len();
+                match self.columns[number].1 {
+                    Align::Right => line.extend(fill.iter().chain(cell)),
+                    Align::Left if last => line.extend(cell),
+                    Align::Left => line.extend(cell.iter().chain(&fill)),
+                }
+                if !last {
+                    line.extend(b"  ");
+                }
+            }
+            line
+        };
+        all.into_iter().map(line).collect()
+    }
+}
+
+fn characters(cell: &[u8]) -> usize {
+    String::from_utf8_lossy(cell).chars().count()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_with_their_text() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("SIZE", Align::Right), ("PATH", Align::Left)]);
+        table.row(vec![b"a".to_vec(), b"100 MiB".to_vec(), "ž/x".into()]);
+        table.row(vec!["später".into(), b"1 B".to_vec(), b"\xff".to_vec()]);
+        let lines = table.lines();
+        assert_eq!(lines[0], b"NAME       SIZE  PATH");
+        assert_eq!(lines[1], "a       100 MiB  ž/x".as_bytes());
+        assert_eq!(lines[2], ["später      1 B  ".as_bytes(), b"\xff"].concat());
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_shows_its_bytes_too() {
+        let json = |bytes: &[u8]| serde_json::to_string(&JsonPath::new(bytes)).unwrap();
+        assert_eq!(json(b"a"), r#"{"path":"a"}"#);
+        assert_eq!(json(b"\xff"), "{\"path\":\"\u{fffd}\",\"path_hex\":\"ff\"}");
+    }
+}

@@ -1,0 +1,130 @@
+//! Values as people see them: sizes, times, ids, and names whose bytes may be hostile to a terminal.
+
+use bytesize::ByteSize;
+use copal_manifest::entry::Timestamp;
+use copal_store::SnapshotId;
+use jiff::tz::TimeZone;
+
+/// Name bytes without anything that a terminal would obey: control characters, marks that turn the direction of text,
+/// and bytes that are no UTF-8 are written as escapes.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for part in bytes.utf8_chunks() {
+        for character in part.valid().chars() {
+            if is_hostile(character) {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        for byte in part.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+fn is_hostile(character: char) -> bool {
+    let turns_text = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || turns_text || matches!(character, '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
+/// "1.5 MiB".
+pub(crate) fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// "12 MiB/s"; nothing for no time at all.
+pub(crate) fn rate(bytes: u64, milliseconds: u64) -> String {
+    match (u128::from(bytes) * 1000).checked_div(u128::from(milliseconds)) {
+        Some(rate) => format!("{}/s", size(u64::try_from(rate).unwrap_or(u64::MAX))),
+        None => "at once".into(),
+    }
+}
+
+/// "1.5 s".
+pub(crate) fn duration(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{:.1} s", milliseconds as f64 / 1000.0),
+        _ => format!("{} min {} s", milliseconds / 60_000, milliseconds / 1000 % 60),
+    }
+}
+
+/// "1 file", "2 files".
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// A part of a whole, "42%".
+pub(crate) fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "0%".into() } else { format!("{:.1}%", part as f64 * 100.0 / whole as f64) }
+}
+
+/// RFC 3339 in UTC; a time that no calendar has is its nearest end.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    moment(at).to_string()
+}
+
+/// "2026-11-21 07:12:06", UTC.
+pub(crate) fn time(at: Timestamp) -> String {
+    moment(at).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn moment(at: Timestamp) -> jiff::Timestamp {
+    let end = if at.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    let nanoseconds = i32::try_from(at.nanoseconds).unwrap_or(0);
+    jiff::Timestamp::new(at.seconds, nanoseconds).unwrap_or(end)
+}
+
+/// The usual form of a UUID.
+pub(crate) fn uuid(id: SnapshotId) -> String {
+    let hex = id.to_string();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The part of a UUID that a table shows: it tells snapshots taken a millisecond apart from each other.
+pub(crate) fn short_id(id: SnapshotId) -> String {
+    uuid(id)[..13].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: nothing hostile reaches a terminal, figures read well. Method: examples.
+
+    use super::*;
+
+    #[test]
+    fn hostile_names_are_escaped_and_others_are_left_alone() {
+        assert_eq!(escaped("späť/日本 🦀".as_bytes()), "späť/日本 🦀");
+        assert_eq!(escaped(b"\x1b[2J\n\r\t\x7f"), "\\u{1b}[2J\\n\\r\\t\\u{7f}");
+        assert_eq!(escaped(b"a\xff\xc3b"), "a\\xff\\xc3b");
+        assert_eq!(escaped("\u{9b}31m\u{202e}gpj".as_bytes()), "\\u{9b}31m\\u{202e}gpj");
+    }
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(size(1536 << 10), "1.5 MiB");
+        assert_eq!(duration(61_000), "1 min 1 s");
+        assert_eq!(rate(2 << 20, 2000), "1.0 MiB/s");
+        assert_eq!(share(1, 4), "25.0%");
+        assert_eq!(count(1, "file", "files"), "1 file");
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_whatever_they_are() {
+        assert_eq!(rfc3339(Timestamp { seconds: 0, nanoseconds: 0 }), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(Timestamp { seconds: 1, nanoseconds: 500_000_000 }), "1970-01-01T00:00:01.5Z");
+        assert_eq!(time(Timestamp { seconds: 86_400, nanoseconds: 1 }), "1970-01-02 00:00:00");
+        for seconds in [i64::MIN, i64::MAX] {
+            assert!(rfc3339(Timestamp { seconds, nanoseconds: u32::MAX }).ends_with('Z'));
+        }
+    }
+
+    #[test]
+    fn ids_are_uuids() {
+        let id = SnapshotId([0x01, 0x93, 0x4f, 0x1e, 0x2a, 0x4b, 0x7c, 0x00, 0x80, 0, 0, 0, 0, 0, 0, 0x0f]);
+        assert_eq!(uuid(id), "01934f1e-2a4b-7c00-8000-00000000000f");
+        assert_eq!(short_id(id), "01934f1e-2a4b");
+    }
+}
