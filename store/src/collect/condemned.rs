@@ -46,6 +46,11 @@ impl Condemned {
         Ok(condemned)
     }
 
+    /// Whether nothing is condemned.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packs.is_empty()
+    }
+
     pub(crate) fn contains(&self, pack: &PackId) -> bool {
         self.packs.contains(pack)
     }

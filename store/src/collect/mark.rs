@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::collect::Marker;
 use crate::ids::{ChunkId, PackId};
-use crate::index::Index;
+use crate::index::{Found, Index};
 use crate::location::Location;
 use crate::repository::Repository;
 use crate::session::Session;
@@ -21,6 +21,9 @@ pub(super) struct Marks<'a> {
     /// Packs to keep away from where another copy stands: those condemned before.
     avoided: HashSet<PackId>,
 }
+
+/// Which packs a place may be in.
+type Accept<'a> = &'a dyn Fn(&PackId) -> bool;
 
 impl<'a> Marks<'a> {
     pub(super) fn new(
@@ -57,33 +60,61 @@ impl<'a> Marks<'a> {
         word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0)
     }
 
-    fn find(&self, id: &ChunkId) -> Result<Option<(usize, u64, Location)>> {
-        let sound = |pack: &PackId| self.present.contains(pack) && !self.avoided.contains(pack);
-        match self.index.find_ordinal(id, sound)? {
-            None if !self.avoided.is_empty() => self.index.find_ordinal(id, |pack| self.present.contains(pack)),
+    /// A place of a chunk, away from condemned packs where there is one. A delta's counts only with a whole place of its base.
+    fn find(&self, id: &ChunkId) -> Result<Option<Found>> {
+        self.avoiding(&|accept| {
+            let mut decodable = |location: &Location| {
+                Ok(accept(&location.pack)
+                    && match location.base {
+                        None => true,
+                        Some(base) => self.find_whole(&base, accept)?.is_some(),
+                    })
+            };
+            self.index.find(id, &mut decodable)
+        })
+    }
+
+    fn find_whole(&self, id: &ChunkId, accept: Accept<'_>) -> Result<Option<Found>> {
+        let mut whole = |location: &Location| Ok(location.base.is_none() && accept(&location.pack));
+        self.index.find(id, &mut whole)
+    }
+
+    /// Asks among the packs that last, then among all.
+    fn avoiding(&self, ask: &dyn Fn(Accept<'_>) -> Result<Option<Found>>) -> Result<Option<Found>> {
+        match ask(&|pack| self.present.contains(pack) && !self.avoided.contains(pack))? {
+            None if !self.avoided.is_empty() => ask(&|pack| self.present.contains(pack)),
             found => Ok(found),
         }
     }
-}
 
-impl Marker for Marks<'_> {
-    fn mark(&self, id: &ChunkId) -> Result<bool> {
-        let Some((fragment, ordinal, location)) = self.find(id)? else {
-            return Err(Error::Missing { object: format!("chunk {id}") });
-        };
-        let bit = 1 << (ordinal % 64);
-        let word = self.bits.get(fragment).and_then(|bits| bits.get((ordinal / 64) as usize));
+    /// `true` when the place was not marked before.
+    fn mark_place(&self, found: &Found) -> Result<bool> {
+        let bit = 1 << (found.ordinal % 64);
+        let word = self.bits.get(found.fragment).and_then(|bits| bits.get((found.ordinal / 64) as usize));
         let word = word.ok_or_else(|| Error::damaged("the index", "an entry beyond its count"))?;
         if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
             return Ok(false);
         }
+        let location = &found.location;
         let whole = u64::from(location.record_plain_bytes).max(1);
         let share = (u64::from(location.record_stored_bytes) * u64::from(location.bytes)).div_ceil(whole);
         if let Some(bytes) = self.live_bytes.get(&location.pack) {
             bytes.fetch_add(share.max(1), Ordering::Relaxed);
         }
-        if let Some(base) = location.base {
-            self.mark(&base)?;
+        Ok(true)
+    }
+}
+
+impl Marker for Marks<'_> {
+    fn mark(&self, id: &ChunkId) -> Result<bool> {
+        let missing = |id: &ChunkId| Error::Missing { object: format!("chunk {id}") };
+        let found = self.find(id)?.ok_or_else(|| missing(id))?;
+        if !self.mark_place(&found)? {
+            return Ok(false);
+        }
+        if let Some(base) = found.location.base {
+            let base_place = self.avoiding(&|accept| self.find_whole(&base, accept))?.ok_or_else(|| missing(&base))?;
+            self.mark_place(&base_place)?;
         }
         Ok(true)
     }

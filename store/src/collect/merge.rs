@@ -71,9 +71,9 @@ pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result
         return Ok(());
     }
     let index = Index::load(repository.backend(), repository.keys())?;
-    for fragment in index.fragments() {
+    for fragment in index.fragments().iter() {
         if fragment.packs().iter().any(|(pack, _)| packs.contains(pack)) {
-            replace(repository, std::slice::from_ref(&*fragment), packs)?;
+            replace(repository, std::slice::from_ref(&**fragment), packs)?;
         }
     }
     Ok(())
@@ -99,18 +99,23 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
     backend.delete(&names)
 }
 
-/// Publishes entries as one fragment; none for none. Of a chunk's places the one stays that lasts: a place in a pack that is gone
-/// or condemned gives way to any other. Under the maintenance lease, so that nothing is condemned meanwhile.
+/// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Of a chunk's places one stays: one
+/// that is no delta where there is one, since it may be the base of others. Places in packs that are gone go; places in condemned
+/// packs stand apart in a fragment of their own, because only the sweep knows whether they go or last.
 pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(ChunkId, Location)>) -> Result<()> {
-    if entries.is_empty() {
-        return Ok(());
-    }
     let condemned = Condemned::load(repository)?;
     let present = mark::present(repository)?;
-    let lasts = |location: &Location| present.contains(&location.pack) && !condemned.contains(&location.pack);
-    entries.sort_unstable_by_key(|(id, location)| (*id, !lasts(location), location.pack, location.record_offset));
-    entries.dedup_by_key(|(id, _)| *id);
-    let id = repository.new_object_id()?;
-    let object = build_fragment(repository.keys(), id, entries)?;
-    publish_bytes(&**repository.backend(), &fragment_name(id), &object)
+    entries.retain(|(_, location)| present.contains(&location.pack));
+    let (mut waiting, mut lasting): (Vec<_>, Vec<_>) =
+        entries.drain(..).partition(|(_, location)| condemned.contains(&location.pack));
+    for part in [&mut lasting, &mut waiting] {
+        part.sort_unstable_by_key(|(id, at)| (*id, at.base.is_some(), at.pack, at.record_offset));
+        part.dedup_by_key(|(id, _)| *id);
+        if !part.is_empty() {
+            let id = repository.new_object_id()?;
+            let object = build_fragment(repository.keys(), id, part)?;
+            publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
+        }
+    }
+    Ok(())
 }

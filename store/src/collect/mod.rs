@@ -24,6 +24,7 @@ use crate::collect::mark::Marks;
 pub(crate) use crate::collect::merge::publish_fragment;
 use crate::ids::{ChunkId, PackId};
 use crate::index::Index;
+use crate::padding::on_grid;
 use crate::repository::{Repository, RootName};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -75,6 +76,8 @@ pub trait Reachability: Sync {
 
 /// Small packs are rewritten into larger ones when there are this many of them.
 const SMALL_PACKS_MAX: usize = 64;
+/// A trailer takes some 50 bytes for a record of some KiB or more.
+const LIVE_BYTES_PER_TRAILER_BYTE: u64 = 64;
 /// A pack is small below this share of the largest.
 const SMALL_PACK_DIVISOR: u64 = 16;
 
@@ -191,9 +194,7 @@ fn plan(
         let live = marks.live_bytes(&pack);
         if live == 0 {
             plan.dead.push((pack, listed.bytes));
-        } else if (live as f64) < listed.bytes as f64 * options.rewrite_below_live_share
-            && listed.bytes - live >= 64 << 10
-        {
+        } else if (live_padded(live) as f64) < listed.bytes as f64 * options.rewrite_below_live_share {
             plan.rewritten.push((pack, listed.bytes));
             plan.live_bytes_rewritten += live;
         } else if listed.bytes < small {
@@ -209,6 +210,11 @@ fn plan(
     let rewritten = plan.rewritten.iter().map(|(pack, _)| *pack).collect();
     plan.live_in_rewritten = marks.live_in(&rewritten)?;
     Ok(plan)
+}
+
+/// The length of a pack that would hold only the live records: padding is no dead weight, since a copy would have as much again.
+fn live_padded(live: u64) -> u64 {
+    on_grid(live.saturating_add(live / LIVE_BYTES_PER_TRAILER_BYTE))
 }
 
 fn stored_pack_bytes(repository: &Repository) -> Result<u64> {

@@ -15,7 +15,7 @@ pub(crate) use block::Block;
 pub(crate) use fragment::{Fragment, build_fragment, fragment_name};
 
 use crate::backend::{Backend, ObjectKind};
-use crate::ids::{ChunkId, PackId};
+use crate::ids::ChunkId;
 use crate::keys::Keys;
 use crate::location::Location;
 use crate::{Error, Result};
@@ -27,11 +27,14 @@ const LOAD_ATTEMPTS: usize = 8;
 
 /// The fragments of a repository, open. Shared by threads.
 pub(crate) struct Index {
-    fragments: RwLock<Vec<Arc<Fragment>>>,
+    fragments: RwLock<Fragments>,
     cache: Mutex<BlockCache>,
     backend: Arc<dyn Backend>,
+    keys: Keys,
     uses: AtomicU64,
 }
+
+type Fragments = Arc<Vec<Arc<Fragment>>>;
 
 #[derive(Default)]
 struct BlockCache {
@@ -39,67 +42,78 @@ struct BlockCache {
     bytes: usize,
 }
 
+/// An entry that was asked for: its fragment's place in [`Index::fragments`], its number there, and what it says.
+pub(crate) struct Found {
+    pub(crate) fragment: usize,
+    pub(crate) ordinal: u64,
+    pub(crate) location: Location,
+}
+
 impl Index {
     /// Opens every fragment.
     pub(crate) fn load(backend: &Arc<dyn Backend>, keys: &Keys) -> Result<Self> {
-        for _ in 0..LOAD_ATTEMPTS {
-            let mut fragments = Vec::new();
-            let mut vanished = false;
-            for listed in backend.list(ObjectKind::Index)? {
-                match Fragment::open(&**backend, keys, &listed) {
-                    Ok(fragment) => fragments.push(Arc::new(fragment)),
-                    Err(Error::Missing { .. }) => vanished = true,
-                    Err(error) => return Err(error),
-                }
-            }
-            if !vanished {
-                // Large ones first: most lookups that hit anything hit there.
-                fragments.sort_by_key(|fragment| std::cmp::Reverse(fragment.entries()));
-                return Ok(Self {
-                    fragments: RwLock::new(fragments),
-                    cache: Mutex::default(),
-                    backend: Arc::clone(backend),
-                    uses: AtomicU64::new(0),
-                });
-            }
-        }
-        Err(Error::Busy { what: "the index, which other processes keep merging,".into() })
+        Ok(Self {
+            fragments: RwLock::new(Arc::new(open_all(&**backend, keys)?)),
+            cache: Mutex::default(),
+            backend: Arc::clone(backend),
+            keys: keys.clone(),
+            uses: AtomicU64::new(0),
+        })
+    }
+
+    /// Opens every fragment again: those known were merged away, or a new one was merged before it was added.
+    pub(crate) fn reload(&self) -> Result<()> {
+        let fragments = open_all(&*self.backend, &self.keys)?;
+        *self.fragments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fragments);
+        Ok(())
     }
 
     /// Adds a fragment just published.
     pub(crate) fn add(&self, fragment: Fragment) {
-        self.fragments.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(fragment));
+        let mut fragments = self.fragments.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut fragments).push(Arc::new(fragment));
     }
 
-    pub(crate) fn fragments(&self) -> Vec<Arc<Fragment>> {
-        self.fragments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn fragments(&self) -> Fragments {
+        Arc::clone(&self.fragments.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The first place of a chunk that `accept` takes.
-    pub(crate) fn find(&self, id: &ChunkId, accept: impl Fn(&PackId) -> bool) -> Result<Option<Location>> {
-        Ok(self.find_ordinal(id, accept)?.map(|(_, _, location)| location))
-    }
-
-    /// The same, with the fragment's place in [`Self::fragments`] and the entry's number in it.
-    pub(crate) fn find_ordinal(
+    /// The first place of a chunk that `accept` takes. `accept` may ask the index itself.
+    pub(crate) fn find(
         &self,
         id: &ChunkId,
-        accept: impl Fn(&PackId) -> bool,
-    ) -> Result<Option<(usize, u64, Location)>> {
-        let fragments = self.fragments.read().unwrap_or_else(PoisonError::into_inner);
+        accept: &mut dyn FnMut(&Location) -> Result<bool>,
+    ) -> Result<Option<Found>> {
+        for _ in 0..LOAD_ATTEMPTS {
+            match self.find_in(&self.fragments(), id, accept) {
+                // Merged away by another process since it was opened; what it said stands in a new one.
+                Err(error) if is_fragment_missing(&error) => self.reload()?,
+                outcome => return outcome,
+            }
+        }
+        Err(too_busy())
+    }
+
+    fn find_in(
+        &self,
+        fragments: &Fragments,
+        id: &ChunkId,
+        accept: &mut dyn FnMut(&Location) -> Result<bool>,
+    ) -> Result<Option<Found>> {
         for (number, fragment) in fragments.iter().enumerate() {
             let Some(block_number) = fragment.block_of(id) else { continue };
             let block = self.block(fragment, block_number)?;
             if let Some((row, location)) = block.find(id, fragment.packs())?
-                && accept(&location.pack)
+                && accept(&location)?
             {
-                return Ok(Some((number, fragment.ordinal(block_number, row), location)));
+                return Ok(Some(Found { fragment: number, ordinal: fragment.ordinal(block_number, row), location }));
             }
         }
         Ok(None)
     }
 
-    /// Every entry, fragment by fragment, in order.
+    /// Every entry, fragment by fragment, in order. [`Error::Missing`] when a fragment was merged away meanwhile, which the
+    /// maintenance lease prevents.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(usize, u64, ChunkId, Location) -> Result<()>) -> Result<()> {
         for (number, fragment) in self.fragments().iter().enumerate() {
             fragment.for_each(&*self.backend, &mut |ordinal, id, location| visit(number, ordinal, id, location))?;
@@ -127,6 +141,35 @@ impl Index {
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, BlockCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens what is listed. Large ones first: most lookups that hit anything hit there.
+fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Vec<Arc<Fragment>>> {
+    for _ in 0..LOAD_ATTEMPTS {
+        let mut fragments = Vec::new();
+        let mut vanished = false;
+        for listed in backend.list(ObjectKind::Index)? {
+            match Fragment::open(backend, keys, &listed) {
+                Ok(fragment) => fragments.push(Arc::new(fragment)),
+                Err(Error::Missing { .. }) => vanished = true,
+                Err(error) => return Err(error),
+            }
+        }
+        if !vanished {
+            fragments.sort_by_key(|fragment| std::cmp::Reverse(fragment.entries()));
+            return Ok(fragments);
+        }
+    }
+    Err(too_busy())
+}
+
+/// Whether it is a fragment that is gone, not something that `accept` missed.
+pub(crate) fn is_fragment_missing(error: &Error) -> bool {
+    matches!(error, Error::Missing { object } if object.starts_with(ObjectKind::Index.folder()))
+}
+
+fn too_busy() -> Error {
+    Error::Busy { what: "the index, which other processes keep merging,".into() }
 }
 
 impl BlockCache {

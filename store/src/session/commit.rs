@@ -162,9 +162,14 @@ impl Session {
     /// nothing to add to: the index will be listed with it.
     fn adopt(&self, listed: &ObjectStat, entries: &[(ChunkId, Location)]) -> Result<()> {
         let (Some(index), Some(present)) = (self.index.get(), self.present.get()) else { return Ok(()) };
-        let fragment = Fragment::open(&**self.repository.backend(), self.repository.keys(), listed)?;
-        present.write().unwrap_or_else(PoisonError::into_inner).extend(fragment.packs().iter().map(|(pack, _)| *pack));
-        index.add(fragment);
+        let packs = entries.iter().map(|(_, location)| location.pack);
+        present.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
+        match Fragment::open(&**self.repository.backend(), self.repository.keys(), listed) {
+            Ok(fragment) => index.add(fragment),
+            // Another process has merged it already.
+            Err(Error::Missing { .. }) => index.reload()?,
+            Err(error) => return Err(error),
+        }
         for (id, _) in entries {
             self.fresh.remove(id);
         }

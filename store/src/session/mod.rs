@@ -150,10 +150,15 @@ impl Session {
         self.condemned.all_marked(root)
     }
 
-    /// Where a chunk stands, for reading (also in condemned packs; not in packs that this session has not published yet).
+    /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs that this session
+    /// has not published yet. A delta's place counts only while a whole place of its base is there.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let live = self.find_live(id)?;
+        if live.is_some() || self.condemned.is_empty() {
+            return Ok(live);
+        }
         let present = self.present()?;
-        self.index()?.find(id, |pack| present.contains(pack))
+        self.find_decodable(id, &|pack| present.contains(pack))
     }
 
     /// Whether a chunk counts as stored for deduplication.
@@ -173,11 +178,7 @@ impl Session {
 
     /// The id to use as base for a delta against `id`: itself, or its own base when it is a delta.
     pub fn delta_base(&self, id: &ChunkId) -> Result<Option<ChunkId>> {
-        match self.find_live(id)? {
-            None => Ok(None),
-            Some(Location { base: None, .. }) => Ok(Some(*id)),
-            Some(Location { base: Some(base), .. }) => Ok(self.find_live(&base)?.map(|_| base)),
-        }
+        Ok(self.find_live(id)?.map(|location| location.base.unwrap_or(*id)))
     }
 
     /// Counters so far.
@@ -225,8 +226,39 @@ impl Session {
     /// A place that no collection is about to take away.
     fn find_live(&self, id: &ChunkId) -> Result<Option<Location>> {
         let present = self.present()?;
-        self.index()?.find(id, |pack| present.contains(pack) && !self.condemned.contains(pack))
+        self.find_decodable(id, &|pack| present.contains(pack) && !self.condemned.contains(pack))
     }
+
+    /// A place in an accepted pack; of a delta only when its base has a whole place in one too. An index may keep deltas that
+    /// nothing reaches and whose base was collected: those are as good as absent.
+    fn find_decodable(&self, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool) -> Result<Option<Location>> {
+        let index = self.index()?;
+        let mut decodable = |location: &Location| {
+            Ok(accept(&location.pack)
+                && match location.base {
+                    None => true,
+                    Some(base) => find_whole(index, &base, accept)?.is_some(),
+                })
+        };
+        Ok(index.find(id, &mut decodable)?.map(|found| found.location))
+    }
+
+    /// The place at which a delta's base is read.
+    pub(crate) fn locate_base(&self, base: &ChunkId) -> Result<Option<Location>> {
+        let present = self.present()?;
+        let index = self.index()?;
+        let lasting = find_whole(index, base, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
+        match lasting {
+            None if !self.condemned.is_empty() => find_whole(index, base, &|pack| present.contains(pack)),
+            found => Ok(found),
+        }
+    }
+}
+
+/// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as a delta.
+fn find_whole(index: &Index, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool) -> Result<Option<Location>> {
+    let mut whole = |location: &Location| Ok(location.base.is_none() && accept(&location.pack));
+    Ok(index.find(id, &mut whole)?.map(|found| found.location))
 }
 
 impl Drop for Session {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
-use crate::location::{Encoding, Location};
+use crate::location::Location;
 use crate::pack::{PackOpener, pack_name};
 use crate::session::{ChunkSource, Session, lock};
 use crate::{Error, Result};
@@ -98,10 +98,7 @@ impl Session {
 
     /// The plaintext of a delta's base.
     fn read_base(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
-        let location = self.locate(id)?.ok_or_else(|| missing(id))?;
-        if location.encoding == Encoding::Delta {
-            return Err(Error::damaged(format!("chunk {id}"), "it is the base of a delta and a delta itself"));
-        }
+        let location = self.locate_base(id)?.ok_or_else(|| missing(id))?;
         let key = (location.pack, location.record_offset);
         let cached = lock(&self.caches.records).get(key);
         let record = match cached {
