@@ -200,7 +200,11 @@ mod tests {
     #[test]
     fn a_time_is_counted_back_from_the_newest() {
         let times = [DAY, 8 * DAY, 8 * DAY - 1, 9 * DAY, 10 * DAY];
-        check(&times, KeepRules { within_seconds: 2 * DAY as u64, ..KeepRules::default() }, &[8 * DAY, 9 * DAY, 10 * DAY]);
+        check(
+            &times,
+            KeepRules { within_seconds: 2 * DAY as u64, ..KeepRules::default() },
+            &[8 * DAY, 9 * DAY, 10 * DAY],
+        );
     }
 
     #[test]
