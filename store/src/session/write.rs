@@ -19,6 +19,7 @@ pub struct ChunkWriter<'s> {
     node_encoder: Encoder,
     payload: Vec<u8>,
     random: u64,
+    deltas_stored: u64,
 }
 
 impl Session {
@@ -32,6 +33,7 @@ impl Session {
             node_encoder: Encoder::new(NODE_LEVEL)?,
             payload: Vec::new(),
             random: u64::from_le_bytes(seed) | 1,
+            deltas_stored: 0,
         })
     }
 }
@@ -63,6 +65,12 @@ impl ChunkWriter<'_> {
         Ok(id)
     }
 
+    /// How many chunks this writer stored as deltas: tells whether a base paid.
+    #[must_use]
+    pub fn deltas_stored(&self) -> u64 {
+        self.deltas_stored
+    }
+
     fn seal(
         &mut self,
         kind: RecordKind,
@@ -81,12 +89,13 @@ impl ChunkWriter<'_> {
         self.random ^= self.random << 17;
         let full = pool.seal(&session.repository, self.random, &record)?;
         let count = members.len() as u64;
+        let deltas = u64::from(encoding == Encoding::Delta);
+        self.deltas_stored += deltas;
         session.unstored.fetch_sub(count, Ordering::Relaxed);
         if kind == RecordKind::Data {
             let bytes = members.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
             session.counters.chunks_new.fetch_add(count, Ordering::Relaxed);
             session.counters.bytes_new.fetch_add(bytes, Ordering::Relaxed);
-            let deltas = u64::from(encoding == Encoding::Delta);
             session.counters.deltas_new.fetch_add(deltas, Ordering::Relaxed);
         }
         match full {

@@ -1,0 +1,222 @@
+//! Large files as the coordinator sees them: how they are cut up into extents, and how the pieces come together again.
+
+use std::sync::Arc;
+
+use copal_chunker::{Cutter, HEAD_BYTES, SEGMENT_BYTES, looks_page_structured};
+use copal_manifest::content::{Cutting, FileContent, Piece, PiecesBuilder};
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
+use copal_manifest::tree::NodeSink;
+use copal_source::read::{DataRange, OpenFile, TreeReader};
+use copal_source::scan::FileStat;
+use copal_store::config::Parameters;
+use copal_store::session::{ChunkSource, Session};
+
+use crate::create::evidence::is_same_content;
+use crate::create::extent::{Extent, ExtentDone};
+use crate::create::small::{Trouble, metadata_of};
+use crate::error::Result;
+
+/// Length of an extent of a page-structured file, in bytes.
+const FIXED_EXTENT_BYTES: u64 = 4 << 20;
+/// Shorter holes are read as zeros: they are not worth an end of a chunk.
+pub(super) const HOLE_BYTES_MIN: u64 = 32 << 10;
+/// How many chunks are compared with the parent to tell whether offsets still match.
+const SAMPLES: u64 = 16;
+/// Pages of a sample that are compared.
+const SAMPLE_PAGE_BYTES: usize = 4096;
+
+/// A large file, open.
+pub(super) struct LargeFile {
+    pub(super) path: EntryPath,
+    file: OpenFile,
+    stat: FileStat,
+    metadata: Metadata,
+    cutting: Cutting,
+    ranges: Vec<DataRange>,
+    parent: Option<Arc<FileContent>>,
+}
+
+impl LargeFile {
+    pub(super) fn open(
+        reader: &TreeReader,
+        path: EntryPath,
+        parent: Option<Arc<FileContent>>,
+        parameters: &Parameters,
+        session: &Session,
+    ) -> Result<Self, Trouble> {
+        let file = reader.open_file(&path.to_slashes())?;
+        let stat = file.stat()?;
+        let metadata = metadata_of(&stat, file.attributes()?);
+        let sparse = stat.allocated_bytes.saturating_add(HOLE_BYTES_MIN) <= stat.bytes;
+        let ranges = match sparse {
+            true => without_short_holes(file.data_ranges(0)?),
+            false if stat.bytes == 0 => Vec::new(),
+            false => vec![DataRange { offset: 0, bytes: stat.bytes }],
+        };
+        let cutting = choose_cutting(&file, parent.as_deref(), parameters, session)?;
+        Ok(Self { path, file, stat, metadata, cutting, ranges, parent })
+    }
+
+    /// The jobs that read it, in order.
+    pub(super) fn extents<'l>(&'l self, cutter: &Cutter) -> impl Iterator<Item = Extent> + use<'l> {
+        let fixed_bytes = match self.cutting {
+            Cutting::Fixed(bytes) => Some(bytes),
+            Cutting::Small | Cutting::Content => None,
+        };
+        let has_hard_cuts = cutter.has_hard_cuts();
+        self.ranges.iter().flat_map(move |range| {
+            let end = range.offset + range.bytes;
+            let first_end = match fixed_bytes {
+                Some(_) => (range.offset / FIXED_EXTENT_BYTES + 1) * FIXED_EXTENT_BYTES,
+                None if has_hard_cuts => range.offset + SEGMENT_BYTES,
+                None => end,
+            };
+            let step = if fixed_bytes.is_some() { FIXED_EXTENT_BYTES } else { SEGMENT_BYTES };
+            let mut from = range.offset;
+            std::iter::from_fn(move || {
+                let to = if from == range.offset { first_end } else { from + step }.min(end);
+                let extent = (from < end).then(|| Extent {
+                    file: self.file.clone(),
+                    fixed_bytes,
+                    range: *range,
+                    from,
+                    to,
+                    parent: self.parent.clone(),
+                });
+                from = to;
+                extent
+            })
+        })
+    }
+}
+
+/// Ranges between which too little is missing become one.
+fn without_short_holes(ranges: Vec<DataRange>) -> Vec<DataRange> {
+    let mut joined: Vec<DataRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.offset - (last.offset + last.bytes) < HOLE_BYTES_MIN => {
+                last.bytes = range.offset + range.bytes - last.offset;
+            }
+            None if range.offset < HOLE_BYTES_MIN => {
+                joined.push(DataRange { offset: 0, bytes: range.offset + range.bytes });
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// Fixed cuts for page-structured files, as long as their pages stay where they are in the parent; content cuts for all others, and for
+/// files that fell back to them once.
+fn choose_cutting(
+    file: &OpenFile,
+    parent: Option<&FileContent>,
+    parameters: &Parameters,
+    session: &Session,
+) -> Result<Cutting, Trouble> {
+    let mut head = vec![0; HEAD_BYTES + 64];
+    let read = file.read_at(0, &mut head)?;
+    if !looks_page_structured(&head[..read]) {
+        return Ok(Cutting::Content);
+    }
+    let fixed = Cutting::Fixed(parameters.page_chunk_bytes);
+    Ok(match parent {
+        Some(content) if content.cutting == Cutting::Content => Cutting::Content,
+        Some(content) if content.cutting == fixed && !offsets_match(file, content, session)? => Cutting::Content,
+        _ => fixed,
+    })
+}
+
+/// Whether samples of the file have at least one page in sixteen in common with what the parent has at the same offsets.
+fn offsets_match(file: &OpenFile, parent: &FileContent, session: &Session) -> Result<bool, Trouble> {
+    let (mut same, mut compared) = (0u64, 0u64);
+    let mut plain = Vec::new();
+    for sample in 0..SAMPLES {
+        let place = parent.bytes / SAMPLES * sample;
+        // A parent that cannot be read says nothing.
+        let Some(Ok(placed)) = parent.pieces(session, place, place + 1).next() else { continue };
+        let Piece::Chunk { id, bytes } = placed.piece else { continue };
+        let Ok(before) = session.read_chunk(&id) else { continue };
+        plain.resize(bytes as usize, 0);
+        let read = file.read_at(placed.offset, &mut plain)?;
+        for (now, then) in plain[..read].chunks(SAMPLE_PAGE_BYTES).zip(before.chunks(SAMPLE_PAGE_BYTES)) {
+            compared += 1;
+            same += u64::from(now == then);
+        }
+    }
+    Ok(compared == 0 || same * 16 >= compared)
+}
+
+/// A large file whose pieces are arriving.
+pub(super) struct Assembly {
+    pub(super) large: LargeFile,
+    builder: PiecesBuilder,
+    position: u64,
+    /// The parts do not fit each other: the file changed between them.
+    torn: bool,
+    trouble: Option<copal_source::Error>,
+}
+
+/// What came together.
+pub(super) enum Assembled {
+    /// As it stood from the first byte to the last.
+    Still(Entry),
+    /// It changed meanwhile; what was read is a file, if one that never was.
+    Changed(Entry),
+    /// It changed so that no whole came together.
+    Torn,
+}
+
+impl Assembly {
+    pub(super) fn new(large: LargeFile) -> Self {
+        Self { large, builder: PiecesBuilder::new(), position: 0, torn: false, trouble: None }
+    }
+
+    /// Takes the next part.
+    pub(super) fn add(&mut self, done: ExtentDone, sink: &mut dyn NodeSink) -> Result<()> {
+        self.torn |= done.cut_short;
+        self.trouble = self.trouble.take().or(done.trouble);
+        if self.torn || done.pieces.is_empty() {
+            return Ok(());
+        }
+        let begins_range = self.large.ranges.iter().any(|range| range.offset == done.begin);
+        if done.begin > self.position && begins_range {
+            self.hole_to(done.begin, sink)?;
+        }
+        if done.begin != self.position {
+            self.torn = true;
+            return Ok(());
+        }
+        for piece in done.pieces {
+            self.position += piece.bytes();
+            self.builder.push(piece, sink)?;
+        }
+        Ok(())
+    }
+
+    fn hole_to(&mut self, end: u64, sink: &mut dyn NodeSink) -> Result<()> {
+        let bytes = end - self.position;
+        self.builder.push(Piece::Hole { bytes }, sink)?;
+        self.position = end;
+        Ok(())
+    }
+
+    /// After the last part.
+    pub(super) fn finish(mut self, sink: &mut dyn NodeSink) -> Result<Assembled, Trouble> {
+        if let Some(trouble) = self.trouble {
+            return Err(trouble.into());
+        }
+        let data_end = self.large.ranges.last().map_or(0, |range| range.offset + range.bytes);
+        if self.torn || self.position != data_end {
+            return Ok(Assembled::Torn);
+        }
+        if self.large.stat.bytes > self.position {
+            self.hole_to(self.large.stat.bytes, sink)?;
+        }
+        let content = self.builder.finish(self.large.cutting, sink)?;
+        let still = is_same_content(&self.large.stat, &self.large.file.stat()?);
+        let entry = Entry { path: self.large.path, metadata: self.large.metadata, node: Node::File(content) };
+        Ok(if still { Assembled::Still(entry) } else { Assembled::Changed(entry) })
+    }
+}

@@ -1,0 +1,546 @@
+//! The coordinator: scan and parent side by side, jobs out, results back in path order.
+
+use std::collections::{HashMap, VecDeque};
+use std::iter::Peekable;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use copal_chunker::Cutter;
+use copal_manifest::content::FileContent;
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
+use copal_manifest::snapshot::{SourceKind, SourceRecord};
+use copal_manifest::tree::{EntryIter, TreeBuilder, TreeReader};
+use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
+use copal_store::session::{ChunkWriter, Session};
+use crossbeam_channel::{Sender, bounded};
+
+use crate::context::Context;
+use crate::create::evidence::{is_present, is_unchanged, trusted_before};
+use crate::create::extent::{Extent, ExtentDone};
+use crate::create::job::{Job, Promise, Shared, Worker, promise};
+use crate::create::large::{Assembled, Assembly, HOLE_BYTES_MIN, LargeFile};
+use crate::create::meter::Meter;
+use crate::create::parent::{Parent, ParentSource};
+use crate::create::small::{ATTEMPTS, Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
+use crate::create::{CreateRequest, SourceRequest};
+use crate::error::{Error, Result};
+
+/// Most entries that wait for their turn.
+pub(super) const WINDOW_ITEMS: usize = 8192;
+/// Most jobs of a worker that are not yet settled.
+pub(super) const JOBS_PER_WORKER: usize = 16;
+/// A batch is handed out when it has so many paths, or content of [`SMALL_FILE_BYTES_MAX`].
+const BATCH_PATHS: usize = 256;
+
+/// What one source gave.
+pub(super) struct CapturedSource {
+    pub(super) record: SourceRecord,
+    pub(super) bytes_read: u64,
+    pub(super) warnings: Vec<String>,
+    pub(super) unread_files: u64,
+}
+
+/// A file with several names: its filesystem and inode.
+type FileKey = (u64, u64);
+
+/// A place in path order that is not settled.
+enum Waiting {
+    /// Settled, but not at its turn.
+    Ready(Entry, Option<FileKey>),
+    /// A path in a batch.
+    Batched {
+        batch: u64,
+        key: Option<FileKey>,
+    },
+    /// Another name of a file that was met before.
+    Link(Box<SmallFile>, FileKey),
+    /// A large file: its parts and its end follow.
+    Begin(Box<LargeFile>),
+    Part(Promise<ExtentDone>),
+    End(Option<FileKey>),
+}
+
+enum Batch {
+    Out(Promise<Vec<Outcome>>),
+    Back(VecDeque<Outcome>),
+}
+
+pub(super) struct Capture<'s, 'j> {
+    shared: &'s Shared<'s>,
+    reader: copal_source::read::TreeReader,
+    jobs: Sender<Job>,
+    jobs_open: usize,
+    jobs_max: usize,
+    window: VecDeque<Waiting>,
+    batch: Vec<SmallFile>,
+    batch_bytes: u64,
+    batch_number: u64,
+    batches: HashMap<u64, Batch>,
+    assembly: Option<Assembly>,
+    parent: Option<Peekable<EntryIter<'s>>>,
+    parent_source: Option<&'j ParentSource>,
+    force_read: bool,
+    /// Files with several names: met by the scan, and put into the tree.
+    met: HashMap<FileKey, ()>,
+    placed: HashMap<FileKey, (EntryPath, Metadata)>,
+    builder: TreeBuilder,
+    writer: ChunkWriter<'s>,
+    files: u64,
+    entries: u64,
+    bytes: u64,
+    warnings: Vec<String>,
+    unread_files: u64,
+}
+
+impl Capture<'_, '_> {
+    /// Captures one source with as many workers as the context says.
+    pub(super) fn run(
+        context: &Context,
+        session: &Session,
+        cutter: &Cutter,
+        request: &CreateRequest,
+        source: &SourceRequest,
+        parent: Option<&Parent>,
+    ) -> Result<CapturedSource> {
+        let threads = context.worker_threads();
+        let parent_source = parent.and_then(|parent| parent.source(source));
+        let options =
+            ScanOptions { exclude: request.exclude.clone(), one_file_system: request.one_file_system, threads };
+        let begun = trusted_before(context.clock.now());
+        let shared = Shared {
+            context,
+            session,
+            cutter,
+            parameters: &session.repository().config().parameters,
+            meter: Meter::new(context),
+            bytes_read: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+            parent_trusted: parent_source.as_ref().is_some_and(|parent| parent.trusted),
+        };
+        context.monitor.phase("storing");
+        let (jobs, queue) = bounded(threads * 2);
+        let root = scan(&source.path, &options)?;
+        let boundary_key = session.repository().keys().tree_boundary_key();
+        std::thread::scope(|scope| {
+            for number in 0..threads {
+                let (queue, shared) = (queue.clone(), &shared);
+                std::thread::Builder::new()
+                    .name(format!("store {number}"))
+                    .spawn_scoped(scope, move || Worker::run(shared, &queue))
+                    .map_err(|error| Error::Internal(format!("a worker could not be started: {error}")))?;
+            }
+            drop(queue);
+            let iterator = parent_source.as_ref().map(|parent| TreeReader::new(session, parent.record.tree).entries());
+            let mut capture = Capture {
+                shared: &shared,
+                reader: copal_source::read::TreeReader::open(&source.path)?,
+                jobs,
+                jobs_open: 0,
+                jobs_max: threads * JOBS_PER_WORKER,
+                window: VecDeque::new(),
+                batch: Vec::new(),
+                batch_bytes: 0,
+                batch_number: 0,
+                batches: HashMap::new(),
+                assembly: None,
+                parent: iterator.map(Iterator::peekable),
+                parent_source: parent_source.as_ref(),
+                force_read: request.force_read,
+                met: HashMap::new(),
+                placed: HashMap::new(),
+                builder: TreeBuilder::new(&boundary_key),
+                writer: session.writer()?,
+                files: 0,
+                entries: 0,
+                bytes: 0,
+                warnings: Vec::new(),
+                unread_files: 0,
+            };
+            let outcome = capture.take_all(root);
+            if outcome.is_err() {
+                shared.abandoned.store(true, Ordering::Relaxed);
+            }
+            let (kind, device) = outcome?;
+            capture.finish(source, kind, device, begun)
+        })
+    }
+
+    /// Goes through the scan; returns what the root is, and on which filesystem.
+    fn take_all(&mut self, scan: copal_source::scan::Scan) -> Result<(SourceKind, u64)> {
+        let mut root = None;
+        for found in scan {
+            self.shared.context.check_interrupt()?;
+            match found {
+                Ok(entry) => {
+                    root.get_or_insert((entry.stat.kind, entry.stat.device));
+                    self.take(entry)?;
+                }
+                Err(problem) if root.is_none() => return Err(problem.into()),
+                Err(problem) => self.unread(problem.to_string()),
+            }
+            self.settle_what_is_ready()?;
+        }
+        self.shared.meter.all_found();
+        self.end_batch()?;
+        while !self.window.is_empty() {
+            self.settle_front()?;
+        }
+        match root {
+            Some((FileKind::Directory, device)) => Ok((SourceKind::Tree, device)),
+            Some((FileKind::File, device)) => Ok((SourceKind::File, device)),
+            Some(_) => Err(Error::Usage("a source is a folder or a regular file".into())),
+            None => Err(Error::Internal("a scan without a root".into())),
+        }
+    }
+
+    fn finish(
+        mut self,
+        source: &SourceRequest,
+        kind: SourceKind,
+        device: u64,
+        begun: Timestamp,
+    ) -> Result<CapturedSource> {
+        let builder = std::mem::replace(&mut self.builder, TreeBuilder::new(&[0; 32]));
+        let tree = builder.finish(&mut self.writer)?;
+        self.shared.meter.tell();
+        if kind == SourceKind::File && self.entries == 0 {
+            let why = self.warnings.first().cloned().unwrap_or_else(|| "it vanished".into());
+            return Err(Error::Usage(format!("the source could not be read: {why}")));
+        }
+        let record = SourceRecord {
+            label: source.label.clone(),
+            kind,
+            path: source.path.as_os_str().as_bytes().to_vec(),
+            tree,
+            files: self.files,
+            entries: self.entries,
+            bytes: self.bytes,
+            device,
+            trusted_before: begun,
+        };
+        let bytes_read = self.shared.bytes_read.load(Ordering::Relaxed);
+        Ok(CapturedSource { record, bytes_read, warnings: self.warnings, unread_files: self.unread_files })
+    }
+
+    fn unread(&mut self, why: String) {
+        self.warnings.push(why);
+        self.unread_files += 1;
+    }
+
+    /// One path of the scan.
+    fn take(&mut self, found: ScanEntry) -> Result<()> {
+        let ScanEntry { path, stat } = found;
+        let Some(path) = EntryPath::from_slashes(&path) else {
+            self.unread(format!("{}: the path is too long to be kept", String::from_utf8_lossy(&path)));
+            return Ok(());
+        };
+        let is_file = stat.kind == FileKind::File;
+        self.shared.meter.found(if is_file { stat.bytes } else { 0 });
+        let parent = self.parent_entry(&path);
+        let key = (is_file && stat.links > 1).then_some((stat.device, stat.inode));
+        if let Some(key) = key
+            && self.met.insert(key, ()).is_some()
+        {
+            let again = SmallFile { reader: self.reader.clone(), path, stat, parent: None };
+            return self.wait_for(Waiting::Link(Box::new(again), key));
+        }
+        if let Some(parent) = &parent
+            && self.can_be_reused(parent, &stat)?
+        {
+            self.shared.meter.file_done();
+            self.shared.meter.bytes_done(if is_file { stat.bytes } else { 0 });
+            return self.wait_for(Waiting::Ready(parent.clone(), key));
+        }
+        let parent = parent.and_then(|entry| match entry.node {
+            Node::File(content) => Some(Arc::new(content)),
+            _ => None,
+        });
+        let sparse = stat.allocated_bytes.saturating_add(HOLE_BYTES_MIN) <= stat.bytes;
+        if is_file && (stat.bytes > SMALL_FILE_BYTES_MAX || sparse) {
+            return self.take_large(path, parent, key);
+        }
+        self.take_small(SmallFile { reader: self.reader.clone(), path, stat, parent }, key)
+    }
+
+    /// What the parent has at a path; paths are asked for in order. A parent that cannot be read is none from there on.
+    fn parent_entry(&mut self, path: &EntryPath) -> Option<Entry> {
+        let parent = self.parent.as_mut()?;
+        loop {
+            match parent.peek() {
+                Some(Ok(entry)) if entry.path < *path => drop(parent.next()),
+                Some(Ok(entry)) if entry.path == *path => return parent.next()?.ok(),
+                Some(Err(error)) => {
+                    let notice =
+                        format!("the parent snapshot cannot be read from {path} on, so all is read again: {error}");
+                    self.shared.context.monitor.notice(&notice);
+                    self.parent = None;
+                    return None;
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn can_be_reused(&self, parent: &Entry, stat: &FileStat) -> Result<bool> {
+        let Some(source) = self.parent_source else { return Ok(false) };
+        if self.force_read && stat.kind == FileKind::File || !is_unchanged(parent, stat, source.record.trusted_before) {
+            return Ok(false);
+        }
+        match &parent.node {
+            Node::File(content) if !source.trusted => Ok(is_present(self.shared.session, content)?),
+            _ => Ok(true),
+        }
+    }
+
+    fn take_small(&mut self, file: SmallFile, key: Option<FileKey>) -> Result<()> {
+        self.batch_bytes += if file.stat.kind == FileKind::File { file.stat.bytes } else { 0 };
+        self.batch.push(file);
+        self.wait_for(Waiting::Batched { batch: self.batch_number, key })?;
+        if self.batch.len() >= BATCH_PATHS || self.batch_bytes >= SMALL_FILE_BYTES_MAX {
+            self.end_batch()?;
+        }
+        Ok(())
+    }
+
+    fn end_batch(&mut self) -> Result<()> {
+        self.make_room()?;
+        // Making room may have come to this very batch.
+        if self.batch.is_empty() { Ok(()) } else { self.end_batch_now() }
+    }
+
+    fn take_large(&mut self, path: EntryPath, parent: Option<Arc<FileContent>>, key: Option<FileKey>) -> Result<()> {
+        let Shared { parameters, session, cutter, .. } = self.shared;
+        match LargeFile::open(&self.reader, path, parent, parameters, session) {
+            Err(trouble) => self.place_outcome(Outcome::of(trouble)?, key),
+            Ok(large) => {
+                let extents: Vec<Extent> = large.extents(cutter).collect();
+                self.wait_for(Waiting::Begin(Box::new(large)))?;
+                for extent in extents {
+                    self.make_room()?;
+                    let promise = self.send_extent(extent)?;
+                    self.wait_for(Waiting::Part(promise))?;
+                }
+                self.wait_for(Waiting::End(key))
+            }
+        }
+    }
+
+    fn send_extent(&mut self, extent: Extent) -> Result<Promise<ExtentDone>> {
+        let (keeper, promise) = promise();
+        self.send(Job::Extent(extent, keeper))?;
+        Ok(promise)
+    }
+
+    fn send(&mut self, job: Job) -> Result<()> {
+        self.jobs_open += 1;
+        self.jobs.send(job).map_err(|_| Error::Internal("all workers have ended".into()))
+    }
+
+    /// Settles until another job may be handed out.
+    fn make_room(&mut self) -> Result<()> {
+        while self.jobs_open >= self.jobs_max && !self.window.is_empty() {
+            self.settle_front()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, waiting: Waiting) -> Result<()> {
+        self.window.push_back(waiting);
+        while self.window.len() > WINDOW_ITEMS {
+            self.settle_front()?;
+        }
+        Ok(())
+    }
+
+    fn settle_what_is_ready(&mut self) -> Result<()> {
+        while let Some(front) = self.window.front_mut() {
+            let ready = match front {
+                Waiting::Ready(..) | Waiting::Begin(_) | Waiting::Link(..) | Waiting::End(_) => true,
+                Waiting::Part(promise) => promise.is_kept(),
+                Waiting::Batched { batch, .. } => match self.batches.get_mut(batch) {
+                    Some(Batch::Out(promise)) => promise.is_kept(),
+                    Some(Batch::Back(_)) => true,
+                    None => false,
+                },
+            };
+            if !ready {
+                break;
+            }
+            self.settle_front()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the front and puts it into the tree.
+    fn settle_front(&mut self) -> Result<()> {
+        match self.window.pop_front() {
+            None => Ok(()),
+            Some(Waiting::Ready(entry, key)) => self.place(entry, key),
+            Some(Waiting::Batched { batch, key }) => {
+                let outcome = self.next_of_batch(batch)?;
+                self.place_outcome(outcome, key)
+            }
+            Some(Waiting::Link(file, key)) => self.place_link(*file, key),
+            Some(Waiting::Begin(large)) => {
+                self.assembly = Some(Assembly::new(*large));
+                Ok(())
+            }
+            Some(Waiting::Part(promise)) => {
+                self.jobs_open -= 1;
+                let done = promise.wait()?;
+                match &mut self.assembly {
+                    Some(assembly) => assembly.add(done, &mut self.writer),
+                    None => Err(Error::Internal("a part without its file".into())),
+                }
+            }
+            Some(Waiting::End(key)) => {
+                let assembly = self.assembly.take().ok_or(Error::Internal("an end without its file".into()))?;
+                let outcome = self.finish_large(assembly)?;
+                self.shared.meter.file_done();
+                self.place_outcome(outcome, key)
+            }
+        }
+    }
+
+    fn next_of_batch(&mut self, number: u64) -> Result<Outcome> {
+        if number == self.batch_number {
+            self.end_batch_now()?;
+        }
+        if let Some(Batch::Out(_)) = self.batches.get(&number)
+            && let Some(Batch::Out(promise)) = self.batches.remove(&number)
+        {
+            self.jobs_open -= 1;
+            self.batches.insert(number, Batch::Back(promise.wait()?.into()));
+        }
+        let missing = || Error::Internal("a batch without its files".into());
+        let Some(Batch::Back(outcomes)) = self.batches.get_mut(&number) else { return Err(missing()) };
+        let outcome = outcomes.pop_front().ok_or_else(missing)?;
+        if outcomes.is_empty() {
+            self.batches.remove(&number);
+        }
+        Ok(outcome)
+    }
+
+    /// Hands the batch out as it is, room or not.
+    fn end_batch_now(&mut self) -> Result<()> {
+        let files = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let (keeper, promise) = promise();
+        self.send(Job::Batch(files, keeper))?;
+        self.batches.insert(self.batch_number, Batch::Out(promise));
+        self.batch_number += 1;
+        Ok(())
+    }
+
+    /// A file that changed is read again, in its turn.
+    fn finish_large(&mut self, first: Assembly) -> Result<Outcome> {
+        let mut assembly = first;
+        for attempt in 1.. {
+            let path = assembly.large.path.clone();
+            let warning = |what: &str| format!("{path}: {what}");
+            match assembly.finish(&mut self.writer) {
+                Err(trouble) => return Outcome::of(trouble),
+                Ok(Assembled::Still(entry)) => return Ok(Outcome::Taken(entry)),
+                Ok(Assembled::Changed(entry)) if attempt == ATTEMPTS => {
+                    return Ok(Outcome::Changing(entry, warning("it changed while it was read")));
+                }
+                Ok(Assembled::Torn) if attempt == ATTEMPTS => {
+                    return Ok(Outcome::Unread(warning("it kept changing while it was read, and is left out")));
+                }
+                Ok(_) => {}
+            }
+            let Shared { parameters, session, cutter, .. } = self.shared;
+            let large = match LargeFile::open(&self.reader, path, None, parameters, session) {
+                Ok(large) => large,
+                Err(trouble) => return Outcome::of(trouble),
+            };
+            let extents: Vec<Extent> = large.extents(cutter).collect();
+            assembly = Assembly::new(large);
+            let mut under_way = VecDeque::new();
+            for extent in extents {
+                under_way.push_back(self.send_extent(extent)?);
+                if under_way.len() >= self.jobs_max {
+                    self.add_part(&mut assembly, under_way.pop_front())?;
+                }
+            }
+            while !under_way.is_empty() {
+                self.add_part(&mut assembly, under_way.pop_front())?;
+            }
+        }
+        Err(Error::Internal("attempts without end".into()))
+    }
+
+    fn add_part(&mut self, assembly: &mut Assembly, promise: Option<Promise<ExtentDone>>) -> Result<()> {
+        let Some(promise) = promise else { return Ok(()) };
+        self.jobs_open -= 1;
+        assembly.add(promise.wait()?, &mut self.writer)
+    }
+
+    fn place_outcome(&mut self, outcome: Outcome, key: Option<FileKey>) -> Result<()> {
+        match outcome {
+            Outcome::Taken(entry) => self.place(entry, key),
+            Outcome::Changing(entry, warning) => {
+                self.warnings.push(warning);
+                self.place(entry, key)
+            }
+            Outcome::Unread(why) => {
+                self.unread(why);
+                Ok(())
+            }
+            Outcome::Vanished => Ok(()),
+        }
+    }
+
+    /// Another name: of the first one if that is in the tree, else the file is captured under this one.
+    fn place_link(&mut self, file: SmallFile, key: FileKey) -> Result<()> {
+        if let Some((first, metadata)) = self.placed.get(&key) {
+            let node = Node::HardLink(first.clone());
+            let entry = Entry { path: file.path, metadata: metadata.clone(), node };
+            self.shared.meter.file_done();
+            return self.place(entry, None);
+        }
+        let Shared { parameters, session, cutter, .. } = self.shared;
+        let outcome = match LargeFile::open(&self.reader, file.path, None, parameters, session) {
+            Err(trouble) => Outcome::of(trouble)?,
+            Ok(large) => {
+                let extents: Vec<Extent> = large.extents(cutter).collect();
+                let mut assembly = Assembly::new(large);
+                for extent in extents {
+                    let promise = self.send_extent(extent)?;
+                    self.add_part(&mut assembly, Some(promise))?;
+                }
+                self.finish_large(assembly)?
+            }
+        };
+        self.place_outcome(outcome, Some(key))
+    }
+
+    fn place(&mut self, entry: Entry, key: Option<FileKey>) -> Result<()> {
+        match self.builder.push(&entry, &mut self.writer) {
+            Err(copal_store::Error::Limit { what, .. }) => {
+                self.unread(what);
+                return Ok(());
+            }
+            other => other?,
+        }
+        self.entries += 1;
+        self.files += u64::from(entry.node != Node::Directory);
+        if let Node::File(content) = &entry.node {
+            self.bytes += content.bytes;
+        }
+        if let Some(key) = key {
+            self.placed.insert(key, (entry.path, entry.metadata));
+        }
+        Ok(())
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Source(error) => error.into(),
+            Trouble::Fatal(error) => error,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Small files and everything without content, in batches.
+
+use std::sync::Arc;
+
+use copal_chunker::looks_page_structured;
+use copal_manifest::content::{Cutting, FileContent, Piece, Pieces, PiecesBuilder};
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Xattr};
+use copal_source::read::{Attribute, TreeReader};
+use copal_source::scan::{FileKind, FileStat};
+
+use crate::create::bases::Bases;
+use crate::create::evidence::{is_same_content, timestamp};
+use crate::create::job::Worker;
+use crate::error::{Error, Result};
+
+/// Larger files are read by extents.
+pub(super) const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
+/// A file that changes while it is read is read so often.
+pub(super) const ATTEMPTS: usize = 3;
+
+/// A path to be captured.
+pub(super) struct SmallFile {
+    pub(super) reader: TreeReader,
+    pub(super) path: EntryPath,
+    pub(super) stat: FileStat,
+    /// What the parent has there.
+    pub(super) parent: Option<Arc<FileContent>>,
+}
+
+/// What became of a path.
+pub(super) enum Outcome {
+    /// Captured.
+    Taken(Entry),
+    /// Captured, but it changed while it was read.
+    Changing(Entry, String),
+    /// It could not be read.
+    Unread(String),
+    /// It is gone: not part of the snapshot.
+    Vanished,
+}
+
+/// What befalls one path, apart from what ends the capture.
+pub(super) enum Trouble {
+    Source(copal_source::Error),
+    Fatal(Error),
+}
+
+impl From<copal_source::Error> for Trouble {
+    fn from(error: copal_source::Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<copal_store::Error> for Trouble {
+    fn from(error: copal_store::Error) -> Self {
+        Self::Fatal(error.into())
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl Outcome {
+    pub(super) fn of(trouble: Trouble) -> Result<Self> {
+        match trouble {
+            Trouble::Fatal(error) => Err(error),
+            Trouble::Source(error) if error.is_not_found() => Ok(Self::Vanished),
+            Trouble::Source(error) => Ok(Self::Unread(error.to_string())),
+        }
+    }
+}
+
+pub(super) fn metadata_of(stat: &FileStat, attributes: Vec<Attribute>) -> Metadata {
+    let xattrs =
+        attributes.into_iter().map(|xattr| Xattr { name: xattr.name.into(), value: xattr.value.into() }).collect();
+    Metadata {
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        modified: timestamp(stat.modified),
+        changed: timestamp(stat.changed),
+        inode: stat.inode,
+        xattrs,
+    }
+}
+
+impl Worker<'_> {
+    pub(super) fn batch(&mut self, files: Vec<SmallFile>) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(files.len());
+        for file in &files {
+            outcomes.push(self.capture(file).or_else(Outcome::of)?);
+            self.shared.meter.file_done();
+        }
+        // Before anybody hears of the chunks in it.
+        self.store_frame()?;
+        Ok(outcomes)
+    }
+
+    fn capture(&mut self, file: &SmallFile) -> Result<Outcome, Trouble> {
+        let SmallFile { reader, path, stat, .. } = file;
+        let slashes = path.to_slashes();
+        let node = match stat.kind {
+            FileKind::File => return self.capture_file(file),
+            FileKind::Directory => Node::Directory,
+            FileKind::Symlink => Node::Symlink(reader.read_link(&slashes)?.into()),
+            FileKind::Fifo => Node::Fifo,
+            FileKind::Socket => Node::Socket,
+            FileKind::CharDevice => Node::CharDevice { major: stat.special.0, minor: stat.special.1 },
+            FileKind::BlockDevice => Node::BlockDevice { major: stat.special.0, minor: stat.special.1 },
+        };
+        let metadata = metadata_of(stat, reader.attributes(&slashes)?);
+        Ok(Outcome::Taken(Entry { path: path.clone(), metadata, node }))
+    }
+
+    fn capture_file(&mut self, file: &SmallFile) -> Result<Outcome, Trouble> {
+        let slashes = file.path.to_slashes();
+        let mut attempt = 1;
+        let (metadata, changing) = loop {
+            let open = file.reader.open_file(&slashes)?;
+            let before = open.stat()?;
+            // One byte more than it should have, so that growth is seen even where times are coarse.
+            let wanted = before.bytes.min(2 * SMALL_FILE_BYTES_MAX) as usize;
+            self.buffer.resize(wanted + 1, 0);
+            let read = open.read_at(0, &mut self.buffer)?;
+            self.shared.count_read(read);
+            let attributes = open.attributes()?;
+            let changed = read != wanted || !is_same_content(&before, &open.stat()?);
+            self.buffer.truncate(read);
+            if !changed || attempt == ATTEMPTS {
+                break (metadata_of(&before, attributes), changed);
+            }
+            attempt += 1;
+        };
+        let plain = std::mem::take(&mut self.buffer);
+        let content = self.store_small(&plain, file.parent.as_deref());
+        self.shared.meter.bytes_done(plain.len() as u64);
+        self.buffer = plain;
+        let entry = Entry { path: file.path.clone(), metadata, node: Node::File(content?) };
+        if changing {
+            let warning = format!("{}: it changed while it was read", String::from_utf8_lossy(&slashes));
+            return Ok(Outcome::Changing(entry, warning));
+        }
+        Ok(Outcome::Taken(entry))
+    }
+
+    fn store_small(&mut self, plain: &[u8], parent: Option<&FileContent>) -> Result<FileContent> {
+        if plain.is_empty() {
+            return Ok(FileContent::empty());
+        }
+        if plain.len() <= self.shared.parameters.chunk_bytes_min as usize {
+            let piece = Piece::Chunk { id: self.frame_chunk(plain)?, bytes: plain.len() as u32 };
+            let pieces = Pieces::Inline(vec![piece]);
+            return Ok(FileContent { bytes: plain.len() as u64, cutting: Cutting::Small, pieces });
+        }
+        let mut bases = Bases::around(parent, self.shared.session, 0, plain.len() as u64);
+        let mut builder = PiecesBuilder::new();
+        let cutting = if looks_page_structured(plain) {
+            Cutting::Fixed(self.shared.parameters.page_chunk_bytes)
+        } else {
+            Cutting::Content
+        };
+        let mut start = 0;
+        for end in self.ends(plain, cutting) {
+            let id = self.store_chunk(start as u64, &plain[start..end], &mut bases)?;
+            builder.push(Piece::Chunk { id, bytes: (end - start) as u32 }, &mut self.writer)?;
+            start = end;
+        }
+        Ok(builder.finish(cutting, &mut self.writer)?)
+    }
+
+    /// Where the chunks of a whole file end.
+    fn ends(&self, plain: &[u8], cutting: Cutting) -> Vec<usize> {
+        if let Cutting::Fixed(bytes) = cutting {
+            let inner = (1..).map(|chunk| chunk * bytes as usize).take_while(|end| *end < plain.len());
+            return inner.chain([plain.len()]).collect();
+        }
+        let mut cuts = Vec::new();
+        let mut run = self.shared.cutter.start();
+        run.feed(plain, &mut cuts);
+        run.finish(&mut cuts);
+        cuts.iter().map(|cut| cut.offset as usize).collect()
+    }
+}
