@@ -25,9 +25,10 @@ Examples:
   copal demo                                       see all of it at work in a folder of its own
 
 Exit codes:
-  0 done, 1 failed, 2 wrong usage, 3 done but some source files could not be read, 10 no repository there,
-  11 busy, 12 wrong password or key, 13 written by a newer version, 68 permission, 69 something does not verify,
-  79 deploy failed and the target is as it was, 86 create failed, 130 interrupted"
+  0 done, 1 failed, 2 wrong usage, 3 done but some source files could not be read,
+  10 no repository there, 11 busy, 12 wrong password or key, 13 written by a newer version,
+  68 permission, 69 something does not verify, 79 deploy failed and the target is as it was,
+  86 create failed, 130 interrupted"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -124,6 +125,9 @@ mod tests {
             for line in help.lines().filter(|line| line.starts_with("  copal ")) {
                 let words = line.trim().split("  ").next().unwrap();
                 assert!(!words.ends_with('…'), "{name}: {line}");
+            }
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{name} would be wrapped: {line}");
             }
             command.get_subcommands().for_each(check);
         }

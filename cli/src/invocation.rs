@@ -51,7 +51,9 @@ pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
 fn report(explanation: &Explanation, json: bool) {
     let Explanation { code, message, hint, .. } = explanation;
     if json {
-        say(&json!({ "error": { "code": code, "message": message, "hint": hint } }).to_string());
+        // Written by hand for the order of its fields.
+        let [code, message, hint] = [code, message.as_str(), hint.as_str()].map(|text| json!(text));
+        say(&format!("{{\"error\":{{\"code\":{code},\"message\":{message},\"hint\":{hint}}}}}"));
     } else {
         say(&format!("copal: {}", escaped(message.as_bytes())));
         say(&format!("  {}", escaped(hint.as_bytes())));

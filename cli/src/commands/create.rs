@@ -24,8 +24,8 @@ Examples:
   copal create monday /home --exclude '*.tmp' --exclude /cache/ --one-file-system
   copal create release-7 /srv/data --tag ticket=4711 --pin
 
-A SOURCE is a folder, whose contents are taken, or one file; LABEL=SOURCE names it. A path that has an equals sign is
-written with a slash before it: ./a=b. Patterns are read as in .gitignore.")]
+A SOURCE is a folder, whose contents are taken, or one file; LABEL=SOURCE names it. A path that
+has an equals sign is written with a slash before it: ./a=b. Patterns are read as in .gitignore.")]
 pub(crate) struct Arguments {
     /// Name of the snapshot, unique in the repository
     name: String,

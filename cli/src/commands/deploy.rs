@@ -22,8 +22,9 @@ Examples:
   copal deploy latest /tmp/photos --path photos/2024
   copal deploy monday /srv/data --mode in-place --yes
 
-With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target is at every moment
-wholly old or wholly new: after a crash the next command finishes or takes back what was begun.")]
+With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target
+is at every moment wholly old or wholly new: after a crash the next command finishes or takes back
+what was begun.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
     #[arg(value_name = "SNAPSHOT")]

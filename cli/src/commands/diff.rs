@@ -22,7 +22,8 @@ Examples:
   copal diff monday /srv/data            a folder on disk stands for B
   copal diff latest ./latest             a folder that is named like a snapshot
 
-Lines begin with + for what is only in B, - for what is only in A, and M for what differs in content or metadata.")]
+Lines begin with + for what is only in B, - for what is only in A, and M for what differs in content
+or metadata.")]
 pub(crate) struct Arguments {
     /// Snapshot
     a: String,

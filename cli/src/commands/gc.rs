@@ -2,7 +2,7 @@
 
 use clap::Args;
 use copal_engine::removal::collect_garbage;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
@@ -15,10 +15,22 @@ Examples:
   copal gc --dry-run                     say how much would come back
   copal gc
 
-Nobody has to wait for it: creates and deploys may run meanwhile. What they may still need goes with the next gc.")]
+Nobody has to wait for it: creates and deploys may run meanwhile. What they may still need goes
+with the next gc.")]
 pub(crate) struct Arguments {
     /// Count only
     #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    packs_removed: u64,
+    packs_rewritten: u64,
+    bytes_freed: u64,
+    duration_ms: u64,
+    packs_waiting: u64,
+    fragments_merged: u64,
     dry_run: bool,
 }
 
@@ -30,15 +42,15 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     invocation.monitor.finish();
     let output = &mut invocation.output;
     if output.is_json() {
-        output.document(&json!({
-            "packs_removed": report.packs_removed,
-            "packs_rewritten": report.packs_rewritten,
-            "bytes_freed": report.bytes_freed,
-            "duration_ms": duration_ms,
-            "packs_waiting": report.packs_waiting,
-            "fragments_merged": report.fragments_merged,
-            "dry_run": arguments.dry_run,
-        }))?;
+        output.document(&Document {
+            packs_removed: report.packs_removed,
+            packs_rewritten: report.packs_rewritten,
+            bytes_freed: report.bytes_freed,
+            duration_ms,
+            packs_waiting: report.packs_waiting,
+            fragments_merged: report.fragments_merged,
+            dry_run: arguments.dry_run,
+        })?;
         return Ok(ExitCode::Done);
     }
     let freed = size(report.bytes_freed);

@@ -25,7 +25,7 @@ use crate::shown::size;
 Examples:
   copal init --repo /srv/backup                                     asks for a password
   copal init --repo /srv/backup --password-file /etc/copal/password
-  copal init --repo /srv/backup --key-file /etc/copal/key           32 random bytes instead of a password
+  copal init --repo /srv/backup --key-file /etc/copal/key           32 random bytes, no password
   copal init --repo /srv/backup --compression-level 6 --pack-size 32MiB
 
 Without its password or key nobody can read a repository. Keep it somewhere else, too.")]

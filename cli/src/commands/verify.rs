@@ -95,12 +95,12 @@ const PATHS_SHOWN: usize = 20;
 fn print(report: &VerifyReport, arguments: &Arguments, invocation: &mut Invocation) -> Result<(), ProgramError> {
     let output = &mut invocation.output;
     let what = count(report.snapshots, "snapshot", "snapshots");
-    let how = if arguments.quick { "structure of" } else { "every byte of" };
+    let how = if arguments.quick { "the structure of" } else { "every byte of" };
     match report.damaged.len() as u64 {
-        0 => output.line(format!("verified the {how} {what}: all is well"))?,
+        0 => output.line(format!("verified {how} {what}: all is well"))?,
         number => {
             let number = count(number, "thing does", "things do");
-            output.line(format!("verified the {how} {what}: {number} not verify"))?;
+            output.line(format!("verified {how} {what}: {number} not verify"))?;
         }
     }
     if !arguments.quick {

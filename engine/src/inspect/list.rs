@@ -74,7 +74,8 @@ pub fn dump(context: &Context, reference: &str, path: &[u8], out: &mut dyn Write
 
 /// Receives the members of a folder, for an archive writer of the program.
 pub trait MemberSink {
-    /// One member; `content` is given for regular files and has exactly the entry's bytes.
+    /// One member; `content` is given for regular files and has exactly the entry's bytes. A hard link to a file that is not
+    /// among the members comes as that file.
     fn member(&mut self, display_path: &[u8], entry: &Entry, content: Option<&mut dyn Read>) -> Result<()>;
 }
 
@@ -82,7 +83,8 @@ pub trait MemberSink {
 pub fn walk(context: &Context, reference: &str, path: &[u8], sink: &mut dyn MemberSink) -> Result<()> {
     in_snapshot(context, reference, path, |session, place| {
         let mut found = false;
-        for entry in TreeReader::new(session, place.source.tree).entries_from(&place.path) {
+        let reader = TreeReader::new(session, place.source.tree);
+        for entry in reader.entries_from(&place.path) {
             let entry = entry?;
             if !entry.path.is_within(&place.path) {
                 break;
@@ -93,6 +95,11 @@ pub fn walk(context: &Context, reference: &str, path: &[u8], sink: &mut dyn Memb
             match &entry.node {
                 Node::File(content) => {
                     sink.member(&shown, &entry, Some(&mut ContentReader::new(session, content)))?;
+                }
+                Node::HardLink(to) if !to.is_within(&place.path) => {
+                    let content = regular_content(&reader, &entry)?.unwrap_or_else(FileContent::empty);
+                    let entry = Entry { node: Node::File(content.clone()), ..entry };
+                    sink.member(&shown, &entry, Some(&mut ContentReader::new(session, &content)))?;
                 }
                 _ => sink.member(&shown, &entry, None)?,
             }

@@ -48,6 +48,12 @@ impl Fingerprint {
         files.fold((0, 0), |(files, bytes), standing| (files + 1, bytes + standing.bytes))
     }
 
+    /// Names and contents alone.
+    #[cfg(test)]
+    pub(super) fn contents(&self) -> Vec<(&Path, Option<blake3::Hash>)> {
+        self.entries.iter().map(|(path, standing)| (path.as_path(), standing.content)).collect()
+    }
+
     /// In words, the first path at which this tree is not the expected one.
     pub(super) fn first_difference(&self, expected: &Self) -> Option<String> {
         for (path, standing) in &expected.entries {

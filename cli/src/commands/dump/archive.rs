@@ -169,7 +169,7 @@ mod tests {
 
     fn entry(path: &[u8], node: Node) -> Entry {
         let modified = Timestamp { seconds: 1_000_000_000, nanoseconds: 5 };
-        let xattrs = vec![Xattr { name: b"user.colour".as_slice().into(), value: b"am\nber".as_slice().into() }];
+        let xattrs = vec![Xattr { name: b"user.colour".as_slice().into(), value: b"am=\xffber".as_slice().into() }];
         let metadata = Metadata { mode: 0o4755, uid: 3_000_000_000, gid: 7, modified, xattrs, ..Metadata::default() };
         Entry { path: EntryPath::from_slashes(path).unwrap(), metadata, node }
     }
@@ -215,7 +215,7 @@ mod tests {
             for expected in [
                 ("mtime".to_owned(), b"1000000000.000000005".to_vec()),
                 ("uid".to_owned(), b"3000000000".to_vec()),
-                ("SCHILY.xattr.user.colour".to_owned(), b"am\nber".to_vec()),
+                ("SCHILY.xattr.user.colour".to_owned(), b"am=\xffber".to_vec()),
             ] {
                 assert!(records.contains(&expected), "{records:?}");
             }
