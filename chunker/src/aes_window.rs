@@ -7,7 +7,10 @@
 //! the tables of rolling hashes are recovered from observed boundaries.
 
 use aes::Aes128;
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit, consts::U16};
+use aes::cipher::{
+    Array, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit, ParBlocks,
+    consts::U16,
+};
 use zeroize::Zeroizing;
 
 use crate::{Cut, Sizes};
@@ -18,8 +21,11 @@ pub(crate) const WINDOW_BYTES: usize = 16;
 pub(crate) const HARD_DISTANCE_BYTES: usize = 4096;
 /// One position in this many is a hard candidate (a power of two): short runs for other threads to find, few needless cuts.
 const HARD_PERIOD: u32 = 1 << 19;
-/// Positions judged in one call of the cipher: enough for wide instructions, little enough for the first-level cache.
-const BATCH: usize = 512;
+const HARD_MASK: u32 = HARD_PERIOD - 1;
+/// A group of blocks is filled so many groups before it is encrypted: the processor does both at once, and does not wait for the
+/// small stores of the filling when it loads wide.
+const LEAD_GROUPS: usize = 2;
+const RING_GROUPS: usize = 4;
 
 type Block = Array<u8, U16>;
 
@@ -50,28 +56,10 @@ impl AesRule {
         Self { cipher: Aes128::new(&cipher_key), sizes, strict: threshold(mean), loose: threshold(mean / 4) }
     }
 
-    /// Judges the positions that end the windows of `bytes`: position 0 is after the first 16 bytes.
+    /// Judges the positions that end the windows of `bytes`: position 0 is after the first 16 bytes. Only candidates are told;
+    /// `each` ends it by `false`.
     fn judge(&self, bytes: &[u8], mut each: impl FnMut(usize, Judgement) -> bool) {
-        let mut blocks = [Block::default(); BATCH];
-        let positions = (bytes.len() + 1).saturating_sub(WINDOW_BYTES);
-        let mut begin = 0;
-        while begin < positions {
-            let count = BATCH.min(positions - begin);
-            let batch = &mut blocks[..count];
-            for (block, window) in batch.iter_mut().zip(bytes[begin..].windows(WINDOW_BYTES)) {
-                block.copy_from_slice(window);
-            }
-            self.cipher.encrypt_blocks(batch);
-            for (number, block) in batch.iter().enumerate() {
-                let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-                let normal = word(0);
-                let hard = word(4) & (HARD_PERIOD - 1) == 0;
-                if (normal <= self.loose || hard) && !each(begin + number, Judgement { normal, hard }) {
-                    return;
-                }
-            }
-            begin += count;
-        }
+        self.cipher.encrypt_with_backend(Judge { bytes, loose: self.loose, each: &mut each });
     }
 
     pub(crate) fn first_hard_cut(&self, bytes: &[u8], from: usize) -> Option<usize> {
@@ -91,6 +79,105 @@ impl AesRule {
         });
         found
     }
+}
+
+/// The work on one piece of bytes. A closure of the cipher is compiled for the instructions that the cipher found, so filling,
+/// encrypting and judging are all as wide as the processor allows. `each` is no type parameter: of one instance all is inlined.
+struct Judge<'b> {
+    bytes: &'b [u8],
+    loose: u32,
+    each: &'b mut dyn FnMut(usize, Judgement) -> bool,
+}
+
+impl BlockSizeUser for Judge<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Judge<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
+        let mut ring: [Aligned<ParBlocks<B>>; RING_GROUPS] = Default::default();
+        let group_positions = ring[0].0.len();
+        let positions = (self.bytes.len() + 1).saturating_sub(WINDOW_BYTES);
+        let groups = positions.div_ceil(group_positions);
+        for step in 0..groups + LEAD_GROUPS {
+            if step < groups {
+                let begin = step * group_positions;
+                let group = &mut ring[step % RING_GROUPS].0;
+                match self.bytes.get(begin..begin + group_positions + WINDOW_BYTES - 1) {
+                    Some(bytes) => fill(group, bytes),
+                    None => fill(group, &self.bytes[begin..]),
+                }
+            }
+            if step >= LEAD_GROUPS {
+                let begin = (step - LEAD_GROUPS) * group_positions;
+                let group = &mut ring[(step - LEAD_GROUPS) % RING_GROUPS].0;
+                backend.encrypt_par_blocks_inplace(group);
+                if has_candidate(group, self.loose) {
+                    let known = group_positions.min(positions - begin);
+                    if !self.tell(begin, &group[..known]) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// On cache lines: a wide store or load that touches two costs double.
+#[derive(Default)]
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+impl Judge<'_> {
+    #[cold]
+    fn tell(&mut self, begin: usize, blocks: &[Block]) -> bool {
+        blocks.iter().enumerate().all(|(number, block)| {
+            let [normal, hard] = words(block);
+            let hard = hard & HARD_MASK == 0;
+            (normal > self.loose && !hard) || (self.each)(begin + number, Judgement { normal, hard })
+        })
+    }
+}
+
+#[inline(always)]
+fn fill(blocks: &mut [Block], bytes: &[u8]) {
+    for (block, window) in blocks.iter_mut().zip(bytes.windows(WINDOW_BYTES)) {
+        block.copy_from_slice(window);
+    }
+}
+
+/// Whether any block is a candidate. The least of each word over lanes of eight blocks: a form that compiles to wide instructions.
+#[inline(always)]
+fn has_candidate(blocks: &[Block], loose: u32) -> bool {
+    const LANES: usize = 32;
+    const MASKS: [u32; LANES] = {
+        let mut masks = [u32::MAX; LANES];
+        let mut word = 1;
+        while word < LANES {
+            masks[word] = HARD_MASK;
+            word += 4;
+        }
+        masks
+    };
+    let mut least = [u32::MAX; LANES];
+    let (runs, rest) = Array::slice_as_flattened(blocks).as_chunks::<{ 4 * LANES }>();
+    for run in runs {
+        for lane in 0..LANES {
+            let word = u32::from_le_bytes([run[4 * lane], run[4 * lane + 1], run[4 * lane + 2], run[4 * lane + 3]]);
+            least[lane] = least[lane].min(word & MASKS[lane]);
+        }
+    }
+    let is_candidate = |normal: u32, hard: u32| normal <= loose || hard & HARD_MASK == 0;
+    let rest = &blocks[blocks.len() - rest.len() / WINDOW_BYTES..];
+    least.as_chunks::<4>().0.iter().any(|[normal, hard, ..]| is_candidate(*normal, *hard))
+        || rest.iter().map(words).any(|[normal, hard]| is_candidate(normal, hard))
+}
+
+/// The words that judge for normal and for hard candidates.
+#[inline(always)]
+fn words(block: &Block) -> [u32; 2] {
+    [0, 4].map(|at| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]))
 }
 
 pub(crate) struct AesRun<'c> {
