@@ -272,8 +272,10 @@ fn a_damaged_root_hides_no_other() {
         assert_eq!(names(&catalogue), ["one", "two"]);
         let [unreadable] = &*catalogue.unreadable else { panic!("{catalogue:?}") };
         assert_eq!((unreadable.root.snapshot, unreadable.reason), (three.id, UnreadableReason::Damaged));
-        let error = catalogue.find(&three.id.to_string()).unwrap_err();
-        assert!(matches!(error, Error::Store(StoreError::Damaged { .. })), "{error}");
+        for reference in ["three", &three.id.to_string(), &three.id.to_string()[..13]] {
+            let error = catalogue.find(reference).unwrap_err();
+            assert!(matches!(error, Error::Store(StoreError::Damaged { .. })), "{reference}: {error}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A repository, made or opened: its configuration, its key slots, its roots and their labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -259,6 +259,19 @@ impl Repository {
     pub fn delete_labels(&self, snapshot: SnapshotId) -> Result<()> {
         let seqs = self.label_seqs(snapshot)?;
         self.backend.delete(&seqs.into_iter().map(|seq| label_name(snapshot, seq)).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Removes labels that a deletion interrupted between root and labels has left; returns how many.
+    pub fn delete_orphaned_labels(&self) -> Result<u64> {
+        // A label is written when its root stands: a root that is listed after it and is not there is gone.
+        let labels = self.label_objects()?;
+        let roots: BTreeSet<SnapshotId> = self.roots()?.into_iter().map(|root| root.snapshot).collect();
+        let orphaned: Vec<ObjectName> =
+            labels.into_iter().filter(|(of, ..)| !roots.contains(of)).map(|(_, _, name)| name).collect();
+        if !orphaned.is_empty() {
+            self.backend.delete(&orphaned)?;
+        }
+        Ok(orphaned.len() as u64)
     }
 
     fn label_seqs(&self, snapshot: SnapshotId) -> Result<Vec<u64>> {

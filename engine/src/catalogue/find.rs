@@ -9,7 +9,8 @@ use copal_manifest::snapshot::Snapshot;
 /// Fewer digits of an id than this are a name mistyped rather than an id.
 const ID_DIGITS_MIN: usize = 4;
 
-/// `latest` first, because it can never be an id; then whole names, names in any application, ids.
+/// `latest` first, because it is no name; then whole names, names in any application, ids. A whole name of a root that does
+/// not open is an error, lest another application's snapshot is taken for it.
 pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
     if reference == "latest" {
         return only(reference, catalogue.snapshots.last().into_iter().collect());
@@ -22,6 +23,9 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c 
     if !full.is_empty() {
         return only(reference, full);
     }
+    if let Some(unreadable) = find_unreadable(catalogue, reference) {
+        return Err(unreadable.error());
+    }
     let named = matching(catalogue, |snapshot| snapshot.name == reference);
     if !named.is_empty() {
         return only(reference, named);
@@ -29,11 +33,18 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c 
     by_id(catalogue, reference)
 }
 
+pub(super) fn find_unreadable<'c>(catalogue: &'c Catalogue, reference: &str) -> Option<&'c Unreadable> {
+    let tag = catalogue.name_tags.0.as_ref().map(|keys| keys.name_tag(reference.as_bytes()));
+    let id = SnapshotId::from_hex(&reference.replace('-', "").to_ascii_lowercase());
+    let mut unreadable = catalogue.unreadable.iter();
+    unreadable.find(|unreadable| Some(unreadable.root.tag) == tag || Some(unreadable.root.snapshot) == id)
+}
+
 fn matching(catalogue: &Catalogue, wanted: impl Fn(&Snapshot) -> bool) -> Vec<&Listed> {
     catalogue.snapshots.iter().filter(|listed| wanted(&listed.snapshot)).collect()
 }
 
-/// Roots that do not open have no name any more, but still an id: they count, and say what is the matter with them.
+/// Roots that do not open count: they say what is the matter with them.
 fn by_id<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
     let prefix = reference.to_ascii_lowercase();
     if prefix.bytes().filter(u8::is_ascii_hexdigit).count() < ID_DIGITS_MIN {

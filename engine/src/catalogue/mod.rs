@@ -10,6 +10,7 @@ mod relabel;
 use std::collections::BTreeMap;
 
 use copal_manifest::snapshot::{Label, Snapshot};
+use copal_store::keys::Keys;
 use copal_store::repository::{Repository, RootName};
 use copal_store::session::Session;
 use copal_store::{Error as StoreError, SnapshotId};
@@ -63,7 +64,21 @@ pub struct Catalogue {
     pub snapshots: Vec<Listed>,
     /// Damaged or newer roots: named, never hiding the others.
     pub unreadable: Vec<Unreadable>,
+    name_tags: NameTags,
 }
+
+/// Makes the tags of names: what a root that does not open was called can still be checked against a guess.
+#[derive(Clone, Debug, Default)]
+struct NameTags(Option<Keys>);
+
+impl PartialEq for NameTags {
+    /// Keys are no part of what is listed.
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for NameTags {}
 
 impl Catalogue {
     /// Reads the catalogue: one listing of roots, one of labels, and only objects that the cache lacks.
@@ -84,6 +99,12 @@ impl Catalogue {
     /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes), `latest`, `latest:APP`.
     pub fn find(&self, reference: &str) -> Result<&Listed> {
         find::find(self, reference)
+    }
+
+    /// A snapshot that does not open, by its whole name or whole id.
+    #[must_use]
+    pub fn find_unreadable(&self, reference: &str) -> Option<&Unreadable> {
+        find::find_unreadable(self, reference)
     }
 }
 
@@ -125,7 +146,8 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     let labels: BTreeMap<SnapshotId, u64> = context.repository.labels()?.into_iter().collect();
     let cached = if remember { cache::read(context, !roots.is_empty()) } else { CacheRead::none() };
     let mut gathering = Gathering { context, known: cached.entries, added: Entries::new() };
-    let mut catalogue = Catalogue::default();
+    let name_tags = NameTags(Some(context.repository.keys().clone()));
+    let mut catalogue = Catalogue { name_tags, ..Catalogue::default() };
     for root in roots {
         context.check_interrupt()?;
         match gathering.listed(root) {

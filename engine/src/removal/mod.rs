@@ -2,25 +2,26 @@
 
 mod retention;
 
+use copal_manifest::snapshot::Label;
 use copal_store::SnapshotId;
 use copal_store::collect::{CollectOptions, CollectReport, collect};
 use copal_store::repository::RootName;
 
 pub use retention::{ForgetReport, KeepRules};
 
-use crate::catalogue::{Catalogue, Listed};
+use crate::catalogue::{Catalogue, Listed, Unreadable};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::walk::SnapshotReachability;
 
 /// Deletes by reference: durable when it returns. All references are resolved before the first deletion. A whole id that
-/// matches nothing is a snapshot already gone and no error; pinned snapshots are refused; a root that cannot be opened is deleted by its whole id.
+/// matches nothing is a snapshot already gone and no error; pinned snapshots are refused; a root that cannot be opened is
+/// deleted by its whole name or id.
 pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
     let catalogue = Catalogue::load(context)?;
     let mut removed: Vec<Listed> = Vec::new();
     let mut roots: Vec<RootName> = Vec::new();
     for reference in references {
-        let id = whole_id(reference);
         match catalogue.find(reference) {
             Ok(listed) if listed.snapshot.pinned => return Err(Error::Pinned(listed.snapshot.name.clone())),
             Ok(listed) => {
@@ -29,12 +30,15 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
                     removed.push(listed.clone());
                 }
             }
-            Err(error) => match catalogue.unreadable.iter().find(|unreadable| Some(unreadable.root.snapshot) == id) {
+            Err(error) => match catalogue.find_unreadable(reference) {
                 Some(unreadable) => {
+                    if is_labelled_pinned(context, unreadable)? {
+                        return Err(Error::Pinned(reference.clone()));
+                    }
                     context.monitor.notice(&format!("the snapshot {reference}, which cannot be read, is removed"));
                     roots.push(unreadable.root);
                 }
-                None if id.is_some() && matches!(error, Error::NoSuchSnapshot(_)) => {
+                None if is_whole_id(reference) && matches!(error, Error::NoSuchSnapshot(_)) => {
                     context.monitor.notice(&format!("the snapshot {reference} is already gone"));
                 }
                 None => return Err(error),
@@ -58,13 +62,31 @@ pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: b
     Ok(report)
 }
 
-/// Collects what no snapshot reaches. It refuses to run while a root cannot be read, because nobody knows what that one reaches.
+/// Collects what no snapshot reaches, labels included. It refuses to run while a root cannot be read, because nobody knows what that one reaches.
 pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
     let options = CollectOptions { dry_run, ..CollectOptions::default() };
-    Ok(collect(&context.repository, &SnapshotReachability, options)?)
+    let report = collect(&context.repository, &SnapshotReachability, options)?;
+    if !dry_run {
+        context.repository.delete_orphaned_labels()?;
+    }
+    Ok(report)
 }
 
-/// A whole id, with or without dashes.
-fn whole_id(reference: &str) -> Option<SnapshotId> {
-    SnapshotId::from_hex(&reference.replace('-', "").to_ascii_lowercase())
+/// Whether a label that can be read pins a snapshot that cannot.
+fn is_labelled_pinned(context: &Context, unreadable: &Unreadable) -> Result<bool> {
+    let id = unreadable.root.snapshot;
+    match context
+        .repository
+        .read_label(id)
+        .and_then(|label| label.map(|payload| Label::decode(&format!("the label of {id}"), &payload)).transpose())
+    {
+        Ok(label) => Ok(label.is_some_and(|label| label.pinned)),
+        Err(error) if error.is_integrity() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// With or without dashes.
+fn is_whole_id(reference: &str) -> bool {
+    SnapshotId::from_hex(&reference.replace('-', "").to_ascii_lowercase()).is_some()
 }

@@ -129,6 +129,8 @@ fn civil(at: Timestamp) -> DateTime {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use copal_manifest::snapshot::{Origin, Phase, Snapshot};
     use copal_store::SnapshotId;
     use copal_store::repository::RootName;
@@ -222,5 +224,112 @@ mod tests {
         let removed: Vec<_> =
             report.removed.iter().map(|l| (l.snapshot.app.as_str(), l.snapshot.created.seconds)).collect();
         assert_eq!(removed, [("a", 2)]);
+    }
+
+    /// Periods computed in another way than by a calendar of fields.
+    fn naive_period(name: &str, seconds: i64) -> i64 {
+        let days = seconds.div_euclid(DAY);
+        let date = || civil(Timestamp { seconds, nanoseconds: 0 }).strftime("%Y %m").to_string();
+        match name {
+            "hourly" => seconds.div_euclid(HOUR),
+            "daily" => days,
+            // The first of January 1970 was a Thursday.
+            "weekly" => (days + 3).div_euclid(7),
+            "monthly" => date().replace(' ', "").parse().unwrap(),
+            "yearly" => date()[..4].parse().unwrap(),
+            other => panic!("{other} is no period"),
+        }
+    }
+
+    /// The rules, read one snapshot at a time: is there a rule that keeps this one?
+    fn naively_kept(all: &[Listed], one: &Listed, rules: KeepRules) -> bool {
+        let time = |listed: &Listed| (listed.snapshot.created, listed.snapshot.id);
+        let group: Vec<&Listed> = all.iter().filter(|other| other.snapshot.app == one.snapshot.app).collect();
+        let newer: Vec<&&Listed> = group.iter().filter(|other| time(other) > time(one)).collect();
+        let periods = [
+            ("hourly", rules.hourly),
+            ("daily", rules.daily),
+            ("weekly", rules.weekly),
+            ("monthly", rules.monthly),
+            ("yearly", rules.yearly),
+        ];
+        let kept_by_period = periods.iter().any(|(name, count)| {
+            let mine = naive_period(name, one.snapshot.created.seconds);
+            let of_newer: std::collections::BTreeSet<i64> =
+                newer.iter().map(|other| naive_period(name, other.snapshot.created.seconds)).collect();
+            !of_newer.contains(&mine) && of_newer.len() < *count as usize
+        });
+        let newest = group.iter().map(|other| other.snapshot.created.seconds).max().unwrap();
+        rules == KeepRules::default()
+            || one.snapshot.pinned
+            || newer.len() < rules.last as usize
+            || kept_by_period
+            || (rules.within_seconds > 0 && (newest - one.snapshot.created.seconds) as u64 <= rules.within_seconds)
+    }
+
+    fn histories() -> impl Strategy<Value = Vec<Listed>> {
+        let gap = prop_oneof![0..3 * HOUR, 0..3 * DAY, 0..100 * DAY];
+        let one = (prop_oneof![Just("a"), Just("b"), Just("")], gap, proptest::bool::weighted(0.1));
+        (-40_000 * DAY..40_000 * DAY, proptest::collection::vec(one, 0..60)).prop_map(|(first, steps)| {
+            let mut at = first;
+            let place = |(number, (app, gap, pinned)): (usize, (&str, i64, bool))| {
+                at += gap;
+                let mut listed = listed(app, at, pinned);
+                listed.snapshot.id.0[15] = number as u8;
+                listed
+            };
+            steps.into_iter().enumerate().map(place).collect()
+        })
+    }
+
+    fn rules() -> impl Strategy<Value = KeepRules> {
+        let count = || prop_oneof![3 => Just(0u32), 2 => 1..8u32, 1 => Just(u32::MAX)];
+        let within = prop_oneof![2 => Just(0u64), 1 => 1..30 * DAY as u64];
+        (count(), count(), count(), count(), count(), count(), within).prop_map(
+            |(last, hourly, daily, weekly, monthly, yearly, within_seconds)| KeepRules {
+                last,
+                hourly,
+                daily,
+                weekly,
+                monthly,
+                yearly,
+                within_seconds,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_is_what_the_rules_say_of_each_snapshot(all in histories(), rules in rules(), turn in 0..60usize) {
+            let mut shuffled = all.clone();
+            shuffled.rotate_left(turn.min(all.len()));
+            let report = plan(shuffled, rules);
+            prop_assert_eq!(report.kept.len() + report.removed.len(), all.len());
+            for one in &all {
+                let kept = report.kept.iter().any(|(listed, _)| listed == one);
+                let removed = report.removed.contains(one);
+                prop_assert!(kept != removed);
+                prop_assert_eq!(kept, naively_kept(&all, one, rules), "{} {}", one.snapshot.app, one.snapshot.name);
+                prop_assert!(!(removed && one.snapshot.pinned));
+            }
+            prop_assert!(report.kept.iter().all(|(_, reasons)| !reasons.is_empty()));
+        }
+
+        #[test]
+        fn what_was_kept_is_kept_again(all in histories(), rules in rules()) {
+            let kept: Vec<Listed> = plan(all, rules).kept.into_iter().map(|(listed, _)| listed).collect();
+            prop_assert_eq!(plan(kept, rules).removed, vec![]);
+        }
+
+        #[test]
+        fn the_newest_of_each_application_stays_under_any_rule(all in histories(), rules in rules()) {
+            let report = plan(all.clone(), rules);
+            for removed in &report.removed {
+                let newer = |(kept, _): &(Listed, Vec<&str>)| {
+                    kept.snapshot.app == removed.snapshot.app && kept.snapshot.created >= removed.snapshot.created
+                };
+                prop_assert!(report.kept.iter().any(newer));
+            }
+        }
     }
 }

@@ -1,21 +1,28 @@
-//! What the tests of catalogue and removal share: a repository in memory that counts, and roots committed without sources.
+//! What the tests of catalogue, removal, inspection and verification share: a repository in memory that counts and fails, and
+//! snapshots made by hand, so that a test knows every chunk of them.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use copal_engine::inspect::{dump, ls};
 use copal_engine::{Clock, Context, Monitor, Progress};
-use copal_manifest::entry::Timestamp;
-use copal_manifest::snapshot::{Origin, Phase, Snapshot};
+use copal_manifest::content::{Cutting, FileContent, Piece, PiecesBuilder};
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
+use copal_manifest::snapshot::{Origin, Phase, Snapshot, SourceKind, SourceRecord};
+use copal_manifest::tree::TreeBuilder;
+use copal_sim::fault::FaultBackend;
 use copal_sim::memory::MemoryBackend;
 use copal_sim::recording::{Operation, RecordingBackend};
 use copal_sim::seeded::SeededEntropy;
 use copal_store::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
 use copal_store::config::{CipherSuite, Parameters};
 use copal_store::keys::{Credential, StretchCost};
+use copal_store::location::RecordKind;
 use copal_store::repository::{InitOptions, Repository, RootName};
-use copal_store::session::Session;
+use copal_store::session::{ChunkWriter, Reservation, Session};
 use copal_store::{Result, SnapshotId};
 use tempfile::TempDir;
 
@@ -53,6 +60,7 @@ impl Monitor for Notices {
 
 pub struct World {
     pub context: Context,
+    pub faults: FaultBackend,
     pub memory: MemoryBackend,
     pub recording: RecordingBackend,
     pub notices: Arc<Notices>,
@@ -67,9 +75,10 @@ impl World {
     pub fn seeded(seed: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let memory = MemoryBackend::new();
-        let recording = RecordingBackend::new(Arc::new(memory.clone()));
+        let faults = FaultBackend::new(Arc::new(memory.clone()));
+        let recording = RecordingBackend::new(Arc::new(faults.clone()));
         let options = InitOptions {
-            parameters: Parameters::default(),
+            parameters: Parameters { pack_bytes_max: 1 << 20, ..Parameters::default() },
             suite: CipherSuite::Aes256Gcm,
             stretch: StretchCost::default(),
             slot_label: "test".into(),
@@ -94,7 +103,7 @@ impl World {
             host: "test".into(),
             program: "test".into(),
         };
-        Self { context, memory, recording, notices, folder }
+        Self { context, faults, memory, recording, notices, folder }
     }
 
     pub fn repository(&self) -> &Repository {
@@ -113,13 +122,103 @@ impl World {
         snapshot
     }
 
+    /// A snapshot with one unlabelled source of these files (path, content), stored.
+    pub fn store(&self, app: &str, name: &str, seconds: i64, files: &[(&str, Vec<u8>)]) -> Snapshot {
+        let mut made = snapshot(app, name, seconds);
+        let session = Session::begin(self.repository()).unwrap();
+        made.sources = vec![self.source(&session, "", &entries(files))];
+        self.commit_in(session, &made);
+        made
+    }
+
+    /// Publishes a snapshot whose chunks a session has stored.
+    pub fn commit_in(&self, session: Session, snapshot: &Snapshot) {
+        let payload = snapshot.encode().unwrap();
+        let durable = session.seal_packs().unwrap().sync().unwrap().publish_index().unwrap();
+        durable.publish_root(self.root_name(snapshot), &payload).unwrap();
+        session.end().unwrap();
+    }
+
+    /// Stores the entries of one source.
+    pub fn source(&self, session: &Session, label: &str, entries: &BTreeMap<EntryPath, Made>) -> SourceRecord {
+        let mut writer = session.writer().unwrap();
+        let mut tree = TreeBuilder::new(&self.repository().keys().tree_boundary_key());
+        let mut bytes = 0;
+        for (path, made) in entries {
+            let node = match made {
+                Made::Node(node) => node.clone(),
+                Made::File(content) => {
+                    bytes += content.len() as u64;
+                    Node::File(self.content(session, &mut writer, content))
+                }
+            };
+            let mode = if matches!(node, Node::Directory) { 0o755 } else { 0o644 };
+            let modified = Timestamp { seconds: 1000, nanoseconds: 1 };
+            let metadata = Metadata { mode, modified, ..Metadata::default() };
+            tree.push(&Entry { path: path.clone(), metadata, node }, &mut writer).unwrap();
+        }
+        let is_folder = |made: &&Made| matches!(made, Made::Node(Node::Directory));
+        SourceRecord {
+            label: label.into(),
+            kind: SourceKind::Tree,
+            path: b"/srv/data".to_vec(),
+            tree: tree.finish(&mut writer).unwrap(),
+            files: entries.values().filter(|made| !is_folder(made)).count() as u64,
+            entries: entries.len() as u64,
+            bytes,
+            device: 1,
+            trusted_before: Timestamp::default(),
+        }
+    }
+
+    /// Cut at multiples of [`CHUNK_BYTES`]; pieces of zeros are holes.
+    pub fn content(&self, session: &Session, writer: &mut ChunkWriter<'_>, content: &[u8]) -> FileContent {
+        let mut pieces = PiecesBuilder::new();
+        for chunk in content.chunks(CHUNK_BYTES) {
+            let piece = if chunk.iter().all(|&byte| byte == 0) {
+                Piece::Hole { bytes: chunk.len() as u64 }
+            } else {
+                let id = self.repository().keys().chunk_id(chunk);
+                if session.reserve(&id).unwrap() == Reservation::Mine {
+                    writer.store(RecordKind::Data, &id, chunk, None).unwrap();
+                }
+                Piece::Chunk { id, bytes: chunk.len() as u32 }
+            };
+            pieces.push(piece, writer).unwrap();
+        }
+        pieces.finish(Cutting::Fixed(CHUNK_BYTES as u32), writer).unwrap()
+    }
+
+    /// Every file of a snapshot's unlabelled source as it reads back.
+    pub fn read_back(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut files = Vec::new();
+        ls(&self.context, name, b"", true, &mut |path, entry| {
+            if matches!(entry.node, Node::File(_)) {
+                files.push(String::from_utf8(path.to_vec()).unwrap());
+            }
+            Ok(())
+        })
+        .unwrap();
+        for path in files {
+            let mut content = Vec::new();
+            dump(&self.context, name, path.as_bytes(), &mut content).unwrap();
+            found.insert(path, content);
+        }
+        found
+    }
+
+    fn root_name(&self, snapshot: &Snapshot) -> RootName {
+        let full = Snapshot::full_name(&snapshot.app, &snapshot.name);
+        RootName { tag: self.repository().keys().name_tag(full.as_bytes()), snapshot: snapshot.id }
+    }
+
     pub fn publish(&self, snapshot: &Snapshot) -> Result<RootName> {
         self.publish_payload(snapshot, &snapshot.encode()?)
     }
 
     pub fn publish_payload(&self, snapshot: &Snapshot, payload: &[u8]) -> Result<RootName> {
-        let full = Snapshot::full_name(&snapshot.app, &snapshot.name);
-        let root = RootName { tag: self.repository().keys().name_tag(full.as_bytes()), snapshot: snapshot.id };
+        let root = self.root_name(snapshot);
         let session = Session::begin(self.repository())?;
         session.seal_packs()?.sync()?.publish_index()?.publish_root(root, payload)?;
         session.end()?;
@@ -150,6 +249,31 @@ impl World {
         self.recording.reset();
         reads
     }
+}
+
+/// Length of the chunks of files made by hand.
+pub const CHUNK_BYTES: usize = 64 << 10;
+
+/// An entry to be stored.
+#[derive(Clone, Debug)]
+pub enum Made {
+    Node(Node),
+    File(Vec<u8>),
+}
+
+/// Files and the folders that they need, root included.
+pub fn entries(files: &[(&str, Vec<u8>)]) -> BTreeMap<EntryPath, Made> {
+    let mut entries = BTreeMap::from([(EntryPath::root(), Made::Node(Node::Directory))]);
+    for (path, content) in files {
+        let path = EntryPath::from_slashes(path.as_bytes()).unwrap();
+        let mut folder = path.parent();
+        while let Some(path) = folder {
+            folder = path.parent();
+            entries.insert(path, Made::Node(Node::Directory));
+        }
+        entries.insert(path, Made::File(content.clone()));
+    }
+    entries
 }
 
 /// An id as UUIDs of version 7 are: the time first.
