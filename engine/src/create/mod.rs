@@ -3,8 +3,8 @@
 //! One thread, the coordinator, scans, compares with the parent snapshot and builds the tree, in path order. Symmetric workers do
 //! all that touches content: read, cut, hash, look up, encode, seal. What they find comes back in order through promises.
 //!
-//! Memory does not grow with the tree: some 6 MiB for each worker, at most [`pipeline::WINDOW_ITEMS`] entries and
-//! [`pipeline::JOBS_PER_WORKER`] jobs a worker waiting for their turn, the session's open packs, one unfinished node of each level of
+//! Memory does not grow with the tree: some 6 MiB for each worker, at most `pipeline::WINDOW_ITEMS` entries and
+//! `pipeline::JOBS_PER_WORKER` jobs a worker waiting for their turn, the session's open packs, one unfinished node of each level of
 //! the tree, and the names of files with several names.
 
 mod bases;

@@ -1,8 +1,8 @@
 //! Makes a target equal to a snapshot: entirely, or not at all.
 //!
-//! First everything is decided without writing: [`desired`] says what shall stand, [`compare`] what stands, [`check`] that every
+//! First everything is decided without writing: `desired` says what shall stand, `compare` what stands, `check` that every
 //! chunk is at hand and that there is room. Then either a whole tree is built beside the target and exchanged with it
-//! ([`build`]), or all new bytes are staged in a redo journal beside it and then applied ([`stage`], [`apply`]). A crash leaves the
+//! (`build`), or all new bytes are staged in a redo journal beside it and then applied (`stage`, `apply`). A crash leaves the
 //! target wholly old, or a committed journal that the next command finishes. No link in the target is ever followed.
 
 mod apply;
