@@ -268,3 +268,41 @@ fn read_step(file: &mut impl Read, path: &Path) -> Result<Option<Step>> {
     file.read_exact(&mut bytes).map_err(|error| failed("reading", path, error))?;
     Ok(Some(copal_store::codec::decode("a step of a deploy", &bytes)?))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The bytes of a fenced block of `docs/format/deploy-journal.md`, and how it should read.
+    fn check(block: &str, bytes: &[u8]) {
+        let page = include_str!("../../../docs/format/deploy-journal.md");
+        let lines = bytes.chunks(32).enumerate();
+        let dump: String =
+            lines.map(|(number, line)| format!("{:04x}  {}\n", number * 32, hex::encode(line))).collect();
+        let expected = format!("```hex {block}\n{dump}```");
+        assert!(page.contains(&expected), "docs/format/deploy-journal.md should say:\n{expected}");
+    }
+
+    #[test]
+    fn the_page_of_the_format_says_what_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let steps_written = [
+            Step::Folder { path: b"a".to_vec() },
+            Step::Patch { path: b"a/b".to_vec(), bytes: 65_536, ranges: vec![(4096, 512, 0)], holes: Vec::new() },
+        ];
+        let mut writer = StepWriter::create(folder.path()).unwrap();
+        steps_written.iter().for_each(|step| writer.push(step).unwrap());
+        let mut ready = writer.finish(folder.path()).unwrap();
+        ready.commit.root = b"/srv/hub".to_vec();
+        (ready.commit.device, ready.commit.inode) = (2049, 7);
+        let commit = ready.commit.clone();
+        ready.commit().unwrap();
+        check("steps", &fs::read(folder.path().join(STEPS)).unwrap());
+        check("commit", &fs::read(folder.path().join(COMMIT)).unwrap());
+        assert!(matches!(judge(folder.path()), Verdict::Committed(found) if found == commit));
+        let steps_read: Vec<Step> = steps(folder.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(steps_read, steps_written);
+    }
+}
