@@ -62,7 +62,12 @@ impl TargetTree {
         Self::open(root)
     }
 
-    /// Probes, with real files that are removed again.
+    /// What can be told of the folder without touching it; nothing that needs a probe counts as possible.
+    pub fn look(&self) -> Result<Capabilities> {
+        capabilities::look(&self.root)
+    }
+
+    /// Probes, with real files that are removed again; the folder's modification time changes.
     pub fn capabilities(&self) -> Result<Capabilities> {
         capabilities::probe(&self.root)
     }

@@ -90,6 +90,9 @@ pub(super) fn execute(context: &Context, request: &DeployRequest, points: &dyn C
     Ok(report)
 }
 
+/// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.
+const FEW_ENTRIES: u64 = 256;
+
 /// How the target comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -111,16 +114,23 @@ impl Way {
     }
 }
 
-/// Asks the filesystem of the target: the folder itself, or the nearest one above that exists.
+/// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that fails, leaves
+/// the target as it was to the time of its folder. At a mount point nothing beside it counts, and nothing needs a probe.
 fn capabilities(place: &Place, single: bool) -> Result<Capabilities> {
-    let is_folder = matches!(place.standing, Standing::Folder | Standing::EmptyFolder);
-    let mut folder = if is_folder && !single { place.path.as_path() } else { place.parent.as_path() };
+    if matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single {
+        let inside = TargetTree::open(&place.path)?.look()?;
+        // A subvolume is no mount point, and can be exchanged as little.
+        let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev());
+        let same = device(&place.path).is_ok_and(|inside| device(&place.parent).is_ok_and(|beside| beside == inside));
+        if inside.mount_point || !same {
+            return Ok(Capabilities { mount_point: true, ..inside });
+        }
+    }
+    let mut folder = place.parent.as_path();
     while !folder.exists() {
         folder = folder.parent().unwrap_or(Path::new("/"));
     }
-    let mut found = TargetTree::open(folder)?.capabilities()?;
-    found.mount_point &= folder == place.path;
-    Ok(found)
+    Ok(Capabilities { mount_point: false, ..TargetTree::open(folder)?.capabilities()? })
 }
 
 impl Job<'_> {
@@ -193,7 +203,7 @@ impl Job<'_> {
             DeployMode::Auto if self.is_fresh() => Ok(Way::Beside(DeployMode::Swap)),
             DeployMode::Auto => {
                 let little = plan.bytes_to_write.saturating_mul(4) <= plan.bytes_total
-                    && (plan.changes.len() as u64).saturating_mul(4) <= plan.entries_total;
+                    && (plan.changes.len() as u64).saturating_mul(4) <= plan.entries_total.max(FEW_ENTRIES);
                 Ok(if little || !exchangeable { Way::InPlace } else { Way::Beside(DeployMode::Swap) })
             }
         }

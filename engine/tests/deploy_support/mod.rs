@@ -232,7 +232,8 @@ pub(crate) fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut pending = vec![PathBuf::new()];
     let mut paths = Vec::new();
     while let Some(path) = pending.pop() {
-        let whole = root.join(&path);
+        // A slash after the name of a file would make it no file.
+        let whole = if path.as_os_str().is_empty() { root.to_owned() } else { root.join(&path) };
         if fs::symlink_metadata(&whole).unwrap().is_dir() {
             pending.extend(fs::read_dir(&whole).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
         }

@@ -1,10 +1,10 @@
 //! What the filesystem of a target can do, found out by doing it: mount options, kernels and overlays differ too much
 //! for a table of filesystems.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::PRIVATE_FILE;
@@ -14,6 +14,8 @@ use crate::stat::Mount;
 
 /// Names that a probe tries, should others probe the same folder at the time.
 const PROBES_MAX: u32 = 1000;
+/// What a probe writes: an extent that can be shared.
+const PROBE_BYTES: usize = 4096;
 
 /// What the filesystem of a target can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -28,27 +30,35 @@ pub struct Capabilities {
     pub free_bytes: u64,
 }
 
-pub(super) fn probe(root: &Root) -> Result<Capabilities> {
+/// What can be told by looking alone; nothing that needs a probe counts as possible.
+pub(super) fn look(root: &Root) -> Result<Capabilities> {
     let failed = |action| move |error: Errno| root.failed(action, &[], error);
     let place = root.place(&[])?;
     let mount = Mount::of(place.fd(), c"").map_err(failed("looking at"))?;
     let space = rustix::fs::fstatvfs(place.fd()).map_err(failed("looking at the space of"))?;
-    let a = Probe::create(&place).map_err(failed("writing to"))?;
-    let b = Probe::create(&place).map_err(failed("writing to"))?;
-    // A clone of nothing succeeds everywhere that has the call: there must be an extent to share.
-    rustix::io::pwrite(&a.fd, &[1; 4096], 0).map_err(failed("writing to"))?;
-    let reflink = rustix::fs::ioctl_ficlone(&b.fd, &a.fd).is_ok();
-    let folder = place.fd();
-    let exchange = rustix::fs::renameat_with(folder, &a.name, folder, &b.name, RenameFlags::EXCHANGE).is_ok();
     Ok(Capabilities {
-        reflink,
-        exchange,
+        reflink: false,
+        exchange: false,
         mount_point: mount.is_root(),
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
     })
 }
 
-/// A file that is gone when it is dropped.
+pub(super) fn probe(root: &Root) -> Result<Capabilities> {
+    let failed = |action| move |error: Errno| root.failed(action, &[], error);
+    let place = root.place(&[])?;
+    let a = Probe::create(&place).map_err(failed("writing to"))?;
+    let b = Probe::create(&place).map_err(failed("writing to"))?;
+    // A clone of nothing succeeds everywhere that has the call: there must be an extent to share.
+    rustix::io::pwrite(&a.fd, &[1; PROBE_BYTES], 0).map_err(failed("writing to"))?;
+    let reflink = rustix::fs::ioctl_ficlone(&b.fd, &a.fd).is_ok();
+    let folder = place.fd();
+    let exchange = rustix::fs::renameat_with(folder, &a.name, folder, &b.name, RenameFlags::EXCHANGE).is_ok();
+    Ok(Capabilities { reflink, exchange, ..look(root)? })
+}
+
+/// A file that is gone when it is dropped. Its maker holds a lock on it: one that nobody holds was left by a process that
+/// was killed, and the next probe takes it away.
 struct Probe<'a> {
     folder: &'a Place,
     name: CString,
@@ -61,12 +71,40 @@ impl<'a> Probe<'a> {
         for number in 0..PROBES_MAX {
             let name = CString::new(format!(".copal-probe-{number}")).unwrap_or_default();
             match rustix::fs::openat(folder.fd(), &name, flags, PRIVATE_FILE) {
-                Ok(fd) => return Ok(Self { folder, name, fd }),
-                Err(Errno::EXIST) => {}
+                Ok(fd) => {
+                    let probe = Self { folder, name, fd };
+                    if probe.is_ours() {
+                        return Ok(probe);
+                    }
+                    // Somebody took it for abandoned before it was locked: the name is theirs.
+                    std::mem::forget(probe);
+                }
+                Err(Errno::EXIST) => remove_abandoned(folder, &name),
                 Err(error) => return Err(error),
             }
         }
         Err(Errno::EXIST)
+    }
+
+    fn is_ours(&self) -> bool {
+        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && rustix::fs::fstat(&self.fd).is_ok_and(|found| found.st_nlink == 1)
+    }
+}
+
+/// Only who holds the lock of a probe removes its name, so the name stays with the file that was looked at.
+fn remove_abandoned(folder: &Place, name: &CStr) {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(fd) = rustix::fs::openat(folder.fd(), name, flags, Mode::empty()) else { return };
+    if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    let named = rustix::fs::statat(folder.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
+    if let (Ok(held), Ok(named)) = (rustix::fs::fstat(&fd), named)
+        && (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+        && held.st_size <= PROBE_BYTES as i64
+    {
+        let _ = rustix::fs::unlinkat(folder.fd(), name, AtFlags::empty());
     }
 }
 
