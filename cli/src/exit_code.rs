@@ -58,6 +58,9 @@ pub(crate) enum ProgramError {
     /// Snapshots that a listing could not open.
     #[error("{0}")]
     Unreadable(String),
+    /// Snapshots that only a newer program can read.
+    #[error("{0}")]
+    Newer(String),
     /// The person at the terminal said no.
     #[error("nothing was done: the answer was no")]
     Declined,
@@ -138,6 +141,7 @@ impl Verdict {
     }
 }
 
+const USE_NEWER: &str = "use a newer version of copal; nothing is damaged, and nothing was changed";
 const RUN_AGAIN: &str = "run the same command again: what was stored already is found again";
 
 fn engine(error: &EngineError) -> Verdict {
@@ -210,11 +214,7 @@ fn store(error: &StoreError) -> Verdict {
             "wrong-key",
             "check the password or key file; anyone who can open the repository can add another with `copal key add`",
         ),
-        StoreError::Unsupported { .. } => Verdict::new(
-            ExitCode::Newer,
-            "newer-format",
-            "use a newer version of copal; nothing is damaged, and nothing was changed",
-        ),
+        StoreError::Unsupported { .. } => Verdict::new(ExitCode::Newer, "newer-format", USE_NEWER),
         StoreError::Damaged { .. } => Verdict::new(ExitCode::Integrity, "damaged", verify),
         StoreError::Missing { .. } => Verdict::new(ExitCode::Integrity, "missing", verify),
         StoreError::NameTaken => Verdict::new(Failed, "name-taken", "choose another name"),
@@ -262,6 +262,7 @@ fn program(error: &ProgramError) -> Verdict {
             "unreadable-snapshots",
             "the others are whole; `copal verify` says more, `copal delete ID --yes` removes an unreadable one",
         ),
+        ProgramError::Newer(_) => Verdict::new(ExitCode::Newer, "newer-format", USE_NEWER),
         ProgramError::Declined => Verdict::new(Failed, "declined", "add --yes to agree beforehand"),
         ProgramError::KeySlot(_) => Verdict::new(Failed, "key-slot", "`copal key list` shows the key slots"),
         ProgramError::Demonstration(_) => Verdict::new(

@@ -204,6 +204,10 @@ impl Table {
                     line.extend(b"  ");
                 }
             }
+            // Only fill goes: a path may well end with a blank of its own.
+            if row.last().is_some_and(Vec::is_empty) {
+                line.truncate(line.trim_ascii_end().len());
+            }
             line
         };
         all.into_iter().map(line).collect()

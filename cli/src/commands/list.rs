@@ -2,7 +2,7 @@
 
 use clap::Args;
 use copal_engine::Monitor;
-use copal_engine::catalogue::{Catalogue, Listed};
+use copal_engine::catalogue::{Catalogue, Listed, Unreadable, UnreadableReason};
 
 use crate::commands::snapshot::{SnapshotLine, bytes, files, full_name, origin, phase, tags};
 use crate::exit_code::{ExitCode, ProgramError};
@@ -40,13 +40,20 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         let id = uuid(unreadable.root.snapshot);
         invocation.monitor.notice(&format!("the snapshot {id} cannot be read: {}", unreadable.detail));
     }
-    match catalogue.unreadable.len() as u64 {
-        0 => Ok(ExitCode::Done),
-        number => {
-            let number = count(number, "snapshot", "snapshots");
-            Err(ProgramError::Unreadable(format!("{number} of the repository cannot be read")).into())
-        }
+    verdict(&catalogue)
+}
+
+/// Damage weighs more than a snapshot of a newer program, which is only not ours to read.
+fn verdict(catalogue: &Catalogue) -> anyhow::Result<ExitCode> {
+    let number = count(catalogue.unreadable.len() as u64, "snapshot", "snapshots");
+    let is_damaged = |unreadable: &Unreadable| unreadable.reason == UnreadableReason::Damaged;
+    if catalogue.unreadable.iter().any(is_damaged) {
+        return Err(ProgramError::Unreadable(format!("{number} of the repository cannot be read")).into());
     }
+    if !catalogue.unreadable.is_empty() {
+        return Err(ProgramError::Newer(format!("{number} of the repository were written by a newer version")).into());
+    }
+    Ok(ExitCode::Done)
 }
 
 fn print(snapshots: &[&Listed], invocation: &mut Invocation) -> Result<(), ProgramError> {

@@ -1,0 +1,283 @@
+//! What the tests of the program share: the built binary in a world of its own (home, cache, state, repository), sources,
+//! an unforgiving comparison of trees.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program under test.
+pub const COPAL: &str = env!("CARGO_BIN_EXE_copal");
+
+/// A home, a repository opened by a key file, and room for sources and targets.
+pub struct World {
+    folder: PathBuf,
+    _temporary: TempDir,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl World {
+    /// With a repository.
+    pub fn new() -> Self {
+        let world = Self::bare();
+        world.ok(&["init"]);
+        world
+    }
+
+    /// Without one.
+    pub fn bare() -> Self {
+        let temporary = TempDir::new().unwrap();
+        let folder = temporary.path().canonicalize().unwrap();
+        fs::write(folder.join("key"), noise(0, 32)).unwrap();
+        Self { folder, _temporary: temporary }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The same as text, for arguments.
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.path("repository")
+    }
+
+    /// The program with nothing of the surroundings but what this world has.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_of(Path::new(COPAL), arguments)
+    }
+
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.path("home"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("COPAL_REPO", self.repository())
+            .env("COPAL_KEY_FILE", self.path("key"))
+            .current_dir(&self.folder)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        finish(self.command(arguments).output().unwrap())
+    }
+
+    /// Must succeed; its standard output.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let run = self.run(arguments);
+        assert_eq!(run.code, 0, "{arguments:?}: {run:#?}");
+        String::from_utf8_lossy(&run.stdout).into_owned()
+    }
+
+    /// Must succeed with `--json`; its document.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    }
+
+    /// Must fail with an exit code and a code word, in JSON and in text; the error document.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str], exit: i32, code: &str) -> Value {
+        let run = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(run.code, exit, "{arguments:?}: {run:#?}");
+        let error = run.error();
+        assert_eq!(error["code"], code, "{arguments:?}: {error}");
+        let text = self.run(arguments);
+        assert_eq!(text.code, exit, "{arguments:?}: {text:#?}");
+        text.assert_two_lines(&error);
+        error
+    }
+
+    /// A snapshot of a source, as JSON. Files of the last instant are not trusted by the next snapshot, so it waits.
+    #[track_caller]
+    pub fn create(&self, name: &str, source: &str) -> Value {
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        self.json(&["create", name, source])
+    }
+
+    /// Every object of the repository with its bytes.
+    pub fn objects(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        files_below(&self.repository()).into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+    }
+
+    /// Objects of one folder of the repository.
+    pub fn objects_in(&self, folder: &str) -> Vec<PathBuf> {
+        files_below(&self.repository().join(folder))
+    }
+}
+
+pub fn finish(output: Output) -> Run {
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Run {
+    /// The error document, the last line of standard error.
+    #[track_caller]
+    pub fn error(&self) -> Value {
+        let line = self.stderr.lines().last().unwrap_or_else(|| panic!("nothing on stderr: {self:#?}"));
+        let document: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+        let error = document["error"].clone();
+        for field in ["code", "message", "hint"] {
+            assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {document}");
+        }
+        assert_eq!((document.as_object().unwrap().len(), error.as_object().unwrap().len()), (1, 3), "{document}");
+        error
+    }
+
+    /// The same error for people: what happened to which thing, then what to do next.
+    #[track_caller]
+    fn assert_two_lines(&self, error: &Value) {
+        if self.stderr.starts_with("error: ") {
+            return; // The parser of the command line has its own form, with the usage.
+        }
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let [.., what, next] = lines.as_slice() else { panic!("{self:#?}") };
+        assert!(what.starts_with("copal: "), "{what}");
+        assert_eq!(next.trim(), error["hint"].as_str().unwrap());
+        assert!(next.starts_with("  "), "{next}");
+    }
+}
+
+/// Bytes that neither repeat nor compress, of a seed.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+/// A tree with files of several sizes, links, odd names and holes.
+pub fn plant(root: &Path) {
+    fs::create_dir_all(root.join("folder/deeper")).unwrap();
+    fs::create_dir_all(root.join("empty folder")).unwrap();
+    fs::write(root.join("empty"), b"").unwrap();
+    fs::write(root.join("small.txt"), b"a few words\n").unwrap();
+    for number in 0..40 {
+        fs::write(root.join(format!("folder/deeper/file {number:03}")), noise(number, number as usize * 97)).unwrap();
+    }
+    fs::write(root.join("folder/large"), noise(1000, 3 << 20)).unwrap();
+    fs::write(root.join("folder/program"), noise(1001, 300 << 10)).unwrap();
+    fs::set_permissions(root.join("folder/program"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"no \xff utf-8 \n")), b"odd name").unwrap();
+    symlink("small.txt", root.join("link")).unwrap();
+    symlink("/nowhere", root.join("folder/dangling")).unwrap();
+    fs::write(root.join("linked a"), noise(1003, 5000)).unwrap();
+    fs::hard_link(root.join("linked a"), root.join("folder/linked b")).unwrap();
+    let sparse = File::create(root.join("sparse")).unwrap();
+    sparse.write_all_at(&noise(1004, 65536), 1 << 20).unwrap();
+    sparse.set_len(5 << 20).unwrap();
+    fs::set_permissions(root.join("empty folder"), fs::Permissions::from_mode(0o1711)).unwrap();
+}
+
+/// Everything of a path that a deploy must put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    mode: u32,
+    owner: (u32, u32),
+    modified: (i64, i64),
+    content: Option<blake3::Hash>,
+    link: Option<PathBuf>,
+    links: u64,
+}
+
+/// A whole tree, by path.
+pub fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
+    let mut seen = BTreeMap::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let whole = if path.as_os_str().is_empty() { root.to_owned() } else { root.join(&path) };
+        let found = fs::symlink_metadata(&whole).unwrap_or_else(|error| panic!("{}: {error}", whole.display()));
+        if found.is_dir() {
+            pending.extend(fs::read_dir(&whole).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
+        }
+        seen.insert(
+            path,
+            Seen {
+                mode: found.mode(),
+                owner: (found.uid(), found.gid()),
+                modified: (found.mtime(), found.mtime_nsec()),
+                content: found.is_file().then(|| blake3::hash(&fs::read(&whole).unwrap())),
+                link: found.is_symlink().then(|| fs::read_link(&whole).unwrap()),
+                links: if found.is_dir() { 0 } else { found.nlink() },
+            },
+        );
+    }
+    seen
+}
+
+/// Two trees cannot be told apart; names the first path that differs.
+#[track_caller]
+pub fn assert_same(wanted: &BTreeMap<PathBuf, Seen>, found: &BTreeMap<PathBuf, Seen>) {
+    for (path, seen) in wanted {
+        assert_eq!(Some(seen), found.get(path), "{path:?}");
+    }
+    let extra: Vec<_> = found.keys().filter(|path| !wanted.contains_key(*path)).collect();
+    assert!(extra.is_empty(), "should not be there: {extra:?}");
+}
+
+/// Regular files below a folder, sorted.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { pending.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Flips one bit of a file.
+pub fn flip(path: &Path, offset: u64, bit: u8) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    byte[0] ^= 1 << bit;
+    file.write_all_at(&byte, offset).unwrap();
+}
+
+/// Names of the fields of a JSON object, sorted.
+#[track_caller]
+pub fn fields(document: &Value) -> Vec<&str> {
+    let mut fields: Vec<&str> =
+        document.as_object().unwrap_or_else(|| panic!("{document}")).keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    fields
+}
+
+/// A field that is a number.
+#[track_caller]
+pub fn number(document: &Value, field: &str) -> u64 {
+    document[field].as_u64().unwrap_or_else(|| panic!("{field} of {document}"))
+}
