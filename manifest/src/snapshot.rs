@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{PATH_BYTES_MAX, Timestamp};
 use crate::tree::{HEIGHT_MAX, TreeRoot};
 
-/// Version of the payloads written here.
-pub const SNAPSHOT_VERSION: u16 = 1;
+/// Highest version of a snapshot's payload: with a [`LiveRecord`], or with sources that are no files.
+pub const SNAPSHOT_VERSION: u16 = 2;
+/// Version of a payload that only has trees and files: every program reads it.
+pub const PLAIN_SNAPSHOT_VERSION: u16 = 1;
+/// Version of a label's payload.
+const LABEL_VERSION: u16 = 1;
 /// Longest name of a snapshot, an application, a source, a tag, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest value of a tag in bytes.
@@ -18,6 +22,10 @@ pub const TAGS_MAX: usize = 256;
 pub const SOURCES_MAX: usize = 1024;
 /// Most warnings that are kept; the rest is counted in the last one.
 pub const WARNINGS_MAX: usize = 1000;
+/// Most results of hooks.
+pub const HOOKS_MAX: usize = 4096;
+/// Longest text in a [`LiveRecord`] in bytes.
+pub const LIVE_TEXT_BYTES_MAX: usize = 4096;
 
 /// Where a snapshot stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +52,120 @@ pub enum SourceKind {
     Tree,
     /// One file: the tree has one entry, the root, that is a file.
     File,
+    /// A SQLite database, its pages as a read transaction saw them: one file.
+    Sqlite,
+    /// Databases of a PostgreSQL server: a folder of dumps and what is needed to load them.
+    Postgres,
+    /// A disk image or a block device: one file.
+    Image,
+    /// What a command wrote: one file.
+    Command,
+    /// A small value that is no secret: one file.
+    Config,
+    /// A small value in an envelope of its own: one file, sealed.
+    Secret,
+}
+
+impl SourceKind {
+    /// Whether the tree has one entry, the root, that is a file.
+    #[must_use]
+    pub fn is_one_file(self) -> bool {
+        !matches!(self, Self::Tree | Self::Postgres)
+    }
+
+    /// The word for it in configurations and listings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::File => "file",
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::Image => "image",
+            Self::Command => "command",
+            Self::Config => "config",
+            Self::Secret => "secret",
+        }
+    }
+
+    fn is_plain(self) -> bool {
+        matches!(self, Self::Tree | Self::File)
+    }
+}
+
+/// How far the sources of a snapshot agree with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Consistency {
+    /// All were captured while the application held still.
+    Application,
+    /// Each is whole in itself; the application may have written between one and the next.
+    Crash,
+}
+
+/// How a hook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HookOutcome {
+    /// As it should.
+    Done,
+    /// With a failure.
+    Failed,
+    /// It was ended at its deadline.
+    TimedOut,
+}
+
+/// The result of one hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRecord {
+    /// The service it belongs to.
+    pub service: String,
+    /// `pre`, `post`, `stop`, `migrate`, `start` or `health`.
+    pub when: String,
+    /// What was run, without its arguments.
+    pub what: String,
+    /// How it ended.
+    pub outcome: HookOutcome,
+    /// Exit code, signal, and the last of what it said; empty when it said nothing.
+    pub detail: String,
+    /// How long it took.
+    pub microseconds: u64,
+}
+
+/// What is known of one source beyond its entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentRecord {
+    /// The source's label.
+    pub label: String,
+    /// The service it belongs to.
+    pub service: String,
+    /// Version of its schema, as the application counts.
+    pub schema_version: Option<String>,
+    /// How it was captured: "transaction", "exported snapshot", "clone", "frozen read", "read".
+    pub method: String,
+    /// Why it is not in the snapshot, where the policy allows that.
+    pub error: Option<String>,
+}
+
+/// What only captures of databases and running applications have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveRecord {
+    /// The application's version of its configuration; empty for none.
+    pub config_version: String,
+    /// Snapshot class; empty for none.
+    pub class: String,
+    /// What caused it: `manual`, `safety`, or what a program says.
+    pub trigger: String,
+    /// How far the sources agree.
+    pub consistency: Consistency,
+    /// When the application was resumed.
+    pub captured: Timestamp,
+    /// For how long it held still, from the end of the last pre hook to the begin of the first post hook.
+    pub frozen_microseconds: u64,
+    /// Taken before a deploy: exempt from every count.
+    pub safety: bool,
+    /// One for each source, sorted by label; also for those that are missing.
+    pub components: Vec<ComponentRecord>,
+    /// Results of hooks, in order.
+    pub hooks: Vec<HookRecord>,
 }
 
 /// One captured source.
@@ -110,21 +232,44 @@ pub struct Snapshot {
     pub chunks_new: u64,
     /// What could not be read, or changed while it was read.
     pub warnings: Vec<String>,
+    /// Of databases and running applications; needs version 2.
+    #[serde(skip)]
+    pub live: Option<LiveRecord>,
 }
 
+/// The payload of version 2: that of version 1, and the record after it.
+#[derive(Serialize)]
+struct ExtendedRef<'s>(&'s Snapshot, &'s Option<LiveRecord>);
+#[derive(Serialize, Deserialize)]
+struct Extended(Snapshot, Option<LiveRecord>);
+
 impl Snapshot {
+    /// The lowest version whose payload can hold sources of these kinds and this record.
+    #[must_use]
+    pub fn version_needed(sources: &[SourceRecord], live: Option<&LiveRecord>) -> u16 {
+        let plain = live.is_none() && sources.iter().all(|source| source.kind.is_plain());
+        if plain { PLAIN_SNAPSHOT_VERSION } else { SNAPSHOT_VERSION }
+    }
+
     /// The canonical payload. What no reader would take is an [`Error::Limit`].
     pub fn encode(&self) -> Result<Vec<u8>> {
         if let Some(what) = self.out_of_bounds() {
             return Err(Error::Limit { what: what.into(), limit: 0 });
         }
-        codec::encode(self)
+        if self.version == PLAIN_SNAPSHOT_VERSION {
+            return codec::encode(self);
+        }
+        codec::encode(&ExtendedRef(self, &self.live))
     }
 
     /// Decodes and checks a payload; a higher version is `Unsupported`, never damage.
     pub fn decode(object: &str, payload: &[u8]) -> Result<Self> {
-        check_version(object, payload)?;
-        let snapshot: Self = codec::decode(object, payload)?;
+        let snapshot = if check_version(object, payload, SNAPSHOT_VERSION)? == PLAIN_SNAPSHOT_VERSION {
+            codec::decode::<Self>(object, payload)?
+        } else {
+            let Extended(snapshot, live) = codec::decode(object, payload)?;
+            Self { live, ..snapshot }
+        };
         match snapshot.out_of_bounds() {
             Some(what) => Err(Error::damaged(object, format!("{what} is out of bounds"))),
             None => Ok(snapshot),
@@ -145,6 +290,8 @@ impl Snapshot {
             _ if !self.sources.iter().all(sound_source) => Some("a source"),
             _ if !tags_are_sound(&self.tags) => Some("the tags"),
             _ if self.warnings.len() > WARNINGS_MAX => Some("the list of warnings"),
+            _ if self.version < Self::version_needed(&self.sources, self.live.as_ref()) => Some("the version"),
+            _ if !self.live.as_ref().is_none_or(LiveRecord::is_sound) => Some("the record of the capture"),
             _ => None,
         }
     }
@@ -153,6 +300,28 @@ impl Snapshot {
     #[must_use]
     pub fn full_name(app: &str, name: &str) -> String {
         if app.is_empty() { name.to_owned() } else { format!("{app}/{name}") }
+    }
+}
+
+impl LiveRecord {
+    fn is_sound(&self) -> bool {
+        let short = |text: &str| text.len() <= LIVE_TEXT_BYTES_MAX;
+        let sound_component = |component: &ComponentRecord| {
+            component.label.len() <= NAME_BYTES_MAX
+                && component.schema_version.as_deref().is_none_or(short)
+                && component.error.as_deref().is_none_or(short)
+                && short(&component.service)
+                && short(&component.method)
+        };
+        let sound_hook = |hook: &HookRecord| {
+            [&hook.service, &hook.when, &hook.what, &hook.detail].into_iter().all(|text| short(text))
+        };
+        [&self.config_version, &self.class, &self.trigger].into_iter().all(|text| short(text))
+            && self.components.len() <= SOURCES_MAX
+            && self.components.windows(2).all(|pair| pair[0].label < pair[1].label)
+            && self.components.iter().all(sound_component)
+            && self.hooks.len() <= HOOKS_MAX
+            && self.hooks.iter().all(sound_hook)
     }
 }
 
@@ -178,20 +347,20 @@ impl Label {
 
     /// Decodes and checks a payload; a higher version is `Unsupported`.
     pub fn decode(object: &str, payload: &[u8]) -> Result<Self> {
-        check_version(object, payload)?;
+        check_version(object, payload, LABEL_VERSION)?;
         let label: Self = codec::decode(object, payload)?;
         if tags_are_sound(&label.tags) { Ok(label) } else { Err(Error::damaged(object, "its tags are out of bounds")) }
     }
 }
 
 /// Payloads begin with their version: one byte, as long as it is below 251.
-fn check_version(object: &str, payload: &[u8]) -> Result<()> {
-    match payload.first() {
-        Some(&version) if u16::from(version) > SNAPSHOT_VERSION => {
-            Err(Error::Unsupported { what: object.into(), found: version.into(), supported: SNAPSHOT_VERSION.into() })
+fn check_version(object: &str, payload: &[u8], supported: u16) -> Result<u16> {
+    match payload.first().copied().map(u16::from) {
+        Some(found) if found > supported => {
+            Err(Error::Unsupported { what: object.into(), found: found.into(), supported: supported.into() })
         }
         Some(0) | None => Err(Error::damaged(object, "it has no version")),
-        Some(_) => Ok(()),
+        Some(found) => Ok(found),
     }
 }
 

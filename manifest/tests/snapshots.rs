@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use copal_manifest::entry::Timestamp;
-use copal_manifest::snapshot::{Label, Origin, Phase, Snapshot, SourceKind, SourceRecord, is_name};
+use copal_manifest::snapshot::{
+    ComponentRecord, Consistency, HookOutcome, HookRecord, Label, LiveRecord, Origin, Phase, Snapshot, SourceKind,
+    SourceRecord, is_name,
+};
 use copal_manifest::tree::TreeRoot;
 use copal_store::{ChunkId, Error, SnapshotId};
 use proptest::prelude::*;
@@ -39,6 +42,7 @@ fn snapshot() -> Snapshot {
         stored_new: 3,
         chunks_new: 4,
         warnings: vec!["bucket/secret: permission denied".into()],
+        live: None,
     }
 }
 
@@ -48,6 +52,55 @@ fn a_root_reads_as_written() {
     assert_eq!(Snapshot::decode("root", &snapshot.encode().unwrap()).unwrap(), snapshot);
     let label = Label { version: 1, tags: snapshot.tags, pinned: true };
     assert_eq!(Label::decode("label", &label.encode().unwrap()).unwrap(), label);
+}
+
+fn live() -> LiveRecord {
+    LiveRecord {
+        config_version: "7".into(),
+        class: "default".into(),
+        trigger: "manual".into(),
+        consistency: Consistency::Application,
+        captured: Timestamp { seconds: 1_700_000_001, nanoseconds: 0 },
+        frozen_microseconds: 900,
+        safety: false,
+        components: vec![ComponentRecord {
+            label: "db".into(),
+            service: "hub".into(),
+            schema_version: Some("12".into()),
+            method: "transaction".into(),
+            error: None,
+        }],
+        hooks: vec![HookRecord {
+            service: "hub".into(),
+            when: "pre".into(),
+            what: "/bin/true".into(),
+            outcome: HookOutcome::Done,
+            detail: String::new(),
+            microseconds: 5,
+        }],
+    }
+}
+
+/// Goal: what needs version 2 says so, and nothing else does. Method: every kind of addition, written and read.
+#[test]
+fn databases_and_applications_need_version_two() {
+    let plain = snapshot();
+    assert_eq!(Snapshot::version_needed(&plain.sources, None), 1);
+    assert_eq!(plain.encode().unwrap()[0], 1);
+    let mut extended = Snapshot { version: 2, live: Some(live()), ..plain.clone() };
+    extended.sources[1].kind = SourceKind::Sqlite;
+    let payload = extended.encode().unwrap();
+    assert_eq!(payload[0], 2);
+    assert_eq!(Snapshot::decode("root", &payload).unwrap(), extended);
+    for short in 1..payload.len() {
+        assert!(Snapshot::decode("root", &payload[..short]).is_err(), "{short} bytes");
+    }
+    let refused = |snapshot: Snapshot| matches!(snapshot.encode(), Err(Error::Limit { .. }));
+    assert!(refused(Snapshot { version: 1, ..extended.clone() }));
+    assert!(refused(Snapshot { version: 1, live: Some(live()), ..plain.clone() }));
+    let mut doubled = live();
+    doubled.components.push(doubled.components[0].clone());
+    assert!(refused(Snapshot { version: 2, live: Some(doubled), ..plain }));
 }
 
 #[test]

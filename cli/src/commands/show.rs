@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use copal_engine::catalogue::{Catalogue, Listed};
-use copal_manifest::snapshot::{SourceKind, SourceRecord};
+use copal_manifest::snapshot::SourceRecord;
 use serde::Serialize;
 
 use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
@@ -102,7 +102,7 @@ fn document(listed: &Listed) -> Document<'_> {
             .iter()
             .map(|record| Source {
                 label: &record.label,
-                kind: kind(record.kind),
+                kind: record.kind.name(),
                 path: source(record),
                 files: record.files,
                 entries: record.entries,
@@ -110,13 +110,6 @@ fn document(listed: &Listed) -> Document<'_> {
             })
             .collect(),
         warnings: &snapshot.warnings,
-    }
-}
-
-fn kind(kind: SourceKind) -> &'static str {
-    match kind {
-        SourceKind::Tree => "tree",
-        SourceKind::File => "file",
     }
 }
 
@@ -161,7 +154,7 @@ fn print(listed: &Listed, invocation: &mut Invocation) -> Result<(), ProgramErro
         let label = if source.label.is_empty() { "-" } else { &source.label };
         table.row(vec![
             format!("  {}", text(label)).into(),
-            kind(source.kind).into(),
+            source.kind.name().into(),
             source.files.to_string().into(),
             size(source.bytes).into(),
             output.name(&source.path),

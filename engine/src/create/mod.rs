@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use copal_chunker::{Cutter, Rule, Sizes};
 use copal_manifest::entry::Timestamp;
-use copal_manifest::snapshot::{Origin, Phase, SNAPSHOT_VERSION, Snapshot, SourceRecord, WARNINGS_MAX, is_name};
+use copal_manifest::snapshot::{Origin, Phase, Snapshot, SourceRecord, WARNINGS_MAX, is_name};
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
 use copal_store::repository::RootName;
@@ -119,7 +119,7 @@ pub fn create(context: &Context, request: &CreateRequest) -> Result<CreateReport
     let durable = session.seal_packs()?.sync()?.publish_index()?;
     let counters = session.counters();
     let snapshot = Snapshot {
-        version: SNAPSHOT_VERSION,
+        version: Snapshot::version_needed(&captured.records, None),
         id: new_snapshot_id(context, created)?,
         name: request.name.clone(),
         app: request.app.clone(),
@@ -138,6 +138,7 @@ pub fn create(context: &Context, request: &CreateRequest) -> Result<CreateReport
         stored_new: counters.bytes_stored,
         chunks_new: counters.chunks_new,
         warnings: bounded_warnings(&captured.warnings),
+        live: None,
     };
     let payload = snapshot.encode()?;
     let root = RootName { tag, snapshot: snapshot.id };

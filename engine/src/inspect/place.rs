@@ -1,7 +1,7 @@
 //! Display paths: how people name a path of a snapshot, and which entry that is.
 
 use copal_manifest::entry::EntryPath;
-use copal_manifest::snapshot::{Snapshot, SourceKind, SourceRecord};
+use copal_manifest::snapshot::{Snapshot, SourceRecord};
 
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ pub(crate) fn resolve<'a>(snapshot: &'a Snapshot, display: &[u8]) -> Result<Vec<
     }
     for source in &snapshot.sources {
         let Some(below) = below_label(source, display) else { continue };
-        let is_the_file = source.kind == SourceKind::File && (below.is_empty() || below == file_name(source));
+        let is_the_file = source.kind.is_one_file() && (below.is_empty() || below == file_name(source));
         let path = if is_the_file { EntryPath::root() } else { EntryPath::from_slashes(below).ok_or_else(missing)? };
         return Ok(vec![Place { source, path }]);
     }
@@ -32,7 +32,7 @@ pub(crate) fn resolve<'a>(snapshot: &'a Snapshot, display: &[u8]) -> Result<Vec<
 /// The path as people write it: `[label/]path`; a source that is one file shows by its name.
 pub(super) fn display(source: &SourceRecord, path: &EntryPath) -> Vec<u8> {
     let mut shown = source.label.clone().into_bytes();
-    let below = if source.kind == SourceKind::File { file_name(source).to_vec() } else { path.to_slashes() };
+    let below = if source.kind.is_one_file() { file_name(source).to_vec() } else { path.to_slashes() };
     if !shown.is_empty() && !below.is_empty() {
         shown.push(b'/');
     }

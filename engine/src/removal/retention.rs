@@ -165,6 +165,7 @@ mod tests {
             stored_new: 0,
             chunks_new: 0,
             warnings: Vec::new(),
+            live: None,
         };
         Listed { root: RootName { tag: [0; 16], snapshot: id }, digest: String::new(), snapshot }
     }

@@ -309,5 +309,6 @@ pub fn snapshot(app: &str, name: &str, seconds: i64) -> Snapshot {
         stored_new: 3,
         chunks_new: 4,
         warnings: Vec::new(),
+        live: None,
     }
 }
