@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
-use copal_manifest::snapshot::{Label, Origin, Phase, SNAPSHOT_VERSION, Snapshot, SourceKind, SourceRecord};
+use copal_manifest::snapshot::{Label, Origin, PLAIN_SNAPSHOT_VERSION, Phase, Snapshot, SourceKind, SourceRecord};
 use copal_manifest::tree::{TreeBuilder, TreeRoot};
 use copal_sim::memory::MemoryBackend;
 use copal_store::backend::{Hold, ObjectKind, ObjectName};
@@ -198,7 +198,7 @@ fn snapshot(tree: TreeRoot, chunks: &[(ChunkId, Vec<u8>)]) -> Snapshot {
         trusted_before: NEW_YEAR,
     };
     Snapshot {
-        version: SNAPSHOT_VERSION,
+        version: PLAIN_SNAPSHOT_VERSION,
         id: SNAPSHOT,
         name: "monday".into(),
         app: "hub".into(),
@@ -217,6 +217,7 @@ fn snapshot(tree: TreeRoot, chunks: &[(ChunkId, Vec<u8>)]) -> Snapshot {
         stored_new: 12_288,
         chunks_new: 4,
         warnings: Vec::new(),
+        live: None,
     }
 }
 
