@@ -6,6 +6,7 @@
 mod deploy_support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -128,6 +129,43 @@ fn a_swap_is_whole_at_every_step() {
 #[test]
 fn a_swap_is_whole_without_the_state_folder() {
     check_every_step(DeployMode::Swap, true);
+}
+
+#[test]
+fn what_waits_beside_a_target_is_for_its_owner_only() {
+    let world = World::new();
+    let (source, target) = (world.path("source"), world.path("target"));
+    plant_old(&source);
+    world.snapshot("old", &source);
+    world.deploy("old", &target, DeployMode::Auto).unwrap();
+    fs::write(source.join("changes"), b"new").unwrap();
+    world.snapshot("new", &source);
+    let private = |path: &Path| {
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", path.display());
+    };
+    let mut journals = 0;
+    for step in 0.. {
+        let points = DieAt::new(step);
+        let outcome = world.deploy_until("new", &target, DeployMode::InPlace, &points);
+        if !points.died() {
+            outcome.unwrap();
+            break;
+        }
+        for entry in fs::read_dir(world.path("")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains(".copal-journal-") {
+                private(&path);
+                journals += 1;
+            }
+        }
+        recover(&world.state()).unwrap();
+        world.deploy("old", &target, DeployMode::Auto).unwrap();
+    }
+    assert!(journals >= 3, "{journals} journals were seen");
+    for folder in ["", "pending", "deployed"] {
+        private(&world.state().join(folder));
+    }
 }
 
 #[test]

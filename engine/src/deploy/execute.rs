@@ -1,8 +1,8 @@
 //! One deploy from request to report: decide, check, act.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use copal_manifest::snapshot::Snapshot;
@@ -379,7 +379,8 @@ impl Job<'_> {
     fn stage_and_commit(&self, plan: &Plan, journal: &Path) -> Result<Option<Alive>> {
         let (place, run) = (self.place, self.run);
         run.steps.reach("making the journal")?;
-        fs::create_dir(journal).map_err(|error| failed("creating", journal, error))?;
+        let made = DirBuilder::new().mode(0o700).create(journal);
+        made.map_err(|error| failed("creating", journal, error))?;
         let alive = Alive::take(journal)?;
         let root_path = if self.single { &place.parent } else { &place.path };
         let root = WriteRoot::open(&place.path, self.single)?;

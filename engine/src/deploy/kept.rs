@@ -14,7 +14,7 @@ use super::compare::compare;
 use super::evidence::{MemoryWitness, Witness};
 use super::execute::Job;
 use super::memory::Memory;
-use super::place::{Place, Standing, failed, remove_whole};
+use super::place::{Place, Standing, failed, private_folder, remove_whole};
 use super::plan::Plan;
 use super::run::{NoCrash, Run};
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     let context = job.run.context;
     let state = context.state_folder.as_deref().ok_or_else(|| Error::Internal("no state folder".into()))?;
     let folder = state.join("kept").join(context.repository.config().repository.to_string());
-    fs::create_dir_all(&folder).map_err(|error| failed("creating", &folder, error))?;
+    private_folder(&folder)?;
     let place = Place::resolve(&folder.join(snapshot.id.to_string()))?;
     // It has counters and crash points of its own: what is written here is not written to the target.
     let run = Run::new(context, &NoCrash);

@@ -14,7 +14,7 @@ use copal_store::{RepositoryId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use super::desired::Desired;
-use super::place::{failed, is_journal_name};
+use super::place::{failed, is_journal_name, private_folder};
 use crate::context::Context;
 use crate::error::Result;
 
@@ -103,7 +103,7 @@ impl Memory {
     fn write(&self, path: &Path) -> Result<()> {
         let body = copal_store::codec::encode(self)?;
         let folder = path.parent().unwrap_or(path);
-        fs::create_dir_all(folder).map_err(|error| failed("creating", folder, error))?;
+        private_folder(folder)?;
         let temporary = path.with_extension("new");
         let written = File::create(&temporary).and_then(|mut file| {
             file.write_all(blake3::hash(&body).as_bytes())?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::apply;
 use super::journal::{Commit, Verdict, judge, sync_folder};
-use super::place::{Alive, Beside, Place, failed, remove_whole};
+use super::place::{Alive, Beside, Place, failed, private_folder, remove_whole};
 use super::run::Steps;
 use crate::error::{Error, Result};
 
@@ -45,7 +45,7 @@ impl Registered {
     ) -> Result<Self> {
         let Some(state_folder) = state_folder else { return Ok(Self { pointer: None }) };
         let folder = state_folder.join("pending");
-        fs::create_dir_all(&folder).map_err(|error| failed("creating", &folder, error))?;
+        private_folder(&folder)?;
         let pointer = Pointer {
             version: VERSION,
             journal: kind == Beside::Journal,

@@ -1,9 +1,10 @@
 //! Where a deploy writes: the resolved target, the names of what it puts beside it, the locks that say who is alive.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use copal_manifest::entry::EntryPath;
@@ -226,6 +227,13 @@ impl Alive {
             Err(TryLockError::Error(error)) => Err(failed("locking", path, error)),
         }
     }
+}
+
+/// Makes a folder, and those above it, for what only its owner may see: what lies in it was perhaps taken from below a folder that
+/// others may not enter.
+pub(super) fn private_folder(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| failed("creating", path, error))
 }
 
 /// Removes a tree or a file without following links; what is gone already is no error.
