@@ -23,6 +23,7 @@ pub mod location;
 pub mod repository;
 pub mod session;
 
+mod delta;
 pub mod encoding;
 pub mod envelope;
 mod index;

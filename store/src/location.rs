@@ -25,7 +25,7 @@ pub enum Encoding {
     Raw = 0,
     /// One zstd frame.
     Zstd = 1,
-    /// One zstd frame with the base's plaintext as prefix.
+    /// The blocks that differ from the base, as `delta` encodes them.
     Delta = 2,
 }
 
