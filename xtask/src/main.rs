@@ -1,7 +1,8 @@
-//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`.
+//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask duel`.
 //!
 //! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
 
+mod duel;
 mod setup;
 
 use std::env;
@@ -13,7 +14,8 @@ const HELP: &str = "\
 cargo xtask setup    installs what the tests need (Debian packages) where it is missing
 cargo xtask test     setup, then every test of the workspace
 cargo xtask check    formatting, clippy with warnings denied, the docs
-cargo xtask ci       check, then test: what continuous integration runs";
+cargo xtask ci       check, then test: what continuous integration runs
+cargo xtask duel     Copal beside its peers on the same workloads (--help has more)";
 
 fn main() -> ExitCode {
     match run(env::args().nth(1).as_deref()) {
@@ -30,6 +32,7 @@ fn run(command: Option<&str>) -> Result<()> {
         Some("setup") => setup::setup(),
         Some("test") => test(),
         Some("check") => check(),
+        Some("duel") => duel::run(env::args_os().skip(2)),
         Some("ci") => check().and_then(|()| test()),
         Some("help" | "--help") => {
             println!("{HELP}");

@@ -1,0 +1,55 @@
+//! Puts results where readers look: between markers of `docs/benchmarks.md` and `README.md`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::results::Results;
+use super::{plot, table};
+
+const BEGIN: &str = "<!-- duel: made by `cargo xtask duel --publish`, not by hand -->";
+const END: &str = "<!-- /duel -->";
+/// The published figures.
+pub(super) const RESULTS: &str = "docs/benchmarks.json";
+const PLOT: &str = "docs/benchmarks.svg";
+const PAGE: &str = "docs/benchmarks.md";
+const README: &str = "README.md";
+
+/// Merges new results into the published ones, and makes the tables and the plot again.
+pub(super) fn publish(root: &Path, new: Results) -> Result<()> {
+    let mut results = Results::load(&root.join(RESULTS))?;
+    results.workloads.extend(new.workloads);
+    results.save(&root.join(RESULTS))?;
+    let plot = root.join(PLOT);
+    fs::write(&plot, plot::svg(&results)).with_context(|| format!("writing {}", plot.display()))?;
+    for (name, table) in [(PAGE, table::full(&results)), (README, table::short(&results))] {
+        let file = root.join(name);
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text = replaced(&text, &table).with_context(|| format!("{name} has no place for the table"))?;
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The text with another table between the markers.
+fn replaced(text: &str, table: &str) -> Result<String> {
+    let Some((before, rest)) = text.split_once(BEGIN) else { bail!("it lacks the line {BEGIN}") };
+    let Some((_, after)) = rest.split_once(END) else { bail!("it lacks the line {END}") };
+    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", table.trim_end()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_text_between_the_markers_changes() {
+        let page = format!("# Title\n{BEGIN}\nold\n{END}\nrest\n");
+        let new = replaced(&page, "| a |\n").unwrap();
+        assert_eq!(new, format!("# Title\n{BEGIN}\n\n| a |\n\n{END}\nrest\n"));
+        assert_eq!(replaced(&new, "| a |\n").unwrap(), new);
+        assert!(replaced("no markers", "").is_err());
+    }
+}
