@@ -16,8 +16,9 @@ use copal_engine::{Context, Error, Monitor};
 use copal_manifest::content::{Cutting, FileContent, Piece};
 use copal_manifest::entry::{Entry, EntryPath, Node};
 use copal_manifest::snapshot::Phase;
-use copal_manifest::tree::TreeReader;
-use copal_store::session::Session;
+use copal_manifest::tree::{NodeShape, Reference, TreeReader, references};
+use copal_store::location::{Encoding, Location};
+use copal_store::session::{ChunkSource, Session};
 use deploy_support::{World, assert_same, look, noise, plant, set_time};
 
 fn request(name: &str, source: &Path) -> CreateRequest {
@@ -108,6 +109,51 @@ fn c01_one_percent_of_rows_grows_the_repository_by_less_than_one_percent() {
     let target = world.path("target.db");
     world.deploy("second", &target, DeployMode::Auto).unwrap();
     assert_eq!(blake3::hash(&fs::read(&target).unwrap()), blake3::hash(&pages));
+}
+
+#[test]
+fn changes_all_over_a_tree_store_deltas_of_its_nodes() {
+    let world = World::new();
+    let source = world.path("source");
+    fs::create_dir_all(&source).unwrap();
+    for number in 0..6000 {
+        fs::write(source.join(format!("{number:05}")), noise(number, 40)).unwrap();
+    }
+    world.snapshot("first", &source);
+    // Every leaf of the tree has some of these.
+    for number in (0..6000).step_by(100) {
+        fs::write(source.join(format!("{number:05}")), noise(number + 10_000, 40)).unwrap();
+    }
+    let second = world.snapshot("second", &source);
+    let nodes = nodes(&world.context, &second);
+    let deltas = nodes.iter().filter(|location| location.encoding == Encoding::Delta).count();
+    assert!(nodes.len() > 15 && deltas * 4 >= nodes.len() * 3, "{deltas} of {}", nodes.len());
+    let stored: u32 = nodes.iter().map(|location| location.record_stored_bytes).sum();
+    let plain: u32 = nodes.iter().map(|location| location.bytes).sum();
+    assert!(stored * 4 < plain, "{stored} of {plain}");
+    // And again: the base is the same, for a delta is never one.
+    fs::write(source.join("00001"), noise(20_000, 40)).unwrap();
+    world.snapshot("third", &source);
+    let target = world.path("target");
+    world.deploy("third", &target, DeployMode::Auto).unwrap();
+    assert_same(&look(&source), &look(&target), "third");
+}
+
+/// Where the nodes of a snapshot's tree are stored.
+fn nodes(context: &Context, report: &CreateReport) -> Vec<Location> {
+    let session = Session::begin(&context.repository).unwrap();
+    let tree = report.snapshot.sources[0].tree;
+    let mut open = vec![(tree.id, NodeShape::Entries(tree.height))];
+    let mut found = Vec::new();
+    while let Some((id, shape)) = open.pop() {
+        found.push(session.locate(&id).unwrap().unwrap());
+        references(&session.read_chunk(&id).unwrap(), shape, &mut |reference| match reference {
+            Reference::Node { id, shape } => open.push((id, shape)),
+            Reference::Chunk(..) => {}
+        })
+        .unwrap();
+    }
+    found
 }
 
 /// Pages with SQLite's header and cells half of which compress.

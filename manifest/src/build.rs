@@ -80,7 +80,8 @@ impl<C: Child> Level<C> {
         self.encoded_bytes_max = 0;
         let bytes = C::encode(&children, height);
         check_size(&bytes)?;
-        Ok(C::above(&children, sink.store_node(&bytes)?))
+        let id = C::store(&children, &bytes, height, sink)?;
+        Ok(C::above(&children, id))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod content;
 mod cursor;
 mod diff;
 pub mod entry;
+pub mod finder;
 mod node;
 mod piece_cursor;
 pub mod snapshot;

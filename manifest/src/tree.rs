@@ -21,11 +21,17 @@ pub const HEIGHT_MAX: u8 = 16;
 pub trait NodeSink {
     /// Stores a node's bytes and returns its id.
     fn store_node(&mut self, bytes: &[u8]) -> Result<ChunkId>;
+
+    /// The same for a node of entries: at a height, the last of them at a path.
+    fn store_entries(&mut self, bytes: &[u8], height: u8, last: &EntryPath) -> Result<ChunkId> {
+        let _ = (height, last);
+        self.store_node(bytes)
+    }
 }
 
 impl NodeSink for ChunkWriter<'_> {
     fn store_node(&mut self, bytes: &[u8]) -> Result<ChunkId> {
-        ChunkWriter::store_node(self, bytes)
+        ChunkWriter::store_node(self, bytes, || None)
     }
 }
 
@@ -76,7 +82,7 @@ impl TreeBuilder {
         let (last, entries) = (leaf.last().clone(), leaf.count() as u64);
         let bytes = leaf.into_bytes();
         check_size(&bytes)?;
-        let id = sink.store_node(&bytes)?;
+        let id = sink.store_entries(&bytes, 0, &last)?;
         self.levels.push(EntryChild { last, entries, id }, sink)
     }
 

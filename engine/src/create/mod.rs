@@ -13,6 +13,7 @@ mod extent;
 mod job;
 mod large;
 mod meter;
+mod nodes;
 mod parent;
 mod pipeline;
 mod small;

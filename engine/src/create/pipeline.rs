@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use copal_chunker::Cutter;
 use copal_manifest::content::FileContent;
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
+use copal_manifest::finder::NodeFinder;
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
 use copal_manifest::tree::{EntryIter, TreeBuilder, TreeReader};
 use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
-use copal_store::session::{ChunkWriter, Session};
+use copal_store::session::Session;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::context::Context;
@@ -21,6 +22,7 @@ use crate::create::extent::{Extent, ExtentDone};
 use crate::create::job::{Job, Promise, Shared, Worker, promise};
 use crate::create::large::{Assembled, Assembly, HOLE_BYTES_MIN, LargeFile};
 use crate::create::meter::Meter;
+use crate::create::nodes::TreeSink;
 use crate::create::parent::{Parent, ParentSource};
 use crate::create::small::{ATTEMPTS, Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
 use crate::create::{CreateRequest, SourceRequest};
@@ -85,7 +87,7 @@ pub(super) struct Capture<'s, 'j> {
     met: HashMap<FileKey, ()>,
     placed: HashMap<FileKey, (EntryPath, Metadata)>,
     builder: TreeBuilder,
-    writer: ChunkWriter<'s>,
+    sink: TreeSink<'s>,
     files: u64,
     entries: u64,
     bytes: u64,
@@ -132,6 +134,7 @@ impl Capture<'_, '_> {
             }
             drop(queue);
             let iterator = parent_source.as_ref().map(|parent| TreeReader::new(session, parent.record.tree).entries());
+            let finder = parent_source.as_ref().map(|parent| NodeFinder::new(session, parent.record.tree));
             let mut capture = Capture {
                 shared: &shared,
                 reader: copal_source::read::TreeReader::open(&source.path)?,
@@ -150,7 +153,7 @@ impl Capture<'_, '_> {
                 met: HashMap::new(),
                 placed: HashMap::new(),
                 builder: TreeBuilder::new(&boundary_key),
-                writer: session.writer()?,
+                sink: TreeSink::new(session, finder)?,
                 files: 0,
                 entries: 0,
                 bytes: 0,
@@ -202,7 +205,7 @@ impl Capture<'_, '_> {
         begun: Timestamp,
     ) -> Result<CapturedSource> {
         let builder = std::mem::replace(&mut self.builder, TreeBuilder::new(&[0; 32]));
-        let tree = builder.finish(&mut self.writer)?;
+        let tree = builder.finish(&mut self.sink)?;
         self.shared.meter.tell();
         if kind == SourceKind::File && self.entries == 0 {
             let why = self.warnings.first().cloned().unwrap_or_else(|| "it vanished".into());
@@ -390,7 +393,7 @@ impl Capture<'_, '_> {
                 self.jobs_open -= 1;
                 let done = promise.wait()?;
                 match &mut self.assembly {
-                    Some(assembly) => assembly.add(done, &mut self.writer),
+                    Some(assembly) => assembly.add(done, &mut self.sink),
                     None => Err(Error::Internal("a part without its file".into())),
                 }
             }
@@ -439,7 +442,7 @@ impl Capture<'_, '_> {
         for attempt in 1.. {
             let path = assembly.large.path.clone();
             let warning = |what: &str| format!("{path}: {what}");
-            match assembly.finish(&mut self.writer) {
+            match assembly.finish(&mut self.sink) {
                 Err(trouble) => return Outcome::of(trouble),
                 Ok(Assembled::Still(entry)) => return Ok(Outcome::Taken(entry)),
                 Ok(Assembled::Changed(entry)) if attempt == ATTEMPTS => {
@@ -474,7 +477,7 @@ impl Capture<'_, '_> {
     fn add_part(&mut self, assembly: &mut Assembly, promise: Option<Promise<ExtentDone>>) -> Result<()> {
         let Some(promise) = promise else { return Ok(()) };
         self.jobs_open -= 1;
-        assembly.add(promise.wait()?, &mut self.writer)
+        assembly.add(promise.wait()?, &mut self.sink)
     }
 
     fn place_outcome(&mut self, outcome: Outcome, key: Option<FileKey>) -> Result<()> {
@@ -517,7 +520,7 @@ impl Capture<'_, '_> {
     }
 
     fn place(&mut self, entry: Entry, key: Option<FileKey>) -> Result<()> {
-        match self.builder.push(&entry, &mut self.writer) {
+        match self.builder.push(&entry, &mut self.sink) {
             Err(copal_store::Error::Limit { what, .. }) => {
                 self.unread(what);
                 return Ok(());

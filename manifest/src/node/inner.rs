@@ -1,11 +1,11 @@
 //! Inner nodes: children with their fences.
 
-use copal_store::ChunkId;
+use copal_store::{ChunkId, Result};
 
 use super::columns::{Column, Decoded, Malformed};
 use super::{NODE_BYTES_SOFT, header, is_boundary, open};
 use crate::entry::{EntryPath, PATH_BYTES_MAX};
-use crate::tree::NodeShape;
+use crate::tree::{NodeShape, NodeSink};
 
 /// A child of a tree of entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) trait Child: Sized {
     fn above(children: &[Self], id: ChunkId) -> Self;
     /// The node's bytes.
     fn encode(children: &[Self], height: u8) -> Vec<u8>;
+    /// Stores those bytes.
+    fn store(children: &[Self], bytes: &[u8], height: u8, sink: &mut dyn NodeSink) -> Result<ChunkId>;
     /// Whether the node at `height` ends with this child.
     fn ends_node(&self, height: u8, boundary_key: &[u8; 32]) -> bool;
     /// Most bytes it takes in a node.
@@ -63,6 +65,12 @@ impl Child for EntryChild {
         children.iter().for_each(|child| node.number(child.entries));
         children.iter().for_each(|child| node.raw(child.id.as_bytes()));
         node.into_bytes()
+    }
+    fn store(children: &[Self], bytes: &[u8], height: u8, sink: &mut dyn NodeSink) -> Result<ChunkId> {
+        match children.last() {
+            Some(child) => sink.store_entries(bytes, height, &child.last),
+            None => sink.store_node(bytes),
+        }
     }
     fn ends_node(&self, height: u8, boundary_key: &[u8; 32]) -> bool {
         is_boundary(&entry_hash(boundary_key, height, &self.last))
@@ -136,6 +144,9 @@ impl Child for PieceChild {
         node.into_bytes()
     }
     /// By the child's own id, a keyed hash already: a list that moves within its file keeps its nodes.
+    fn store(_: &[Self], bytes: &[u8], _: u8, sink: &mut dyn NodeSink) -> Result<ChunkId> {
+        sink.store_node(bytes)
+    }
     fn ends_node(&self, _height: u8, _boundary_key: &[u8; 32]) -> bool {
         is_boundary(self.id.as_bytes())
     }
