@@ -30,11 +30,10 @@ impl NodeSink for TreeSink<'_> {
     /// A parent that cannot be read costs space, not the snapshot.
     fn store_entries(&mut self, bytes: &[u8], height: u8, last: &EntryPath) -> Result<ChunkId> {
         let Self { session, writer, finder } = self;
-        let found = writer.store_node(bytes, || {
+        writer.store_node(bytes, || {
             let like = finder.as_mut()?.find(height, last).ok()??;
             let base = session.delta_base(&like).ok()??;
             Some((base, session.read_chunk(&base).ok()?))
-        });
-        found
+        })
     }
 }
