@@ -1,6 +1,5 @@
 //! Verification of objects, by decoding every byte; and the index made again from what is sound.
 
-use crate::Result;
 use crate::backend::ObjectKind;
 use crate::collect::{maintenance_lease, publish_fragment};
 use crate::encoding::Decoder;
@@ -10,6 +9,7 @@ use crate::location::Location;
 use crate::pack::{PackOpener, PackTrailer, pack_name};
 use crate::repository::Repository;
 use crate::session::Session;
+use crate::{Error, Result};
 
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,27 @@ pub fn packs(repository: &Repository) -> Result<Vec<PackId>> {
 /// need is for the walk over their manifests to see: a pack of an interrupted create stands in no index, and nothing is wrong
 /// with that. Errors of the storage that are no damage are errors.
 pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
+    let outcome = check_standing(session, pack);
+    let hurt = match &outcome {
+        Ok(report) => !report.damaged.is_empty(),
+        Err(error) => error.is_integrity(),
+    };
+    // A collection may sweep, while we read, what was condemned before this session began.
+    if hurt && session.is_condemned(&pack) && is_gone(session, pack)? {
+        return Ok(CheckReport::default());
+    }
+    outcome
+}
+
+fn is_gone(session: &Session, pack: PackId) -> Result<bool> {
+    match session.repository().backend().stat(&pack_name(pack)) {
+        Ok(_) => Ok(false),
+        Err(Error::Missing { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn check_standing(session: &Session, pack: PackId) -> Result<CheckReport> {
     let repository = session.repository();
     let mut report = CheckReport { packs: 1, ..CheckReport::default() };
     let name = pack_name(pack);
@@ -101,12 +122,14 @@ impl<'r> RecordChecker<'r> {
         let mut decodable = true;
         let outcome = match location.base {
             None => self.decode(&entries),
-            // Collected with all that reached the delta. Where something still does, its manifest's walk misses the chunk.
-            Some(base) if session.locate_base(&base)?.is_none() => {
-                decodable = false;
-                self.open(&entries)
-            }
-            Some(_) => session.read_record(first, location, &mut self.plain),
+            Some(base) => match self.read_delta(session, first, location, &base)? {
+                Some(outcome) => outcome,
+                // Collected with all that reached the delta. Where something still does, its manifest's walk misses the chunk.
+                None => {
+                    decodable = false;
+                    self.open(&entries)
+                }
+            },
         };
         let ids = || entries.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         let damage = |id: &ChunkId, detail: String, chunks| {
@@ -130,6 +153,23 @@ impl<'r> RecordChecker<'r> {
             }
         }
         Ok(Ok(entries.len() as u64))
+    }
+
+    /// Decodes a delta; `None` where its base was collected, perhaps while we read.
+    fn read_delta(
+        &mut self,
+        session: &Session,
+        id: &ChunkId,
+        location: &Location,
+        base: &ChunkId,
+    ) -> Result<Option<Result<()>>> {
+        let Some(at) = session.locate_base(base)? else { return Ok(None) };
+        match session.read_record(id, location, &mut self.plain) {
+            Err(error) if error.is_integrity() && session.is_condemned(&at.pack) && is_gone(session, at.pack)? => {
+                Ok(None)
+            }
+            outcome => Ok(Some(outcome)),
+        }
     }
 
     /// Decodes a record that is no delta.

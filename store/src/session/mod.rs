@@ -150,6 +150,12 @@ impl Session {
         self.condemned.all_marked(root)
     }
 
+    /// Whether a collection had condemned a pack when this session began: it may go at any time.
+    #[must_use]
+    pub fn is_condemned(&self, pack: &PackId) -> bool {
+        self.condemned.contains(pack)
+    }
+
     /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs that this session
     /// has not published yet. A delta's place counts only while a whole place of its base is there.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
