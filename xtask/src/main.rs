@@ -1,8 +1,10 @@
-//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask duel`.
+//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask duel`,
+//! `cargo xtask kill`.
 //!
 //! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
 
 mod duel;
+mod kill;
 mod setup;
 
 use std::env;
@@ -15,7 +17,8 @@ cargo xtask setup    installs what the tests need (Debian packages) where it is 
 cargo xtask test     setup, then every test of the workspace
 cargo xtask check    formatting, clippy with warnings denied, the docs
 cargo xtask ci       check, then test: what continuous integration runs
-cargo xtask duel     Copal beside its peers on the same workloads (--help has more)";
+cargo xtask duel     Copal beside its peers on the same workloads (--help has more)
+cargo xtask kill     the program killed at random times over and over: --minutes N, --seed N";
 
 fn main() -> ExitCode {
     match run(env::args().nth(1).as_deref()) {
@@ -33,6 +36,7 @@ fn run(command: Option<&str>) -> Result<()> {
         Some("test") => test(),
         Some("check") => check(),
         Some("duel") => duel::run(env::args_os().skip(2)),
+        Some("kill") => kill::run(env::args_os().skip(2)),
         Some("ci") => check().and_then(|()| test()),
         Some("help" | "--help") => {
             println!("{HELP}");

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -12,6 +13,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub mod kill;
 
 /// The program under test.
 pub const COPAL: &str = env!("CARGO_BIN_EXE_copal");
@@ -23,11 +26,17 @@ pub struct World {
 }
 
 /// How a run ended.
-#[derive(Debug)]
 pub struct Run {
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, stdout, stderr } = self;
+        write!(formatter, "exit {code}\n{}\n{stderr}", String::from_utf8_lossy(stdout))
+    }
 }
 
 impl World {
@@ -40,7 +49,12 @@ impl World {
 
     /// Without one.
     pub fn bare() -> Self {
-        let temporary = TempDir::new().unwrap();
+        Self::beneath(&std::env::temp_dir())
+    }
+
+    /// Without one, on the filesystem of a folder.
+    pub fn beneath(folder: &Path) -> Self {
+        let temporary = TempDir::new_in(folder).unwrap();
         let folder = temporary.path().canonicalize().unwrap();
         fs::write(folder.join("key"), noise(0, 32)).unwrap();
         Self { folder, _temporary: temporary }
@@ -62,6 +76,13 @@ impl World {
     /// The program with nothing of the surroundings but what this world has.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_of(Path::new(COPAL), arguments)
+    }
+
+    /// The same with other folders for local state, as on another machine.
+    pub fn elsewhere(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.env("XDG_CACHE_HOME", self.path("cache elsewhere")).env("XDG_STATE_HOME", self.path("state elsewhere"));
+        command
     }
 
     pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
@@ -139,6 +160,11 @@ pub fn finish(output: Output) -> Run {
 }
 
 impl Run {
+    /// By SIGKILL, or before the program could say anything.
+    pub fn was_killed(&self) -> bool {
+        self.code == -1
+    }
+
     /// The error document, the last line of standard error.
     #[track_caller]
     pub fn error(&self) -> Value {
@@ -204,34 +230,58 @@ pub struct Seen {
     mode: u32,
     owner: (u32, u32),
     modified: (i64, i64),
+    device: u64,
+    attributes: BTreeMap<Vec<u8>, Vec<u8>>,
     content: Option<blake3::Hash>,
     link: Option<PathBuf>,
-    links: u64,
+    /// The first name of the same file.
+    same_as: Option<PathBuf>,
+    has_holes: bool,
 }
 
 /// A whole tree, by path.
 pub fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
-    let mut seen = BTreeMap::new();
-    let mut pending = vec![PathBuf::new()];
-    while let Some(path) = pending.pop() {
-        let whole = if path.as_os_str().is_empty() { root.to_owned() } else { root.join(&path) };
-        let found = fs::symlink_metadata(&whole).unwrap_or_else(|error| panic!("{}: {error}", whole.display()));
-        if found.is_dir() {
-            pending.extend(fs::read_dir(&whole).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
+    let mut paths = vec![PathBuf::new()];
+    let mut looked = 0;
+    while let Some(path) = paths.get(looked).cloned() {
+        looked += 1;
+        if fs::symlink_metadata(below(root, &path)).is_ok_and(|found| found.is_dir()) {
+            let entries = fs::read_dir(below(root, &path)).unwrap();
+            paths.extend(entries.map(|entry| path.join(entry.unwrap().file_name())));
         }
-        seen.insert(
-            path,
-            Seen {
-                mode: found.mode(),
-                owner: (found.uid(), found.gid()),
-                modified: (found.mtime(), found.mtime_nsec()),
-                content: found.is_file().then(|| blake3::hash(&fs::read(&whole).unwrap())),
-                link: found.is_symlink().then(|| fs::read_link(&whole).unwrap()),
-                links: if found.is_dir() { 0 } else { found.nlink() },
-            },
-        );
     }
-    seen
+    paths.sort();
+    let mut inodes = BTreeMap::new();
+    let mut see = |path: PathBuf| {
+        let whole = below(root, &path);
+        let found = fs::symlink_metadata(&whole).unwrap_or_else(|error| panic!("{}: {error}", whole.display()));
+        let first = inodes.entry((found.dev(), found.ino())).or_insert_with(|| path.clone()).clone();
+        let seen = Seen {
+            mode: found.mode(),
+            owner: (found.uid(), found.gid()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            device: found.rdev(),
+            attributes: attributes(&whole),
+            content: found.is_file().then(|| blake3::hash(&fs::read(&whole).unwrap())),
+            link: found.is_symlink().then(|| fs::read_link(&whole).unwrap()),
+            same_as: (first != path).then_some(first),
+            has_holes: found.is_file() && found.blocks() * 512 + (64 << 10) < found.size(),
+        };
+        (path, seen)
+    };
+    paths.into_iter().map(&mut see).collect()
+}
+
+/// A slash after the name of a file would make it no file.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
+}
+
+/// Extended attributes, access lists among them.
+fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let names = xattr::list(path).into_iter().flatten();
+    let value = |name: &OsStr| xattr::get(path, name).ok().flatten().unwrap_or_default();
+    names.map(|name| (name.as_bytes().to_vec(), value(&name))).collect()
 }
 
 /// Two trees cannot be told apart; names the first path that differs.

@@ -1,0 +1,354 @@
+//! Goal: whenever the program is killed, no completed snapshot is lost, nothing needs a repair by hand, the next create and
+//! deploy work, and a target is wholly old or wholly new. Method: the built program on real filesystems, ended by SIGKILL at
+//! random times from a printed seed; what stands is compared after each. `cargo xtask kill --minutes N` goes on for longer.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use copal_sim::mounts::{Filesystem, Mounted};
+use serde_json::json;
+use support::kill::{Budget, Random, run_and_kill};
+use support::{Seen, World, assert_same, finish, look, noise, number, plant};
+
+type Tree = BTreeMap<PathBuf, Seen>;
+
+/// Changes a tree as an application would: pages of a database, new, changed and removed files, another mode.
+fn change(root: &Path, random: &mut Random) {
+    let database = File::options().write(true).open(root.join("folder/large")).unwrap();
+    for _ in 0..1 + random.below(4) {
+        database.write_all_at(&noise(random.number(), 4096), random.below(3 << 20) & !4095).unwrap();
+    }
+    for _ in 0..random.below(6) {
+        let path = root.join(format!("folder/deeper/file {:03}", random.below(60)));
+        match random.below(4) {
+            0 => drop(fs::remove_file(path)),
+            _ => fs::write(path, noise(random.number(), random.below(100_000) as usize)).unwrap(),
+        }
+    }
+    fs::set_permissions(root.join("small.txt"), fs::Permissions::from_mode(0o600 + random.below(64) as u32)).unwrap();
+}
+
+/// What the repository is known to hold.
+struct Known {
+    world: World,
+    snapshots: BTreeMap<String, Tree>,
+    /// Snapshots whose removal began: they may be there or not, and if they are, they are whole.
+    going: BTreeMap<String, Tree>,
+    taken: u64,
+}
+
+impl Known {
+    fn beneath(folder: &Path) -> Self {
+        let world = World::beneath(folder);
+        world.ok(&["init"]);
+        plant(&world.path("source"));
+        Self { world, snapshots: BTreeMap::new(), going: BTreeMap::new(), taken: 0 }
+    }
+
+    fn next_name(&mut self) -> String {
+        self.taken += 1;
+        format!("snapshot-{}", self.taken)
+    }
+
+    fn listed(&self) -> BTreeSet<String> {
+        let list = self.world.json(&["list"]);
+        list.as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Every completed snapshot is there and verifies; an unfinished one is whole or absent.
+    fn check(&mut self, unfinished: Option<(String, Tree)>) {
+        let mut listed = self.listed();
+        if let Some((name, tree)) = unfinished
+            && listed.contains(&name)
+        {
+            self.snapshots.insert(name, tree);
+        }
+        self.going.retain(|name, _| listed.contains(name));
+        let known: BTreeSet<String> = self.snapshots.keys().chain(self.going.keys()).cloned().collect();
+        listed.retain(|name| !known.contains(name));
+        assert!(listed.is_empty(), "never taken, or deleted: {listed:?}");
+        let verified = self.world.json(&["verify"]);
+        assert_eq!((&verified["ok"], number(&verified, "snapshots")), (&json!(true), known.len() as u64));
+    }
+
+    /// A snapshot comes back byte for byte.
+    fn check_deploy(&self, name: &str, random: &mut Random) {
+        let tree = self.snapshots.get(name).or_else(|| self.going.get(name)).unwrap();
+        let mode = random.pick(&["auto", "swap", "in-place"]);
+        self.world.ok(&["deploy", name, "deployed", "--yes", "--mode", mode]);
+        assert_same(tree, &look(&self.world.path("deployed")));
+    }
+
+    fn pick(&self, random: &mut Random) -> Option<String> {
+        let names: Vec<&String> = self.snapshots.keys().chain(self.going.keys()).collect();
+        (!names.is_empty()).then(|| (*random.pick(&names)).clone())
+    }
+
+    /// After all of it: nothing is left that no snapshot needs.
+    fn check_end(&mut self) {
+        self.world.ok(&["gc"]);
+        self.check(None);
+        for name in self.listed() {
+            self.check_deploy(&name, &mut Random(1));
+        }
+        for name in self.listed() {
+            self.world.ok(&["delete", &name, "--yes"]);
+        }
+        self.world.ok(&["gc"]);
+        for folder in ["packs", "index", "snapshots", "labels", "condemned", "sessions", "tmp"] {
+            assert_eq!(self.world.objects_in(folder), [] as [PathBuf; 0], "{folder} is empty after all of it");
+        }
+    }
+}
+
+/// How long a run takes that nobody kills, by kind of run.
+#[derive(Default)]
+struct Spans(BTreeMap<&'static str, Duration>);
+
+impl Spans {
+    fn of(&self, kind: &str) -> Duration {
+        self.0.get(kind).copied().unwrap_or(Duration::from_millis(150))
+    }
+
+    fn learn(&mut self, kind: &'static str, begun: Instant) {
+        let known = self.0.entry(kind).or_insert_with(|| begun.elapsed());
+        *known = (*known * 3 + begun.elapsed()) / 4;
+    }
+}
+
+/// Without a disk to wait for: more kills in the time, and more of them between any two writes.
+#[test]
+fn c08_a_create_delete_or_gc_that_is_killed_in_memory_loses_nothing() {
+    let mounted = Mounted::new(Filesystem::Tmpfs, 1024).unwrap();
+    kill_creates("create, delete, gc in memory", mounted.path());
+}
+
+#[test]
+fn c08_a_create_delete_or_gc_that_is_killed_loses_nothing() {
+    kill_creates("create, delete, gc", &std::env::temp_dir());
+}
+
+fn kill_creates(name: &'static str, folder: &Path) {
+    let (mut budget, mut random) = Budget::new(name);
+    let mut known = Known::beneath(folder);
+    let mut spans = Spans::default();
+    while budget.lasts() {
+        let source = known.world.path("source");
+        change(&source, &mut random);
+        let tree = look(&source);
+        let name = known.next_name();
+        // One that nobody kills must work now, and says how long it takes.
+        let begun = Instant::now();
+        if known.snapshots.len() > 6 || (known.snapshots.len() > 2 && random.one_in(3)) {
+            let gone = known.pick(&mut random).unwrap();
+            let delete = known.world.command(&["delete", &gone, "--yes"]);
+            let run = run_and_kill(delete, random.moment(spans.of("delete")));
+            budget.count(&run);
+            if let Some(tree) = known.snapshots.remove(&gone) {
+                known.going.insert(gone.clone(), tree);
+            }
+            known.check(None);
+            assert!(run.code != 0 || !known.going.contains_key(&gone), "deleted, and still there");
+            let begun = Instant::now();
+            if known.going.contains_key(&gone) {
+                known.world.ok(&["delete", &gone, "--yes"]);
+                spans.learn("delete", begun);
+                known.going.clear();
+            }
+            for _ in 0..1 + random.below(3) {
+                let run = run_and_kill(known.world.command(&["gc"]), random.moment(spans.of("gc")));
+                budget.count(&run);
+                assert!(run.was_killed() || run.code == 0, "{run:?}");
+                known.check(None);
+            }
+            if random.one_in(2) {
+                let begun = Instant::now();
+                known.world.ok(&["gc"]);
+                spans.learn("gc", begun);
+                known.check(None);
+            }
+        } else if random.one_in(3) {
+            known.world.ok(&["create", &name, "source"]);
+            spans.learn("create", begun);
+            known.snapshots.insert(name.clone(), tree);
+            known.check(None);
+            known.check_deploy(&name, &mut random);
+        } else {
+            let create = known.world.command(&["create", &name, "source"]);
+            let run = run_and_kill(create, random.moment(spans.of("create")));
+            budget.count(&run);
+            assert!(run.was_killed() || run.code == 0, "{run:?}");
+            known.check(Some((name.clone(), tree)));
+            assert!(run.was_killed() || known.snapshots.contains_key(&name), "acknowledged, and not there");
+            if let Some(name) = known.pick(&mut random) {
+                known.check_deploy(&name, &mut random);
+            }
+        }
+    }
+    known.check_end();
+}
+
+/// A target between two snapshots, over and over.
+fn kill_deploys(name: &'static str, filesystem: Option<Filesystem>, modes: &[&'static str]) {
+    let (mut budget, mut random) = Budget::new(name);
+    let mounted = filesystem.map(|filesystem| Mounted::new(filesystem, 512).unwrap());
+    let folder = mounted.as_ref().map_or_else(std::env::temp_dir, |mounted| mounted.path().to_owned());
+    let world = World::beneath(&folder);
+    world.ok(&["init"]);
+    let source = world.path("source");
+    plant(&source);
+    let old = look(&source);
+    world.create("old", "source");
+    for _ in 0..6 {
+        change(&source, &mut random);
+    }
+    fs::remove_dir_all(source.join("empty folder")).unwrap();
+    fs::write(source.join("empty folder"), b"a file where a folder was").unwrap();
+    let new = look(&source);
+    world.create("new", "source");
+    world.ok(&["deploy", "old", "target"]);
+    let mut spans = Spans::default();
+    while budget.lasts() {
+        let mode = *random.pick(modes);
+        let stands = look(&world.path("target"));
+        let (from, wanted) = if stands == old { ("old", "new") } else { ("new", "old") };
+        let deploy = ["deploy", wanted, "target", "--yes", "--mode", mode];
+        if random.one_in(4) {
+            let begun = Instant::now();
+            world.ok(&deploy);
+            spans.learn(mode, begun);
+        } else {
+            let command = if random.one_in(3) { world.elsewhere(&deploy) } else { world.command(&deploy) };
+            let run = run_and_kill(command, random.moment(spans.of(mode)));
+            budget.count(&run);
+            assert!(run.was_killed() || run.code == 0, "{run:?}");
+            // Auto may choose in place.
+            if mode == "swap" || mode == "clone" {
+                let found = look(&world.path("target"));
+                assert!(found == old || found == new, "{mode}: neither old nor new at once, going from {from}");
+            }
+            // A deploy in place is finished or taken back by the next command that knows of it: any where its state is known,
+            // a deploy to the same target everywhere.
+            if random.one_in(2) {
+                world.ok(&["list"]);
+                finish(world.elsewhere(&["list"]).output().unwrap());
+            } else {
+                world.ok(&["deploy", wanted, "target", "--dry-run"]);
+            }
+            let found = look(&world.path("target"));
+            if found != old {
+                assert_same(&new, &found);
+            }
+            assert!(run.was_killed() || found == *(if wanted == "old" { &old } else { &new }), "acknowledged");
+        }
+        let left = left_beside(&world.path(""));
+        assert!(left.is_empty(), "{left:?}");
+    }
+    world.ok(&["deploy", "new", "target", "--yes"]);
+    assert_same(&new, &look(&world.path("target")));
+    assert_eq!(world.json(&["verify"])["ok"], json!(true));
+    world.ok(&["deploy", "new", "another"]);
+    let probes = fs::read_dir(world.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!probes.into_iter().any(|name| name.to_string_lossy().starts_with(".copal")), "a probe stays");
+}
+
+/// What deploys put beside a target, but for probes, which the next deploy takes away.
+fn left_beside(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.contains(".copal-") && !name.starts_with(".copal-probe-")).collect()
+}
+
+#[test]
+fn h16_a_killed_deploy_leaves_old_or_new() {
+    kill_deploys("deploy on the usual filesystem", None, &["auto", "swap", "in-place"]);
+}
+
+#[test]
+fn h16_a_killed_deploy_leaves_old_or_new_on_xfs() {
+    kill_deploys("deploy on XFS", Some(Filesystem::Xfs), &["clone", "swap", "in-place"]);
+}
+
+#[test]
+fn h16_a_killed_deploy_leaves_old_or_new_on_btrfs() {
+    kill_deploys("deploy on btrfs", Some(Filesystem::Btrfs), &["clone", "swap", "in-place"]);
+}
+
+/// Two machines' worth of processes: those that live must not notice those that die.
+#[test]
+fn c05_processes_that_are_killed_side_by_side_harm_no_other() {
+    let (mut budget, mut random) = Budget::new("side by side");
+    let mounted = Mounted::new(Filesystem::Tmpfs, 1024).unwrap();
+    let mut known = Known::beneath(mounted.path());
+    for number in 0..3 {
+        plant(&known.world.path(&format!("source {number}")));
+    }
+    while budget.lasts() {
+        let mut children = Vec::new();
+        let mut creates = Vec::new();
+        for number in 0..3 {
+            let source = format!("source {number}");
+            change(&known.world.path(&source), &mut random);
+            creates.push((known.next_name(), source.clone(), look(&known.world.path(&source))));
+        }
+        let going = known.pick(&mut random).filter(|_| known.snapshots.len() > 5);
+        if let Some(name) = &going
+            && let Some(tree) = known.snapshots.remove(name)
+        {
+            known.going.insert(name.clone(), tree);
+        }
+        let kept: Vec<String> = known.snapshots.keys().cloned().collect();
+        let mut words: Vec<Vec<String>> =
+            creates.iter().map(|(name, source, _)| vec!["create".to_owned(), name.clone(), source.clone()]).collect();
+        words.push(vec!["gc".into()]);
+        words.push(vec!["verify".into()]);
+        words.extend(going.iter().map(|name| vec!["delete".into(), name.clone(), "--yes".into()]));
+        if !kept.is_empty() {
+            let name = random.pick(&kept).clone();
+            words.push(vec!["deploy".into(), name, "deployed".into(), "--yes".into()]);
+        }
+        for (number, words) in words.iter().enumerate() {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let command = if number % 2 == 0 { known.world.command(&words) } else { known.world.elsewhere(&words) };
+            let after = random.one_in(2).then(|| random.moment(Duration::from_millis(250)));
+            children.push(std::thread::spawn(move || match after {
+                Some(after) => (run_and_kill(command, after), true),
+                None => {
+                    let mut command = command;
+                    (finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()), false)
+                }
+            }));
+        }
+        let runs: Vec<_> = children.into_iter().map(|child| child.join().unwrap()).collect();
+        for (words, (run, meant)) in words.iter().zip(&runs) {
+            if *meant {
+                budget.count(run);
+            }
+            // Two that delete, or two that collect, may meet; nobody else gives way to anybody.
+            let allowed: &[i32] = if *meant { &[0, -1] } else { &[0] };
+            assert!(allowed.contains(&run.code), "{words:?}: {run:#?}");
+        }
+        for ((name, _, tree), (run, _)) in creates.into_iter().zip(&runs) {
+            let listed = known.listed().contains(&name);
+            assert!(listed || run.code != 0, "acknowledged, and not there");
+            if listed {
+                known.snapshots.insert(name, tree);
+            }
+        }
+        known.check(None);
+        if let Some(name) = known.pick(&mut random) {
+            known.check_deploy(&name, &mut random);
+        }
+        while known.snapshots.len() > 8 {
+            let (name, _) = known.snapshots.pop_first().unwrap();
+            known.world.ok(&["delete", &name, "--yes"]);
+        }
+    }
+    known.check_end();
+}
