@@ -12,7 +12,7 @@ use copal_source::read::TreeReader;
 use copal_source::target::{TargetFile, TargetMetadata, TargetTree};
 use copal_store::ChunkId;
 use copal_store::location::Location;
-use copal_store::session::Session;
+use copal_store::session::{ChunkSource, Session};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::run::Run;
@@ -299,12 +299,19 @@ impl Worker<'_> {
         let single = span.pieces.len() == 1;
         for (id, location) in &span.pieces {
             let here = (location.pack, location.record_offset);
+            let mut begin = location.inner_offset as usize;
             if self.record_at != Some(here) {
                 self.record_at = None;
-                self.session.read_record(id, location, &mut self.record)?;
-                self.record_at = Some(here);
+                match self.session.read_record(id, location, &mut self.record) {
+                    Ok(()) => self.record_at = Some(here),
+                    // Collected since it was located, because it stands elsewhere too.
+                    Err(copal_store::Error::Missing { .. }) => {
+                        self.record = self.session.read_chunk(id)?;
+                        begin = 0;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
-            let begin = location.inner_offset as usize;
             let damaged = |detail| copal_store::Error::damaged(format!("chunk {id}"), detail);
             let chunk = self
                 .record

@@ -18,20 +18,23 @@ pub(super) struct Marks<'a> {
     bits: Vec<Vec<AtomicU64>>,
     live_bytes: HashMap<PackId, AtomicU64>,
     present: HashSet<PackId>,
-    /// Packs to keep away from where another copy stands: those condemned before.
-    avoided: HashSet<PackId>,
+    avoided: Avoided,
+}
+
+/// Packs to keep away from where another copy of a chunk stands.
+#[derive(Default)]
+pub(super) struct Avoided {
+    /// Condemned by the sentence that is carried out now: what is marked in them is pardoned.
+    pub(super) doomed: HashSet<PackId>,
+    /// Condemned by sentences that wait: they may have been passed without knowing that a root reaches into them by now.
+    pub(super) waiting: HashSet<PackId>,
 }
 
 /// Which packs a place may be in.
 type Accept<'a> = &'a dyn Fn(&PackId) -> bool;
 
 impl<'a> Marks<'a> {
-    pub(super) fn new(
-        session: &'a Session,
-        index: &'a Index,
-        present: HashSet<PackId>,
-        avoided: HashSet<PackId>,
-    ) -> Self {
+    pub(super) fn new(session: &'a Session, index: &'a Index, present: HashSet<PackId>, avoided: Avoided) -> Self {
         let words = |entries: u64| (0..entries.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let bits = index.fragments().iter().map(|fragment| words(fragment.entries())).collect();
         let live_bytes = present.iter().map(|pack| (*pack, AtomicU64::new(0))).collect();
@@ -79,10 +82,15 @@ impl<'a> Marks<'a> {
         self.index.find(id, &mut whole)
     }
 
-    /// Asks among the packs that last, then among all.
+    /// Asks among the packs that last, then among those that can be pardoned, then among all.
     fn avoiding(&self, ask: &dyn Fn(Accept<'_>) -> Result<Option<Found>>) -> Result<Option<Found>> {
-        match ask(&|pack| self.present.contains(pack) && !self.avoided.contains(pack))? {
-            None if !self.avoided.is_empty() => ask(&|pack| self.present.contains(pack)),
+        let Avoided { doomed, waiting } = &self.avoided;
+        let lasting = ask(&|pack| self.present.contains(pack) && !doomed.contains(pack) && !waiting.contains(pack))?;
+        if lasting.is_some() || (doomed.is_empty() && waiting.is_empty()) {
+            return Ok(lasting);
+        }
+        match ask(&|pack| self.present.contains(pack) && !waiting.contains(pack))? {
+            None => ask(&|pack| self.present.contains(pack)),
             found => Ok(found),
         }
     }

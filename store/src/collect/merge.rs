@@ -30,6 +30,10 @@ pub(super) fn is_due(repository: &Repository) -> Result<bool> {
     Ok(classes.iter().any(|count| *count >= FAN))
 }
 
+fn count(repository: &Repository) -> Result<usize> {
+    Ok(repository.backend().list(ObjectKind::Index)?.len())
+}
+
 /// Size classes differ by a factor of eight; all small ones are one class.
 fn class(bytes: u64) -> usize {
     (bytes.max(64 << 10).ilog2() / 3) as usize
@@ -59,8 +63,13 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
         if chosen.len() < 2 {
             break;
         }
+        let before = count(repository)?;
         replace(repository, &chosen, &HashSet::new())?;
         merged += chosen.len() as u64;
+        if count(repository)? >= before {
+            // Many places of one chunk have to stand side by side until sentences are carried out.
+            break;
+        }
     }
     Ok(merged)
 }
@@ -99,23 +108,54 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
     backend.delete(&names)
 }
 
-/// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Of a chunk's places one stays: one
-/// that is no delta where there is one, since it may be the base of others. Places in packs that are gone go; places in condemned
-/// packs stand apart in a fragment of their own, because only the sweep knows whether they go or last.
+/// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Entries in packs that are gone go.
+/// A fragment has one place for a chunk: what must stay beside it stands in a further fragment.
 pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(ChunkId, Location)>) -> Result<()> {
     let condemned = Condemned::load(repository)?;
     let present = mark::present(repository)?;
     entries.retain(|(_, location)| present.contains(&location.pack));
-    let (mut waiting, mut lasting): (Vec<_>, Vec<_>) =
+    let (waiting, lasting): (Vec<_>, Vec<_>) =
         entries.drain(..).partition(|(_, location)| condemned.contains(&location.pack));
-    for part in [&mut lasting, &mut waiting] {
-        part.sort_unstable_by_key(|(id, at)| (*id, at.base.is_some(), at.pack, at.record_offset));
-        part.dedup_by_key(|(id, _)| *id);
-        if !part.is_empty() {
-            let id = repository.new_object_id()?;
-            let object = build_fragment(repository.keys(), id, part)?;
-            publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
-        }
+    // Those that wait stand apart: when they go, the others are not written again.
+    for mut part in ranks(lasting, Places::Lasting).into_iter().chain(ranks(waiting, Places::Condemned)) {
+        let id = repository.new_object_id()?;
+        let object = build_fragment(repository.keys(), id, &mut part)?;
+        publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
     }
     Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Places {
+    Lasting,
+    Condemned,
+}
+
+/// Chooses which places of each chunk stay: the first of each goes into the first part, the second into the second, and so on.
+/// - Of places that last one that is no delta is enough: it may be the base of others. Deltas stay side by side, one for each
+///   base, because only a base that lives makes a delta readable, and this fragment does not know which does.
+/// - Of condemned places all stay: which sentence is carried out first, and which pack is pardoned, is not known yet. A pardon
+///   that found only the place in another sentence's pack would leave the chunk to that sentence, which may have been passed knowing
+///   the snapshot that reaches it.
+fn ranks(mut entries: Vec<(ChunkId, Location)>, places: Places) -> Vec<Vec<(ChunkId, Location)>> {
+    entries.sort_unstable_by_key(|(id, at)| (*id, at.base, at.pack, at.record_offset));
+    match places {
+        // `None` comes first, and with it in front no delta is needed.
+        Places::Lasting => {
+            entries.dedup_by(|later, kept| later.0 == kept.0 && (kept.1.base.is_none() || kept.1.base == later.1.base))
+        }
+        Places::Condemned => entries.dedup_by_key(|(id, at)| (*id, at.pack)),
+    }
+    let mut parts: Vec<Vec<(ChunkId, Location)>> = Vec::new();
+    let mut rank = 0;
+    let mut before = None;
+    for entry in entries {
+        rank = if before == Some(entry.0) { rank + 1 } else { 0 };
+        before = Some(entry.0);
+        if rank == parts.len() {
+            parts.push(Vec::new());
+        }
+        parts[rank].push(entry);
+    }
+    parts
 }

@@ -20,9 +20,9 @@ use std::collections::HashSet;
 
 use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::Sentence;
-use crate::collect::mark::Marks;
+use crate::collect::mark::{Avoided, Marks};
 pub(crate) use crate::collect::merge::publish_fragment;
-use crate::ids::{ChunkId, PackId};
+use crate::ids::{ChunkId, PackId, SnapshotId};
 use crate::index::Index;
 use crate::padding::on_grid;
 use crate::repository::{Repository, RootName};
@@ -97,14 +97,14 @@ pub fn collect(
     }
     // A session of its own keeps nobody's sweep waiting but the next collection's, which the lease excludes.
     let session = Session::begin(repository)?;
-    let plan = plan(repository, &session, reachability, options)?;
+    let mut plan = plan(repository, &session, reachability, options)?;
     if options.dry_run {
         session.end()?;
         lease.release()?;
         return Ok(plan.forecast());
     }
     rewrite::copy_live(repository, &plan)?;
-    let marked = session.roots().iter().map(|root| root.snapshot).collect();
+    let marked = std::mem::take(&mut plan.marked);
     session.end()?;
     let packs: Vec<PackId> = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack).collect();
     report.packs_rewritten = plan.rewritten.len() as u64;
@@ -151,6 +151,7 @@ struct Plan {
     rewritten: Vec<(PackId, u64)>,
     live_in_rewritten: HashSet<(PackId, ChunkId)>,
     live_bytes_rewritten: u64,
+    marked: Vec<SnapshotId>,
 }
 
 impl Plan {
@@ -174,16 +175,20 @@ fn plan(
     let index = Index::load(repository.backend(), repository.keys())?;
     let waiting: HashSet<PackId> =
         condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
-    let marks = Marks::new(session, &index, mark::present(repository)?, waiting.clone());
+    let avoided = Avoided { doomed: HashSet::new(), waiting: waiting.clone() };
+    let marks = Marks::new(session, &index, mark::present(repository)?, avoided);
+    let mut plan = Plan::default();
     for root in session.roots() {
         match repository.read_root(root) {
-            Ok(payload) => reachability.mark_root(root, &payload, &marks)?,
+            Ok(payload) => {
+                reachability.mark_root(root, &payload, &marks)?;
+                plan.marked.push(root.snapshot);
+            }
             // Deleted since it was listed.
             Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
             Err(error) => return Err(error),
         }
     }
-    let mut plan = Plan::default();
     let small = u64::from(repository.config().parameters.pack_bytes_max) / SMALL_PACK_DIVISOR;
     let mut small_packs = Vec::new();
     for listed in repository.backend().list(ObjectKind::Pack)? {

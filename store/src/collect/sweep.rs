@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::collect::condemned::{self, Pending};
-use crate::collect::mark::{self, Marks};
+use crate::collect::mark::{self, Avoided, Marks};
 use crate::collect::{CollectReport, Reachability, living_sessions, merge};
 use crate::ids::PackId;
 use crate::index::Index;
@@ -19,7 +19,9 @@ pub(super) fn carry_out(
     report: &mut CollectReport,
 ) -> Result<()> {
     report.packs_waiting = 0;
-    for pending in condemned::load(repository)? {
+    let sentences = condemned::load(repository)?;
+    let condemned: HashSet<PackId> = sentences.iter().flat_map(|pending| &pending.sentence.packs).copied().collect();
+    for pending in sentences {
         let living = living_sessions(repository)?;
         let witnesses = match &pending.sessions {
             Some(sessions) => sessions.clone(),
@@ -34,7 +36,7 @@ pub(super) fn carry_out(
             report.packs_waiting += pending.sentence.packs.len() as u64;
             continue;
         }
-        sweep(repository, reachability, &pending, report)?;
+        sweep(repository, reachability, &pending, &condemned, report)?;
     }
     Ok(())
 }
@@ -43,17 +45,20 @@ fn sweep(
     repository: &Repository,
     reachability: &dyn Reachability,
     pending: &Pending,
+    condemned: &HashSet<PackId>,
     report: &mut CollectReport,
 ) -> Result<()> {
-    let present = mark::present(repository)?;
-    let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
     let marked: HashSet<_> = pending.sentence.marked.iter().collect();
     let session = Session::begin(repository)?;
     let since: Vec<RootName> =
         session.roots().iter().filter(|root| !marked.contains(&root.snapshot)).copied().collect();
+    let index = Index::load(repository.backend(), repository.keys())?;
+    // Listed last: every pack that a listed root or the index names is there by now, unless it is gone.
+    let present = mark::present(repository)?;
+    let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
     if !since.is_empty() {
-        let index = Index::load(repository.backend(), repository.keys())?;
-        let marks = Marks::new(&session, &index, present, doomed.clone());
+        let waiting = condemned.difference(&doomed).copied().collect();
+        let marks = Marks::new(&session, &index, present, Avoided { doomed: doomed.clone(), waiting });
         for root in &since {
             match repository.read_root(root) {
                 Ok(payload) => reachability.mark_root(root, &payload, &marks)?,

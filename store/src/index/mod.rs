@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// Memory for opened blocks in bytes.
 const BLOCK_CACHE_BYTES: usize = 48 << 20;
 /// A fragment that was merged away while it was being opened: list again, so often.
-const LOAD_ATTEMPTS: usize = 8;
+pub(crate) const LOAD_ATTEMPTS: usize = 8;
 
 /// The fragments of a repository, open. Shared by threads.
 pub(crate) struct Index {
@@ -78,29 +78,14 @@ impl Index {
         Arc::clone(&self.fragments.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The first place of a chunk that `accept` takes. `accept` may ask the index itself.
+    /// The first place of a chunk that `accept` takes; it may ask the index itself. An error that [`is_fragment_missing`] names
+    /// means that the index must be loaded again: another process merged a fragment away.
     pub(crate) fn find(
         &self,
         id: &ChunkId,
         accept: &mut dyn FnMut(&Location) -> Result<bool>,
     ) -> Result<Option<Found>> {
-        for _ in 0..LOAD_ATTEMPTS {
-            match self.find_in(&self.fragments(), id, accept) {
-                // Merged away by another process since it was opened; what it said stands in a new one.
-                Err(error) if is_fragment_missing(&error) => self.reload()?,
-                outcome => return outcome,
-            }
-        }
-        Err(too_busy())
-    }
-
-    fn find_in(
-        &self,
-        fragments: &Fragments,
-        id: &ChunkId,
-        accept: &mut dyn FnMut(&Location) -> Result<bool>,
-    ) -> Result<Option<Found>> {
-        for (number, fragment) in fragments.iter().enumerate() {
+        for (number, fragment) in self.fragments().iter().enumerate() {
             let Some(block_number) = fragment.block_of(id) else { continue };
             let block = self.block(fragment, block_number)?;
             if let Some((row, location)) = block.find(id, fragment.packs())?
@@ -163,12 +148,12 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Vec<Arc<Fragment>>> {
     Err(too_busy())
 }
 
-/// Whether it is a fragment that is gone, not something that `accept` missed.
+/// Whether a fragment is gone.
 pub(crate) fn is_fragment_missing(error: &Error) -> bool {
     matches!(error, Error::Missing { object } if object.starts_with(ObjectKind::Index.folder()))
 }
 
-fn too_busy() -> Error {
+pub(crate) fn too_busy() -> Error {
     Error::Busy { what: "the index, which other processes keep merging,".into() }
 }
 

@@ -20,7 +20,7 @@ pub use write::ChunkWriter;
 use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::Condemned;
 use crate::ids::{ChunkId, PackId};
-use crate::index::Index;
+use crate::index::{Index, LOAD_ATTEMPTS, is_fragment_missing, too_busy};
 use crate::location::{Location, RecordKind};
 use crate::repository::{Repository, RootName};
 use crate::session::fresh::FreshChunks;
@@ -159,12 +159,13 @@ impl Session {
     /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs that this session
     /// has not published yet. A delta's place counts only while a whole place of its base is there.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
-        let live = self.find_live(id)?;
-        if live.is_some() || self.condemned.is_empty() {
-            return Ok(live);
-        }
-        let present = self.present()?;
-        self.find_decodable(id, &|pack| present.contains(pack))
+        self.with_index(|index, present| {
+            let lasting = find_decodable(index, id, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
+            match lasting {
+                None if !self.condemned.is_empty() => find_decodable(index, id, &|pack| present.contains(pack)),
+                found => Ok(found),
+            }
+        })
     }
 
     /// Whether a chunk counts as stored for deduplication.
@@ -229,36 +230,61 @@ impl Session {
         Ok(present.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A place that no collection is about to take away.
-    fn find_live(&self, id: &ChunkId) -> Result<Option<Location>> {
-        let present = self.present()?;
-        self.find_decodable(id, &|pack| present.contains(pack) && !self.condemned.contains(pack))
+    /// Reads the index and the list of packs again.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let (Some(index), Some(present)) = (self.index.get(), self.present.get()) else { return Ok(()) };
+        index.reload()?;
+        // A pack of its own that this session has published stays among them, also when the listing was faster.
+        let packs = crate::check::packs(&self.repository)?;
+        present.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
+        Ok(())
     }
 
-    /// A place in an accepted pack; of a delta only when its base has a whole place in one too. An index may keep deltas that
-    /// nothing reaches and whose base was collected: those are as good as absent.
-    fn find_decodable(&self, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool) -> Result<Option<Location>> {
-        let index = self.index()?;
-        let mut decodable = |location: &Location| {
-            Ok(accept(&location.pack)
-                && match location.base {
-                    None => true,
-                    Some(base) => find_whole(index, &base, accept)?.is_some(),
-                })
-        };
-        Ok(index.find(id, &mut decodable)?.map(|found| found.location))
+    /// Asks the index; once more after it was read again, when another process merged a fragment away meanwhile.
+    fn with_index<T>(&self, ask: impl Fn(&Index, &HashSet<PackId>) -> Result<T>) -> Result<T> {
+        for _ in 0..LOAD_ATTEMPTS {
+            let index = self.index()?;
+            let present = self.present()?;
+            let answer = ask(index, &present);
+            drop(present);
+            match answer {
+                Err(error) if is_fragment_missing(&error) => self.refresh()?,
+                answer => return answer,
+            }
+        }
+        Err(too_busy())
+    }
+
+    /// A place that no collection is about to take away.
+    fn find_live(&self, id: &ChunkId) -> Result<Option<Location>> {
+        self.with_index(|index, present| {
+            find_decodable(index, id, &|pack| present.contains(pack) && !self.condemned.contains(pack))
+        })
     }
 
     /// The place at which a delta's base is read.
     pub(crate) fn locate_base(&self, base: &ChunkId) -> Result<Option<Location>> {
-        let present = self.present()?;
-        let index = self.index()?;
-        let lasting = find_whole(index, base, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
-        match lasting {
-            None if !self.condemned.is_empty() => find_whole(index, base, &|pack| present.contains(pack)),
-            found => Ok(found),
-        }
+        self.with_index(|index, present| {
+            let lasting = find_whole(index, base, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
+            match lasting {
+                None if !self.condemned.is_empty() => find_whole(index, base, &|pack| present.contains(pack)),
+                found => Ok(found),
+            }
+        })
     }
+}
+
+/// A place in an accepted pack; of a delta only when its base has a whole place in one too. An index may keep deltas that nothing
+/// reaches and whose base was collected: those are as good as absent.
+fn find_decodable(index: &Index, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool) -> Result<Option<Location>> {
+    let mut decodable = |location: &Location| {
+        Ok(accept(&location.pack)
+            && match location.base {
+                None => true,
+                Some(base) => find_whole(index, &base, accept)?.is_some(),
+            })
+    };
+    Ok(index.find(id, &mut decodable)?.map(|found| found.location))
 }
 
 /// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as a delta.

@@ -58,7 +58,8 @@ impl RecordCache {
 impl Session {
     /// Decodes a whole record (one chunk or a frame) at a location into `buffer`, which is cleared first; for readers that
     /// sort by place. `id` is the chunk that was located there. Deltas read their base through a small shared cache. The
-    /// plaintext is authenticated; hashing it against its id is the caller's affair.
+    /// plaintext is authenticated; hashing it against its id is the caller's affair. [`Error::Missing`] when the pack was swept
+    /// since the chunk was located in it: [`ChunkSource::read_chunk`] finds where else it stands.
     pub fn read_record(&self, id: &ChunkId, location: &Location, buffer: &mut Vec<u8>) -> Result<()> {
         let base = match location.base {
             Some(base) => Some(self.read_base(&base)?),
@@ -125,6 +126,19 @@ impl Session {
 
 impl ChunkSource for Session {
     fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        match self.read_located(id) {
+            // What it was located in was condemned and is swept by now, which happens only when it stands elsewhere too.
+            Err(Error::Missing { .. }) => {
+                self.refresh()?;
+                self.read_located(id)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl Session {
+    fn read_located(&self, id: &ChunkId) -> Result<Vec<u8>> {
         let location = self.locate(id)?.ok_or_else(|| missing(id))?;
         let mut plain = Vec::new();
         if location.bytes == location.record_plain_bytes {
