@@ -188,6 +188,37 @@ fn engine(error: &EngineError) -> Verdict {
         EngineError::Pinned(_) => {
             Verdict::new(Failed, "pinned", "take its protection away first: `copal pin --remove NAME`")
         }
+        EngineError::Configuration(_) => Verdict::new(
+            Usage,
+            "configuration",
+            "correct that line of the configuration; docs/applications.md has examples",
+        ),
+        EngineError::Hook { .. } => Verdict::new(
+            Failed,
+            "hook",
+            "run the hook by hand and see why it fails; the application has been let go on",
+        ),
+        EngineError::SchemaNewer { .. } => {
+            Verdict::new(Failed, "schema-newer", "deploy with a newer version of the application; nothing was touched")
+        }
+        EngineError::NotReady { .. } => {
+            Verdict::new(Failed, "not-ready", "`copal status` shows what is under way; wait, or take another snapshot")
+        }
+        EngineError::OtherDigest { .. } => Verdict::new(
+            ExitCode::Integrity,
+            "other-digest",
+            "compare it with what was written down when the snapshot was taken; nothing was touched",
+        ),
+        EngineError::RolledBack { cause, .. } => {
+            let cause = engine(cause);
+            let exit = if cause.exit == Failed { ExitCode::DeployFailed } else { cause.exit };
+            Verdict { exit, ..cause }
+        }
+        EngineError::FreezeBroken { .. } => Verdict::new(
+            Failed,
+            "freeze-broken",
+            "allow the application to be held for longer (freeze_max), or make the capture shorter",
+        ),
         EngineError::Interrupted => Verdict::new(Interrupted, "interrupted", RUN_AGAIN),
         EngineError::Internal(_) => {
             Verdict::new(Failed, "internal", "this is a defect of copal: please report it with this message")
@@ -233,6 +264,20 @@ fn source(error: &SourceError) -> Verdict {
         SourceError::Io { source, .. } => environment(source, "files"),
         SourceError::Refused { .. } => {
             Verdict::new(ExitCode::Failed, "refused", "look at that path: something else may be changing it")
+        }
+        SourceError::Database { .. } => {
+            Verdict::new(ExitCode::Failed, "database", "look at the database or its server, then run the command again")
+        }
+        SourceError::Corrupt { .. } => Verdict::new(
+            ExitCode::Integrity,
+            "source-damaged",
+            "mend the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot",
+        ),
+        SourceError::InUse { .. } => {
+            Verdict::new(ExitCode::Busy, "in-use", "end what holds it, or wait, then run the command again")
+        }
+        SourceError::Program { .. } => {
+            Verdict::new(ExitCode::Failed, "program", "run that program by hand and see why it fails")
         }
         SourceError::Pattern { .. } => Verdict::new(
             ExitCode::Usage,

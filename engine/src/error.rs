@@ -81,6 +81,65 @@ pub enum Error {
     /// A pinned snapshot was named.
     #[error("the snapshot {0:?} is pinned")]
     Pinned(String),
+    /// A mistake in the configuration.
+    #[error(transparent)]
+    Configuration(#[from] Box<crate::application::Mistake>),
+    /// A hook failed.
+    #[error("the {when} hook {what:?} of {service:?} {detail}")]
+    Hook {
+        /// The service.
+        service: String,
+        /// `pre`, `post` …
+        when: &'static str,
+        /// What was run.
+        what: String,
+        /// How it ended.
+        detail: String,
+    },
+    /// The application would not understand the snapshot.
+    #[error("{label:?} has the schema {found}, and the application here knows {supported}")]
+    SchemaNewer {
+        /// The source.
+        label: String,
+        /// In the snapshot.
+        found: String,
+        /// Here.
+        supported: String,
+    },
+    /// A snapshot that is not whole.
+    #[error("the snapshot {snapshot:?} is {phase} and cannot be deployed")]
+    NotReady {
+        /// The snapshot.
+        snapshot: String,
+        /// Its phase.
+        phase: String,
+    },
+    /// Another snapshot than the one that was meant.
+    #[error("the snapshot {snapshot:?} has the digest {found}, not {wanted}")]
+    OtherDigest {
+        /// The snapshot.
+        snapshot: String,
+        /// Its digest.
+        found: String,
+        /// As asked for.
+        wanted: String,
+    },
+    /// A deploy of an application was taken back.
+    #[error("the deploy to {app:?} failed and what stood there stands there again: {cause}")]
+    RolledBack {
+        /// The application.
+        app: String,
+        /// Cause.
+        cause: Box<Error>,
+    },
+    /// The application was not held still for long enough, or not at all.
+    #[error("the application {app:?} was let go on before all was captured: {detail}")]
+    FreezeBroken {
+        /// The application.
+        app: String,
+        /// What happened.
+        detail: String,
+    },
     /// Stopped on request; what was stored is found again by the next run.
     #[error("interrupted")]
     Interrupted,

@@ -2,6 +2,7 @@
 //! It never sees a terminal or HTTP, a global clock, the environment or a home folder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod application;
 pub mod catalogue;
 pub mod context;
 pub mod create;

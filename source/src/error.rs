@@ -27,6 +27,40 @@ pub enum Error {
         /// Why.
         detail: String,
     },
+    /// A database or its server failed, or refused.
+    #[error("{action} {place}: {detail}")]
+    Database {
+        /// As a verb: "opening", "dumping".
+        action: &'static str,
+        /// Path, or name of a database.
+        place: String,
+        /// Cause.
+        detail: String,
+    },
+    /// A source that is damaged, so that a snapshot of it would be none.
+    #[error("{place} is damaged: {detail}")]
+    Corrupt {
+        /// Path, or name of a database.
+        place: String,
+        /// What was found.
+        detail: String,
+    },
+    /// Somebody else holds it, past the deadline.
+    #[error("{place} is in use: {detail}")]
+    InUse {
+        /// Path, or name of a database.
+        place: String,
+        /// By whom, or how.
+        detail: String,
+    },
+    /// A program that was run for a source.
+    #[error("{program} {detail}")]
+    Program {
+        /// Its name, without arguments.
+        program: String,
+        /// How it ended, as a clause.
+        detail: String,
+    },
     /// A pattern that is none.
     #[error("the pattern {pattern:?} is not valid: {detail}")]
     Pattern {
@@ -38,12 +72,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The path concerned; a pattern has none.
+    /// The path concerned; patterns, databases and programs have none.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Io { path, .. } | Self::Refused { path, .. } => Some(path),
-            Self::Pattern { .. } => None,
+            _ => None,
         }
     }
 

@@ -8,8 +8,12 @@
 mod attributes;
 mod beneath;
 pub mod error;
+pub mod hook;
+pub mod postgres;
+pub mod process;
 pub mod read;
 pub mod scan;
+pub mod sqlite;
 mod stat;
 pub mod target;
 

@@ -1,5 +1,6 @@
 //! Reads files of a tree by descriptor, never following links.
 
+use std::fmt::Debug;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,10 +32,26 @@ pub struct DataRange {
     pub bytes: u64,
 }
 
+/// Bytes that are no file of the system, and that read the same as long as they are held: pages that a transaction pins.
+pub trait PinnedBytes: Send + Sync + Debug {
+    /// What the file that they make would look like. Neither inode nor change time: nothing may take it for a file on disk.
+    fn stat(&self) -> FileStat;
+    /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize>;
+    /// Extended attributes, sorted by name.
+    fn attributes(&self) -> Result<Vec<Attribute>>;
+}
+
 /// The root of a tree, open; shared by threads. Small cache of open parent folders inside.
 #[derive(Clone, Debug)]
 pub struct TreeReader {
-    root: Arc<Root>,
+    of: Of,
+}
+
+#[derive(Clone, Debug)]
+enum Of {
+    Tree(Arc<Root>),
+    Pinned(Arc<dyn PinnedBytes>),
 }
 
 impl TreeReader {
@@ -44,40 +61,76 @@ impl TreeReader {
     }
 
     pub(crate) fn of(root: Arc<Root>) -> Self {
-        Self { root }
+        Self { of: Of::Tree(root) }
+    }
+
+    /// A tree of one file, the root, that is these bytes.
+    #[must_use]
+    pub fn of_pinned(bytes: Arc<dyn PinnedBytes>) -> Self {
+        Self { of: Of::Pinned(bytes) }
+    }
+
+    fn root(&self, path: &[u8]) -> Result<&Root> {
+        match &self.of {
+            Of::Tree(root) => Ok(root),
+            Of::Pinned(_) => {
+                let path = String::from_utf8_lossy(path).into_owned();
+                Err(Error::refused(path, "is not part of a source that is one file"))
+            }
+        }
+    }
+
+    fn pinned(&self, path: &[u8]) -> Option<&Arc<dyn PinnedBytes>> {
+        match &self.of {
+            Of::Pinned(bytes) if path.is_empty() => Some(bytes),
+            _ => None,
+        }
     }
 
     /// Opens a regular file for reading: `O_NOFOLLOW|O_NONBLOCK|O_NOATIME` where permitted, beneath the root.
     pub fn open_file(&self, path: &[u8]) -> Result<OpenFile> {
-        let place = self.root.place(path)?;
-        let fd = open_regular(&place).map_err(|error| self.root.failed("opening", path, error))?;
-        let file = OpenFile { file: Arc::new(Opened { fd, path: self.root.whole(path) }) };
+        if let Some(bytes) = self.pinned(path) {
+            return Ok(OpenFile { file: Content::Pinned(Arc::clone(bytes)) });
+        }
+        let root = self.root(path)?;
+        let place = root.place(path)?;
+        let fd = open_regular(&place).map_err(|error| root.failed("opening", path, error))?;
+        let file = OpenFile { file: Content::File(Arc::new(Opened { fd, path: root.whole(path) })) };
         match file.stat()?.kind {
             FileKind::File => Ok(file),
-            _ => Err(Error::refused(self.root.whole(path), "is no regular file (any more)")),
+            _ => Err(Error::refused(root.whole(path), "is no regular file (any more)")),
         }
     }
 
     /// Current metadata, not following a link.
     pub fn stat(&self, path: &[u8]) -> Result<FileStat> {
-        let place = self.root.place(path)?;
-        stat(place.fd(), &place.name).map_err(|error| self.root.failed("looking at", path, error))
+        if let Some(bytes) = self.pinned(path) {
+            return Ok(bytes.stat());
+        }
+        let root = self.root(path)?;
+        let place = root.place(path)?;
+        stat(place.fd(), &place.name).map_err(|error| root.failed("looking at", path, error))
     }
 
     /// Target of a symbolic link.
     pub fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
-        let place = self.root.place(path)?;
+        let root = self.root(path)?;
+        let place = root.place(path)?;
         rustix::fs::readlinkat(place.fd(), &place.name, Vec::new())
             .map(std::ffi::CString::into_bytes)
-            .map_err(|error| self.root.failed("reading the link", path, error))
+            .map_err(|error| root.failed("reading the link", path, error))
     }
 
     /// Extended attributes, ACLs among them, sorted by name; what the filesystem does not support is none.
     /// Works on every kind (through the descriptor or `/proc/self/fd`).
     pub fn attributes(&self, path: &[u8]) -> Result<Vec<Attribute>> {
-        let place = self.root.place(path)?;
+        if let Some(bytes) = self.pinned(path) {
+            return bytes.attributes();
+        }
+        let root = self.root(path)?;
+        let place = root.place(path)?;
         let at = At::Name(place.fd(), &place.name);
-        at.read().map_err(|error| self.root.failed("reading the attributes of", path, error))
+        at.read().map_err(|error| root.failed("reading the attributes of", path, error))
     }
 }
 
@@ -104,7 +157,13 @@ fn open_regular(place: &Place) -> rustix::io::Result<OwnedFd> {
 /// An open regular file; shared by threads.
 #[derive(Clone, Debug)]
 pub struct OpenFile {
-    file: Arc<Opened>,
+    file: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    File(Arc<Opened>),
+    Pinned(Arc<dyn PinnedBytes>),
 }
 
 /// A descriptor and its path for messages.
@@ -140,32 +199,42 @@ impl Opened {
 impl OpenFile {
     /// Metadata by descriptor.
     pub fn stat(&self) -> Result<FileStat> {
-        self.file.stat()
+        match &self.file {
+            Content::File(file) => file.stat(),
+            Content::Pinned(bytes) => Ok(bytes.stat()),
+        }
     }
 
     /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        self.file.read_at(offset, buffer)
+        match &self.file {
+            Content::File(file) => file.read_at(offset, buffer),
+            Content::Pinned(bytes) => bytes.read_at(offset, buffer),
+        }
     }
 
     /// Data ranges by `SEEK_DATA`/`SEEK_HOLE` from `offset` on; one range for the whole file where unsupported.
     pub fn data_ranges(&self, offset: u64) -> Result<Vec<DataRange>> {
         let end = self.stat()?.bytes;
+        let Content::File(file) = &self.file else {
+            let whole = DataRange { offset, bytes: end.saturating_sub(offset) };
+            return Ok((whole.bytes > 0).then_some(whole).into_iter().collect());
+        };
         let mut ranges = Vec::new();
         let mut position = offset;
         while position < end {
-            let start = match rustix::fs::seek(&self.file.fd, SeekFrom::Data(position)) {
+            let start = match rustix::fs::seek(&file.fd, SeekFrom::Data(position)) {
                 Ok(start) => start.max(position),
                 // Only a hole up to the end; or the file was cut meanwhile.
                 Err(Errno::NXIO) => break,
                 Err(Errno::INVAL | Errno::NOTSUP) => position,
-                Err(error) => return Err(self.file.failed("looking for data in")(error)),
+                Err(error) => return Err(file.failed("looking for data in")(error)),
             };
-            let stop = match rustix::fs::seek(&self.file.fd, SeekFrom::Hole(start)) {
+            let stop = match rustix::fs::seek(&file.fd, SeekFrom::Hole(start)) {
                 Ok(stop) => stop.min(end),
                 Err(Errno::NXIO) => break,
                 Err(Errno::INVAL | Errno::NOTSUP) => end,
-                Err(error) => return Err(self.file.failed("looking for holes in")(error)),
+                Err(error) => return Err(file.failed("looking for holes in")(error)),
             };
             if stop <= start {
                 break;
@@ -178,10 +247,17 @@ impl OpenFile {
 
     /// Extended attributes by descriptor.
     pub fn attributes(&self) -> Result<Vec<Attribute>> {
-        At::Open(self.file.fd.as_fd()).read().map_err(self.file.failed("reading the attributes of"))
+        match &self.file {
+            Content::File(file) => At::Open(file.fd.as_fd()).read().map_err(file.failed("reading the attributes of")),
+            Content::Pinned(bytes) => bytes.attributes(),
+        }
     }
 
-    pub(crate) fn fd(&self) -> &OwnedFd {
-        &self.file.fd
+    /// The descriptor of a file of the system.
+    pub(crate) fn fd(&self) -> Option<&OwnedFd> {
+        match &self.file {
+            Content::File(file) => Some(&file.fd),
+            Content::Pinned(_) => None,
+        }
     }
 }

@@ -142,8 +142,11 @@ impl TargetTree {
 
     /// Makes a new file that shares the extents of another (FICLONE).
     pub fn clone_from(&self, path: &[u8], source: &OpenFile) -> Result<TargetFile> {
+        let Some(source) = source.fd() else {
+            return Err(Error::refused(self.root.whole(path), "would share extents with what is no file"));
+        };
         let (place, file) = self.create_empty(path)?;
-        let cloned = rustix::fs::ioctl_ficlone(file.fd(), source.fd()).map_err(self.failed("cloning to", path));
+        let cloned = rustix::fs::ioctl_ficlone(file.fd(), source).map_err(self.failed("cloning to", path));
         self.keep_or_remove(&place, cloned.map(|()| file))
     }
 

@@ -29,6 +29,7 @@ use copal_store::SnapshotId;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
+pub(crate) use place::failed;
 use place::{Place, Standing};
 use run::Steps;
 #[doc(hidden)]

@@ -175,7 +175,7 @@ fn standing(path: &Path) -> Result<Standing> {
 }
 
 /// An error of the target.
-pub(super) fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
+pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Source(copal_source::Error::Io { action, path: path.to_owned(), source })
 }
 

@@ -1,0 +1,166 @@
+//! Applications: several sources captured at one instant and put back as one unit, with the application held still as shortly as
+//! the platform allows.
+//!
+//! A capture has two stages. [`capture`] is short: pre hooks, a pin of every source, post hooks. [`Captured::upload`] is long, and
+//! the application runs meanwhile. What is under way is recorded in the state folder ([`records`]), so that a killed capture is
+//! found failed and its application let go on ([`recover`]), and a killed upload goes on ([`resume`]). A deploy is all or nothing
+//! for all sources ([`deploy`]).
+
+pub mod config;
+mod record;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use copal_store::SnapshotId;
+
+pub use config::{Application, Configuration, Mistake, parse};
+pub use record::{CapturePhase, CaptureRecord, ComponentState, RecordedError, ResumeAction, ResumeStep};
+
+use crate::context::Context;
+use crate::create::CreateReport;
+use crate::error::Result;
+
+/// What an operation on an application needs of the program around it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// A command that runs [`watchdog`], without more arguments: `["/usr/bin/copal", "watchdog"]`. None: nobody lets the application
+    /// go on when this process is killed, but the next command.
+    pub watchdog: Option<Vec<OsString>>,
+}
+
+/// A capture as asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureRequest {
+    /// Name, unique in the application.
+    pub name: String,
+    /// Tags.
+    pub tags: Vec<(String, String)>,
+    /// Protected from automatic removal.
+    pub pinned: bool,
+    /// What causes it: `manual`, `scheduled`, `update`, or whatever the caller says.
+    pub trigger: String,
+    /// Read every file, whatever its metadata says.
+    pub force_read: bool,
+}
+
+/// A state that is held, and an application that goes on.
+#[derive(Debug)]
+pub struct Captured {
+    record: CaptureRecord,
+}
+
+/// The first stage: pre hooks → capture of every source → post hooks. Returns when the application goes on.
+pub fn capture(
+    _context: &Context,
+    _application: &Application,
+    _request: &CaptureRequest,
+    _tools: &Tools,
+) -> Result<Captured> {
+    todo!("follows")
+}
+
+impl Captured {
+    /// What is recorded of it: phase [`CapturePhase::Uploading`].
+    #[must_use]
+    pub fn record(&self) -> &CaptureRecord {
+        &self.record
+    }
+
+    /// The second stage: everything into the repository, then the root. `max_snapshots` is applied after it.
+    pub fn upload(self, _context: &Context, _application: &Application) -> Result<CreateReport> {
+        todo!("follows")
+    }
+}
+
+/// Both stages.
+pub fn create(
+    context: &Context,
+    application: &Application,
+    request: &CaptureRequest,
+    tools: &Tools,
+) -> Result<CreateReport> {
+    capture(context, application, request, tools)?.upload(context, application)
+}
+
+/// Goes on with the upload of a capture whose process was killed.
+pub fn resume(_context: &Context, _application: &Application, _id: &str) -> Result<CreateReport> {
+    todo!("follows")
+}
+
+/// All records of the state folder, oldest first; of one application when it is named.
+pub fn records(_state_folder: &Path, _app: Option<&str>) -> Result<Vec<CaptureRecord>> {
+    todo!("follows")
+}
+
+/// Ends what killed processes have left: applications are let go on, killed captures are recorded as failed, killed deploys of
+/// applications are taken back or finished. One sentence for each. Every command calls it before its own work; needs no repository.
+pub fn recover(_state_folder: &Path) -> Result<Vec<String>> {
+    todo!("follows")
+}
+
+/// The watchdog's whole life: reads its orders from standard input, and lets the application go on at the deadline, or as soon as the
+/// process that gave the orders is gone without having done it.
+pub fn watchdog() -> Result<()> {
+    todo!("follows")
+}
+
+/// A deploy of an application as asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeployRequest {
+    /// Which snapshot; a name is looked for in the application first.
+    pub reference: String,
+    /// SHA-256 that its root must have, in hexadecimal.
+    pub digest: Option<String>,
+    /// Only these sources, by label; empty: all.
+    pub labels: Vec<String>,
+    /// Whether what stands there is captured first.
+    pub safety: bool,
+    /// Check only.
+    pub dry_run: bool,
+}
+
+/// What a deploy did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeployReport {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its name.
+    pub name: String,
+    /// What stood there before, if it was captured.
+    pub safety: Option<SnapshotId>,
+    /// Whether a migration ran.
+    pub migrated: bool,
+    /// One for each source.
+    pub components: Vec<DeployedComponent>,
+    /// How long the application was down.
+    pub down_milliseconds: u64,
+    /// Milliseconds of all.
+    pub duration_ms: u64,
+    /// What could not be set.
+    pub warnings: Vec<String>,
+}
+
+/// One source of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeployedComponent {
+    /// Its label.
+    pub label: String,
+    /// Where it went.
+    pub target: PathBuf,
+    /// Logical bytes.
+    pub bytes_total: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+}
+
+/// Check → stage → stop → safety snapshot → switch, all or nothing → rewrite → migrate → start → health. Unhealthy or failed: what
+/// stood there stands there again, and [`crate::Error::RolledBack`] says why.
+pub fn deploy(
+    _context: &Context,
+    _application: &Application,
+    _request: &DeployRequest,
+    _tools: &Tools,
+) -> Result<DeployReport> {
+    todo!("follows")
+}

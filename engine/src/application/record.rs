@@ -1,0 +1,237 @@
+//! Records of captures in the state folder: what is under way, what waits for its upload, what failed.
+//!
+//! A record is a JSON document that is replaced whole. It is local and never the only copy of a finished snapshot: once the
+//! snapshot's root is in the repository the record says so, and the root is the truth.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use copal_manifest::entry::Timestamp;
+use copal_manifest::snapshot::{HookRecord, SourceKind};
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::failed;
+use crate::error::{Error, Result};
+
+/// Version of the records written here.
+const VERSION: u16 = 1;
+/// Longest record that is read.
+const RECORD_BYTES_MAX: u64 = 16 << 20;
+
+/// Where a capture stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CapturePhase {
+    /// The application is being brought to hold still.
+    Quiescing,
+    /// Its sources are being captured.
+    Capturing,
+    /// It is being let go on.
+    Resuming,
+    /// It goes on; what was captured is on its way into the repository.
+    Uploading,
+    /// The snapshot is in the repository.
+    Completed,
+    /// The same, with sources or files missing.
+    PartiallyFailed,
+    /// There is no snapshot.
+    Failed,
+    /// Ended on request; there is no snapshot.
+    Canceled,
+}
+
+impl CapturePhase {
+    /// The word in listings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quiescing => "quiescing",
+            Self::Capturing => "capturing",
+            Self::Resuming => "resuming",
+            Self::Uploading => "uploading",
+            Self::Completed => "completed",
+            Self::PartiallyFailed => "partially_failed",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Whether nothing more happens to it.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::PartiallyFailed | Self::Failed | Self::Canceled)
+    }
+
+    /// Whether the application may be held still.
+    #[must_use]
+    pub fn may_be_frozen(self) -> bool {
+        matches!(self, Self::Quiescing | Self::Capturing | Self::Resuming)
+    }
+}
+
+/// An error as recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedError {
+    /// A word for programs.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// One source of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentState {
+    /// Its label.
+    pub label: String,
+    /// Its service.
+    pub service: String,
+    /// Its kind.
+    pub kind: SourceKind,
+    /// Where it was captured from, for people and for deploys to other places.
+    pub place: String,
+    /// Where it stands.
+    pub phase: CapturePhase,
+    /// How it was captured.
+    pub method: String,
+    /// Version of its schema.
+    pub schema_version: Option<String>,
+    /// A copy or clone that outlives the process: the upload reads this.
+    pub kept: Option<PathBuf>,
+    /// Bytes of it.
+    pub bytes_total: u64,
+    /// Why it is missing.
+    pub error: Option<String>,
+}
+
+/// A capture of an application, from its first hook to the end of its upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureRecord {
+    /// [`VERSION`] of the writer.
+    pub version: u16,
+    /// The snapshot's id, in hexadecimal.
+    pub id: String,
+    /// The snapshot's name.
+    pub name: String,
+    /// The application.
+    pub app: String,
+    /// Id of the repository that it is for.
+    pub repository: String,
+    /// Snapshot class.
+    pub class: String,
+    /// What caused it.
+    pub trigger: String,
+    /// Version of the application's configuration.
+    pub config_version: String,
+    /// Taken before a deploy.
+    pub safety: bool,
+    /// Tags of the snapshot.
+    pub tags: Vec<(String, String)>,
+    /// Protected from automatic removal.
+    pub pinned: bool,
+    /// Where it stands.
+    pub phase: CapturePhase,
+    /// Begin.
+    pub created: Timestamp,
+    /// When the application went on.
+    pub captured: Option<Timestamp>,
+    /// When the snapshot was in the repository.
+    pub uploaded: Option<Timestamp>,
+    /// For how long the application held still.
+    pub frozen_microseconds: u64,
+    /// Whether every source is held by something that outlives the process.
+    pub resumable: bool,
+    /// Bytes of the upload so far.
+    pub bytes_done: u64,
+    /// Bytes of the upload.
+    pub bytes_total: u64,
+    /// Plaintext bytes that the repository lacked.
+    pub bytes_new: u64,
+    /// The sources.
+    pub components: Vec<ComponentState>,
+    /// Results of hooks so far.
+    pub hooks: Vec<HookRecord>,
+    /// What has to be done to let the application go on, should nobody have done it.
+    pub resume: Vec<ResumeStep>,
+    /// Why it failed.
+    pub error: Option<RecordedError>,
+}
+
+/// A step that lets the application go on, as a watchdog needs it: with nothing left to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeStep {
+    /// The service.
+    pub service: String,
+    /// What.
+    pub action: ResumeAction,
+    /// For how long at most.
+    pub timeout_milliseconds: u64,
+    /// Variables for the program.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResumeAction {
+    /// Runs a program.
+    Command(Vec<String>),
+    /// Thaws a filesystem.
+    Thaw(PathBuf),
+    /// Signals the process whose id a file holds.
+    Signal {
+        /// Name of the signal, without `SIG`.
+        signal: String,
+        /// The file.
+        pid_file: PathBuf,
+    },
+}
+
+impl CaptureRecord {
+    /// Reads one; a damaged or newer one is an error that names the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = read_bounded(path)?;
+        let unreadable = |detail: String| {
+            let source = io::Error::new(io::ErrorKind::InvalidData, detail);
+            Error::Source(copal_source::Error::Io { action: "reading", path: path.to_owned(), source })
+        };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        if record.version > VERSION {
+            return Err(unreadable(format!("it was written by a newer version ({})", record.version)));
+        }
+        Ok(record)
+    }
+
+    /// Replaces it, durably.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        write_whole(path, self)
+    }
+
+    pub(crate) const fn version() -> u16 {
+        VERSION
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes));
+    read.map_err(|error| failed("reading", path, error))?;
+    Ok(bytes)
+}
+
+/// Writes a document beside its place, syncs it, and gives it its name.
+pub(crate) fn write_whole(path: &Path, document: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(document).map_err(|error| Error::Internal(error.to_string()))?;
+    let new = path.with_extension("new");
+    let io = |error| failed("writing", path, error);
+    let mut file = File::create(&new).map_err(io)?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    fs::rename(&new, path).map_err(io)?;
+    match path.parent() {
+        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(io),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,268 @@
+//! Runs a program without a shell, for a limited time, in a process group of its own, and keeps the last of what it says.
+//!
+//! Passwords of Copal are never in its environment.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+/// Most bytes kept of what a program says.
+const SAID_BYTES_MAX: usize = 2000;
+/// After the polite signal, before the other one.
+const GRACE: Duration = Duration::from_secs(1);
+/// Variables that no other program shall see.
+const SECRET_VARIABLES: &[&str] = &[
+    "COPAL_PASSWORD",
+    "COPAL_PASSWORD_FILE",
+    "COPAL_PASSWORD_COMMAND",
+    "COPAL_KEY_FILE",
+    "COPAL_BUNDLE_PASSWORD",
+    "COPAL_BUNDLE_PASSWORD_FILE",
+];
+
+/// A program to be run.
+#[derive(Debug)]
+pub struct Program<'p> {
+    /// Program and arguments.
+    pub argv: &'p [String],
+    /// Added to what this process has.
+    pub environment: &'p [(String, String)],
+    /// Its standard input; none: nothing.
+    pub input: Option<File>,
+    /// Where its standard output goes; none: it is kept with what it says.
+    pub output: Option<File>,
+    /// It is ended after this.
+    pub timeout: Duration,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub how: How,
+    /// The last of its standard error (and output, where that went nowhere else).
+    pub said: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// With this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    /// Here, at its deadline.
+    TimedOut,
+    /// It could not be started.
+    NotStarted(String),
+}
+
+impl Ended {
+    /// Whether it did what it should.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.how == How::Exited(0)
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let how = match &self.how {
+            How::Exited(code) => format!("ended with {code}"),
+            How::Killed(signal) => format!("was killed by signal {signal}"),
+            How::TimedOut => format!("was ended at its deadline of {:?}", self.took),
+            How::NotStarted(why) => format!("could not be started: {why}"),
+        };
+        let last = self.said.trim();
+        if last.is_empty() { how } else { format!("{how}: {last}") }
+    }
+}
+
+/// A command of which secrets have been taken out of the environment, without standard input.
+pub(crate) fn command(argv: &[String]) -> Option<Command> {
+    let (program, arguments) = argv.split_first()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    for variable in SECRET_VARIABLES {
+        command.env_remove(variable);
+    }
+    Some(command)
+}
+
+/// Runs to the end, or to the deadline. A program that it leaves behind must have its output elsewhere.
+#[must_use]
+pub fn run(program: Program<'_>) -> Ended {
+    let begun = Instant::now();
+    let ended = |how, said| Ended { how, said, took: begun.elapsed() };
+    let Some(mut command) = command(program.argv) else {
+        return ended(How::NotStarted("it has no name".into()), String::new());
+    };
+    command.envs(program.environment.iter().map(|(name, value)| (name, value))).process_group(0);
+    let piped = io::pipe().and_then(|(reader, writer)| {
+        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)?;
+        match program.output {
+            Some(output) => command.stdout(output),
+            None => command.stdout(writer.try_clone()?),
+        };
+        if let Some(input) = program.input {
+            command.stdin(input);
+        }
+        command.stderr(writer);
+        Ok(reader)
+    });
+    let (reader, child) = match piped.and_then(|reader| Ok((reader, command.spawn()?))) {
+        Ok(started) => started,
+        Err(error) => return ended(How::NotStarted(error.to_string()), String::new()),
+    };
+    // This end of the pipe is held by the command too.
+    drop(command);
+    let mut tail = Tail { reader: Some(reader), kept: Vec::new() };
+    let how = wait(child, begun, program.timeout, &mut tail);
+    tail.drain();
+    ended(how, tail.text())
+}
+
+fn wait(mut child: Child, begun: Instant, timeout: Duration, tail: &mut Tail) -> How {
+    let Ok(pid) = i32::try_from(child.id()).map_err(drop).and_then(|raw| Pid::from_raw(raw).ok_or(())) else {
+        return How::NotStarted("it has no process id".into());
+    };
+    let watched = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(watched) => watched,
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return How::NotStarted(format!("it cannot be watched: {error}"));
+        }
+    };
+    if ends_before(&watched, begun, timeout, tail) {
+        return status(child.wait());
+    }
+    let _ = kill_process_group(pid, Signal::TERM);
+    let ended = ends_before(&watched, Instant::now(), GRACE, tail);
+    // Also what it started, whether or not the program itself has gone.
+    let _ = kill_process_group(pid, Signal::KILL);
+    if !ended {
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+    How::TimedOut
+}
+
+fn status(waited: io::Result<ExitStatus>) -> How {
+    match waited {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => How::Exited(code),
+            (None, signal) => How::Killed(signal.unwrap_or_default()),
+        },
+        Err(error) => How::NotStarted(format!("it cannot be waited for: {error}")),
+    }
+}
+
+/// Reads along until the process has ended, or the time is over.
+fn ends_before(watched: &OwnedFd, begun: Instant, timeout: Duration, tail: &mut Tail) -> bool {
+    loop {
+        let left = timeout.saturating_sub(begun.elapsed());
+        let limit = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let mut polled = vec![PollFd::new(watched, PollFlags::IN)];
+        if let Some(reader) = &tail.reader {
+            polled.push(PollFd::from_borrowed_fd(reader.as_fd(), PollFlags::IN));
+        }
+        let ready = poll(&mut polled, Some(&limit));
+        let has_ended = polled[0].revents().contains(PollFlags::IN);
+        let is_heard = polled.get(1).is_some_and(|reader| !reader.revents().is_empty());
+        match ready {
+            _ if has_ended => return true,
+            Ok(0) => return false,
+            Err(error) if error != rustix::io::Errno::INTR => return false,
+            _ if is_heard => tail.drain(),
+            _ => {}
+        }
+    }
+}
+
+/// The last bytes that came through a pipe.
+struct Tail {
+    reader: Option<io::PipeReader>,
+    kept: Vec<u8>,
+}
+
+impl Tail {
+    /// Takes what is there without waiting.
+    fn drain(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Some(reader) = &mut self.reader {
+            match reader.read(&mut buffer) {
+                Ok(0) => self.reader = None,
+                Ok(read) => {
+                    self.kept.extend_from_slice(&buffer[..read]);
+                    let surplus = self.kept.len().saturating_sub(SAID_BYTES_MAX);
+                    self.kept.drain(..surplus);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.reader = None,
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.kept).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: every way to end is told, in time. Method: real programs.
+
+    use super::*;
+
+    fn check(argv: &[&str], milliseconds: u64) -> Ended {
+        let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+        let timeout = Duration::from_millis(milliseconds);
+        let environment = [("COPAL_HOOK".to_owned(), "pre".to_owned())];
+        run(Program { argv: &argv, environment: &environment, input: None, output: None, timeout })
+    }
+
+    #[test]
+    fn exits_signals_and_absences_are_told_apart() {
+        assert_eq!(check(&["true"], 5000).how, How::Exited(0));
+        let failed = check(&["sh", "-c", "echo first; echo $COPAL_HOOK >&2; exit 3"], 5000);
+        assert_eq!((failed.how, failed.said.as_str()), (How::Exited(3), "first\npre\n"));
+        assert_eq!(check(&["sh", "-c", "kill -9 $$"], 5000).how, How::Killed(9));
+        assert!(matches!(check(&["/nowhere/at/all"], 5000).how, How::NotStarted(_)));
+        assert!(matches!(check(&[], 5000).how, How::NotStarted(_)));
+    }
+
+    #[test]
+    fn a_deadline_ends_what_was_started_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let script = format!("trap '' TERM; (sleep 2; touch {}) & sleep 60", mark.display());
+        let ended = check(&["sh", "-c", &script], 100);
+        assert_eq!(ended.how, How::TimedOut);
+        assert!(ended.took < Duration::from_secs(2), "{ended:?}");
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(!mark.exists(), "a child of the program outlived it");
+    }
+
+    #[test]
+    fn what_is_left_running_is_not_waited_for() {
+        let ended = check(&["sh", "-c", "sleep 3 & echo started"], 5000);
+        assert_eq!((ended.how, ended.said.as_str()), (How::Exited(0), "started\n"));
+        assert!(ended.took < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn only_the_last_words_are_kept() {
+        let ended = check(&["sh", "-c", "yes | head -c 1000000; echo end"], 20_000);
+        assert!(ended.said.len() <= SAID_BYTES_MAX && ended.said.ends_with("end\n"));
+    }
+}

@@ -1,0 +1,372 @@
+//! SQLite databases, through SQLite only: a read transaction pins the state in an instant, its pages are read afterwards while
+//! writers go on. Rows in the write-ahead log are part of that state.
+//!
+//! Every reading connection has a transaction of its own; a write lock, held for the moment in which they begin, makes them see the
+//! same state. The main file is never read but by SQLite.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::read::{Attribute, PinnedBytes, TreeReader};
+use crate::scan::{FileKind, FileStat, FileTime};
+use crate::{Error, Result};
+
+/// Page cache of one reading connection: each page is read once.
+const READER_CACHE_KIB: i64 = 256;
+/// How the pages are asked for.
+const READ_PAGE: &str = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1";
+/// What stands beside a database.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// A SQLite database as a source.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SqliteSpec {
+    /// The database file.
+    pub path: PathBuf,
+    /// A query whose first value is the schema's version; none: `PRAGMA user_version`.
+    pub version_query: Option<String>,
+    /// The newest schema that the application here understands; none: that of the database that stands there.
+    pub schema_version: Option<String>,
+    /// How the database is checked.
+    pub check: Check,
+}
+
+/// How much is checked before a capture counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Check {
+    /// `PRAGMA quick_check`: every page, but not that indexes agree with their tables.
+    #[default]
+    Quick,
+    /// `PRAGMA integrity_check`.
+    Full,
+    /// Only what reading meets.
+    None,
+}
+
+/// Connections that are ready: what takes time has been done before the application holds still.
+#[derive(Debug)]
+pub struct PreparedSqlite {
+    spec: SqliteSpec,
+    stat: FileStat,
+    attributes: Vec<Attribute>,
+    lock: Connection,
+    readers: Vec<Connection>,
+}
+
+/// A state of a database, as long as it is held.
+pub struct SqlitePin {
+    path: PathBuf,
+    stat: FileStat,
+    attributes: Vec<Attribute>,
+    page_bytes: u64,
+    schema_version: String,
+    is_wal: bool,
+    check: Check,
+    idle: Mutex<Vec<Connection>>,
+    freed: Condvar,
+}
+
+impl PreparedSqlite {
+    /// Opens the database with so many readers. `patience` is for who else holds it.
+    pub fn open(spec: &SqliteSpec, readers: usize, patience: Duration) -> Result<Self> {
+        let path = &spec.path;
+        let found = fs::metadata(path).map_err(|error| Error::io("looking at", path, error))?;
+        if !found.is_file() {
+            return Err(Error::refused(path, "is no database file"));
+        }
+        let attributes = TreeReader::open(path)?.attributes(&[])?;
+        let lock = connect(path, patience)?;
+        let readers = (0..readers.max(1)).map(|_| connect(path, patience)).collect::<Result<Vec<_>>>()?;
+        // Opens the files and reads the schema, so that a database that is none is refused here.
+        for connection in readers.iter().chain([&lock]) {
+            connection
+                .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+                .map_err(|error| of_sqlite("opening", path, &error))?;
+        }
+        Ok(Self { spec: spec.clone(), stat: stat_of(path, 0)?, attributes, lock, readers })
+    }
+
+    /// Pins the state that is committed now.
+    pub fn pin(self) -> Result<SqlitePin> {
+        let Self { spec, stat, attributes, lock, mut readers } = self;
+        let path = &spec.path;
+        let failed = |error: &rusqlite::Error| of_sqlite("pinning", path, error);
+        match lock.execute_batch("BEGIN IMMEDIATE") {
+            Ok(()) => {}
+            // Nobody here can write: one reader has one state.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => readers.truncate(1),
+            Err(error) => return Err(failed(&error)),
+        }
+        let pinned = readers.iter().try_for_each(|reader| {
+            reader.execute_batch("BEGIN")?;
+            reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        });
+        // Dropping the connection would do the same; it holds up writers until then.
+        let _ = lock.execute_batch("ROLLBACK");
+        pinned.map_err(|error| failed(&error))?;
+        let first = &readers[0];
+        let ask = |pragma: &str| {
+            first
+                .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+                .map(i64::unsigned_abs)
+                .map_err(|error| failed(&error))
+        };
+        let page_bytes = ask("page_size")?;
+        let bytes = page_bytes * ask("page_count")?;
+        let mode: String =
+            first.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(|error| failed(&error))?;
+        Ok(SqlitePin {
+            schema_version: schema_version(first, &spec)?,
+            path: spec.path,
+            stat: FileStat { bytes, allocated_bytes: bytes, ..stat },
+            attributes,
+            page_bytes,
+            is_wal: mode.eq_ignore_ascii_case("wal"),
+            check: spec.check,
+            idle: Mutex::new(readers),
+            freed: Condvar::new(),
+        })
+    }
+}
+
+/// A connection that changes nothing by being there: no checkpoint when it closes.
+fn connect(path: &Path, patience: Duration) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    // As a URI the name cannot be taken for anything else.
+    let uri = uri_of(path);
+    let open = |flags| Connection::open_with_flags(&uri, flags);
+    let opened = open(flags | OpenFlags::SQLITE_OPEN_READ_WRITE).or_else(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            open(flags | OpenFlags::SQLITE_OPEN_READ_ONLY)
+        }
+        _ => Err(error),
+    });
+    let connection = opened.map_err(|error| of_sqlite("opening", path, &error))?;
+    let prepared = connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .and_then(|_| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false))
+        .and_then(|_| connection.busy_timeout(patience))
+        .and_then(|()| connection.pragma_update(None, "cache_size", -READER_CACHE_KIB));
+    prepared.map_err(|error| of_sqlite("opening", path, &error))?;
+    Ok(connection)
+}
+
+fn uri_of(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut uri = "file://".to_owned();
+    for &byte in absolute.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => uri.push(byte.into()),
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri
+}
+
+fn schema_version(connection: &Connection, spec: &SqliteSpec) -> Result<String> {
+    let query = spec.version_query.as_deref().unwrap_or("PRAGMA user_version");
+    connection
+        .query_row(query, [], |row| {
+            Ok(match row.get_ref(0)? {
+                rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                rusqlite::types::ValueRef::Real(number) => number.to_string(),
+                rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                rusqlite::types::ValueRef::Null | rusqlite::types::ValueRef::Blob(_) => String::new(),
+            })
+        })
+        .map_err(|error| of_sqlite("asking for the schema's version of", &spec.path, &error))
+}
+
+/// The file that the pages make: without inode and change time, so that nothing takes it for the main file as it stands.
+fn stat_of(path: &Path, bytes: u64) -> Result<FileStat> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(path).map_err(|error| Error::io("looking at", path, error))?;
+    Ok(FileStat {
+        kind: FileKind::File,
+        mode: found.mode() & 0o7777,
+        uid: found.uid(),
+        gid: found.gid(),
+        bytes,
+        allocated_bytes: bytes,
+        modified: FileTime {
+            seconds: found.mtime(),
+            nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or_default(),
+        },
+        changed: FileTime::default(),
+        inode: 0,
+        links: 1,
+        device: found.dev(),
+        special: (0, 0),
+    })
+}
+
+impl SqlitePin {
+    /// The schema's version, as text.
+    #[must_use]
+    pub fn schema_version(&self) -> &str {
+        &self.schema_version
+    }
+
+    /// Whether writers go on while the state is held: not so with a rollback journal.
+    #[must_use]
+    pub fn lets_writers_go_on(&self) -> bool {
+        self.is_wal
+    }
+
+    /// Checks the pinned state as the source asks for; a damaged one is [`Error::Corrupt`]. `interrupted` is asked now and then.
+    pub fn check(&self, interrupted: impl Fn() -> bool + Send + 'static) -> Result<()> {
+        let pragma = match self.check {
+            Check::None => return Ok(()),
+            Check::Quick => "PRAGMA quick_check(1)",
+            Check::Full => "PRAGMA integrity_check(1)",
+        };
+        let mut reader = self.take();
+        let connection = reader.connection.as_mut().expect("it is taken by drop only");
+        let checked = connection
+            .progress_handler(100_000, Some(interrupted))
+            .and_then(|()| connection.query_row(pragma, [], |row| row.get::<_, String>(0)));
+        let _ = connection.progress_handler(0, None::<fn() -> bool>);
+        match checked {
+            Ok(verdict) if verdict == "ok" => Ok(()),
+            Ok(detail) => Err(Error::Corrupt { place: self.path.display().to_string(), detail }),
+            Err(error) => Err(of_sqlite("checking", &self.path, &error)),
+        }
+    }
+
+    fn take(&self) -> Reader<'_> {
+        let mut idle = lock(&self.idle);
+        loop {
+            if let Some(connection) = idle.pop() {
+                return Reader { pin: self, connection: Some(connection) };
+            }
+            idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn read_pages(&self, reader: &Reader<'_>, offset: u64, buffer: &mut [u8]) -> rusqlite::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.stat.bytes.saturating_sub(offset)).unwrap_or(usize::MAX));
+        let mut statement = reader.connection().prepare_cached(READ_PAGE)?;
+        let mut filled = 0;
+        while filled < wanted {
+            let at = offset + filled as u64;
+            let skipped = (at % self.page_bytes) as usize;
+            let page = u32::try_from(at / self.page_bytes + 1).map_err(|_| rusqlite::Error::QueryReturnedNoRows)?;
+            let mut rows = statement.query([page])?;
+            let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            let page = row.get_ref(0)?.as_blob()?;
+            if page.len() as u64 != self.page_bytes {
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            let part = &page[skipped..page.len().min(skipped + wanted - filled)];
+            buffer[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+        }
+        Ok(filled)
+    }
+}
+
+impl PinnedBytes for SqlitePin {
+    fn stat(&self) -> FileStat {
+        self.stat
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let reader = self.take();
+        self.read_pages(&reader, offset, buffer).map_err(|error| of_sqlite("reading", &self.path, &error))
+    }
+
+    fn attributes(&self) -> Result<Vec<Attribute>> {
+        Ok(self.attributes.clone())
+    }
+}
+
+impl fmt::Debug for SqlitePin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SqlitePin").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A connection in use; it goes back when dropped.
+struct Reader<'p> {
+    pin: &'p SqlitePin,
+    connection: Option<Connection>,
+}
+
+impl Reader<'_> {
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("it is taken by drop only")
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        lock(&self.pin.idle).extend(self.connection.take());
+        self.pin.freed.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn of_sqlite(action: &'static str, path: &Path, error: &rusqlite::Error) -> Error {
+    let place = path.display().to_string();
+    let detail = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Corrupt { place, detail },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse { place, detail },
+        _ if detail.contains("no such table: sqlite_dbpage") => Error::Database {
+            action,
+            place,
+            detail: "this program was built without SQLite's page table (LIBSQLITE3_FLAGS)".into(),
+        },
+        _ => Error::Database { action, place, detail },
+    }
+}
+
+/// What a database has beside it: its log, the log's index, a rollback journal. They belong to the one file that stands there.
+#[must_use]
+pub fn sidecars(path: &Path) -> Vec<PathBuf> {
+    let with = |suffix: &&str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    SIDECARS.iter().map(with).filter(|path| fs::symlink_metadata(path).is_ok()).collect()
+}
+
+/// The schema's version of a database as it stands; none where it cannot be asked.
+pub fn standing_version(spec: &SqliteSpec, patience: Duration) -> Result<String> {
+    schema_version(&connect(&spec.path, patience)?, spec)
+}
+
+/// Has SQLite bring a standing database into its one file, so that it can be replaced by another: its log is emptied into it and
+/// removed. Somebody who has it open is [`Error::InUse`]; a damaged one is [`Error::Corrupt`].
+pub fn settle(path: &Path, patience: Duration) -> Result<()> {
+    if sidecars(path).is_empty() {
+        return Ok(());
+    }
+    let failed = |error: &rusqlite::Error| of_sqlite("settling", path, error);
+    let connection = connect(path, patience)?;
+    let restored = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    restored.map_err(|error| failed(&error))?;
+    let busy: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .map_err(|error| failed(&error))?;
+    let in_use = |detail: &str| Error::InUse { place: path.display().to_string(), detail: detail.into() };
+    if busy != 0 {
+        return Err(in_use("its log cannot be emptied"));
+    }
+    connection.close().map_err(|(_, error)| failed(&error))?;
+    match sidecars(path).as_slice() {
+        [] => Ok(()),
+        _ => Err(in_use("a process has it open")),
+    }
+}
