@@ -1,5 +1,7 @@
 //! The coordinator: scan and parent side by side, jobs out, results back in path order.
 
+mod settle;
+
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 use std::os::unix::ffi::OsStrExt;
@@ -20,11 +22,11 @@ use crate::context::Context;
 use crate::create::evidence::{is_present, is_unchanged, trusted_before};
 use crate::create::extent::{Extent, ExtentDone};
 use crate::create::job::{Job, Promise, Shared, Worker, promise};
-use crate::create::large::{Assembled, Assembly, HOLE_BYTES_MIN, LargeFile};
+use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile};
 use crate::create::meter::Meter;
 use crate::create::nodes::TreeSink;
 use crate::create::parent::{Parent, ParentSource};
-use crate::create::small::{ATTEMPTS, Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
+use crate::create::small::{Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
 use crate::create::{CreateRequest, SourceRequest};
 use crate::error::{Error, Result};
 
@@ -356,75 +358,6 @@ impl Capture<'_, '_> {
         Ok(())
     }
 
-    fn settle_what_is_ready(&mut self) -> Result<()> {
-        while let Some(front) = self.window.front_mut() {
-            let ready = match front {
-                Waiting::Ready(..) | Waiting::Begin(_) | Waiting::Link(..) | Waiting::End(_) => true,
-                Waiting::Part(promise) => promise.is_kept(),
-                Waiting::Batched { batch, .. } => match self.batches.get_mut(batch) {
-                    Some(Batch::Out(promise)) => promise.is_kept(),
-                    Some(Batch::Back(_)) => true,
-                    None => false,
-                },
-            };
-            if !ready {
-                break;
-            }
-            self.settle_front()?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the front and puts it into the tree.
-    fn settle_front(&mut self) -> Result<()> {
-        match self.window.pop_front() {
-            None => Ok(()),
-            Some(Waiting::Ready(entry, key)) => self.place(entry, key),
-            Some(Waiting::Batched { batch, key }) => {
-                let outcome = self.next_of_batch(batch)?;
-                self.place_outcome(outcome, key)
-            }
-            Some(Waiting::Link(file, key)) => self.place_link(*file, key),
-            Some(Waiting::Begin(large)) => {
-                self.assembly = Some(Assembly::new(*large));
-                Ok(())
-            }
-            Some(Waiting::Part(promise)) => {
-                self.jobs_open -= 1;
-                let done = promise.wait()?;
-                match &mut self.assembly {
-                    Some(assembly) => assembly.add(done, &mut self.sink),
-                    None => Err(Error::Internal("a part without its file".into())),
-                }
-            }
-            Some(Waiting::End(key)) => {
-                let assembly = self.assembly.take().ok_or(Error::Internal("an end without its file".into()))?;
-                let outcome = self.finish_large(assembly)?;
-                self.shared.meter.file_done();
-                self.place_outcome(outcome, key)
-            }
-        }
-    }
-
-    fn next_of_batch(&mut self, number: u64) -> Result<Outcome> {
-        if number == self.batch_number {
-            self.end_batch_now()?;
-        }
-        if let Some(Batch::Out(_)) = self.batches.get(&number)
-            && let Some(Batch::Out(promise)) = self.batches.remove(&number)
-        {
-            self.jobs_open -= 1;
-            self.batches.insert(number, Batch::Back(promise.wait()?.into()));
-        }
-        let missing = || Error::Internal("a batch without its files".into());
-        let Some(Batch::Back(outcomes)) = self.batches.get_mut(&number) else { return Err(missing()) };
-        let outcome = outcomes.pop_front().ok_or_else(missing)?;
-        if outcomes.is_empty() {
-            self.batches.remove(&number);
-        }
-        Ok(outcome)
-    }
-
     /// Hands the batch out as it is, room or not.
     fn end_batch_now(&mut self) -> Result<()> {
         let files = std::mem::take(&mut self.batch);
@@ -433,108 +366,6 @@ impl Capture<'_, '_> {
         self.send(Job::Batch(files, keeper))?;
         self.batches.insert(self.batch_number, Batch::Out(promise));
         self.batch_number += 1;
-        Ok(())
-    }
-
-    /// A file that changed is read again, in its turn.
-    fn finish_large(&mut self, first: Assembly) -> Result<Outcome> {
-        let mut assembly = first;
-        for attempt in 1.. {
-            let path = assembly.large.path.clone();
-            let warning = |what: &str| format!("{path}: {what}");
-            match assembly.finish(&mut self.sink) {
-                Err(trouble) => return Outcome::of(trouble),
-                Ok(Assembled::Still(entry)) => return Ok(Outcome::Taken(entry)),
-                Ok(Assembled::Changed(entry)) if attempt == ATTEMPTS => {
-                    return Ok(Outcome::Changing(entry, warning("it changed while it was read")));
-                }
-                Ok(Assembled::Torn) if attempt == ATTEMPTS => {
-                    return Ok(Outcome::Unread(warning("it kept changing while it was read, and is left out")));
-                }
-                Ok(_) => {}
-            }
-            let Shared { parameters, session, cutter, .. } = self.shared;
-            let large = match LargeFile::open(&self.reader, path, None, parameters, session) {
-                Ok(large) => large,
-                Err(trouble) => return Outcome::of(trouble),
-            };
-            let extents: Vec<Extent> = large.extents(cutter).collect();
-            assembly = Assembly::new(large);
-            let mut under_way = VecDeque::new();
-            for extent in extents {
-                under_way.push_back(self.send_extent(extent)?);
-                if under_way.len() >= self.jobs_max {
-                    self.add_part(&mut assembly, under_way.pop_front())?;
-                }
-            }
-            while !under_way.is_empty() {
-                self.add_part(&mut assembly, under_way.pop_front())?;
-            }
-        }
-        Err(Error::Internal("attempts without end".into()))
-    }
-
-    fn add_part(&mut self, assembly: &mut Assembly, promise: Option<Promise<ExtentDone>>) -> Result<()> {
-        let Some(promise) = promise else { return Ok(()) };
-        self.jobs_open -= 1;
-        assembly.add(promise.wait()?, &mut self.sink)
-    }
-
-    fn place_outcome(&mut self, outcome: Outcome, key: Option<FileKey>) -> Result<()> {
-        match outcome {
-            Outcome::Taken(entry) => self.place(entry, key),
-            Outcome::Changing(entry, warning) => {
-                self.warnings.push(warning);
-                self.place(entry, key)
-            }
-            Outcome::Unread(why) => {
-                self.unread(why);
-                Ok(())
-            }
-            Outcome::Vanished => Ok(()),
-        }
-    }
-
-    /// Another name: of the first one if that is in the tree, else the file is captured under this one.
-    fn place_link(&mut self, file: SmallFile, key: FileKey) -> Result<()> {
-        if let Some((first, metadata)) = self.placed.get(&key) {
-            let node = Node::HardLink(first.clone());
-            let entry = Entry { path: file.path, metadata: metadata.clone(), node };
-            self.shared.meter.file_done();
-            return self.place(entry, None);
-        }
-        let Shared { parameters, session, cutter, .. } = self.shared;
-        let outcome = match LargeFile::open(&self.reader, file.path, None, parameters, session) {
-            Err(trouble) => Outcome::of(trouble)?,
-            Ok(large) => {
-                let extents: Vec<Extent> = large.extents(cutter).collect();
-                let mut assembly = Assembly::new(large);
-                for extent in extents {
-                    let promise = self.send_extent(extent)?;
-                    self.add_part(&mut assembly, Some(promise))?;
-                }
-                self.finish_large(assembly)?
-            }
-        };
-        self.place_outcome(outcome, Some(key))
-    }
-
-    fn place(&mut self, entry: Entry, key: Option<FileKey>) -> Result<()> {
-        match self.builder.push(&entry, &mut self.sink) {
-            Err(copal_store::Error::Limit { what, .. }) => {
-                self.unread(what);
-                return Ok(());
-            }
-            other => other?,
-        }
-        self.entries += 1;
-        self.files += u64::from(entry.node != Node::Directory);
-        if let Node::File(content) = &entry.node {
-            self.bytes += content.bytes;
-        }
-        if let Some(key) = key {
-            self.placed.insert(key, (entry.path, entry.metadata));
-        }
         Ok(())
     }
 }
