@@ -169,11 +169,9 @@ fn engine(error: &EngineError) -> Verdict {
         EngineError::TargetNotEmpty(_) => {
             Verdict::new(Usage, "target-not-empty", "add --yes to replace what stands there")
         }
-        EngineError::NoSpace { .. } => Verdict::new(
-            Failed,
-            "no-space",
-            "free some space there, or deploy with --mode in-place, which needs the least",
-        ),
+        EngineError::NoSpace { .. } => {
+            Verdict::new(Failed, "no-space", "free some space there; of all modes in-place needs the least")
+        }
         EngineError::DeployFailed { cause, .. } => {
             let cause = engine(cause);
             let exit = if cause.exit == Failed { ExitCode::DeployFailed } else { cause.exit };

@@ -48,7 +48,7 @@ pub enum Error {
     #[error("{} is not empty", .0.display())]
     TargetNotEmpty(PathBuf),
     /// Too little space.
-    #[error("{} has {free} bytes free and needs {needed}", place.display())]
+    #[error("{} has {} free, and the deploy needs {}", place.display(), mebibytes(*free), mebibytes(*needed))]
     NoSpace {
         /// Where.
         place: PathBuf,
@@ -146,4 +146,9 @@ pub enum Error {
     /// A worker thread died.
     #[error("an internal error: {0}")]
     Internal(String),
+}
+
+/// As people read a size.
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
