@@ -1,7 +1,7 @@
 //! Differences between two snapshots, or between a snapshot and what is on disk.
 
 use std::cmp::Ordering;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use copal_manifest::content::Piece;
 use copal_manifest::entry::{Entry, EntryPath, Node, Timestamp};
@@ -102,12 +102,27 @@ pub(super) fn size_of(entry: &Entry) -> u64 {
 /// Snapshot against a folder (or file) on disk. Contents are hashed, so an equal size and time hides nothing.
 /// With labels, each source is compared with `folder/label`.
 pub fn diff_with_disk(context: &Context, a: &str, folder: &Path) -> Result<DiffReport> {
+    diff_with_places(context, a, &|source| {
+        Some(if source.label.is_empty() { folder.to_owned() } else { folder.join(&source.label) })
+    })
+}
+
+/// Snapshot against the places on disk where its sources stand; of a source that stands nowhere (`None`) everything counts
+/// as removed.
+pub fn diff_with_places(
+    context: &Context,
+    a: &str,
+    place_of: &dyn Fn(&SourceRecord) -> Option<PathBuf>,
+) -> Result<DiffReport> {
     let session = Session::begin(&context.repository)?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let snapshot = &catalogue.find(a)?.snapshot;
     let mut report = DiffReport::default();
     for source in &snapshot.sources {
-        let place = if source.label.is_empty() { folder.to_owned() } else { folder.join(&source.label) };
+        let Some(place) = place_of(source) else {
+            every_entry(&session, source, |path, size| report.push_removed(path, size))?;
+            continue;
+        };
         DiskComparison { context, session: &session, source, disk: DiskReader::open(&place)? }
             .run(&place, &mut report)?;
     }

@@ -1,0 +1,249 @@
+//! The gate that every request passes: where it comes from, who asks, how often; then the handler; then headers, figures, the logs.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+
+use crate::access::{AuditLine, Principal, Role, SESSION_COOKIE};
+use crate::daemon::{Access, Daemon};
+use crate::problem::{Problem, ProblemCode, Result};
+
+/// Names the operation that a request began.
+pub(crate) const OPERATION_HEADER: HeaderName = HeaderName::from_static("x-operation");
+
+/// Routes that need no token: they tell nothing about anything.
+const PUBLIC: &[&str] = &["/healthz", "/openapi.json", "/login", "/assets/{name}"];
+
+/// Nothing is loaded from elsewhere, no script stands in a page, no other site frames it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const HEADERS: &[(&str, &str)] = &[
+    ("content-security-policy", POLICY),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
+/// The whole way of a request.
+pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connected| connected.0.ip());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |route| route.as_str().to_owned());
+    let wants_page = method == Method::GET && accepts_html(request.headers()) && is_page(&path);
+
+    let admitted = admit(&daemon, &request, &route, peer);
+    let principal = admitted.as_ref().ok().and_then(Clone::clone);
+    let mut response = match admitted {
+        Ok(principal) => {
+            if let Some(principal) = principal {
+                request.extensions_mut().insert(principal);
+            }
+            next.run(request).await
+        }
+        Err(problem) if problem.status == StatusCode::UNAUTHORIZED.as_u16() && wants_page => {
+            Redirect::to("/login").into_response()
+        }
+        Err(problem) => problem.into_response(),
+    };
+    finish_headers(&daemon, response.headers_mut());
+
+    let status = response.status().as_u16();
+    let code = response.extensions().get::<ProblemCode>().map(|code| code.0.clone());
+    let operation =
+        response.headers().get(OPERATION_HEADER).and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+    let actor = principal.as_ref().map_or("", |principal| principal.name.as_str());
+    daemon.metrics.request(method.as_str(), &route, status, begun.elapsed());
+    if matches!(status, 401 | 403 | 429) {
+        daemon.metrics.refused(match status {
+            401 => "unauthorized",
+            403 => "forbidden",
+            _ => "too_many",
+        });
+    }
+    tracing::info!(
+        %method, path, status, actor, %peer, code, operation,
+        milliseconds = begun.elapsed().as_secs_f64() * 1000.0, "request"
+    );
+    if is_audited(&method, &route, status) {
+        daemon.audit.write(&AuditLine {
+            time: jiff::Timestamp::now().to_string(),
+            actor: actor.to_owned(),
+            token: principal.as_ref().and_then(|principal| principal.token.clone()),
+            peer: peer.to_string(),
+            method: method.to_string(),
+            path,
+            status,
+            operation,
+            code,
+        });
+    }
+    response
+}
+
+/// Who asks; `None` for routes that anybody may use.
+fn admit(daemon: &Daemon, request: &Request, route: &str, peer: IpAddr) -> Result<Option<Principal>> {
+    let headers = request.headers();
+    if !is_safe(request.method()) {
+        same_site(headers)?;
+    }
+    let principal = match &daemon.access {
+        Access::Open => {
+            // A page of another site may have had its name changed to this address: then Host names that site.
+            if !names_loopback(headers) {
+                return Err(Problem::forbidden("without tokens the daemon answers to localhost only"));
+            }
+            let name = "local".to_owned();
+            Some(Principal { name, token: None, role: Role::Administer, apps: Vec::new(), peer })
+        }
+        Access::Tokens { tokens, sessions } => {
+            let token = match (bearer(headers), cookie(headers)) {
+                (Some(secret), _) => tokens.find(secret)?,
+                (None, Some(cookie)) => match sessions.find(cookie) {
+                    Some(id) => tokens.get(&id)?,
+                    None => None,
+                },
+                (None, None) => None,
+            };
+            if token.is_none() && bearer(headers).is_some() {
+                daemon.counters.wrong_token(peer)?;
+            }
+            token.map(|view| Principal { name: view.name, token: Some(view.id), role: view.role, apps: view.apps, peer })
+        }
+    };
+    let client = match principal.as_ref().and_then(|principal| principal.token.as_ref()) {
+        Some(token) => token.clone(),
+        None => peer.to_string(),
+    };
+    daemon.counters.request(&client)?;
+    if principal.is_none() && !PUBLIC.contains(&route) {
+        return Err(Problem::unauthorized());
+    }
+    Ok(principal)
+}
+
+fn finish_headers(daemon: &Daemon, headers: &mut HeaderMap) {
+    for (name, value) in HEADERS {
+        headers.entry(*name).or_insert(HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if daemon.is_encrypted {
+        headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert(HeaderValue::from_static("max-age=31536000"));
+    }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Every browser says where a request that changes something comes from; programs say nothing.
+fn same_site(headers: &HeaderMap) -> Result<()> {
+    let refused = || Problem::forbidden("the request comes from a page of another site");
+    if let Some(site) = headers.get("sec-fetch-site")
+        && !matches!(site.as_bytes(), b"same-origin" | b"none")
+    {
+        return Err(refused());
+    }
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        if origin.is_none() || origin != host {
+            return Err(refused());
+        }
+    }
+    Ok(())
+}
+
+fn names_loopback(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, secret) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
+}
+
+/// The session's cookie.
+pub(crate) fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, value)| value)
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn is_page(path: &str) -> bool {
+    path == "/" || path.starts_with("/ui/")
+}
+
+/// What changes something, what hands out content, and what was refused.
+fn is_audited(method: &Method, route: &str, status: u16) -> bool {
+    !is_safe(method) || route.ends_with("/content") || matches!(status, 401 | 403)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: pages of other sites change nothing, names of other sites reach nothing. Method: headers as browsers send them.
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn requests_of_other_sites_are_refused() {
+        let check = |pairs: &[(&'static str, &str)], allowed: bool| {
+            assert_eq!(same_site(&headers(pairs)).is_ok(), allowed, "{pairs:?}");
+        };
+        check(&[], true);
+        check(&[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:7070"), ("host", "localhost:7070")], true);
+        check(&[("sec-fetch-site", "none")], true);
+        check(&[("sec-fetch-site", "cross-site")], false);
+        check(&[("sec-fetch-site", "same-site")], false);
+        check(&[("origin", "http://evil.example"), ("host", "localhost:7070")], false);
+        check(&[("origin", "http://localhost:8080"), ("host", "localhost:7070")], false);
+        check(&[("origin", "null"), ("host", "localhost:7070")], false);
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered_without_tokens() {
+        let check = |host: &str, allowed: bool| assert_eq!(names_loopback(&headers(&[("host", host)])), allowed, "{host}");
+        check("localhost", true);
+        check("LOCALHOST:7070", true);
+        check("127.0.0.1:7070", true);
+        check("127.9.9.9", true);
+        check("[::1]:7070", true);
+        check("evil.example:7070", false);
+        check("127.0.0.1.evil.example", false);
+        check("10.0.0.1", false);
+    }
+
+    #[test]
+    fn tokens_and_cookies_are_found() {
+        assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])), Some("abc"));
+        assert_eq!(bearer(&headers(&[("authorization", "Basic abc")])), None);
+        assert_eq!(cookie(&headers(&[("cookie", "a=b; copal_session=xyz")])), Some("xyz"));
+        assert_eq!(cookie(&headers(&[("cookie", "xcopal_session=xyz")])), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! Tokens: 32 random bytes that a client holds and the daemon knows by hash only. One small file, replaced as a whole, which the
+//! program changes too while the daemon runs.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use copal_store::entropy::Entropy;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::access::Role;
+use crate::problem::{Problem, Result};
+
+/// Marks a token where it leaks, for scanners of secrets.
+const PREFIX: &str = "copal_";
+/// How often the file is looked at for changes of others.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// Most tokens.
+const TOKENS_MAX: usize = 1000;
+/// Longest name of a token.
+const NAME_BYTES_MAX: usize = 100;
+
+/// A token as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    view: TokenView,
+    /// BLAKE3 of the token, in hexadecimal. The token has 256 random bits: nothing has to be stretched.
+    hash: String,
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its id.
+    pub id: String,
+    /// Whose it is, for the audit log.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Applications that it may see; empty: all.
+    #[serde(default)]
+    pub apps: Vec<String>,
+    /// When it was made, RFC 3339.
+    pub created: String,
+}
+
+/// A token just made: the only time that its secret is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// The secret.
+    pub token: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub view: TokenView,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    tokens: Vec<Kept>,
+}
+
+/// The tokens of a daemon.
+#[derive(Debug)]
+pub struct Tokens {
+    path: PathBuf,
+    entropy: Arc<dyn Entropy>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_hash: HashMap<String, TokenView>,
+    looked: Option<Instant>,
+    changed: Option<(SystemTime, u64)>,
+}
+
+impl Tokens {
+    /// Those of a state folder; none yet is fine.
+    pub fn open(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Self> {
+        let tokens = Self { path: folder.join("tokens.json"), entropy, known: Mutex::default() };
+        tokens.read()?;
+        Ok(tokens)
+    }
+
+    /// Whose secret it is.
+    pub fn find(&self, secret: &str) -> Result<Option<TokenView>> {
+        let hash = hash(secret);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.looked.is_none_or(|looked| looked.elapsed() > LOOK_AFTER) {
+            known.looked = Some(Instant::now());
+            let changed = stamp(&self.path)?;
+            if changed != known.changed {
+                known.changed = changed;
+                known.by_hash =
+                    self.read()?.tokens.into_iter().map(|kept| (kept.hash, kept.view)).collect();
+            }
+        }
+        Ok(known.by_hash.get(&hash).cloned())
+    }
+
+    /// By id, to see whether it is still there.
+    pub fn get(&self, id: &str) -> Result<Option<TokenView>> {
+        // Brings the map up to date first.
+        self.find("")?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.by_hash.values().find(|view| view.id == id).cloned())
+    }
+
+    /// All, oldest first.
+    pub fn list(&self) -> Result<Vec<TokenView>> {
+        Ok(self.read()?.tokens.into_iter().map(|kept| kept.view).collect())
+    }
+
+    /// Makes one. Durable when it returns.
+    pub fn add(&self, name: &str, role: Role, apps: Vec<String>) -> Result<NewToken> {
+        if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            return Err(Problem::bad_request(format!("a token's name has 1 to {NAME_BYTES_MAX} printable bytes")));
+        }
+        let mut secret = [0; 32];
+        self.entropy.fill(&mut secret)?;
+        let secret = format!("{PREFIX}{}", hex::encode(secret));
+        let view = TokenView {
+            id: uuid::Uuid::now_v7().to_string(),
+            name: name.to_owned(),
+            role,
+            apps,
+            created: jiff::Timestamp::now().to_string(),
+        };
+        self.change(|document| {
+            if document.tokens.len() >= TOKENS_MAX {
+                return Err(Problem::bad_request(format!("there are {TOKENS_MAX} tokens already")));
+            }
+            document.tokens.push(Kept { view: view.clone(), hash: hash(&secret) });
+            Ok(())
+        })?;
+        Ok(NewToken { token: secret, view })
+    }
+
+    /// Removes one, by id or by its whole name. Durable when it returns.
+    pub fn remove(&self, id: &str) -> Result<()> {
+        self.change(|document| {
+            let before = document.tokens.len();
+            document.tokens.retain(|kept| kept.view.id != id && kept.view.name != id);
+            if document.tokens.len() == before {
+                return Err(Problem::not_found("no-such-token", format!("no token {id}")));
+            }
+            Ok(())
+        })
+    }
+
+    fn read(&self) -> Result<Document> {
+        let bytes = match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Document::default()),
+            read => read?,
+        };
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::internal(format!("{} cannot be read: {error}", self.path.display())))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Document) -> Result<()>) -> Result<()> {
+        // The program and the daemon may both be at it.
+        let guard = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.path.with_extension("lock"))?;
+        rustix::fs::flock(&guard, rustix::fs::FlockOperation::LockExclusive).map_err(io::Error::from)?;
+        let mut document = self.read()?;
+        change(&mut document)?;
+        document.version = 1;
+        let new = self.path.with_extension("new");
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(&document).map_err(io::Error::from)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        if let Some(folder) = self.path.parent() {
+            fs::File::open(folder)?.sync_all()?;
+        }
+        // Seen at once by this process.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.looked, known.changed) = (None, None);
+        Ok(())
+    }
+}
+
+fn stamp(path: &Path) -> Result<Option<(SystemTime, u64)>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.modified()?, found.len()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn hash(secret: &str) -> String {
+    blake3::hash(secret.as_bytes()).to_hex().to_string()
+}

@@ -1,0 +1,73 @@
+//! Applications: which there are, and how each stands.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Shared;
+use super::answer::{Scope, application};
+use crate::access::{Principal, Role};
+use crate::daemon::Daemon;
+use crate::operation::{Operation, State as OperationState};
+use crate::platform::{ApplicationSpec, Shelf};
+use crate::problem::Result;
+
+/// An application.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ApplicationView {
+    /// Its name.
+    name: String,
+    /// Whether the routes without a name mean it.
+    default: bool,
+    /// Labels of what is captured.
+    sources: Vec<String>,
+    /// When snapshots are taken by themselves (cron).
+    schedule: Option<String>,
+    /// How many snapshots it has.
+    snapshots: u64,
+    /// The operation that goes on: `CREATE`, `DEPLOY` …, or `IDLE`.
+    status: String,
+    /// Its operations that wait or run.
+    operations: Vec<Operation>,
+}
+
+/// All applications.
+#[utoipa::path(get, path = "/apps", tag = "applications", responses((status = 200, body = Vec<ApplicationView>)))]
+pub(crate) async fn list(State(daemon): Shared, principal: Principal) -> Result<Json<Vec<ApplicationView>>> {
+    principal.has(Role::View)?;
+    let shelf = daemon.ask(|platform| platform.shelf()).await?;
+    let applications = daemon.platform.applications().iter().filter(|spec| principal.sees(&spec.name));
+    Ok(Json(applications.map(|spec| view(&daemon, spec, &shelf)).collect()))
+}
+
+/// One application.
+#[utoipa::path(get, path = "/apps/{app}", tag = "applications",
+    params(("app" = String, Path, description = "Its name")),
+    responses((status = 200, body = ApplicationView)))]
+pub(crate) async fn show(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(scope): Path<Scope>,
+) -> Result<Json<ApplicationView>> {
+    let name = application(&daemon, &principal, scope.app.as_deref(), Role::View)?;
+    let shelf = daemon.ask(|platform| platform.shelf()).await?;
+    let spec = daemon.platform.application(Some(&name))?;
+    Ok(Json(view(&daemon, spec, &shelf)))
+}
+
+fn view(daemon: &Daemon, spec: &ApplicationSpec, shelf: &Shelf) -> ApplicationView {
+    let operations: Vec<Operation> =
+        daemon.operations.active().into_iter().filter(|operation| operation.app == spec.name).collect();
+    let running = operations.iter().find(|operation| operation.state == OperationState::Running);
+    ApplicationView {
+        name: spec.name.clone(),
+        default: daemon.platform.application(None).is_ok_and(|default| default.name == spec.name),
+        sources: spec.sources.iter().map(|source| source.label.clone()).collect(),
+        schedule: spec.schedule.clone(),
+        snapshots: shelf.counts().get(spec.name.as_str()).copied().unwrap_or(0),
+        status: running.map_or("IDLE".into(), |operation| operation.verb.to_uppercase()),
+        operations,
+    }
+}
+

@@ -1,0 +1,257 @@
+//! Snapshots: list, show, create, pin and tag, delete, deploy, verify.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::{Scope, SnapshotPath, Success, Wait, answer, application};
+use super::{Shared, json};
+use crate::access::{Principal, Role};
+use crate::operation::{Operation, Task};
+use crate::platform::SnapshotView;
+use crate::problem::{Problem, Result};
+
+/// A deletion is a matter of milliseconds: most clients would rather have it done.
+const DELETE_WAIT: Duration = Duration::from_secs(10);
+
+/// Which snapshots to list.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ListQuery {
+    /// At most so many.
+    limit: Option<usize>,
+    /// Only those after this id in the list.
+    after: Option<String>,
+    /// Only those whose name contains this.
+    name: Option<String>,
+}
+
+/// The snapshots, newest first.
+#[utoipa::path(get, path = "/snapshots", tag = "snapshots",
+    params(
+        ("limit" = Option<usize>, Query, description = "At most so many"),
+        ("after" = Option<String>, Query, description = "Only those that stand after this id in the list"),
+        ("name" = Option<String>, Query, description = "Only those whose name contains this"),
+    ),
+    responses((status = 200, body = Vec<SnapshotView>)))]
+pub(crate) async fn list(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(scope): Path<Scope>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response> {
+    principal.has(Role::View)?;
+    // Without a name every application that the client may see is listed.
+    let app = scope.app.as_deref().map(|app| application(&daemon, &principal, Some(app), Role::View)).transpose()?;
+    let shelf = match daemon.platform.shelf_at_hand() {
+        Some(shelf) => shelf,
+        None => daemon.ask(|platform| platform.shelf()).await?,
+    };
+    let etag = [(header::ETAG, format!("W/\"{}\"", shelf.generation))];
+    let plain = query.limit.is_none() && query.after.is_none() && query.name.is_none();
+    if app.is_none() && plain && principal.apps.is_empty() {
+        return Ok((etag, json(shelf.json.clone())).into_response());
+    }
+    let wanted = |snapshot: &&SnapshotView| {
+        app.as_ref().is_none_or(|app| snapshot.app == *app)
+            && principal.sees(&snapshot.app)
+            && query.name.as_ref().is_none_or(|part| snapshot.name.contains(part.as_str()))
+    };
+    let mut after = query.after.is_some();
+    let lines: Vec<&SnapshotView> = shelf
+        .snapshots
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(wanted)
+        .filter(|snapshot| {
+            let skipped = after;
+            after = after && query.after.as_ref() != Some(&snapshot.id);
+            !skipped
+        })
+        .take(query.limit.unwrap_or(usize::MAX))
+        .collect();
+    let body = serde_json::to_vec(&lines).map_err(|error| Problem::internal(error.to_string()))?;
+    Ok((etag, json(body)).into_response())
+}
+
+/// One snapshot.
+#[utoipa::path(get, path = "/snapshots/{name}", tag = "snapshots",
+    params(("name" = String, Path, description = "Its name, its id, or `latest`")),
+    responses((status = 200, body = SnapshotView)))]
+pub(crate) async fn show(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+) -> Result<Json<SnapshotView>> {
+    let app = application(&daemon, &principal, path.app.as_deref(), Role::View)?;
+    Ok(Json(daemon.ask(move |platform| platform.find(&app, &path.name)).await?.view))
+}
+
+/// How to take a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CreateBody {
+    /// Tags.
+    tags: BTreeMap<String, String>,
+    /// Whether automatic removal passes it over.
+    pinned: bool,
+}
+
+/// Takes a snapshot of the application.
+#[utoipa::path(post, path = "/snapshots/{name}", tag = "snapshots",
+    params(
+        ("name" = String, Path, description = "Name of the snapshot, unique in the application"),
+        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+    ),
+    request_body = Option<CreateBody>,
+    responses((status = 201, body = SnapshotView), (status = 202, body = Operation)))]
+pub(crate) async fn create(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    Query(wait): Query<Wait>,
+    body: Bytes,
+) -> Result<Response> {
+    let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
+    let limit = wait.limit(Some(Duration::ZERO))?;
+    let CreateBody { tags, pinned } = optional(&body)?;
+    let (asked, name) = (app.clone(), path.name.clone());
+    daemon.ask(move |platform| platform.check_free(&asked, &name)).await?;
+    let task = Task::Create { name: path.name, tags, pinned };
+    let watch = daemon.submit(&app, task, None, &principal.name).await?;
+    answer(watch, limit, Success::Created).await
+}
+
+/// What to change of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ChangeBody {
+    /// Pins or unpins it.
+    pinned: Option<bool>,
+    /// Replaces its tags.
+    tags: Option<BTreeMap<String, String>>,
+}
+
+/// Pins, unpins, tags.
+#[utoipa::path(patch, path = "/snapshots/{name}", tag = "snapshots",
+    params(("name" = String, Path, description = "Its name or id")),
+    request_body = ChangeBody,
+    responses((status = 200, body = SnapshotView)))]
+pub(crate) async fn change(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    body: Bytes,
+) -> Result<Json<SnapshotView>> {
+    let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
+    let ChangeBody { pinned, tags } = optional(&body)?;
+    Ok(Json(daemon.ask(move |platform| platform.relabel(&app, &path.name, pinned, tags)).await?))
+}
+
+/// Deletes a snapshot. Waits some seconds when it is not told otherwise.
+#[utoipa::path(delete, path = "/snapshots/{name}", tag = "snapshots",
+    params(
+        ("name" = String, Path, description = "Its name or id"),
+        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+    ),
+    responses((status = 204), (status = 202, body = Operation)))]
+pub(crate) async fn delete(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    Query(wait): Query<Wait>,
+) -> Result<Response> {
+    let app = application(&daemon, &principal, path.app.as_deref(), Role::Administer)?;
+    let limit = wait.limit(Some(DELETE_WAIT))?;
+    let asked = app.clone();
+    let found = daemon.ask(move |platform| platform.find(&asked, &path.name)).await?;
+    if found.view.pinned {
+        return Err(copal_engine::Error::Pinned(found.view.name).into());
+    }
+    let task = Task::Delete { id: found.view.id, name: found.view.name };
+    let watch = daemon.submit(&app, task, None, &principal.name).await?;
+    answer(watch, limit, Success::Gone).await
+}
+
+/// Puts a snapshot back: the application's data becomes what the snapshot holds.
+#[utoipa::path(post, path = "/snapshots/{name}/deploy", tag = "snapshots",
+    params(
+        ("name" = String, Path, description = "Its name, its id, or `latest`"),
+        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+    ),
+    responses((status = 200, body = Object), (status = 202, body = Operation)))]
+pub(crate) async fn deploy(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    Query(wait): Query<Wait>,
+) -> Result<Response> {
+    let app = application(&daemon, &principal, path.app.as_deref(), Role::Deploy)?;
+    let limit = wait.limit(Some(Duration::ZERO))?;
+    let asked = app.clone();
+    let found = daemon
+        .ask(move |platform| {
+            let found = platform.find(&asked, &path.name)?;
+            platform.check_deploy(&found)?;
+            Ok(found)
+        })
+        .await?;
+    let task = Task::Deploy { id: found.view.id, name: found.view.name };
+    let watch = daemon.submit(&app, task, None, &principal.name).await?;
+    answer(watch, limit, Success::Done).await
+}
+
+/// The same, as the Hub's clients write it.
+#[utoipa::path(post, path = "/snapshot/deploy/{name}", tag = "snapshots",
+    params(
+        ("name" = String, Path, description = "Its name, its id, or `latest`"),
+        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+    ),
+    responses((status = 200, body = Object), (status = 202, body = Operation)))]
+pub(crate) async fn deploy_by_hub_route(
+    state: Shared,
+    principal: Principal,
+    path: Path<SnapshotPath>,
+    wait: Query<Wait>,
+) -> Result<Response> {
+    deploy(state, principal, path, wait).await
+}
+
+/// Hashes every byte of a snapshot again.
+#[utoipa::path(post, path = "/snapshots/{name}/verify", tag = "snapshots",
+    params(
+        ("name" = String, Path, description = "Its name or id"),
+        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+    ),
+    responses((status = 200, body = Object), (status = 202, body = Operation)))]
+pub(crate) async fn verify(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    Query(wait): Query<Wait>,
+) -> Result<Response> {
+    let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
+    let limit = wait.limit(Some(Duration::ZERO))?;
+    let asked = app.clone();
+    let found = daemon.ask(move |platform| platform.find(&asked, &path.name)).await?;
+    let task = Task::Verify { snapshots: vec![found.view.id], quick: false };
+    let watch = daemon.submit(&app, task, None, &principal.name).await?;
+    answer(watch, limit, Success::Done).await
+}
+
+/// A body that may be left away.
+pub(super) fn optional<T: Default + for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body is not as described: {error}")))
+}
+
+/// For handlers that answer with nothing.
+pub(super) const NOTHING: StatusCode = StatusCode::NO_CONTENT;

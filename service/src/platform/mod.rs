@@ -1,0 +1,352 @@
+//! The one door to the engine: applications, snapshots and operations on them, as the daemon needs them. Everything here may block
+//! and is called from threads that may. It knows no HTTP.
+
+mod applications;
+mod bundle;
+mod costs;
+mod shelf;
+pub mod views;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use copal_engine::catalogue::{Listed, relabel};
+use copal_engine::context::SilentMonitor;
+use copal_engine::verify::{VerifyRequest, verify};
+use copal_engine::{Context, inspect, removal};
+use copal_manifest::entry::Entry;
+use copal_manifest::snapshot::{Snapshot, SourceRecord};
+use serde_json::{Value, json};
+
+pub use bundle::BundleFormat;
+pub use applications::{ApplicationSpec, Applications, SourceSpec};
+pub use shelf::Shelf;
+use shelf::Shelves;
+pub use views::{DiffView, EntryView, SnapshotView};
+
+use crate::metrics::Metrics;
+use crate::operation::{Performer, Secret, Task, Work};
+use crate::problem::{Problem, Result};
+
+/// Most entries of a folder in one answer.
+pub const ENTRIES_MAX: usize = 10_000;
+/// Most lines of each list of a comparison.
+pub const DIFF_LINES_MAX: usize = 1000;
+
+/// Applications over one repository.
+pub struct Platform {
+    context: Context,
+    applications: Applications,
+    shelves: Shelves,
+    costs: costs::CostsKept,
+    metrics: Arc<Metrics>,
+}
+
+impl Platform {
+    /// Over an open repository.
+    #[must_use]
+    pub fn new(context: Context, applications: Applications, metrics: Arc<Metrics>) -> Self {
+        Self { context, applications, shelves: Shelves::default(), costs: costs::CostsKept::default(), metrics }
+    }
+
+    /// Ends what a daemon that was killed has left: applications are resumed, deploys finished or taken back. Sentences for the log.
+    pub(crate) fn recover(&self) -> Result<Vec<String>> {
+        match &self.context.state_folder {
+            Some(folder) => Ok(copal_engine::deploy::recover(folder)?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn applications(&self) -> &Applications {
+        &self.applications
+    }
+
+    /// The application of the routes without a name, or the one named.
+    pub fn application(&self, name: Option<&str>) -> Result<&ApplicationSpec> {
+        self.applications.find(name)
+    }
+
+    /// The catalogue when no look at the repository is due.
+    #[must_use]
+    pub fn shelf_at_hand(&self) -> Option<Arc<Shelf>> {
+        self.shelves.at_hand()
+    }
+
+    /// The catalogue.
+    pub fn shelf(&self) -> Result<Arc<Shelf>> {
+        self.shelves.read(&self.context)
+    }
+
+    /// One snapshot of an application by name or id.
+    pub fn find(&self, app: &str, reference: &str) -> Result<Found> {
+        let shelf = self.shelf()?;
+        let missing = || Problem::from(copal_engine::Error::NoSuchSnapshot(Snapshot::full_name(app, reference)));
+        let named = shelf.catalogue.snapshots.iter().find(|listed| {
+            let snapshot = &listed.snapshot;
+            snapshot.app == app && (snapshot.name == reference || views::uuid(snapshot.id) == reference)
+        });
+        let listed = match named {
+            Some(listed) => listed.clone(),
+            None if reference == "latest" => {
+                let of_app = |listed: &&Listed| listed.snapshot.app == app;
+                shelf.catalogue.snapshots.iter().rfind(of_app).cloned().ok_or_else(missing)?
+            }
+            None => {
+                return match shelf.catalogue.find_unreadable(&Snapshot::full_name(app, reference)) {
+                    Some(unreadable) => Err(unreadable.error().into()),
+                    None => Err(missing()),
+                };
+            }
+        };
+        Ok(Found { view: SnapshotView::new(&listed), listed })
+    }
+
+    /// Pins or unpins, and replaces tags.
+    pub fn relabel(
+        &self,
+        app: &str,
+        reference: &str,
+        pinned: Option<bool>,
+        tags: Option<BTreeMap<String, String>>,
+    ) -> Result<SnapshotView> {
+        let found = self.find(app, reference)?;
+        let set: Vec<(String, String)> = tags.clone().unwrap_or_default().into_iter().collect();
+        let remove: Vec<String> = match &tags {
+            Some(tags) => found.view.tags.keys().filter(|key| !tags.contains_key(*key)).cloned().collect(),
+            None => Vec::new(),
+        };
+        let changed = relabel(&self.quiet(), &found.view.id, &set, &remove, pinned);
+        self.shelves.expire();
+        changed?;
+        Ok(self.find(app, &found.view.id)?.view)
+    }
+
+    /// What a deploy of the snapshot to its application would change: `removed` are files that the application has and the snapshot lacks.
+    pub fn preview(&self, found: &Found) -> Result<DiffView> {
+        let places = self.applications.places(&found.listed.snapshot);
+        let standing = |source: &SourceRecord| {
+            let place = places(source);
+            let gone = place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            (!gone).then_some(place)
+        };
+        let report = inspect::diff_with_places(&self.context, &found.view.id, &standing)?;
+        // Seen from the disk: the snapshot is what will be.
+        let turned = |items: Vec<inspect::DiffItem>| {
+            let turn = |item: inspect::DiffItem| inspect::DiffItem {
+                size_old: item.size_new,
+                size_new: item.size_old,
+                ..item
+            };
+            items.into_iter().map(turn).collect()
+        };
+        let report = inspect::DiffReport {
+            added: turned(report.removed),
+            removed: turned(report.added),
+            changed: turned(report.changed),
+        };
+        Ok(DiffView::new(&report, DIFF_LINES_MAX))
+    }
+
+    /// What differs between two snapshots.
+    pub fn compare(&self, a: &Found, b: &Found) -> Result<DiffView> {
+        Ok(DiffView::new(&inspect::diff(&self.context, &a.view.id, &b.view.id)?, DIFF_LINES_MAX))
+    }
+
+    /// The entry at a path and what is in it, if it is a folder.
+    pub fn entries(&self, found: &Found, path: &[u8]) -> Result<Vec<EntryView>> {
+        let mut entries = Vec::new();
+        let mut visit = |path: &[u8], entry: &Entry| {
+            if entries.len() >= ENTRIES_MAX {
+                return Err(copal_engine::Error::Usage(format!("the folder has more than {ENTRIES_MAX} entries")));
+            }
+            entries.push(EntryView::new(path, entry));
+            Ok(())
+        };
+        inspect::ls(&self.context, &found.view.id, path, false, &mut visit)?;
+        Ok(entries)
+    }
+
+    /// Writes one file; the interrupt ends it early.
+    pub fn read_file(&self, found: &Found, path: &[u8], out: &mut dyn Write) -> Result<u64> {
+        Ok(inspect::dump(&self.context, &found.view.id, path, out)?)
+    }
+
+    /// What the repository costs, as counted last; a count that is out of date is made again in the background.
+    pub(crate) fn costs(self: &Arc<Self>) -> Option<Arc<costs::CostsReading>> {
+        let kept = self.costs.get();
+        let generation = self.shelf_at_hand().map(|shelf| shelf.generation);
+        if generation.is_some() && kept.as_ref().map(|kept| kept.generation) != generation {
+            let platform = Arc::clone(self);
+            self.costs.in_background(move || {
+                if let Err(problem) = platform.count_costs() {
+                    tracing::warn!(detail = problem.detail, "the repository's costs could not be counted");
+                }
+                platform.costs.counted();
+            });
+        }
+        kept
+    }
+
+    /// Counts now.
+    pub(crate) fn count_costs(&self) -> Result<Arc<costs::CostsReading>> {
+        let shelf = self.shelf()?;
+        self.costs.count(&self.context, shelf.generation)
+    }
+
+    fn working(&self, work: &Work) -> Context {
+        Context { monitor: Arc::new(work.clone()), interrupt: work.interrupt(), ..self.context.clone() }
+    }
+
+    /// The engine's context for work that nobody watches.
+    pub(crate) fn quiet(&self) -> Context {
+        Context {
+            monitor: Arc::new(SilentMonitor),
+            interrupt: Arc::new(AtomicBool::new(false)),
+            ..self.context.clone()
+        }
+    }
+
+    /// Refuses a name that an application has already.
+    pub fn check_free(&self, app: &str, name: &str) -> Result<()> {
+        match self.find(app, name) {
+            Ok(found) if found.view.name == name => Err(Problem::name_taken(name)),
+            Err(problem) if problem.code != "no-such-snapshot" => Err(problem),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what a deploy would refuse, before anybody waits for it.
+    pub fn check_deploy(&self, found: &Found) -> Result<()> {
+        self.applications.check_deploy(&found.listed.snapshot)
+    }
+
+    /// Writes a bundle.
+    pub fn export(
+        &self,
+        found: &Found,
+        format: BundleFormat,
+        secret: Option<&Secret>,
+        work: &Work,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        self.applications.export(&self.working(work), found, format, secret, out)
+    }
+
+    fn delete(&self, id: &str) -> Result<Value> {
+        let removed = removal::delete(&self.quiet(), &[id.to_owned()]);
+        self.shelves.expire();
+        Ok(json!({ "deleted": removed?.len() }))
+    }
+
+    fn verify(&self, snapshots: &[String], quick: bool, work: &Work) -> Result<Value> {
+        let request = VerifyRequest { references: snapshots.to_vec(), quick, repair: false };
+        let report = verify(&self.working(work), &request)?;
+        if snapshots.is_empty() && !quick {
+            self.metrics.verified(report.damaged.len() as u64);
+        }
+        let damaged: Vec<Value> = report
+            .damaged
+            .iter()
+            .map(|item| {
+                json!({
+                    "kind": item.kind, "id": item.id, "detail": item.detail, "snapshots": item.snapshots,
+                    "paths": item.paths,
+                })
+            })
+            .collect();
+        if !damaged.is_empty() {
+            let names: Vec<&str> = report.damaged.iter().map(|item| item.id.as_str()).take(10).collect();
+            let detail = format!("{} things do not verify: {}", damaged.len(), names.join(", "));
+            return Err(copal_store::Error::damaged("the repository", detail).into());
+        }
+        Ok(json!({
+            "ok": true, "snapshots": report.snapshots, "packs": report.packs, "chunks": report.chunks,
+            "bytes": report.bytes, "damaged": damaged,
+        }))
+    }
+
+    fn collect(&self, work: &Work) -> Result<Value> {
+        let report = removal::collect_garbage(&self.working(work), false)?;
+        Ok(json!({
+            "packs_removed": report.packs_removed, "packs_rewritten": report.packs_rewritten,
+            "bytes_freed": report.bytes_freed,
+        }))
+    }
+}
+
+impl Performer for Platform {
+    fn perform(&self, app: &str, task: &Task, secret: Option<&Secret>, work: &Work) -> Result<Value> {
+        let done = match task {
+            Task::Create { name, tags, pinned } => {
+                self.applications.create(&self.working(work), app, name, tags, *pinned).map_err(Problem::of_create)
+            }
+            Task::Deploy { id, .. } => {
+                self.find(app, id).and_then(|found| self.applications.deploy(&self.working(work), app, &found)).map_err(Problem::of_deploy)
+            }
+            Task::Delete { id, .. } => self.delete(id),
+            Task::Import { name, staged } => {
+                let imported = self.applications.import(&self.working(work), app, name, staged, secret);
+                remove_staged(staged);
+                imported
+            }
+            Task::Verify { snapshots, quick } => self.verify(snapshots, *quick, work),
+            Task::Collect => self.collect(work),
+            Task::Export { .. } => Err(Problem::internal("an export runs beside the queues")),
+        };
+        self.shelves.expire();
+        done
+    }
+
+    fn resolve(&self, app: &str, task: &Task) -> Result<Option<Value>> {
+        match task {
+            // It may have been committed in the instant before the end.
+            Task::Create { name, .. } => match self.find(app, name) {
+                Ok(found) => Ok(Some(json!({ "snapshot": found.view }))),
+                Err(problem) if problem.code == "no-such-snapshot" => self.applications.resume_create(app),
+                Err(problem) => Err(problem),
+            },
+            Task::Delete { id, .. } => match self.find(app, id) {
+                Err(problem) if problem.code == "no-such-snapshot" => Ok(Some(json!({ "deleted": 1 }))),
+                _ => Ok(None),
+            },
+            Task::Import { staged, name } => {
+                remove_staged(staged);
+                match self.find(app, name) {
+                    Ok(found) => Ok(Some(json!({ "snapshot": found.view }))),
+                    Err(_) => Err(Problem::interrupted(
+                        "the daemon ended before the bundle was read; nothing was imported, send it again",
+                    )),
+                }
+            }
+            Task::Export { .. } => Err(Problem::interrupted("the download ended with the daemon")),
+            Task::Deploy { .. } | Task::Verify { .. } | Task::Collect => Ok(None),
+        }
+    }
+}
+
+/// A snapshot that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// As clients see it.
+    pub view: SnapshotView,
+    /// As the engine sees it.
+    pub listed: Listed,
+}
+
+/// A staged bundle that stays behind costs space until the next start, no more.
+fn remove_staged(staged: &Path) {
+    match std::fs::remove_file(staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, path = %staged.display(), "a staged upload could not be removed");
+        }
+        _ => {}
+    }
+}
+
+/// Where each source of a snapshot stands on this machine.
+pub(crate) type Places = dyn Fn(&SourceRecord) -> PathBuf;

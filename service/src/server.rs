@@ -1,0 +1,231 @@
+//! Starting and stopping: the state folder and its lock, what a daemon before this one has left, listening, the graceful end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use copal_engine::Context;
+use copal_store::entropy::Entropy;
+
+use crate::access::{Audit, Counters, Limits, Role, Sessions, Tokens};
+use crate::daemon::{Access, Daemon};
+use crate::http;
+use crate::metrics::Metrics;
+use crate::operation::{Journal, Operations, Performer};
+use crate::platform::{Applications, Platform};
+use crate::problem::{Problem, Result};
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, with those between it and the root.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Who may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// Those who have a token.
+    Tokens,
+    /// Everybody on this machine; only on loopback.
+    None,
+}
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who may come in.
+    pub authentication: Authentication,
+    /// TLS; needed for every address that is not loopback.
+    pub tls: Option<TlsFiles>,
+    /// Folder of operations, tokens, uploads, the audit log; one daemon at a time.
+    pub state_folder: PathBuf,
+    /// Limits.
+    pub limits: Limits,
+    /// How long an operation may take.
+    pub deadline: Duration,
+    /// How long running operations may go on when the daemon is told to end.
+    pub grace: Duration,
+}
+
+/// A daemon that is ready to serve.
+pub struct Server {
+    daemon: Arc<Daemon>,
+    options: ServeOptions,
+    listener: std::net::TcpListener,
+    tls: Option<RustlsConfig>,
+    handle: Handle<SocketAddr>,
+    /// Held as long as the daemon lives.
+    _lock: File,
+}
+
+impl Server {
+    /// Checks the options, takes the state folder, ends or goes on with what a daemon before this one has left, and listens.
+    /// Runs inside the runtime.
+    pub async fn start(
+        context: Context,
+        applications: Applications,
+        entropy: Arc<dyn Entropy>,
+        options: ServeOptions,
+    ) -> Result<Self> {
+        check(&options)?;
+        let lock = take_folder(&options.state_folder)?;
+        let uploads = options.state_folder.join("uploads");
+        empty_folder(&uploads)?;
+        let access = match options.authentication {
+            Authentication::None => Access::Open,
+            Authentication::Tokens => Access::Tokens {
+                tokens: open_tokens(&options.state_folder, Arc::clone(&entropy))?,
+                sessions: Sessions::new(entropy),
+            },
+        };
+        let metrics = Arc::new(Metrics::default());
+        let platform = Arc::new(Platform::new(context, applications, Arc::clone(&metrics)));
+        let recovering = Arc::clone(&platform);
+        let sentences = tokio::task::spawn_blocking(move || recovering.recover()).await;
+        for sentence in sentences.map_err(|error| Problem::internal(error.to_string()))?? {
+            tracing::warn!("{sentence}");
+        }
+        let performer: Arc<dyn Performer> = Arc::clone(&platform) as Arc<dyn Performer>;
+        let journal = Journal::open(&options.state_folder.join("operations"))?;
+        let operations = Operations::new(performer, journal, Arc::clone(&metrics), options.limits.operations_at_once);
+        let restoring = operations.clone();
+        let sentences = tokio::task::spawn_blocking(move || restoring.restore()).await;
+        for sentence in sentences.map_err(|error| Problem::internal(error.to_string()))?? {
+            tracing::warn!("{sentence}");
+        }
+        let daemon = Arc::new(Daemon {
+            platform,
+            operations,
+            access,
+            counters: Counters::new(options.limits),
+            limits: options.limits,
+            audit: Audit::open(&options.state_folder)?,
+            metrics,
+            uploads,
+            deadline: options.deadline,
+            is_encrypted: options.tls.is_some(),
+        });
+        let tls = match &options.tls {
+            None => None,
+            Some(files) => Some(load_tls(files).await?),
+        };
+        let listener = std::net::TcpListener::bind(options.listen)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { daemon, options, listener, tls, handle: Handle::new(), _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The address of the page.
+    pub fn url(&self) -> io::Result<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.address()?))
+    }
+
+    /// Serves until `stop` ends; then no new requests are taken, running operations get their grace, and the rest goes on with the
+    /// next daemon.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let Self { daemon, options, listener, tls, handle, _lock } = self;
+        let ending = handle.clone();
+        let (operations, grace) = (daemon.operations.clone(), options.grace);
+        let ended = tokio::spawn(async move {
+            stop.await;
+            tracing::info!("the daemon ends");
+            operations.close(grace).await;
+            // Those who watch operations have heard their end; slow downloads get a moment.
+            ending.graceful_shutdown(Some(Duration::from_secs(5)));
+        });
+        let tidying = Arc::clone(&daemon);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                tidying.counters.tidy();
+            }
+        });
+        let service = http::router(daemon).into_make_service_with_connect_info::<SocketAddr>();
+        let served = match tls {
+            None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await,
+            Some(config) => axum_server::from_tcp_rustls(listener, config)?.handle(handle).serve(service).await,
+        };
+        served?;
+        // It ended because it was told to.
+        ended.await.map_err(|error| Problem::internal(error.to_string()))
+    }
+}
+
+fn check(options: &ServeOptions) -> Result<()> {
+    let is_loopback = options.listen.ip().is_loopback();
+    if !is_loopback && options.authentication == Authentication::None {
+        return Err(Problem::bad_request("without tokens the daemon listens on loopback only"));
+    }
+    if !is_loopback && options.tls.is_none() {
+        return Err(Problem::bad_request(
+            "an address that is not loopback needs TLS: give a certificate and its key, or put a proxy before the daemon",
+        ));
+    }
+    Ok(())
+}
+
+fn take_folder(folder: &Path) -> Result<File> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("lock"))?;
+    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let what = format!("another daemon serves this repository ({})", folder.display());
+            Err(copal_store::Error::Busy { what }.into())
+        }
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// Uploads that a daemon before this one has left belong to operations that cannot go on.
+fn empty_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    fs::create_dir_all(folder)?;
+    Ok(())
+}
+
+/// The first start makes the first token, into a file that only the daemon's user can read.
+fn open_tokens(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Tokens> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let tokens = Tokens::open(folder, entropy)?;
+    if tokens.list()?.is_empty() {
+        let first = tokens.add("first", Role::Administer, Vec::new())?;
+        let path = folder.join("first-token");
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+        io::Write::write_all(&mut file, format!("{}\n", first.token).as_bytes())?;
+        tracing::warn!("the first token, of an administrator, is in {}", path.display());
+    }
+    Ok(tokens)
+}
+
+async fn load_tls(files: &TlsFiles) -> Result<RustlsConfig> {
+    // A second daemon in one process finds it installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let loaded = RustlsConfig::from_pem_file(&files.certificate, &files.key).await;
+    loaded.map_err(|error| {
+        Problem::bad_request(format!(
+            "the certificate {} and its key {} cannot be used: {error}",
+            files.certificate.display(),
+            files.key.display()
+        ))
+    })
+}
