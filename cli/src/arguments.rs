@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    completions, create, delete, demo, deploy, diff, dump, find, forget, gc, init, key, list, ls, man, pin, show,
-    stats, tag, verify,
+    completions, create, delete, demo, deploy, diff, dump, find, forget, gc, init, key, list, ls, man, pin, serve,
+    show, stats, tag, verify,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -53,6 +53,9 @@ pub(crate) struct GlobalArguments {
     /// File of 32 random bytes, instead of a password [env: COPAL_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+    /// File of applications and defaults [env: COPAL_CONFIG; default: copal.toml here, or of the user]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -97,6 +100,7 @@ pub(crate) enum Command {
     Find(find::Arguments),
     Key(key::Arguments),
     Stats(stats::Arguments),
+    Serve(serve::Arguments),
     Demo(demo::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),

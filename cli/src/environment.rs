@@ -13,6 +13,8 @@ use copal_manifest::entry::Timestamp;
 pub(crate) struct Environment {
     /// For what can be rebuilt; `None` without a home.
     pub(crate) cache_folder: Option<PathBuf>,
+    /// For what the user has set; `None` without a home.
+    pub(crate) config_folder: Option<PathBuf>,
     /// For local state; `None` without a home.
     pub(crate) state_folder: Option<PathBuf>,
     /// This machine.
@@ -23,6 +25,7 @@ impl Environment {
     pub(crate) fn of_process() -> Self {
         Self {
             cache_folder: user_folder("XDG_CACHE_HOME", ".cache"),
+            config_folder: user_folder("XDG_CONFIG_HOME", ".config"),
             state_folder: user_folder("XDG_STATE_HOME", ".local/state"),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         }

@@ -70,6 +70,9 @@ pub(crate) enum ProgramError {
     /// The demonstration found a difference.
     #[error("the demonstration failed: {0}")]
     Demonstration(String),
+    /// The daemon's.
+    #[error("{}", .0.detail)]
+    Service(copal_service::problem::Problem),
     /// Standard output.
     #[error("writing the output: {0}")]
     Output(io::Error),
@@ -313,6 +316,16 @@ fn program(error: &ProgramError) -> Verdict {
             "demonstration",
             "this must never happen: please report it; the folder is kept as it is",
         ),
+        ProgramError::Service(problem) => {
+            let (exit, code) = match problem.exit_code {
+                2 => (Usage, "usage"),
+                11 => (ExitCode::Busy, "busy"),
+                68 => (ExitCode::Permission, "permission"),
+                69 => (Integrity, "damaged"),
+                _ => (Failed, "service"),
+            };
+            Verdict::new(exit, code, problem.hint.clone())
+        }
         ProgramError::Output(source) => environment(source, "output"),
     }
 }

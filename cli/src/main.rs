@@ -5,6 +5,7 @@
 
 mod arguments;
 mod commands;
+mod configuration;
 mod environment;
 mod exit_code;
 mod interrupt;

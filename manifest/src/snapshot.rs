@@ -88,7 +88,9 @@ impl SourceKind {
         }
     }
 
-    fn is_plain(self) -> bool {
+    /// Whether it is captured by reading files as they stand.
+    #[must_use]
+    pub fn is_plain(self) -> bool {
         matches!(self, Self::Tree | Self::File)
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Audit, Limits, Sessions, Tokens};
 use crate::access::Counters;
+use crate::access::{Audit, Limits, Sessions, Tokens};
 use crate::metrics::Metrics;
 use crate::operation::{Operations, Order, Secret, Task, Watch};
 use crate::platform::Platform;
@@ -17,10 +17,7 @@ pub(crate) enum Access {
     /// Everybody on this machine may do everything.
     Open,
     /// By tokens, and sessions of browsers that have shown one.
-    Tokens {
-        tokens: Tokens,
-        sessions: Sessions,
-    },
+    Tokens { tokens: Tokens, sessions: Sessions },
 }
 
 /// The daemon.

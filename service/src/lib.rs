@@ -8,6 +8,7 @@
 pub mod access;
 mod daemon;
 mod http;
+mod log;
 mod page;
 mod server;
 
@@ -17,4 +18,5 @@ pub mod platform;
 pub mod problem;
 
 pub use http::description;
-pub use server::{Authentication, ServeOptions, Server, TlsFiles};
+pub use log::{LogFormat, log_to_stderr};
+pub use server::{Authentication, ServeOptions, Server, TlsFiles, run};

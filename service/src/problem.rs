@@ -265,12 +265,9 @@ fn engine(error: &EngineError) -> Kind {
         EngineError::Ambiguous { .. } => {
             kind(StatusCode::CONFLICT, Usage, "ambiguous", "give the whole name or id of the snapshot")
         }
-        EngineError::NameTaken(_) => kind(
-            StatusCode::CONFLICT,
-            Failed,
-            "name-taken",
-            "choose another name, or delete that snapshot first",
-        ),
+        EngineError::NameTaken(_) => {
+            kind(StatusCode::CONFLICT, Failed, "name-taken", "choose another name, or delete that snapshot first")
+        }
         EngineError::BadName { .. } => kind(StatusCode::BAD_REQUEST, Usage, "bad-name", "choose another name"),
         EngineError::NoSuchPath { .. } => {
             kind(StatusCode::NOT_FOUND, Failed, "no-such-path", "list the entries of the snapshot to see what is in it")
@@ -289,16 +286,27 @@ fn engine(error: &EngineError) -> Kind {
             kind(StatusCode::CONFLICT, Failed, "mode-unavailable", "leave the mode away: auto takes one that fits")
         }
         EngineError::Usage(_) => kind(StatusCode::BAD_REQUEST, Usage, "usage", "see /openapi.json"),
-        EngineError::Pinned(_) => {
-            kind(StatusCode::CONFLICT, Failed, "pinned", "take the pin away first")
+        EngineError::NotReady { .. } => {
+            kind(StatusCode::CONFLICT, DeployFailed, "not-ready", "wait for its upload, or take another snapshot")
         }
-        EngineError::Interrupted => kind(StatusCode::CONFLICT, Interrupted, "interrupted", AGAIN),
-        _ => kind(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Failed,
-            "failed",
-            "look at the detail and at the log of the daemon",
+        EngineError::SchemaNewer { .. } => kind(
+            StatusCode::CONFLICT,
+            DeployFailed,
+            "schema-newer",
+            "update the application first; nothing was touched",
         ),
+        EngineError::OtherDigest { .. } => {
+            kind(StatusCode::CONFLICT, Exit::Integrity, "other-digest", "this is another snapshot than the one meant")
+        }
+        EngineError::RolledBack { cause, .. } => {
+            let cause = engine(cause);
+            Kind { status: StatusCode::INTERNAL_SERVER_ERROR, exit: DeployFailed, ..cause }
+        }
+        EngineError::Pinned(_) => kind(StatusCode::CONFLICT, Failed, "pinned", "take the pin away first"),
+        EngineError::Interrupted => kind(StatusCode::CONFLICT, Interrupted, "interrupted", AGAIN),
+        _ => {
+            kind(StatusCode::INTERNAL_SERVER_ERROR, Failed, "failed", "look at the detail and at the log of the daemon")
+        }
     }
 }
 
@@ -331,9 +339,7 @@ fn store(error: &StoreError) -> Kind {
 fn source(error: &SourceError) -> Kind {
     match error {
         SourceError::Io { source, .. } => environment(source, "files"),
-        SourceError::Pattern { .. } => {
-            kind(StatusCode::BAD_REQUEST, Exit::Usage, "bad-pattern", "correct the pattern")
-        }
+        SourceError::Pattern { .. } => kind(StatusCode::BAD_REQUEST, Exit::Usage, "bad-pattern", "correct the pattern"),
         _ => kind(
             StatusCode::INTERNAL_SERVER_ERROR,
             Exit::Failed,

@@ -217,6 +217,42 @@ fn open_tokens(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Tokens> {
     Ok(tokens)
 }
 
+/// The daemon's whole life, on a runtime of its own: until SIGTERM or SIGINT. `announce` hears the address of the page once it answers.
+pub fn run(
+    context: Context,
+    applications: Applications,
+    entropy: Arc<dyn Entropy>,
+    options: ServeOptions,
+    announce: impl FnOnce(&str),
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("copal").build()?;
+    let served = runtime.block_on(async {
+        let server = Server::start(context, applications, entropy, options).await?;
+        announce(&server.url()?);
+        server.serve(told_to_end()).await
+    });
+    // A hook that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(error) => {
+                tracing::error!(%error, "SIGTERM cannot be listened for");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 async fn load_tls(files: &TlsFiles) -> Result<RustlsConfig> {
     // A second daemon in one process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -16,6 +16,7 @@ pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod pin;
+pub(crate) mod serve;
 pub(crate) mod show;
 mod snapshot;
 pub(crate) mod stats;
@@ -46,6 +47,7 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Find(arguments) => find::run(&arguments, invocation),
         Command::Key(arguments) => key::run(&arguments, invocation),
         Command::Stats(arguments) => stats::run(&arguments, invocation),
+        Command::Serve(arguments) => serve::run(&arguments, invocation),
         Command::Demo(arguments) => demo::run(&arguments, invocation),
         Command::Completions(arguments) => completions::run(&arguments, invocation),
         Command::Man(arguments) => man::run(&arguments, invocation),

@@ -61,8 +61,7 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request
 
     let status = response.status().as_u16();
     let code = response.extensions().get::<ProblemCode>().map(|code| code.0.clone());
-    let operation =
-        response.headers().get(OPERATION_HEADER).and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+    let operation = response.headers().get(OPERATION_HEADER).and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
     let actor = principal.as_ref().map_or("", |principal| principal.name.as_str());
     daemon.metrics.request(method.as_str(), &route, status, begun.elapsed());
     if matches!(status, 401 | 403 | 429) {
@@ -119,7 +118,13 @@ fn admit(daemon: &Daemon, request: &Request, route: &str, peer: IpAddr) -> Resul
             if token.is_none() && bearer(headers).is_some() {
                 daemon.counters.wrong_token(peer)?;
             }
-            token.map(|view| Principal { name: view.name, token: Some(view.id), role: view.role, apps: view.apps, peer })
+            token.map(|view| Principal {
+                name: view.name,
+                token: Some(view.id),
+                role: view.role,
+                apps: view.apps,
+                peer,
+            })
         }
     };
     let client = match principal.as_ref().and_then(|principal| principal.token.as_ref()) {
@@ -189,7 +194,10 @@ pub(crate) fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
 }
 
 fn is_page(path: &str) -> bool {
@@ -217,7 +225,10 @@ mod tests {
             assert_eq!(same_site(&headers(pairs)).is_ok(), allowed, "{pairs:?}");
         };
         check(&[], true);
-        check(&[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:7070"), ("host", "localhost:7070")], true);
+        check(
+            &[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:7070"), ("host", "localhost:7070")],
+            true,
+        );
         check(&[("sec-fetch-site", "none")], true);
         check(&[("sec-fetch-site", "cross-site")], false);
         check(&[("sec-fetch-site", "same-site")], false);
@@ -228,7 +239,8 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_answered_without_tokens() {
-        let check = |host: &str, allowed: bool| assert_eq!(names_loopback(&headers(&[("host", host)])), allowed, "{host}");
+        let check =
+            |host: &str, allowed: bool| assert_eq!(names_loopback(&headers(&[("host", host)])), allowed, "{host}");
         check("localhost", true);
         check("LOCALHOST:7070", true);
         check("127.0.0.1:7070", true);

@@ -46,7 +46,8 @@ impl Counters {
         let quota = NonZeroU32::new(limits.requests_per_second).map(|rate| {
             Quota::per_second(rate).allow_burst(rate.saturating_mul(NonZeroU32::new(2).expect("2 is not zero")))
         });
-        let wrong = Quota::with_period(WRONG_TOKENS_EACH).expect("3 seconds are a period").allow_burst(WRONG_TOKENS_BURST);
+        let wrong =
+            Quota::with_period(WRONG_TOKENS_EACH).expect("3 seconds are a period").allow_burst(WRONG_TOKENS_BURST);
         Self {
             requests: quota.map(RateLimiter::keyed),
             wrong_tokens: RateLimiter::keyed(wrong),

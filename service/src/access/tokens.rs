@@ -98,8 +98,7 @@ impl Tokens {
             let changed = stamp(&self.path)?;
             if changed != known.changed {
                 known.changed = changed;
-                known.by_hash =
-                    self.read()?.tokens.into_iter().map(|kept| (kept.hash, kept.view)).collect();
+                known.by_hash = self.read()?.tokens.into_iter().map(|kept| (kept.hash, kept.view)).collect();
             }
         }
         Ok(known.by_hash.get(&hash).cloned())

@@ -29,12 +29,7 @@ pub(crate) struct SnapshotPath {
 }
 
 /// The application that a route means, if the principal may do this to it.
-pub(crate) fn application(
-    daemon: &Daemon,
-    principal: &Principal,
-    named: Option<&str>,
-    role: Role,
-) -> Result<String> {
+pub(crate) fn application(daemon: &Daemon, principal: &Principal, named: Option<&str>, role: Role) -> Result<String> {
     let app = daemon.platform.application(named)?.name.clone();
     principal.may(role, &app)?;
     Ok(app)

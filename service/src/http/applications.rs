@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use copal_engine::application::Application;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,7 +11,7 @@ use super::answer::{Scope, application};
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
 use crate::operation::{Operation, State as OperationState};
-use crate::platform::{ApplicationSpec, Shelf};
+use crate::platform::Shelf;
 use crate::problem::Result;
 
 /// An application.
@@ -22,8 +23,6 @@ pub(crate) struct ApplicationView {
     default: bool,
     /// Labels of what is captured.
     sources: Vec<String>,
-    /// When snapshots are taken by themselves (cron).
-    schedule: Option<String>,
     /// How many snapshots it has.
     snapshots: u64,
     /// The operation that goes on: `CREATE`, `DEPLOY` …, or `IDLE`.
@@ -56,18 +55,16 @@ pub(crate) async fn show(
     Ok(Json(view(&daemon, spec, &shelf)))
 }
 
-fn view(daemon: &Daemon, spec: &ApplicationSpec, shelf: &Shelf) -> ApplicationView {
+fn view(daemon: &Daemon, spec: &Application, shelf: &Shelf) -> ApplicationView {
     let operations: Vec<Operation> =
         daemon.operations.active().into_iter().filter(|operation| operation.app == spec.name).collect();
     let running = operations.iter().find(|operation| operation.state == OperationState::Running);
     ApplicationView {
         name: spec.name.clone(),
         default: daemon.platform.application(None).is_ok_and(|default| default.name == spec.name),
-        sources: spec.sources.iter().map(|source| source.label.clone()).collect(),
-        schedule: spec.schedule.clone(),
+        sources: spec.sources().map(|(_, source)| source.label.clone()).collect(),
         snapshots: shelf.counts().get(spec.name.as_str()).copied().unwrap_or(0),
         status: running.map_or("IDLE".into(), |operation| operation.verb.to_uppercase()),
         operations,
     }
 }
-

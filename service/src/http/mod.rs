@@ -63,10 +63,9 @@ pub fn description() -> OpenApi {
 }
 
 fn described() -> (Router<Arc<Daemon>>, OpenApi) {
-    let info = InfoBuilder::new()
-        .title("Copal")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Snapshots of applications: taken, kept, compared, put back. Errors are problem details (RFC 9457)."));
+    let info = InfoBuilder::new().title("Copal").version(env!("CARGO_PKG_VERSION")).description(Some(
+        "Snapshots of applications: taken, kept, compared, put back. Errors are problem details (RFC 9457).",
+    ));
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     let mut components = Components::new();
     components.add_security_scheme("token", bearer);

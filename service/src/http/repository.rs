@@ -90,11 +90,7 @@ pub(crate) async fn verify(
 #[utoipa::path(post, path = "/repository/collect", tag = "repository",
     params(("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end")),
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
-pub(crate) async fn collect(
-    State(daemon): Shared,
-    principal: Principal,
-    Query(wait): Query<Wait>,
-) -> Result<Response> {
+pub(crate) async fn collect(State(daemon): Shared, principal: Principal, Query(wait): Query<Wait>) -> Result<Response> {
     principal.may_all(Role::Administer)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
     let watch = daemon.submit("", Task::Collect, None, &principal.name).await?;
@@ -155,7 +151,9 @@ pub(crate) async fn remove_token(
 fn tokens(daemon: &Daemon) -> Result<&Tokens> {
     match &daemon.access {
         Access::Tokens { tokens, .. } => Ok(tokens),
-        Access::Open => Err(Problem::conflict("no-tokens", "the daemon runs without tokens", "start it without --no-auth")),
+        Access::Open => {
+            Err(Problem::conflict("no-tokens", "the daemon runs without tokens", "start it without --no-auth"))
+        }
     }
 }
 

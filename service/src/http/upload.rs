@@ -111,7 +111,9 @@ pub(crate) async fn receive(daemon: &Arc<Daemon>, mut form: Multipart) -> Result
             }
             Some("name") => upload.name = Some(text(field).await?),
             Some("app") => upload.app = Some(text(field).await?),
-            other => return Err(Problem::bad_request(format!("the form has a field {other:?} that means nothing here"))),
+            other => {
+                return Err(Problem::bad_request(format!("the form has a field {other:?} that means nothing here")));
+            }
         }
     }
     Ok(upload)

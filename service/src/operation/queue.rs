@@ -116,7 +116,10 @@ impl Operations {
             if operation.state == State::Running {
                 let name = format!("{} {}", operation.verb, operation.subject);
                 let resolved = if operation.attempts >= ATTEMPTS_MAX {
-                    Err(Problem::interrupted(format!("the daemon ended {} times in the middle of it", operation.attempts)))
+                    Err(Problem::interrupted(format!(
+                        "the daemon ended {} times in the middle of it",
+                        operation.attempts
+                    )))
                 } else {
                     self.shared.performer.resolve(&operation.app, &task)
                 };

@@ -1,4 +1,6 @@
 //! The page.
-use std::sync::Arc;
 use crate::daemon::Daemon;
-pub(crate) fn router() -> axum::Router<Arc<Daemon>> { axum::Router::new() }
+use std::sync::Arc;
+pub(crate) fn router() -> axum::Router<Arc<Daemon>> {
+    axum::Router::new()
+}

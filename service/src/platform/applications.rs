@@ -1,71 +1,47 @@
-//! Applications: what is captured together and put back together.
+//! Applications: what is captured together and put back together, as `copal.toml` says.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use copal_engine::Context;
-use copal_engine::create::{CreateRequest, SourceRequest, create};
+use copal_engine::application::config::SourceSpec;
+use copal_engine::application::{Application, Configuration, Tools};
+use copal_engine::catalogue::Listed;
+use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
 use copal_engine::deploy::{DeployMode, DeployRequest, deploy};
 use copal_manifest::snapshot::{Snapshot, SourceRecord};
+use copal_store::repository::RootName;
 use serde_json::{Value, json};
 
 use crate::operation::Secret;
 use crate::platform::views::SnapshotView;
 use crate::platform::{BundleFormat, Found, Places};
 use crate::problem::{Problem, Result};
-use copal_engine::catalogue::Listed;
 
-/// One application.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ApplicationSpec {
-    /// Its name.
-    pub name: String,
-    /// Whether the routes without a name mean it.
-    pub is_default: bool,
-    /// What is captured.
-    pub sources: Vec<SourceSpec>,
-    /// When snapshots are taken by themselves (cron).
-    pub schedule: Option<String>,
-}
-
-/// One source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceSpec {
-    /// Label; empty for a single source.
-    pub label: String,
-    /// Where it is.
-    pub path: PathBuf,
-}
-
-/// All applications, by name.
+/// All applications.
 #[derive(Clone, Debug, Default)]
 pub struct Applications {
-    by_name: BTreeMap<String, ApplicationSpec>,
+    configuration: Configuration,
+    #[allow(dead_code)]
+    tools: Tools,
 }
 
 impl Applications {
-    /// From specifications.
+    /// As configured; `tools` is what captures need of the program around them.
     #[must_use]
-    pub fn new(specs: Vec<ApplicationSpec>) -> Self {
-        Self { by_name: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect() }
+    pub fn new(configuration: Configuration, tools: Tools) -> Self {
+        Self { configuration, tools }
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &ApplicationSpec> {
-        self.by_name.values()
+    pub fn iter(&self) -> impl Iterator<Item = &Application> {
+        self.configuration.applications.values()
     }
 
     /// By name; without one, the default application, or the only one.
-    pub fn find(&self, name: Option<&str>) -> Result<&ApplicationSpec> {
-        let found = match name {
-            Some(name) => self.by_name.get(name),
-            None => self.by_name.values().find(|spec| spec.is_default).or_else(|| {
-                let mut all = self.by_name.values();
-                all.next().filter(|_| all.next().is_none())
-            }),
-        };
-        found.ok_or_else(|| match name {
+    pub fn find(&self, name: Option<&str>) -> Result<&Application> {
+        self.configuration.application(name).ok_or_else(|| match name {
             Some(name) => Problem::not_found("no-such-application", format!("no application is named {name:?}")),
             None => Problem::not_found(
                 "no-such-application",
@@ -82,28 +58,22 @@ impl Applications {
         tags: &BTreeMap<String, String>,
         pinned: bool,
     ) -> Result<Value> {
-        let spec = self.find(Some(app))?;
+        let application = self.find(Some(app))?;
+        let sources: Vec<SourceRequest> = application
+            .sources()
+            .filter_map(|(_, source)| {
+                Some(SourceRequest { label: source.label.clone(), path: source.spec.path()?.to_owned() })
+            })
+            .collect();
         let request = CreateRequest {
             name: name.to_owned(),
             app: app.to_owned(),
-            sources: spec
-                .sources
-                .iter()
-                .map(|source| SourceRequest { label: source.label.clone(), path: source.path.clone() })
-                .collect(),
+            sources,
             tags: tags.clone().into_iter().collect(),
             pinned,
             ..CreateRequest::default()
         };
-        let report = create(context, &request)?;
-        let root_tag = context.repository.keys().name_tag(Snapshot::full_name(app, name).as_bytes());
-        let root = copal_store::repository::RootName { tag: root_tag, snapshot: report.snapshot.id };
-        let listed = Listed { root, digest: report.digest, snapshot: report.snapshot };
-        Ok(json!({
-            "snapshot": SnapshotView::new(&listed),
-            "bytes_read": report.bytes_read, "bytes_new": report.bytes_new, "stored_new": report.stored_new,
-            "duration_ms": report.duration_ms,
-        }))
+        Ok(created(context, create(context, &request)?))
     }
 
     pub(super) fn deploy(&self, context: &Context, app: &str, found: &Found) -> Result<Value> {
@@ -111,9 +81,10 @@ impl Applications {
         let places = self.places(&found.listed.snapshot);
         let mut reports = Vec::new();
         for source in &found.listed.snapshot.sources {
+            let Some(target) = places(source) else { continue };
             let request = DeployRequest {
                 reference: found.view.id.clone(),
-                target: places(source),
+                target,
                 path: (!source.label.is_empty()).then(|| source.label.clone().into_bytes()),
                 mode: DeployMode::Auto,
                 replace: true,
@@ -122,12 +93,11 @@ impl Applications {
             };
             let report = deploy(context, &request)?;
             reports.push(json!({
-                "label": source.label, "target": report.target.display().to_string(), "mode": report.mode.name(),
-                "files_changed": report.files_changed, "bytes_written": report.bytes_written,
-                "bytes_kept": report.bytes_kept, "duration_ms": report.duration_ms, "warnings": report.warnings,
+                "label": source.label, "target": report.target.display().to_string(),
+                "bytes_total": report.bytes_total, "bytes_written": report.bytes_written,
             }));
         }
-        Ok(json!({ "sources": reports }))
+        Ok(json!({ "id": found.view.id, "name": found.view.name, "components": reports }))
     }
 
     pub(super) fn check_deploy(&self, snapshot: &Snapshot) -> Result<()> {
@@ -161,14 +131,34 @@ impl Applications {
         self.find(Some(app)).map(|_| None)
     }
 
-    /// Where each source of a snapshot stands: as the application has it now, else as it was taken.
+    /// Where the sources of a snapshot stand: as the application has them now, else where they were taken. Databases of servers
+    /// and outputs of commands stand nowhere.
     pub(super) fn places(&self, snapshot: &Snapshot) -> Box<Places> {
-        let spec = self.by_name.get(&snapshot.app).cloned().unwrap_or_default();
-        Box::new(move |record: &SourceRecord| {
-            let named = spec.sources.iter().find(|source| source.label == record.label);
-            named.map_or_else(|| bytes_path(&record.path), |source| source.path.clone())
+        let here: BTreeMap<String, Option<PathBuf>> = match self.configuration.application(Some(&snapshot.app)) {
+            None => BTreeMap::new(),
+            Some(application) => application.sources().map(|(_, source)| placed(&source.label, &source.spec)).collect(),
+        };
+        Box::new(move |record: &SourceRecord| match here.get(&record.label) {
+            Some(place) => place.clone(),
+            None => record.kind.is_plain().then(|| bytes_path(&record.path)),
         })
     }
+}
+
+fn placed(label: &str, spec: &SourceSpec) -> (String, Option<PathBuf>) {
+    (label.to_owned(), spec.path().map(Path::to_owned))
+}
+
+fn created(context: &Context, report: CreateReport) -> Value {
+    let full_name = Snapshot::full_name(&report.snapshot.app, &report.snapshot.name);
+    let tag = context.repository.keys().name_tag(full_name.as_bytes());
+    let root = RootName { tag, snapshot: report.snapshot.id };
+    let listed = Listed { root, digest: report.digest, snapshot: report.snapshot };
+    json!({
+        "snapshot": SnapshotView::new(&listed),
+        "bytes_read": report.bytes_read, "bytes_new": report.bytes_new, "stored_new": report.stored_new,
+        "duration_ms": report.duration_ms, "unread_files": report.unread_files,
+    })
 }
 
 fn bytes_path(bytes: &[u8]) -> PathBuf {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use copal_engine::application::Application;
 use copal_engine::catalogue::{Listed, relabel};
 use copal_engine::context::SilentMonitor;
 use copal_engine::verify::{VerifyRequest, verify};
@@ -21,8 +22,8 @@ use copal_manifest::entry::Entry;
 use copal_manifest::snapshot::{Snapshot, SourceRecord};
 use serde_json::{Value, json};
 
+pub use applications::Applications;
 pub use bundle::BundleFormat;
-pub use applications::{ApplicationSpec, Applications, SourceSpec};
 pub use shelf::Shelf;
 use shelf::Shelves;
 pub use views::{DiffView, EntryView, SnapshotView};
@@ -67,7 +68,7 @@ impl Platform {
     }
 
     /// The application of the routes without a name, or the one named.
-    pub fn application(&self, name: Option<&str>) -> Result<&ApplicationSpec> {
+    pub fn application(&self, name: Option<&str>) -> Result<&Application> {
         self.applications.find(name)
     }
 
@@ -130,9 +131,9 @@ impl Platform {
     pub fn preview(&self, found: &Found) -> Result<DiffView> {
         let places = self.applications.places(&found.listed.snapshot);
         let standing = |source: &SourceRecord| {
-            let place = places(source);
-            let gone = place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-            (!gone).then_some(place)
+            let stands =
+                |place: &PathBuf| !place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            places(source).filter(stands)
         };
         let report = inspect::diff_with_places(&self.context, &found.view.id, &standing)?;
         // Seen from the disk: the snapshot is what will be.
@@ -285,9 +286,10 @@ impl Performer for Platform {
             Task::Create { name, tags, pinned } => {
                 self.applications.create(&self.working(work), app, name, tags, *pinned).map_err(Problem::of_create)
             }
-            Task::Deploy { id, .. } => {
-                self.find(app, id).and_then(|found| self.applications.deploy(&self.working(work), app, &found)).map_err(Problem::of_deploy)
-            }
+            Task::Deploy { id, .. } => self
+                .find(app, id)
+                .and_then(|found| self.applications.deploy(&self.working(work), app, &found))
+                .map_err(Problem::of_deploy),
             Task::Delete { id, .. } => self.delete(id),
             Task::Import { name, staged } => {
                 let imported = self.applications.import(&self.working(work), app, name, staged, secret);
@@ -349,4 +351,4 @@ fn remove_staged(staged: &Path) {
 }
 
 /// Where each source of a snapshot stands on this machine.
-pub(crate) type Places = dyn Fn(&SourceRecord) -> PathBuf;
+pub(crate) type Places = dyn Fn(&SourceRecord) -> Option<PathBuf>;
