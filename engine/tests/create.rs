@@ -293,6 +293,15 @@ fn a_file_that_keeps_changing_is_reported() {
     assert_same(&look(&source), &look(&world.path("target")), "after it rests");
 }
 
+/// Ends the other thread, also when this one fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_file_that_shrinks_while_it_is_read_harms_nothing() {
     let world = World::new();
@@ -301,23 +310,28 @@ fn a_file_that_shrinks_while_it_is_read_harms_nothing() {
     let path = source.join("log");
     fs::write(&path, noise(2, 64 << 20)).unwrap();
     let stop = AtomicBool::new(false);
-    let report = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             let log = OpenOptions::new().write(true).open(&path).unwrap();
             let mut bytes = 64u64 << 20;
             while !stop.load(Ordering::Relaxed) {
-                bytes = if bytes < 1 << 20 { 64 << 20 } else { bytes / 2 };
+                bytes = if bytes < 4 << 20 { 64 << 20 } else { bytes / 2 };
                 log.set_len(bytes).unwrap();
             }
         });
-        let report = create(&world.context, &request("torn", &source));
-        stop.store(true, Ordering::Relaxed);
-        report.unwrap()
+        let _stop = Stop(&stop);
+        // The two threads may miss each other, on a busy machine more than once.
+        let seen = (0..50).any(|round| {
+            let name = format!("torn {round}");
+            let report = create(&world.context, &request(&name, &source)).unwrap();
+            let expected = if report.unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
+            assert_eq!(report.snapshot.phase, expected);
+            world.deploy(&name, &world.path("target"), DeployMode::Auto).unwrap();
+            assert!(report.warnings.len() <= 1, "{:?}", report.warnings);
+            report.warnings.len() == 1
+        });
+        assert!(seen, "nobody saw the file change");
     });
-    assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
-    let expected = if report.unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-    assert_eq!(report.snapshot.phase, expected);
-    world.deploy("torn", &world.path("target"), DeployMode::Auto).unwrap();
 }
 
 #[test]
