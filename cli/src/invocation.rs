@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Parser;
 use copal_engine::{Context, Monitor};
 use copal_store::Backend;
-use copal_store::config::config_name;
+use copal_store::config::config_names;
 use copal_store::entropy::OsEntropy;
 use copal_store::keys::Credential;
 use copal_store::local::LocalBackend;
@@ -110,7 +110,8 @@ impl Invocation {
         let folder = self.repository_folder()?;
         let backend = Arc::new(LocalBackend::new(&folder));
         // Nobody should type a password for a place where nothing is.
-        match backend.stat(&config_name()) {
+        let [config, copy] = config_names();
+        match backend.stat(&config).or_else(|error| backend.stat(&copy).map_err(|_| error)) {
             Ok(_) => {}
             Err(copal_store::Error::Missing { .. }) => return Err(not_a_repository(&folder).into()),
             Err(_) if folder.metadata().is_ok_and(|found| !found.is_dir()) => {

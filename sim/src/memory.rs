@@ -52,6 +52,19 @@ impl MemoryBackend {
         Arc::make_mut(object)[offset] ^= 0x01;
     }
 
+    /// Puts other bytes under a name, as a failing disk or a hand would. The object need not be there.
+    pub fn overwrite(&self, name: &ObjectName, bytes: Vec<u8>) {
+        lock(&self.disk).objects.insert(name.clone(), Arc::new(bytes));
+    }
+
+    /// Another disk with the same objects, as a copy made while no process lived.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let disk = lock(&self.disk);
+        let copy = Disk { prepared: disk.prepared, objects: disk.objects.clone(), ..Disk::default() };
+        Self { disk: Arc::new(Mutex::new(copy)) }
+    }
+
     /// Loses an object without a trace.
     pub fn lose(&self, name: &ObjectName) {
         lock(&self.disk).objects.remove(name).expect("the object to lose is there");

@@ -12,7 +12,7 @@ use crate::Result;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum ObjectKind {
-    /// `config`
+    /// `config`, and `config-copy`
     Config = 1,
     /// `keys/`
     KeySlot = 2,
@@ -90,7 +90,7 @@ impl fmt::Display for ObjectName {
         let name = &self.name;
         let folder = self.kind.folder();
         match self.kind {
-            ObjectKind::Config => write!(f, "config"),
+            ObjectKind::Config => write!(f, "{name}"),
             ObjectKind::Pack => write!(f, "{folder}/{}/{name}", name.get(..2).unwrap_or("00")),
             _ => write!(f, "{folder}/{name}"),
         }

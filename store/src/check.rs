@@ -1,7 +1,13 @@
 //! Verification of objects, by decoding every byte; and the index made again from what is sound.
 
+mod objects;
+mod salvage;
+
+use std::collections::HashSet;
+
 use crate::backend::ObjectKind;
-use crate::collect::{maintenance_lease, publish_fragment};
+use crate::check::salvage::salvage;
+use crate::collect::{condemned, maintenance_lease, publish_fragment};
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
 use crate::index::is_fragment_missing;
@@ -11,10 +17,12 @@ use crate::repository::Repository;
 use crate::session::Session;
 use crate::{Error, Result};
 
+pub use objects::{check_index, check_small_objects, restore_config};
+
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// `pack`, `index`, `chunk`.
+    /// `pack`, `index`, `chunk`, `config`, `key`, `label`, `condemned`.
     pub kind: &'static str,
     /// Object name or chunk id.
     pub id: String,
@@ -47,7 +55,8 @@ pub fn packs(repository: &Repository) -> Result<Vec<PackId>> {
 
 /// Checks one pack: envelope, footer, trailer, every record decoded, every chunk hashed again. That the index finds what snapshots
 /// need is for the walk over their manifests to see: a pack of an interrupted create stands in no index, and nothing is wrong
-/// with that. Errors of the storage that are no damage are errors.
+/// with that. What no index names nobody reads: it is damaged only in the way of garbage, which collection removes, and is passed
+/// over. Errors of the storage that are no damage are errors.
 pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
     let outcome = check_standing(session, pack);
     let hurt = match &outcome {
@@ -77,7 +86,10 @@ fn check_standing(session: &Session, pack: PackId) -> Result<CheckReport> {
         Ok(trailer) => trailer,
         Err(error) if error.is_integrity() => {
             let chunks = chunks_indexed_in(session, pack)?;
-            report.damaged.push(Damage { kind: "pack", id: name.name().to_owned(), detail: error.to_string(), chunks });
+            if !chunks.is_empty() {
+                let id = name.name().to_owned();
+                report.damaged.push(Damage { kind: "pack", id, detail: error.to_string(), chunks });
+            }
             return Ok(report);
         }
         Err(error) => return Err(error),
@@ -87,10 +99,23 @@ fn check_standing(session: &Session, pack: PackId) -> Result<CheckReport> {
     for number in 0..trailer.records.len() {
         match checker.check(session, &trailer, number)? {
             Ok(chunks) => report.chunks += chunks,
-            Err(damage) => report.damaged.push(damage),
+            Err(damage) if is_indexed(session, &trailer, number, pack)? => report.damaged.push(damage),
+            Err(_) => {}
         }
     }
     Ok(report)
+}
+
+/// Whether the index names a record: of some chunk, this is one of the places.
+fn is_indexed(session: &Session, trailer: &PackTrailer, number: usize, pack: PackId) -> Result<bool> {
+    for (id, location) in trailer.records[number].entries(pack, trailer.kind) {
+        let mut here =
+            |other: &Location| Ok((other.pack, other.record_offset) == (location.pack, location.record_offset));
+        if session.index()?.find(&id, &mut here)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Decodes records of one pack.
@@ -163,7 +188,12 @@ impl<'r> RecordChecker<'r> {
         location: &Location,
         base: &ChunkId,
     ) -> Result<Option<Result<()>>> {
-        let Some(at) = session.locate_base(base)? else { return Ok(None) };
+        let at = match session.locate_base(base) {
+            // Where an index does not open, nobody knows where the base is.
+            Err(error) if error.is_integrity() => None,
+            at => at?,
+        };
+        let Some(at) = at else { return Ok(None) };
         match session.read_record(id, location, &mut self.plain) {
             Err(error) if error.is_integrity() && session.is_condemned(&at.pack) && is_gone(session, at.pack)? => {
                 Ok(None)
@@ -185,18 +215,18 @@ impl<'r> RecordChecker<'r> {
         self.sealed.resize(location.record_stored_bytes as usize, 0);
         let name = pack_name(self.pack);
         self.repository.backend().read_range(&name, u64::from(location.record_offset), &mut self.sealed)?;
-        self.opener.open_record(location, (entries.len() == 1).then_some(id), &mut self.sealed)
+        let is_single = location.bytes == location.record_plain_bytes;
+        self.opener.open_record(location, is_single.then_some(id), &mut self.sealed)
     }
 }
 
 fn chunks_indexed_in(session: &Session, pack: PackId) -> Result<Vec<ChunkId>> {
     loop {
         let mut chunks = Vec::new();
-        let visited = session.index()?.for_each(|_, _, id, location| {
+        let visited = session.index()?.for_each_readable(|id, location| {
             if location.pack == pack {
                 chunks.push(id);
             }
-            Ok(())
         });
         match visited {
             Err(error) if is_fragment_missing(&error) => session.index()?.reload()?,
@@ -205,18 +235,32 @@ fn chunks_indexed_in(session: &Session, pack: PackId) -> Result<Vec<ChunkId>> {
     }
 }
 
+/// Lifts sentences of collection that do not open: nobody could carry them out, and no create may begin beside them. Returns the
+/// names of what was removed. [`crate::Error::Busy`] when a collection runs.
+pub fn lift_unreadable_sentences(repository: &Repository) -> Result<Vec<String>> {
+    let lease = maintenance_lease(repository)?;
+    let lifted = condemned::lift_unreadable(repository)?;
+    lease.release()?;
+    Ok(lifted.iter().map(ToString::to_string).collect())
+}
+
 /// Makes the index again from the packs' trailers: every record is decoded, and what is damaged or missing is left out, so that
-/// the next create that meets such a chunk stores it again. Returns the number of sound chunks. [`crate::Error::Busy`] when a
-/// collection runs. The new fragments are durable before the old ones go.
+/// the next create that meets such a chunk stores it again. Of a pack whose trailer does not open, what the old index still finds
+/// and what is sound is copied to a new pack. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection runs.
+/// The new fragments are durable before the old ones go.
 pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
-    let old: Vec<_> = repository.backend().list(ObjectKind::Index)?.into_iter().map(|object| object.name).collect();
+    let old = repository.backend().list(ObjectKind::Index)?;
     let mut sound: Vec<(ChunkId, Location)> = Vec::new();
     let mut deltas: Vec<(ChunkId, Location)> = Vec::new();
+    let mut without_trailer = HashSet::new();
     for pack in packs(repository)? {
         let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
             Ok(trailer) => trailer,
-            Err(error) if error.is_integrity() => continue,
+            Err(error) if error.is_integrity() => {
+                without_trailer.insert(pack);
+                continue;
+            }
             Err(error) => return Err(error),
         };
         let mut checker = RecordChecker::new(repository, pack)?;
@@ -229,13 +273,14 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
             }
         }
     }
+    let salvaged = salvage(repository, &old, &without_trailer)?;
     sound.sort_unstable_by_key(|(id, _)| *id);
-    deltas.retain(|(_, location)| {
-        location.base.is_some_and(|base| sound.binary_search_by_key(&base, |(id, _)| *id).is_ok())
-    });
+    let is_whole = |id: &ChunkId| salvaged.contains(id) || sound.binary_search_by_key(id, |(id, _)| *id).is_ok();
+    deltas.retain(|(_, location)| location.base.as_ref().is_some_and(is_whole));
     sound.extend(deltas);
-    let count = sound.len() as u64;
+    let count = (sound.len() + salvaged.len()) as u64;
     publish_fragment(repository, &mut sound)?;
+    let old: Vec<_> = old.into_iter().map(|listed| listed.name).collect();
     repository.backend().delete(&old)?;
     drop_unsound_deltas(repository)?;
     lease.release()?;

@@ -13,10 +13,16 @@ use crate::{Error, Result, codec};
 
 /// Longest configuration object in bytes.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 64 << 10;
-/// The one configuration object.
+/// The configuration object.
 #[must_use]
 pub fn config_name() -> ObjectName {
     ObjectName::new(ObjectKind::Config, "config").expect("a constant name")
+}
+
+/// The configuration and its copy, the same bytes: without one of them nothing could be opened.
+#[must_use]
+pub fn config_names() -> [ObjectName; 2] {
+    [config_name(), ObjectName::new(ObjectKind::Config, "config-copy").expect("a constant name")]
 }
 /// Features that a reader must know; an unknown one means a newer program.
 const FEATURES_TO_READ: &[&str] = &["deltas", "frames", "prolly-tree"];
@@ -144,8 +150,7 @@ impl Config {
 
     /// What is clear: the repository's identity and cipher, with the features checked.
     pub(crate) fn peek(bytes: &[u8]) -> Result<Envelope> {
-        let envelope = Envelope::decode("config", ObjectKind::Config, bytes)?;
-        let document: ConfigDocument = codec::decode("config", &bytes[ENVELOPE_BYTES..])?;
+        let (envelope, document) = decode(bytes)?;
         let unknown = |features: &[String], known: &[&str]| {
             features.iter().find(|feature| !known.contains(&feature.as_str())).cloned()
         };
@@ -162,16 +167,12 @@ impl Config {
         }
     }
 
-    /// Opens the object.
+    /// Opens the object. What it says of features counts only when it verifies: a flipped bit makes no newer version.
     pub(crate) fn open(keys: &Keys, bytes: &[u8]) -> Result<Self> {
-        let envelope = Self::peek(bytes)?;
-        let mut document: ConfigDocument = codec::decode("config", &bytes[ENVELOPE_BYTES..])?;
-        let aad = [&envelope.encode()[..], &codec::encode(&document.clear)?].concat();
-        let plain_bytes = keys
-            .object_cipher(envelope.suite, ObjectKind::Config, envelope.id)?
-            .open(nonce(Domain::Wrapped, 0), &aad, &mut document.sealed)
-            .ok_or_else(|| Error::damaged("config", "it does not verify"))?;
-        let parameters: Parameters = codec::decode("config", &document.sealed[..plain_bytes])?;
+        let (envelope, document) = decode(bytes)?;
+        let parameters = unseal(keys, &envelope, document)?;
+        Self::peek(bytes)?;
+        let parameters: Parameters = codec::decode("config", &parameters)?;
         parameters.validate()?;
         Ok(Self { repository: RepositoryId(envelope.id.0), suite: envelope.suite, parameters })
     }
@@ -202,4 +203,19 @@ impl Config {
         fields.add("frame_bytes", frame_bytes);
         codec::encode(&config.parameters)
     }
+}
+
+fn decode(bytes: &[u8]) -> Result<(Envelope, ConfigDocument)> {
+    let envelope = Envelope::decode("config", ObjectKind::Config, bytes)?;
+    Ok((envelope, codec::decode("config", &bytes[ENVELOPE_BYTES..])?))
+}
+
+fn unseal(keys: &Keys, envelope: &Envelope, mut document: ConfigDocument) -> Result<Vec<u8>> {
+    let aad = [&envelope.encode()[..], &codec::encode(&document.clear)?].concat();
+    let plain_bytes = keys
+        .object_cipher(envelope.suite, ObjectKind::Config, envelope.id)?
+        .open(nonce(Domain::Wrapped, 0), &aad, &mut document.sealed)
+        .ok_or_else(|| Error::damaged("config", "it does not verify"))?;
+    document.sealed.truncate(plain_bytes);
+    Ok(document.sealed)
 }

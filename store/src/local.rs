@@ -321,11 +321,15 @@ impl Backend for LocalBackend {
     fn list(&self, kind: ObjectKind) -> Result<Vec<ObjectStat>> {
         let mut found = Vec::new();
         match kind {
-            ObjectKind::Config => match self.stat(&crate::config::config_name()) {
-                Ok(stat) => found.push(stat),
-                Err(Error::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            },
+            ObjectKind::Config => {
+                for name in crate::config::config_names() {
+                    match self.stat(&name) {
+                        Ok(stat) => found.push(stat),
+                        Err(Error::Missing { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
             ObjectKind::Pack => {
                 let packs = self.root.join("packs");
                 let folders = fs::read_dir(&packs).map_err(|error| Error::io("listing", packs.display(), error))?;

@@ -1,5 +1,7 @@
 //! `copal verify`: hashes every byte again, names what is hurt, mends what can be mended.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use copal_engine::verify::{DamagedItem, VerifyReport, VerifyRequest, verify};
 use serde::Serialize;
@@ -16,6 +18,7 @@ Examples:
   copal verify monday tuesday            what these snapshots need
   copal verify --quick                   structure only: nothing is missing
   copal verify --repair                  mend the index, say what is lost
+  copal verify --repair --from /srv/hub  and take lost chunks again from a live source
 
 What is lost comes back with the next create that meets the same bytes in its sources.")]
 pub(crate) struct Arguments {
@@ -28,6 +31,9 @@ pub(crate) struct Arguments {
     /// Mend what can be mended
     #[arg(long)]
     repair: bool,
+    /// Take lost chunks again from this file or folder; may be given several times
+    #[arg(long, value_name = "PATH", requires = "repair")]
+    from: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,8 +72,12 @@ impl<'a> Damaged<'a> {
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
-    let request =
-        VerifyRequest { references: arguments.names.clone(), quick: arguments.quick, repair: arguments.repair };
+    let request = VerifyRequest {
+        references: arguments.names.clone(),
+        quick: arguments.quick,
+        repair: arguments.repair,
+        from: arguments.from.clone(),
+    };
     let report = verify(&context, &request)?;
     invocation.monitor.finish();
     if invocation.output.is_json() {

@@ -18,7 +18,7 @@ mod parent;
 mod pipeline;
 mod small;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use copal_chunker::{Cutter, Rule, Sizes};
 use copal_manifest::entry::Timestamp;
@@ -163,6 +163,16 @@ pub fn create(context: &Context, request: &CreateRequest) -> Result<CreateReport
         unread_files: captured.unread_files,
         snapshot,
     })
+}
+
+/// Stores all that a create of this path would, and no root: for whoever needs its chunks again.
+pub(crate) fn store_source(context: &Context, session: &Session, path: &Path) -> Result<()> {
+    let sources = vec![SourceRequest { label: String::new(), path: path.to_owned() }];
+    let request = CreateRequest { name: "again".into(), sources, force_read: true, ..CreateRequest::default() };
+    let sources = checked_sources(&request)?;
+    let captured = capture(context, session, &request, &sources, None)?;
+    captured.warnings.iter().for_each(|warning| context.monitor.notice(warning));
+    Ok(())
 }
 
 /// What all sources gave.

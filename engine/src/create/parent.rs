@@ -37,7 +37,8 @@ impl Parent {
                     && request.sources.iter().any(|source| record_of(snapshot, source).is_some())
             }),
         };
-        Ok(listed.map(|listed| Self { listed: listed.clone(), trusted: session.trusts(&listed.root) }))
+        let trusting = |listed: &Listed| Ok(Self { listed: listed.clone(), trusted: session.trusts(&listed.root)? });
+        listed.map(trusting).transpose()
     }
 
     pub(super) fn snapshot(&self) -> &Snapshot {

@@ -1,110 +1,175 @@
 //! Says which snapshots and paths a damage hurts. Runs only when there is damage.
 
+use std::collections::HashMap;
+
 use copal_manifest::content::{FileContent, Piece, Pieces};
-use copal_manifest::entry::Node;
-use copal_manifest::snapshot::SourceRecord;
-use copal_manifest::tree::TreeReader;
-use copal_store::session::Session;
+use copal_manifest::entry::{EntryPath, Node};
+use copal_manifest::snapshot::{Snapshot, SourceRecord};
+use copal_manifest::tree::{Reference, TreeReader, references};
+use copal_store::ChunkId;
+use copal_store::session::{ChunkSource, Session};
 
 use crate::catalogue::Listed;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::verify::Findings;
+use crate::verify::findings::Findings;
+use crate::walk::PendingNode;
 
+/// A lost piece of a file: where a live source may still have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LostPiece {
+    pub(super) id: ChunkId,
+    pub(super) bytes: u32,
+    pub(super) path: EntryPath,
+    pub(super) offset: u64,
+}
+
+/// Names what is hurt; returns the lost pieces of files whose entries can still be read.
 pub(super) fn name_what_is_hurt(
     context: &Context,
     session: &Session,
     snapshots: &[&Listed],
     found: &mut Findings,
-) -> Result<()> {
-    if found.lost.is_empty() {
-        return Ok(());
+) -> Result<Vec<LostPiece>> {
+    let mut naming = Naming { context, session, found, touched: HashMap::new(), pieces: Vec::new() };
+    if naming.found.costs_nothing() {
+        return Ok(naming.pieces);
     }
-    add_deltas_of_lost_bases(session, snapshots, found)?;
     for listed in snapshots {
         for source in &listed.snapshot.sources {
-            context.check_interrupt()?;
-            name_in_source(session, &listed.snapshot.name, source, found)?;
+            let top = PendingNode::top(source.tree);
+            if naming.touches(top)? {
+                let full = Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name);
+                naming.name_paths(&full, source)?;
+                naming.name_the_rest(top, &full, source)?;
+            }
         }
     }
-    Ok(())
+    Ok(naming.pieces)
 }
 
-fn name_in_source(session: &Session, snapshot: &str, source: &SourceRecord, found: &mut Findings) -> Result<()> {
-    found.hurt(&source.tree.id, snapshot, || shown(source, "", "the manifest"));
-    for entry in TreeReader::new(session, source.tree).entries() {
-        let entry = match entry {
-            Ok(entry) => entry,
-            // The node is named already; the entries behind it cannot be.
-            Err(error) if error.is_integrity() => {
-                let lost: Vec<_> = found.lost.keys().copied().collect();
-                let message = error.to_string();
-                for id in lost.iter().filter(|id| message.contains(&id.to_string())) {
-                    found.hurt(id, snapshot, || shown(source, "", "a part of the manifest"));
-                }
-                return Ok(());
-            }
+struct Naming<'a> {
+    context: &'a Context,
+    session: &'a Session,
+    found: &'a mut Findings,
+    /// Whether something lost is at or below a node: snapshots share most of them.
+    touched: HashMap<PendingNode, bool>,
+    pieces: Vec<LostPiece>,
+}
+
+impl Naming<'_> {
+    /// Whether a node, or something below it, is lost.
+    fn touches(&mut self, node: PendingNode) -> Result<bool> {
+        if let Some(known) = self.touched.get(&node) {
+            return Ok(*known);
+        }
+        self.context.check_interrupt()?;
+        let mut touches = self.found.is_lost(&node.id);
+        for reference in self.children(node)?.unwrap_or_default() {
+            touches |= match reference {
+                Reference::Node { id, shape } => self.touches(PendingNode { id, shape })?,
+                Reference::Chunk(id, _) => self.is_lost(&id)?,
+            };
+        }
+        self.touched.insert(node, touches);
+        Ok(touches)
+    }
+
+    /// A delta is lost with its base.
+    fn is_lost(&mut self, id: &ChunkId) -> Result<bool> {
+        let base = match self.session.locate(id) {
+            Ok(location) => location.and_then(|location| location.base),
+            Err(error) if error.is_integrity() => None,
             Err(error) => return Err(error.into()),
         };
-        if let Node::File(content) = &entry.node {
-            name_in_file(session, snapshot, source, &entry.path.to_string(), content, found)?;
+        if let Some(base) = base
+            && self.found.is_lost(&base)
+        {
+            self.found.lose_with(*id, &base);
         }
+        Ok(self.found.is_lost(id))
     }
-    Ok(())
-}
 
-fn name_in_file(
-    session: &Session,
-    snapshot: &str,
-    source: &SourceRecord,
-    path: &str,
-    content: &FileContent,
-    found: &mut Findings,
-) -> Result<()> {
-    if let Pieces::Tree(tree) = &content.pieces {
-        found.hurt(&tree.id, snapshot, || shown(source, path, ""));
-    }
-    for placed in content.pieces(session, 0, content.bytes) {
-        match placed {
-            Ok(placed) => {
-                if let Piece::Chunk { id, .. } = placed.piece {
-                    found.hurt(&id, snapshot, || shown(source, path, ""));
-                }
-            }
-            Err(error) if error.is_integrity() => return Ok(()),
-            Err(error) => return Err(Error::from(error)),
+    /// `None`: the node does not read.
+    fn children(&self, node: PendingNode) -> Result<Option<Vec<Reference>>> {
+        let mut children = Vec::new();
+        let read = self
+            .session
+            .read_chunk(&node.id)
+            .and_then(|bytes| references(&bytes, node.shape, &mut |reference| children.push(reference)));
+        match read {
+            Ok(()) => Ok(Some(children)),
+            Err(error) if error.is_integrity() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
-    Ok(())
-}
 
-/// A delta is lost with its base.
-fn add_deltas_of_lost_bases(session: &Session, snapshots: &[&Listed], found: &mut Findings) -> Result<()> {
-    let mut dependent = Vec::new();
-    for source in snapshots.iter().flat_map(|listed| &listed.snapshot.sources) {
-        for entry in TreeReader::new(session, source.tree).entries() {
-            let Ok(entry) = entry else { break };
-            let Node::File(content) = &entry.node else { continue };
-            for placed in content.pieces(session, 0, content.bytes) {
-                let Ok(placed) = placed else { break };
-                let Piece::Chunk { id, .. } = placed.piece else { continue };
-                if let Some(base) = session.locate(&id)?.and_then(|location| location.base)
-                    && let Some(items) = found.lost.get(&base)
-                {
-                    dependent.push((id, items.clone()));
+    /// By path, up to the first part of the tree that does not read.
+    fn name_paths(&mut self, snapshot: &str, source: &SourceRecord) -> Result<()> {
+        for entry in TreeReader::new(self.session, source.tree).entries() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.is_integrity() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            if let Node::File(content) = &entry.node {
+                self.name_file(snapshot, source, &entry.path, content)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn name_file(
+        &mut self,
+        snapshot: &str,
+        source: &SourceRecord,
+        path: &EntryPath,
+        content: &FileContent,
+    ) -> Result<()> {
+        if let Pieces::Tree(tree) = &content.pieces {
+            if !self
+                .touches(PendingNode { id: tree.id, shape: copal_manifest::tree::NodeShape::Pieces(tree.height) })?
+            {
+                return Ok(());
+            }
+            self.found.hurt(&tree.id, snapshot, Some(&shown(source, &path.to_string(), "")));
+        }
+        for placed in content.pieces(self.session, 0, content.bytes) {
+            match placed {
+                Ok(placed) => {
+                    if let Piece::Chunk { id, bytes } = placed.piece
+                        && self.found.is_lost(&id)
+                    {
+                        self.found.hurt(&id, snapshot, Some(&shown(source, &path.to_string(), "")));
+                        self.pieces.push(LostPiece { id, bytes, path: path.clone(), offset: placed.offset });
+                    }
                 }
+                Err(error) if error.is_integrity() => return Ok(()),
+                Err(error) => return Err(Error::from(error)),
             }
         }
+        Ok(())
     }
-    for (id, items) in dependent {
-        let costs = found.lost.entry(id).or_default();
-        for item in items {
-            if !costs.contains(&item) {
-                costs.push(item);
+
+    /// Parts of the manifest that do not read, and what is lost behind them.
+    fn name_the_rest(&mut self, node: PendingNode, snapshot: &str, source: &SourceRecord) -> Result<()> {
+        let Some(children) = self.children(node)? else {
+            self.found.hurt(&node.id, snapshot, Some(&shown(source, "", "a part of the manifest")));
+            return Ok(());
+        };
+        for reference in children {
+            match reference {
+                Reference::Node { id, shape } => {
+                    let child = PendingNode { id, shape };
+                    if self.touches(child)? {
+                        self.name_the_rest(child, snapshot, source)?;
+                    }
+                }
+                Reference::Chunk(id, _) => self.found.hurt(&id, snapshot, None),
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn shown(source: &SourceRecord, path: &str, what: &str) -> String {

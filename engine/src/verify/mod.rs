@@ -1,20 +1,25 @@
 //! Verifies: hashes every byte again, walks every manifest, names what is hurt; mends what can be mended.
 
+mod again;
 mod attribution;
+mod findings;
 mod structure;
 
-use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use copal_manifest::snapshot::Snapshot;
 use copal_store::backend::ObjectKind;
-use copal_store::check::{CheckReport, Damage, check_pack, packs};
+use copal_store::check::{self, CheckReport, check_pack, packs};
 use copal_store::session::Session;
-use copal_store::{ChunkId, PackId};
+use copal_store::{PackId, collect};
 
 use crate::catalogue::{Catalogue, Listed, UnreadableReason};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
+use crate::verify::attribution::LostPiece;
+use crate::verify::findings::Findings;
 
 /// What to verify.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -25,12 +30,14 @@ pub struct VerifyRequest {
     pub quick: bool,
     /// Mend what can be mended.
     pub repair: bool,
+    /// With `repair`: live files and folders from which lost chunks are taken again.
+    pub from: Vec<PathBuf>,
 }
 
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedItem {
-    /// `pack`, `index`, `snapshot`, `chunk`, `node`, `key`, `config`.
+    /// `pack`, `index`, `snapshot`, `chunk`, `node`, `key`, `config`, `label`, `condemned`.
     pub kind: String,
     /// Object name or chunk id.
     pub id: String,
@@ -64,67 +71,145 @@ pub struct VerifyReport {
     pub repaired: Vec<String>,
 }
 
-/// Verifies. With `repair`, damaged records leave the index, so that the next create of the same data stores them again;
-/// what no source brings back is lost, and stays named.
+/// Verifies. With `repair`, what can be made again is made again: the index from the packs, the configuration from its copy, lost
+/// chunks from the sources given. Records that do not verify leave the index, so that nothing reads them any more, collection
+/// removes them, and the next create of the same data stores them again. What nothing brings back is lost, and stays named; no root
+/// is ever removed.
 pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport> {
-    let report = check(context, request)?;
-    if !request.repair || report.damaged.is_empty() {
-        return Ok(report);
+    if !request.from.is_empty() && !request.repair {
+        return Err(Error::Usage("chunks are taken again from a source only by a repair".into()));
     }
-    let damaged_packs =
-        report.damaged.iter().any(|item| matches!(item.kind.as_str(), "pack" | "chunk" | "node" | "index"));
     let mut repaired = Vec::new();
-    if damaged_packs {
-        context.monitor.phase("repairing");
-        let chunks = copal_store::check::rebuild_index(&context.repository)?;
-        repaired.push(format!(
-            "the index was made again from the packs: {chunks} sound chunks; what is damaged is stored again by the next \
-             create that meets it"
-        ));
+    if request.repair {
+        // First, because nothing is written beside a sentence that does not open.
+        for name in check::lift_unreadable_sentences(&context.repository)? {
+            repaired.push(format!("{name}, a sentence of collection that did not open, was lifted"));
+        }
+        for name in check::restore_config(&context.repository)? {
+            repaired.push(format!("{name} was written again"));
+        }
     }
-    let after = check(context, &VerifyRequest { repair: false, ..request.clone() })?;
-    Ok(VerifyReport { repaired, ..after })
+    let mut checked = check(context, request)?;
+    if request.repair {
+        if checked.hurts_packs_or_index() {
+            context.monitor.phase("repairing");
+            let chunks = check::rebuild_index(&context.repository)?;
+            repaired.push(format!(
+                "the index was made again from the packs: {chunks} sound chunks; records that do not verify are in it no more"
+            ));
+            checked = check(context, request)?;
+        }
+        if !request.from.is_empty() && checked.hurts_packs_or_index() {
+            context.monitor.phase("taking chunks again");
+            let pieces = again::take_pieces_again(context, &request.from, &checked.pieces)?;
+            let mut chunks = pieces;
+            if pieces > 0 {
+                checked = check(context, request)?;
+            }
+            if checked.hurts_packs_or_index() {
+                chunks += again::take_everything_again(context, &request.from)?;
+                checked = check(context, request)?;
+            }
+            repaired.push(format!("{chunks} chunks were stored again from the sources given"));
+        }
+        distrust_what_is_hurt(context, &checked)?;
+    }
+    checked.report.repaired = repaired;
+    Ok(checked.report)
 }
 
-fn check(context: &Context, request: &VerifyRequest) -> Result<VerifyReport> {
+/// One look at everything.
+struct Checked {
+    report: VerifyReport,
+    pieces: Vec<LostPiece>,
+}
+
+impl Checked {
+    fn hurts_packs_or_index(&self) -> bool {
+        let kinds = ["pack", "chunk", "node", "index"];
+        self.report.damaged.iter().any(|item| kinds.contains(&item.kind.as_str()))
+    }
+}
+
+fn check(context: &Context, request: &VerifyRequest) -> Result<Checked> {
     let session = Session::begin(&context.repository)?;
     let catalogue = Catalogue::load_unremembered(context, &session)?;
-    let chosen: Vec<&Listed> = if request.references.is_empty() {
+    let all = request.references.is_empty();
+    let chosen: Vec<&Listed> = if all {
         catalogue.snapshots.iter().collect()
     } else {
         request.references.iter().map(|reference| catalogue.find(reference)).collect::<Result<_>>()?
     };
     let mut found = Findings::default();
-    if request.references.is_empty() {
-        for unreadable in &catalogue.unreadable {
-            if let UnreadableReason::Newer { .. } = unreadable.reason {
-                context.monitor.notice(&format!(
-                    "the snapshot {} is not verified: {}",
-                    unreadable.root.snapshot, unreadable.detail
-                ));
-                continue;
-            }
-            found.push("snapshot", unreadable.root.object_name(), unreadable.detail.clone());
-            found.snapshots_of_last(&[format!("{}", unreadable.root.snapshot)]);
-        }
+    if all {
+        name_unreadable_roots(context, &catalogue, &mut found);
+        name_small_objects(context, &catalogue, &mut found)?;
     }
     context.monitor.phase("checking the manifests");
     let structure = structure::check(context, &session, &chosen, &mut found)?;
     let mut report = VerifyReport { snapshots: chosen.len() as u64, ..VerifyReport::default() };
     if !request.quick {
         context.monitor.phase("verifying");
-        let all = request.references.is_empty();
         let wanted = if all { packs(&context.repository)? } else { structure.packs.into_iter().collect() };
         let checked = check_packs(context, &session, &wanted)?;
         (report.packs, report.chunks, report.bytes) = (checked.packs, checked.chunks, checked.bytes);
         for damage in checked.damaged {
             found.push_damage(damage);
         }
+        for damage in check::check_index(&context.repository)? {
+            found.push_damage(damage);
+        }
     }
-    attribution::name_what_is_hurt(context, &session, &chosen, &mut found)?;
+    let pieces = attribution::name_what_is_hurt(context, &session, &chosen, &mut found)?;
     session.end()?;
     report.damaged = found.into_items();
-    Ok(report)
+    Ok(Checked { report, pieces })
+}
+
+fn name_unreadable_roots(context: &Context, catalogue: &Catalogue, found: &mut Findings) {
+    for unreadable in &catalogue.unreadable {
+        if let UnreadableReason::Newer { .. } = unreadable.reason {
+            context
+                .monitor
+                .notice(&format!("the snapshot {} is not verified: {}", unreadable.root.snapshot, unreadable.detail));
+            continue;
+        }
+        let item = found.item("snapshot", &unreadable.root.object_name(), &unreadable.detail);
+        found.hurt_by_item(item, &unreadable.root.snapshot.to_string());
+    }
+}
+
+fn name_small_objects(context: &Context, catalogue: &Catalogue, found: &mut Findings) -> Result<()> {
+    for damage in check::check_small_objects(&context.repository)? {
+        let item = found.item(damage.kind, &damage.id, &damage.detail);
+        if damage.kind == "label" {
+            let of = |listed: &&Listed| damage.id.starts_with(&listed.snapshot.id.to_string());
+            if let Some(listed) = catalogue.snapshots.iter().find(of) {
+                found.hurt_by_item(item, &Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is lost is found again by the next create of the same data, when that does not believe a hurt parent.
+fn distrust_what_is_hurt(context: &Context, checked: &Checked) -> Result<()> {
+    if !checked.hurts_packs_or_index() {
+        return Ok(());
+    }
+    let session = Session::begin(&context.repository)?;
+    let catalogue = Catalogue::load_in(context, &session)?;
+    let is_hurt = |listed: &&Listed| {
+        let full = Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name);
+        checked.report.damaged.iter().any(|item| item.snapshots.contains(&full))
+    };
+    let mut believed = false;
+    for listed in catalogue.snapshots.iter().filter(is_hurt) {
+        believed |= session.trusts(&listed.root)?;
+    }
+    let whole = catalogue.snapshots.iter().filter(|listed| !is_hurt(listed)).map(|listed| listed.snapshot.id).collect();
+    session.end()?;
+    if believed { Ok(collect::distrust_all_but(&context.repository, whole)?) } else { Ok(()) }
 }
 
 /// Packs are checked side by side, each by one thread.
@@ -171,73 +256,4 @@ fn check_packs(context: &Context, session: &Session, wanted: &[PackId]) -> Resul
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// What was found, and the chunks that each finding costs.
-#[derive(Default)]
-struct Findings {
-    items: Vec<DamagedItem>,
-    /// Chunk → items that cost it.
-    lost: BTreeMap<ChunkId, Vec<usize>>,
-    known: HashSet<(String, String)>,
-}
-
-impl Findings {
-    /// `false` when the same thing was named before.
-    fn push(&mut self, kind: &str, id: String, detail: String) -> bool {
-        if !self.known.insert((kind.to_owned(), id.clone())) {
-            return false;
-        }
-        self.items.push(DamagedItem {
-            kind: kind.to_owned(),
-            id,
-            detail,
-            snapshots: Vec::new(),
-            paths: Vec::new(),
-            paths_total: 0,
-        });
-        true
-    }
-
-    fn push_lost(&mut self, kind: &str, chunk: ChunkId, detail: String) {
-        if self.push(kind, chunk.to_string(), detail) {
-            self.lost.entry(chunk).or_default().push(self.items.len() - 1);
-        }
-    }
-
-    fn push_damage(&mut self, damage: Damage) {
-        if self.push(damage.kind, damage.id, damage.detail) {
-            for chunk in damage.chunks {
-                self.lost.entry(chunk).or_default().push(self.items.len() - 1);
-            }
-        }
-    }
-
-    fn snapshots_of_last(&mut self, names: &[String]) {
-        if let Some(item) = self.items.last_mut() {
-            item.snapshots.extend_from_slice(names);
-        }
-    }
-
-    fn hurt(&mut self, chunk: &ChunkId, snapshot: &str, path: impl FnOnce() -> String) {
-        let Some(items) = self.lost.get(chunk) else { return };
-        let path = path();
-        for &number in items {
-            let item = &mut self.items[number];
-            if item.snapshots.last().is_none_or(|last| last != snapshot) {
-                item.snapshots.push(snapshot.to_owned());
-            }
-            if item.paths.last() == Some(&path) {
-                continue;
-            }
-            item.paths_total += 1;
-            if item.paths.len() < PATHS_MAX && !item.paths.contains(&path) {
-                item.paths.push(path.clone());
-            }
-        }
-    }
-
-    fn into_items(self) -> Vec<DamagedItem> {
-        self.items
-    }
 }

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use copal_manifest::tree::{Reference, references};
-use copal_store::PackId;
 use copal_store::session::{ChunkSource, Session};
+use copal_store::{ChunkId, Error as StoreError, PackId};
 
 use crate::catalogue::Listed;
 use crate::context::Context;
 use crate::error::Result;
-use crate::verify::Findings;
+use crate::verify::findings::Findings;
 use crate::walk::PendingNode;
 
 /// What the walk learned.
@@ -45,17 +45,23 @@ pub(super) fn check(
             });
             match read {
                 Ok(()) => note_packs(session, &node.id, &mut packs)?,
-                Err(error) if error.is_integrity() => found.push_lost("node", node.id, error.to_string()),
+                Err(error) if error.is_integrity() => found.lose(session, "node", &node.id, &error)?,
                 Err(error) => return Err(error.into()),
             }
             for (id, bytes) in chunks {
-                match session.locate(&id)? {
-                    None => found.push_lost("chunk", id, "no pack has this chunk".into()),
-                    Some(location) if location.bytes != bytes => {
-                        let detail = format!("{} bytes are stored, the manifest says {bytes}", location.bytes);
-                        found.push_lost("chunk", id, detail);
-                    }
-                    Some(_) => note_packs(session, &id, &mut packs)?,
+                let wrong = match session.locate(&id) {
+                    Ok(Some(location)) if location.bytes == bytes => None,
+                    Ok(Some(location)) => Some(StoreError::damaged(
+                        format!("chunk {id}"),
+                        format!("{} bytes are stored, the manifest says {bytes}", location.bytes),
+                    )),
+                    Ok(None) => Some(StoreError::Missing { object: format!("chunk {id}") }),
+                    Err(error) if error.is_integrity() => Some(error),
+                    Err(error) => return Err(error.into()),
+                };
+                match wrong {
+                    None => note_packs(session, &id, &mut packs)?,
+                    Some(error) => found.lose(session, "chunk", &id, &error)?,
                 }
             }
         }
@@ -63,11 +69,16 @@ pub(super) fn check(
     Ok(Structure { packs })
 }
 
-fn note_packs(session: &Session, id: &copal_store::ChunkId, packs: &mut HashSet<PackId>) -> Result<()> {
-    if let Some(location) = session.locate(id)? {
+/// What does not read, or has no place, is named where it is met.
+fn note_packs(session: &Session, id: &ChunkId, packs: &mut HashSet<PackId>) -> Result<()> {
+    let place = |id: &ChunkId| match session.locate(id) {
+        Err(error) if error.is_integrity() => Ok(None),
+        location => location,
+    };
+    if let Some(location) = place(id)? {
         packs.insert(location.pack);
         if let Some(base) = location.base
-            && let Some(base) = session.locate(&base)?
+            && let Some(base) = place(&base)?
         {
             packs.insert(base.pack);
         }

@@ -34,16 +34,39 @@ pub(super) struct Pending {
 pub(crate) struct Condemned {
     packs: HashSet<PackId>,
     marked: Vec<HashSet<SnapshotId>>,
+    unreadable: Option<(String, String)>,
 }
 
 impl Condemned {
     pub(crate) fn load(repository: &Repository) -> Result<Self> {
+        let condemned = Self::load_readable(repository)?;
+        condemned.check_readable()?;
+        Ok(condemned)
+    }
+
+    /// For a session, which may only read: a sentence that does not open is kept as a refusal to write.
+    pub(crate) fn load_readable(repository: &Repository) -> Result<Self> {
         let mut condemned = Self::default();
-        for pending in load(repository)? {
-            condemned.packs.extend(pending.sentence.packs);
-            condemned.marked.push(pending.sentence.marked.into_iter().collect());
+        for name in sentence_names(repository)? {
+            match read::<Sentence>(repository, &name) {
+                Ok(None) => {}
+                Ok(Some(sentence)) => {
+                    condemned.packs.extend(sentence.packs);
+                    condemned.marked.push(sentence.marked.into_iter().collect());
+                }
+                Err(Error::Damaged { object, detail }) => condemned.unreadable = Some((object, detail)),
+                Err(error) => return Err(error),
+            }
         }
         Ok(condemned)
+    }
+
+    /// Nobody may count chunks as stored while it is unknown which packs are about to go.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        match &self.unreadable {
+            None => Ok(()),
+            Some((object, detail)) => Err(Error::damaged(object, detail)),
+        }
     }
 
     /// Whether nothing is condemned.
@@ -64,13 +87,42 @@ impl Condemned {
 /// Reads every condemned object. One that vanishes meanwhile was carried out.
 pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
     let mut pending = Vec::new();
-    for listed in repository.backend().list(ObjectKind::Condemned)? {
-        let Some(id) = ObjectId::from_hex(listed.name.name()) else { continue };
-        let Some(sentence) = read(repository, &listed.name)? else { continue };
+    for name in sentence_names(repository)? {
+        let Some(id) = ObjectId::from_hex(name.name()) else { continue };
+        let Some(sentence) = read(repository, &name)? else { continue };
         let sessions = read(repository, &sessions_name(id)?)?;
         pending.push(Pending { id, sentence, sessions });
     }
     Ok(pending)
+}
+
+/// Lifts sentences that do not open, under the maintenance lease: their packs are what they were before, and collection comes to
+/// them again. Of a sentence whose sessions do not open, whoever lives now is a witness. Returns what was removed.
+pub(crate) fn lift_unreadable(repository: &Repository) -> Result<Vec<ObjectName>> {
+    let mut removed = Vec::new();
+    let damaged = |outcome: Result<()>| match outcome {
+        Err(Error::Damaged { .. }) => Ok(true),
+        outcome => outcome.map(|()| false),
+    };
+    for name in sentence_names(repository)? {
+        let Some(id) = ObjectId::from_hex(name.name()) else { continue };
+        let sessions = sessions_name(id)?;
+        if damaged(read::<Vec<String>>(repository, &sessions).map(drop))? {
+            repository.backend().delete(std::slice::from_ref(&sessions))?;
+            removed.push(sessions);
+        }
+        if damaged(read::<Sentence>(repository, &name).map(drop))? {
+            remove(repository, id)?;
+            removed.push(name);
+        }
+    }
+    Ok(removed)
+}
+
+fn sentence_names(repository: &Repository) -> Result<Vec<ObjectName>> {
+    let listed = repository.backend().list(ObjectKind::Condemned)?;
+    let names = listed.into_iter().map(|listed| listed.name);
+    Ok(names.filter(|name| ObjectId::from_hex(name.name()).is_some()).collect())
 }
 
 fn read<T: Serialize + serde::de::DeserializeOwned>(repository: &Repository, name: &ObjectName) -> Result<Option<T>> {

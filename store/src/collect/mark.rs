@@ -115,7 +115,8 @@ impl<'a> Marks<'a> {
 
 impl Marker for Marks<'_> {
     fn mark(&self, id: &ChunkId) -> Result<bool> {
-        let missing = |id: &ChunkId| Error::Missing { object: format!("chunk {id}") };
+        let missing =
+            |id: &ChunkId| self.index.unreadable().unwrap_or_else(|| Error::Missing { object: format!("chunk {id}") });
         let found = self.find(id)?.ok_or_else(|| missing(id))?;
         if !self.mark_place(&found)? {
             return Ok(false);

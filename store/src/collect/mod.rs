@@ -119,6 +119,16 @@ pub fn collect(
     Ok(report)
 }
 
+/// Makes sessions that begin from now on look up every chunk that they reuse from a snapshot that is not listed: something of the
+/// others is lost, and a create that believed them would lose it again. It lasts until a collection finds every snapshot whole.
+/// A sentence without packs says so.
+pub fn distrust_all_but(repository: &Repository, whole: Vec<SnapshotId>) -> Result<()> {
+    let lease = maintenance_lease(repository)?;
+    let id = condemned::publish(repository, &Sentence { packs: Vec::new(), marked: whole })?;
+    condemned::publish_sessions(repository, id, &Vec::new())?;
+    lease.release()
+}
+
 /// Merges index fragments when nobody else maintains the repository; called at the end of a create, so that their number
 /// stays small whatever the number of snapshots. The cost of a create's share grows with the logarithm of the whole.
 pub fn merge_index(repository: &Repository) -> Result<u64> {
@@ -173,6 +183,9 @@ fn plan(
     options: CollectOptions,
 ) -> Result<Plan> {
     let index = Index::load(repository.backend(), repository.keys())?;
+    if let Some(damage) = index.unreadable() {
+        return Err(damage);
+    }
     let waiting: HashSet<PackId> =
         condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
     let avoided = Avoided { doomed: HashSet::new(), waiting: waiting.clone() };

@@ -174,4 +174,24 @@ impl Fragment {
         }
         Ok(())
     }
+
+    /// Visits what opens, block by block: for whoever saves what can be saved.
+    pub(crate) fn for_each_readable(
+        &self,
+        backend: &dyn Backend,
+        visit: &mut dyn FnMut(ChunkId, Location),
+    ) -> Result<()> {
+        for number in 0..self.blocks.len() as u32 {
+            let block = match self.read_block(backend, number) {
+                Err(Error::Damaged { .. }) => continue,
+                block => block?,
+            };
+            for row in 0..block.count() {
+                if let Ok(location) = block.location(row, &self.packs) {
+                    visit(block.id(row), location);
+                }
+            }
+        }
+        Ok(())
+    }
 }

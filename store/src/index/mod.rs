@@ -26,8 +26,12 @@ const BLOCK_CACHE_BYTES: usize = 48 << 20;
 pub(crate) const LOAD_ATTEMPTS: usize = 8;
 
 /// The fragments of a repository, open. Shared by threads.
+///
+/// A fragment that does not verify is passed over, and makes what only it knows absent: a writer stores such a chunk again, a reader
+/// says [`Index::unreadable`] where it finds nothing. One that is newer ends all.
 pub(crate) struct Index {
     fragments: RwLock<Fragments>,
+    unreadable: Mutex<Option<(String, String)>>,
     cache: Mutex<BlockCache>,
     backend: Arc<dyn Backend>,
     keys: Keys,
@@ -52,8 +56,10 @@ pub(crate) struct Found {
 impl Index {
     /// Opens every fragment.
     pub(crate) fn load(backend: &Arc<dyn Backend>, keys: &Keys) -> Result<Self> {
+        let opened = open_all(&**backend, keys)?;
         Ok(Self {
-            fragments: RwLock::new(Arc::new(open_all(&**backend, keys)?)),
+            fragments: RwLock::new(Arc::new(opened.fragments)),
+            unreadable: Mutex::new(opened.unreadable),
             cache: Mutex::default(),
             backend: Arc::clone(backend),
             keys: keys.clone(),
@@ -63,9 +69,20 @@ impl Index {
 
     /// Opens every fragment again: those known were merged away, or a new one was merged before it was added.
     pub(crate) fn reload(&self) -> Result<()> {
-        let fragments = open_all(&*self.backend, &self.keys)?;
-        *self.fragments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fragments);
+        let opened = open_all(&*self.backend, &self.keys)?;
+        *self.fragments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened.fragments);
+        *self.lock_unreadable() = opened.unreadable;
         Ok(())
+    }
+
+    /// The damage of some fragment: what is not found may be what it knew.
+    pub(crate) fn unreadable(&self) -> Option<Error> {
+        let unreadable = self.lock_unreadable();
+        unreadable.as_ref().map(|(object, detail)| Error::damaged(object, detail))
+    }
+
+    fn lock_unreadable(&self) -> std::sync::MutexGuard<'_, Option<(String, String)>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a fragment just published.
@@ -87,7 +104,13 @@ impl Index {
     ) -> Result<Option<Found>> {
         for (number, fragment) in self.fragments().iter().enumerate() {
             let Some(block_number) = fragment.block_of(id) else { continue };
-            let block = self.block(fragment, block_number)?;
+            let block = match self.block(fragment, block_number) {
+                Err(Error::Damaged { object, detail }) => {
+                    *self.lock_unreadable() = Some((object, detail));
+                    continue;
+                }
+                block => block?,
+            };
             if let Some((row, location)) = block.find(id, fragment.packs())?
                 && accept(&location)?
             {
@@ -102,6 +125,14 @@ impl Index {
     pub(crate) fn for_each(&self, mut visit: impl FnMut(usize, u64, ChunkId, Location) -> Result<()>) -> Result<()> {
         for (number, fragment) in self.fragments().iter().enumerate() {
             fragment.for_each(&*self.backend, &mut |ordinal, id, location| visit(number, ordinal, id, location))?;
+        }
+        Ok(())
+    }
+
+    /// Every entry of the blocks that open.
+    pub(crate) fn for_each_readable(&self, mut visit: impl FnMut(ChunkId, Location)) -> Result<()> {
+        for fragment in self.fragments().iter() {
+            fragment.for_each_readable(&*self.backend, &mut visit)?;
         }
         Ok(())
     }
@@ -128,21 +159,29 @@ impl Index {
     }
 }
 
+/// Fragments that open, and the damage of one that does not.
+struct Opened {
+    fragments: Vec<Arc<Fragment>>,
+    unreadable: Option<(String, String)>,
+}
+
 /// Opens what is listed. Large ones first: most lookups that hit anything hit there.
-fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Vec<Arc<Fragment>>> {
+fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
     for _ in 0..LOAD_ATTEMPTS {
         let mut fragments = Vec::new();
+        let mut unreadable = None;
         let mut vanished = false;
         for listed in backend.list(ObjectKind::Index)? {
             match Fragment::open(backend, keys, &listed) {
                 Ok(fragment) => fragments.push(Arc::new(fragment)),
                 Err(Error::Missing { .. }) => vanished = true,
+                Err(Error::Damaged { object, detail }) => unreadable = Some((object, detail)),
                 Err(error) => return Err(error),
             }
         }
         if !vanished {
             fragments.sort_by_key(|fragment| std::cmp::Reverse(fragment.entries()));
-            return Ok(fragments);
+            return Ok(Opened { fragments, unreadable });
         }
     }
     Err(too_busy())

@@ -109,7 +109,7 @@ impl Session {
         let name = ObjectName::new(ObjectKind::Session, id.to_string())
             .ok_or_else(|| Error::damaged("a session", "its name is none"))?;
         let hold = repository.backend().hold(&name, b"")?;
-        let condemned = Condemned::load(repository)?;
+        let condemned = Condemned::load_readable(repository)?;
         let roots = repository.roots()?;
         let parameters = &repository.config().parameters;
         let pack_bytes_max = u64::from(parameters.pack_bytes_max);
@@ -144,10 +144,17 @@ impl Session {
     }
 
     /// Whether chunks reached from this root may be reused without a look at the index: no collection that is under way
-    /// started without seeing it.
-    #[must_use]
-    pub fn trusts(&self, root: &RootName) -> bool {
-        self.condemned.all_marked(root)
+    /// started without seeing it, and nothing that the index names is known to be lost.
+    pub fn trusts(&self, root: &RootName) -> Result<bool> {
+        self.condemned.check_readable()?;
+        if !self.condemned.all_marked(root) {
+            return Ok(false);
+        }
+        let present = self.present()?;
+        let index = self.index()?;
+        let fragments = index.fragments();
+        let mut named = fragments.iter().flat_map(|fragment| fragment.packs());
+        Ok(index.unreadable().is_none() && named.all(|(pack, _)| present.contains(pack)))
     }
 
     /// Whether a collection had condemned a pack when this session began: it may go at any time.
@@ -157,14 +164,24 @@ impl Session {
     }
 
     /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs that this session
-    /// has not published yet. A delta's place counts only while a whole place of its base is there.
+    /// has not published yet. A delta's place counts only while a whole place of its base is there. Where the index does not say
+    /// and a part of it does not open, that is the error.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
         self.with_index(|index, present| {
             let lasting = find_decodable(index, id, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
-            match lasting {
-                None if !self.condemned.is_empty() => find_decodable(index, id, &|pack| present.contains(pack)),
-                found => Ok(found),
-            }
+            let found = match lasting {
+                None if !self.condemned.is_empty() => find_decodable(index, id, &|pack| present.contains(pack))?,
+                found => found,
+            };
+            or_unreadable(index, found)
+        })
+    }
+
+    /// The pack that the index names for a chunk and that is gone; `None` where it names none, or one that is there.
+    pub fn lost_pack(&self, id: &ChunkId) -> Result<Option<PackId>> {
+        self.with_index(|index, present| {
+            let gone = index.find(id, &mut |location| Ok(!present.contains(&location.pack)))?;
+            Ok(gone.map(|found| found.location.pack))
         })
     }
 
@@ -176,6 +193,7 @@ impl Session {
     /// Looks a chunk up and reserves it, so that two workers never store it twice. A reservation that is not
     /// followed by a store (because of an error) makes the session unable to commit.
     pub fn reserve(&self, id: &ChunkId) -> Result<Reservation> {
+        self.condemned.check_readable()?;
         if self.fresh.contains(id) || self.find_live(id)?.is_some() || !self.fresh.insert(*id) {
             return Ok(Reservation::Known);
         }
@@ -266,11 +284,20 @@ impl Session {
     pub(crate) fn locate_base(&self, base: &ChunkId) -> Result<Option<Location>> {
         self.with_index(|index, present| {
             let lasting = find_whole(index, base, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
-            match lasting {
-                None if !self.condemned.is_empty() => find_whole(index, base, &|pack| present.contains(pack)),
-                found => Ok(found),
-            }
+            let found = match lasting {
+                None if !self.condemned.is_empty() => find_whole(index, base, &|pack| present.contains(pack))?,
+                found => found,
+            };
+            or_unreadable(index, found)
         })
+    }
+}
+
+/// What is not found may be what a damaged fragment knew.
+fn or_unreadable(index: &Index, found: Option<Location>) -> Result<Option<Location>> {
+    match (found, index.unreadable()) {
+        (None, Some(damage)) => Err(damage),
+        (found, _) => Ok(found),
     }
 }
 

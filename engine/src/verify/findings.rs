@@ -1,0 +1,119 @@
+//! What was found, and the chunks that each finding costs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use copal_store::check::Damage;
+use copal_store::pack::pack_name;
+use copal_store::session::Session;
+use copal_store::{ChunkId, Error as StoreError};
+
+use crate::error::Result;
+use crate::verify::{DamagedItem, PATHS_MAX};
+
+#[derive(Default)]
+pub(super) struct Findings {
+    items: Vec<DamagedItem>,
+    numbers: HashMap<(String, String), usize>,
+    /// Chunk → items that cost it.
+    lost: BTreeMap<ChunkId, Vec<usize>>,
+}
+
+impl Findings {
+    /// The number of an item, which is made when it is new.
+    pub(super) fn item(&mut self, kind: &str, id: &str, detail: &str) -> usize {
+        let key = (kind.to_owned(), id.to_owned());
+        *self.numbers.entry(key).or_insert_with(|| {
+            self.items.push(DamagedItem {
+                kind: kind.to_owned(),
+                id: id.to_owned(),
+                detail: detail.to_owned(),
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                paths_total: 0,
+            });
+            self.items.len() - 1
+        })
+    }
+
+    /// A node or chunk that does not read, or has no place. Where one object costs many chunks, the object is the item.
+    pub(super) fn lose(&mut self, session: &Session, kind: &str, id: &ChunkId, error: &StoreError) -> Result<()> {
+        let item = match (error, session.lost_pack(id)?) {
+            (StoreError::Damaged { object, detail }, _) if object.starts_with("index/") => {
+                self.item("index", object.trim_start_matches("index/"), detail)
+            }
+            (StoreError::Missing { .. }, Some(pack)) => {
+                self.item("pack", pack_name(pack).name(), "it is missing from the repository")
+            }
+            _ => self.item(kind, &id.to_string(), &error.to_string()),
+        };
+        self.cost(*id, item);
+        Ok(())
+    }
+
+    pub(super) fn push_damage(&mut self, damage: Damage) {
+        // The walk over the manifests met it as a node before.
+        let is_known = damage.kind == "chunk" && self.numbers.contains_key(&("node".into(), damage.id.clone()));
+        if is_known && damage.chunks.iter().all(|chunk| self.lost.contains_key(chunk)) {
+            return;
+        }
+        let item = self.item(damage.kind, &damage.id, &damage.detail);
+        for chunk in damage.chunks {
+            self.cost(chunk, item);
+        }
+    }
+
+    pub(super) fn costs_nothing(&self) -> bool {
+        self.lost.is_empty()
+    }
+
+    pub(super) fn is_lost(&self, chunk: &ChunkId) -> bool {
+        self.lost.contains_key(chunk)
+    }
+
+    /// A delta is lost with its base.
+    pub(super) fn lose_with(&mut self, chunk: ChunkId, base: &ChunkId) {
+        for item in self.lost.get(base).cloned().unwrap_or_default() {
+            self.cost(chunk, item);
+        }
+    }
+
+    /// Says that a lost chunk hurts a snapshot, and which path in it where that is known.
+    pub(super) fn hurt(&mut self, chunk: &ChunkId, snapshot: &str, path: Option<&str>) {
+        let Some(items) = self.lost.get(chunk) else { return };
+        for &number in items {
+            let item = &mut self.items[number];
+            item.hurt_snapshot(snapshot);
+            let Some(path) = path else { continue };
+            if item.paths.last().is_some_and(|last| last == path) {
+                continue;
+            }
+            item.paths_total += 1;
+            if item.paths.len() < PATHS_MAX && !item.paths.iter().any(|known| known == path) {
+                item.paths.push(path.to_owned());
+            }
+        }
+    }
+
+    pub(super) fn hurt_by_item(&mut self, item: usize, snapshot: &str) {
+        self.items[item].hurt_snapshot(snapshot);
+    }
+
+    pub(super) fn into_items(self) -> Vec<DamagedItem> {
+        self.items
+    }
+
+    fn cost(&mut self, chunk: ChunkId, item: usize) {
+        let costs = self.lost.entry(chunk).or_default();
+        if !costs.contains(&item) {
+            costs.push(item);
+        }
+    }
+}
+
+impl DamagedItem {
+    fn hurt_snapshot(&mut self, snapshot: &str) {
+        if !self.snapshots.iter().any(|known| known == snapshot) {
+            self.snapshots.push(snapshot.to_owned());
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Verification of the objects beside packs and roots: each is opened wholly.
+
+use crate::backend::{ObjectKind, ObjectName, ObjectStat, publish_bytes};
+use crate::check::Damage;
+use crate::config::{CONFIG_BYTES_MAX, Config, config_name, config_names};
+use crate::index::Fragment;
+use crate::repository::Repository;
+use crate::sealed::{PAYLOAD_BYTES_MAX, open_object};
+use crate::slots::{SLOT_BYTES_MAX, slot_info};
+use crate::{Error, Result};
+
+/// Checks every byte of every index fragment.
+pub fn check_index(repository: &Repository) -> Result<Vec<Damage>> {
+    each(repository, ObjectKind::Index, "index", &mut |listed| {
+        let backend = &**repository.backend();
+        Fragment::open(backend, repository.keys(), listed)?.for_each(backend, &mut |_, _, _| Ok(()))
+    })
+}
+
+/// Checks configuration, key slots, labels and sentences of collection.
+pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
+    let (backend, keys) = (repository.backend(), repository.keys());
+    let mut damaged = Vec::new();
+    for name in config_names() {
+        damaged.extend(damage("config", name.name(), config_outcome(repository, &name))?);
+    }
+    damaged.extend(each(repository, ObjectKind::KeySlot, "key", &mut |listed| {
+        slot_info(keys, &listed.name, &backend.read(&listed.name, SLOT_BYTES_MAX)?, None).map(drop)
+    })?);
+    for (kind, shown) in [(ObjectKind::Label, "label"), (ObjectKind::Condemned, "condemned")] {
+        damaged.extend(each(repository, kind, shown, &mut |listed| {
+            open_object(keys, &listed.name, backend.read(&listed.name, PAYLOAD_BYTES_MAX)?).map(drop)
+        })?);
+    }
+    Ok(damaged)
+}
+
+/// Writes the configuration, or its copy, where it does not open or is missing; returns what was written. Of the two one is sound
+/// at every moment, or none was.
+pub fn restore_config(repository: &Repository) -> Result<Vec<String>> {
+    let mut restored = Vec::new();
+    for name in config_names() {
+        let outcome = match repository.backend().stat(&name) {
+            Ok(_) => config_outcome(repository, &name),
+            Err(error) => Err(error),
+        };
+        if damage("config", name.name(), outcome)?.is_some() {
+            repository.backend().delete(std::slice::from_ref(&name))?;
+            publish_bytes(&**repository.backend(), &name, &repository.config().seal(repository.keys())?)?;
+            restored.push(name.to_string());
+        }
+    }
+    Ok(restored)
+}
+
+/// A copy that is missing is no damage: the first repositories had none.
+fn config_outcome(repository: &Repository, name: &ObjectName) -> Result<()> {
+    let opened =
+        repository.backend().read(name, CONFIG_BYTES_MAX).and_then(|bytes| Config::open(repository.keys(), &bytes));
+    match opened {
+        Ok(config) if config == *repository.config() => Ok(()),
+        Ok(_) => Err(Error::damaged(name, "it is not that of this repository")),
+        Err(Error::Missing { .. }) if *name != config_name() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens each object of a kind; one that vanished since it was listed was replaced or carried out.
+fn each(
+    repository: &Repository,
+    kind: ObjectKind,
+    shown: &'static str,
+    open: &mut dyn FnMut(&ObjectStat) -> Result<()>,
+) -> Result<Vec<Damage>> {
+    let mut damaged = Vec::new();
+    for listed in repository.backend().list(kind)? {
+        let outcome = match open(&listed) {
+            Err(Error::Missing { .. }) => Ok(()),
+            outcome => outcome,
+        };
+        damaged.extend(damage(shown, listed.name.name(), outcome)?);
+    }
+    Ok(damaged)
+}
+
+fn damage(kind: &'static str, id: &str, outcome: Result<()>) -> Result<Option<Damage>> {
+    match outcome {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_integrity() => {
+            Ok(Some(Damage { kind, id: id.to_owned(), detail: error.to_string(), chunks: Vec::new() }))
+        }
+        Err(error) => Err(error),
+    }
+}
