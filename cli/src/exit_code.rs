@@ -256,6 +256,11 @@ fn store(error: &StoreError) -> Verdict {
         StoreError::Poisoned => Verdict::new(Failed, "write-failed", RUN_AGAIN),
         StoreError::Limit { .. } => Verdict::new(Failed, "limit", "ask for less: this is a limit of the format"),
         StoreError::KeySlot { .. } => Verdict::new(Failed, "key-slot", "`copal key list` shows the key slots"),
+        StoreError::NotPermitted { .. } => Verdict::new(
+            ExitCode::Permission,
+            "role",
+            "use a key whose role includes it; an owner makes one with `copal key add --role ROLE`",
+        ),
         StoreError::Io { source, .. } => environment(source, "storage"),
     }
 }

@@ -132,7 +132,7 @@ impl<'r> RecordChecker<'r> {
     fn new(repository: &'r Repository, pack: PackId) -> Result<Self> {
         Ok(Self {
             repository,
-            opener: PackOpener::new(repository.keys(), pack)?,
+            opener: PackOpener::new(repository.keys(), &**repository.backend(), pack)?,
             pack,
             decoder: Decoder::new()?,
             sealed: Vec::new(),

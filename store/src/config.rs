@@ -133,7 +133,7 @@ impl Config {
     pub(crate) fn seal(&self, keys: &Keys) -> Result<Vec<u8>> {
         self.parameters.validate()?;
         let id = ObjectId(self.repository.0);
-        let envelope = Envelope { kind: ObjectKind::Config, suite: self.suite, id }.encode();
+        let envelope = Envelope::first(ObjectKind::Config, self.suite, id).encode();
         let owned = |features: &[&str]| features.iter().map(|feature| (*feature).to_owned()).collect();
         let clear =
             ClearPart { features_to_read: owned(FEATURES_TO_READ), features_to_write: owned(FEATURES_TO_WRITE) };

@@ -4,13 +4,13 @@
 use crate::backend::{ObjectKind, ObjectName};
 use crate::collect::condemned;
 use crate::config::{CONFIG_BYTES_MAX, Config};
-use crate::envelope::{ENVELOPE_BYTES, Envelope, FORMAT_VERSION};
+use crate::envelope::Envelope;
 use crate::ids::{ObjectId, PackId};
 use crate::index::Fragment;
 use crate::location::{Encoding, Location};
 use crate::pack::PackOpener;
 use crate::repository::Repository;
-use crate::sealed::{PAYLOAD_BYTES_MAX, PartsOpener, open_object};
+use crate::sealed::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, PartsOpener, open_object};
 use crate::slots::{SLOT_BYTES_MAX, describe_slot};
 use crate::{Error, Result};
 
@@ -81,18 +81,22 @@ pub fn describe(repository: &Repository, name: &ObjectName) -> Result<Descriptio
 fn add_envelope(fields: &mut Fields, name: &ObjectName, bytes: &[u8]) -> Result<()> {
     let envelope = Envelope::decode(&name.to_string(), name.kind(), bytes)?;
     fields.add("kind", envelope.kind as u8);
-    fields.add("format version", FORMAT_VERSION);
+    fields.add("format version", envelope.version);
     fields.add_debug("suite", envelope.suite);
+    if envelope.epoch > 0 {
+        fields.add("key epoch", envelope.epoch);
+        fields.add_debug("sealing", envelope.sealing);
+    }
     fields.add("object id", envelope.id);
     Ok(())
 }
 
 fn read_directory(repository: &Repository, name: &ObjectName, fields: &mut Fields) -> Result<Vec<u8>> {
     let backend = repository.backend();
-    let mut envelope = [0; ENVELOPE_BYTES];
-    backend.read_range(name, 0, &mut envelope)?;
-    add_envelope(fields, name, &envelope)?;
-    let opener = PartsOpener::new(repository.keys(), name, id_of(name)?, &envelope)?;
+    let mut header = [0; HEADER_BYTES_MAX];
+    backend.read_range(name, 0, &mut header)?;
+    add_envelope(fields, name, &header)?;
+    let opener = PartsOpener::new(repository.keys(), name, id_of(name)?, &header)?;
     let (directory, at) = opener.read_directory(&**backend, name, backend.stat(name)?.bytes)?;
     fields.add("directory offset", at);
     Ok(directory)

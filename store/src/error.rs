@@ -67,11 +67,19 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// The key opened may not do this.
-    #[error("the key slot given to init, add or remove is unusable: {detail}")]
+    /// A key slot cannot be used or changed so.
+    #[error("the key slots cannot be used so: {detail}")]
     KeySlot {
         /// Why.
         detail: String,
+    },
+    /// The role of the key in use does not include it.
+    #[error("a key with the role {role} may not {what}")]
+    NotPermitted {
+        /// The role of the slot that opened the repository.
+        role: crate::roles::Role,
+        /// What was asked for, as a verb.
+        what: String,
     },
     /// The storage failed; `source` tells disk full, permission, and so on apart.
     #[error("{action} {object}: {source}")]

@@ -8,33 +8,31 @@ use std::fmt;
 use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::backend::ObjectKind;
 use crate::config::CipherSuite;
+use crate::envelope::{ENVELOPE_BYTES, Envelope, FIRST_VERSION, Sealing};
+use crate::epochs::Epochs;
 use crate::ids::{ChunkId, ObjectId};
+use crate::roles::Role;
+use crate::sealed_to::{self, PUBLIC_KEY_BYTES};
 use crate::{Error, Result};
 
 pub use crate::slots::{
     Credential, KeySlotInfo, SLOTS_MAX, STRETCH_LANES_MAX, STRETCH_MEMORY_KIB_MAX, STRETCH_PASSES_MAX, StretchCost,
+    Unlocked, stretch_password,
 };
 
 /// Length of an authentication tag in bytes, of both suites.
 pub const TAG_BYTES: usize = 16;
 
-/// The keys of an open repository. Cheap to clone.
+/// The keys of an open repository, as far as the slot that opened it has them. Cheap to clone.
 #[derive(Clone)]
 pub struct Keys {
     inner: Arc<KeyRing>,
     suite: CipherSuite,
-}
-
-#[derive(Zeroize, ZeroizeOnDrop)]
-struct KeyRing {
-    master: [u8; 32],
-    chunk_id: [u8; 32],
-    name_tag: [u8; 32],
-    object: [u8; 32],
 }
 
 /// Context strings, globally unique as BLAKE3 asks.
@@ -44,51 +42,126 @@ const OBJECT: &str = "copal v1 object key";
 const CUTTER: &str = "copal v1 cutter secret";
 const TREE_BOUNDARY: &str = "copal v1 manifest tree boundary";
 const LOCAL_STATE: &str = "copal v1 local state tag";
+const GRANT: &str = "copal v2 grant";
+const WRAPPED_SECRET: &str = "copal v2 wrapped secret of epoch 0";
+const SLOT_INFO: &str = "copal v2 slot info";
 
-impl Keys {
-    /// Derives all keys.
-    #[must_use]
-    pub fn derive(master: &[u8; 32], suite: CipherSuite) -> Self {
-        let inner = KeyRing {
-            master: *master,
+/// Secrets that say what things are called, and open nothing. They stay for the life of the repository: with others, nothing that
+/// is stored would be found again.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub(crate) struct NamingSecrets {
+    chunk_id: [u8; 32],
+    name_tag: [u8; 32],
+    cutter: [u8; 32],
+    tree_boundary: [u8; 32],
+    local_state: [u8; 32],
+}
+
+impl NamingSecrets {
+    fn derive(master: &[u8; 32]) -> Self {
+        Self {
             chunk_id: blake3::derive_key(CHUNK_ID, master),
             name_tag: blake3::derive_key(NAME_TAG, master),
-            object: blake3::derive_key(OBJECT, master),
+            cutter: blake3::derive_key(CUTTER, master),
+            tree_boundary: blake3::derive_key(TREE_BOUNDARY, master),
+            local_state: blake3::derive_key(LOCAL_STATE, master),
+        }
+    }
+}
+
+/// What a slot of a narrower role than "full" holds instead of the master key.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub(crate) struct RoleSecrets {
+    pub(crate) naming: NamingSecrets,
+    /// Key of the configuration object.
+    pub(crate) config: [u8; 32],
+    /// Opens objects of epoch 0: only for reading.
+    pub(crate) object: Option<[u8; 32]>,
+}
+
+/// Secrets of a ring, by what the slot holds.
+pub(crate) struct KeyRing {
+    role: Role,
+    master: Option<Zeroizing<[u8; 32]>>,
+    naming: NamingSecrets,
+    object: Option<Zeroizing<[u8; 32]>>,
+    config: Option<Zeroizing<[u8; 32]>>,
+    epochs: Epochs,
+}
+
+impl Keys {
+    /// Derives all keys of the first epoch.
+    #[must_use]
+    pub fn derive(master: &[u8; 32], suite: CipherSuite) -> Self {
+        Self::of_master(master, suite, Epochs::default())
+    }
+
+    pub(crate) fn of_master(master: &[u8; 32], suite: CipherSuite, epochs: Epochs) -> Self {
+        let inner = KeyRing {
+            role: Role::Full,
+            master: Some(Zeroizing::new(*master)),
+            naming: NamingSecrets::derive(master),
+            object: Some(Zeroizing::new(blake3::derive_key(OBJECT, master))),
+            config: None,
+            epochs,
         };
         Self { inner: Arc::new(inner), suite }
+    }
+
+    pub(crate) fn of_role(role: Role, secrets: &RoleSecrets, suite: CipherSuite, epochs: Epochs) -> Self {
+        let inner = KeyRing {
+            role,
+            master: None,
+            naming: secrets.naming.clone(),
+            object: secrets.object.map(Zeroizing::new),
+            config: Some(Zeroizing::new(secrets.config)),
+            epochs,
+        };
+        Self { inner: Arc::new(inner), suite }
+    }
+
+    /// What the holder of these keys may do.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.inner.role
+    }
+
+    /// The epoch whose keys seal new objects; 0: those of the master key.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.inner.epochs.current().map_or(0, |epoch| epoch.number)
     }
 
     /// The id of a chunk: BLAKE3 keyed, over the plaintext.
     #[must_use]
     pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
-        ChunkId(*blake3::keyed_hash(&self.inner.chunk_id, plain).as_bytes())
+        ChunkId(*blake3::keyed_hash(&self.inner.naming.chunk_id, plain).as_bytes())
     }
 
     /// The secret of the content cutter.
     #[must_use]
     pub fn cutter_secret(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(blake3::derive_key(CUTTER, &self.inner.master))
+        Zeroizing::new(self.inner.naming.cutter)
     }
 
     /// The key for the boundaries of manifest trees.
     #[must_use]
     pub fn tree_boundary_key(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(blake3::derive_key(TREE_BOUNDARY, &self.inner.master))
+        Zeroizing::new(self.inner.naming.tree_boundary)
     }
 
     /// Tag of a snapshot's full name, for the name of its root object.
     #[must_use]
     pub fn name_tag(&self, full_name: &[u8]) -> [u8; 16] {
         let mut tag = [0; 16];
-        tag.copy_from_slice(&blake3::keyed_hash(&self.inner.name_tag, full_name).as_bytes()[..16]);
+        tag.copy_from_slice(&blake3::keyed_hash(&self.inner.naming.name_tag, full_name).as_bytes()[..16]);
         tag
     }
 
     /// Tag of what is kept outside the repository and believed later: nobody without the keys can make one.
     #[must_use]
     pub fn local_state_tag(&self, bytes: &[u8]) -> [u8; 32] {
-        let key = Zeroizing::new(blake3::derive_key(LOCAL_STATE, &self.inner.master));
-        *blake3::keyed_hash(&key, bytes).as_bytes()
+        *blake3::keyed_hash(&self.inner.naming.local_state, bytes).as_bytes()
     }
 
     /// The suite that seals new objects.
@@ -98,17 +171,138 @@ impl Keys {
     }
 
     /// The master key, for a new slot.
-    pub(crate) fn master(&self) -> &[u8; 32] {
-        &self.inner.master
+    pub(crate) fn master(&self) -> Result<&[u8; 32]> {
+        self.inner.master.as_deref().ok_or_else(|| self.not_permitted("manage keys"))
     }
 
-    /// The cipher of one object.
+    /// What a slot of a role is given.
+    pub(crate) fn role_secrets(&self, role: Role, config: ObjectId) -> Result<RoleSecrets> {
+        self.master()?;
+        let object = self.inner.object.as_deref().filter(|_| role == Role::Read).copied();
+        let config = *self.first_object_key(ObjectKind::Config, config)?;
+        Ok(RoleSecrets { naming: self.inner.naming.clone(), config, object })
+    }
+
+    /// The key that a slot shares with the owners of the repository: who lacks it cannot make a grant for that slot.
+    pub(crate) fn grant_key(&self, slot: ObjectId) -> Result<Zeroizing<[u8; 32]>> {
+        let key = Zeroizing::new(blake3::derive_key(GRANT, self.master()?));
+        Ok(Zeroizing::new(*blake3::keyed_hash(&key, slot.as_bytes()).as_bytes()))
+    }
+
+    /// Seals what is listed of a slot: only owners list slots.
+    pub(crate) fn slot_info_cipher(&self, slot: ObjectId) -> Result<Cipher> {
+        let key = Zeroizing::new(blake3::derive_key(SLOT_INFO, self.master()?));
+        Cipher::new(CipherSuite::ChaCha20Poly1305, blake3::keyed_hash(&key, slot.as_bytes()).as_bytes())
+    }
+
+    /// The epochs that are known.
+    pub(crate) fn epochs(&self) -> &Epochs {
+        &self.inner.epochs
+    }
+
+    /// The cipher of one object of epoch 0.
     pub(crate) fn object_cipher(&self, suite: CipherSuite, kind: ObjectKind, id: ObjectId) -> Result<Cipher> {
-        let mut input = [0u8; 17];
-        input[0] = kind as u8;
-        input[1..].copy_from_slice(id.as_bytes());
-        let key = Zeroizing::new(*blake3::keyed_hash(&self.inner.object, &input).as_bytes());
+        let key = self.first_object_key(kind, id)?;
         Cipher::new(suite, &key)
+    }
+
+    fn first_object_key(&self, kind: ObjectKind, id: ObjectId) -> Result<Zeroizing<[u8; 32]>> {
+        match (&self.inner.object, &self.inner.config) {
+            (Some(object), _) => Ok(object_key(object, kind, id)),
+            (None, Some(config)) if kind == ObjectKind::Config => Ok(config.clone()),
+            _ => Err(self.not_permitted("open what is sealed under the first keys of the repository")),
+        }
+    }
+
+    /// A fresh object's envelope, what stands behind it in the clear, and its cipher. `class` says who shall open it.
+    pub(crate) fn seal_header(&self, kind: ObjectKind, id: ObjectId, class: Sealing) -> Result<Header> {
+        let Some(epoch) = self.inner.epochs.current() else {
+            let envelope = Envelope::first(kind, self.suite, id).encode();
+            return Ok(Header { envelope, behind: None, cipher: self.object_cipher(self.suite, kind, id)? });
+        };
+        let envelope = Envelope::of_epoch(kind, self.suite, id, epoch.number, class).encode();
+        let (behind, key) = match epoch.public(class) {
+            None => (None, epoch.derived_key(kind, id)),
+            Some(public) => {
+                let (encapsulated, key) =
+                    sealed_to::encapsulate(&*self.inner.epochs.entropy()?, public, &object_info(&envelope))?;
+                (Some(encapsulated), key)
+            }
+        };
+        Ok(Header { envelope, behind, cipher: Cipher::new(self.suite, &key)? })
+    }
+
+    /// The header of a stored object; `bytes` begin with it and have at least [`HEADER_BYTES_MAX`] where there are so many.
+    pub(crate) fn open_header(&self, object: &str, kind: ObjectKind, bytes: &[u8]) -> Result<(Header, ObjectId)> {
+        let envelope = Envelope::decode(object, kind, bytes)?;
+        let header = |behind, cipher| (Header { envelope: envelope.encode(), behind, cipher }, envelope.id);
+        if envelope.version == FIRST_VERSION {
+            return Ok(header(None, self.object_cipher(envelope.suite, kind, envelope.id)?));
+        }
+        let epoch = self.inner.epochs.get(envelope.epoch)?.ok_or_else(|| Error::NotPermitted {
+            role: self.role(),
+            what: format!("open {object}: its keys, of epoch {}, were not given to the slot in use", envelope.epoch),
+        })?;
+        if envelope.sealing == Sealing::Derived {
+            let key = epoch.derived_key(kind, envelope.id);
+            return Ok(header(None, Cipher::new(envelope.suite, &key)?));
+        }
+        let private = epoch.private(envelope.sealing).ok_or_else(|| {
+            self.not_permitted(match envelope.sealing {
+                Sealing::ForData => "open data",
+                _ => "open snapshots",
+            })
+        })?;
+        let behind = bytes.get(ENVELOPE_BYTES..).and_then(|rest| rest.first_chunk().copied());
+        let behind = behind.ok_or_else(|| Error::damaged(object, "it is shorter than its header"))?;
+        let key = sealed_to::decapsulate(private, &behind, &object_info(&envelope.encode()))
+            .map_err(|_| Error::damaged(object, "its key cannot be found"))?;
+        Ok(header(Some(behind), Cipher::new(envelope.suite, &key)?))
+    }
+
+    /// Wraps secrets of applications in epoch 0.
+    pub(crate) fn first_secrets_key(&self) -> Result<Zeroizing<[u8; 32]>> {
+        let object = self.inner.object.as_deref().ok_or_else(|| self.not_permitted("open secrets of epoch 0"))?;
+        Ok(Zeroizing::new(blake3::derive_key(WRAPPED_SECRET, object)))
+    }
+
+    fn not_permitted(&self, what: &str) -> Error {
+        Error::NotPermitted { role: self.role(), what: what.into() }
+    }
+}
+
+/// Key of one object, under a key for all.
+pub(crate) fn object_key(all: &[u8; 32], kind: ObjectKind, id: ObjectId) -> Zeroizing<[u8; 32]> {
+    let mut input = [0u8; 17];
+    input[0] = kind as u8;
+    input[1..].copy_from_slice(id.as_bytes());
+    Zeroizing::new(*blake3::keyed_hash(all, &input).as_bytes())
+}
+
+/// What binds an encapsulated key to its object.
+fn object_info(envelope: &[u8; ENVELOPE_BYTES]) -> Vec<u8> {
+    [&b"copal v2 object key"[..], envelope].concat()
+}
+
+/// Longest header in bytes: the envelope and an encapsulated key.
+pub(crate) const HEADER_BYTES_MAX: usize = ENVELOPE_BYTES + PUBLIC_KEY_BYTES;
+
+/// The clear beginning of an object, and the cipher of what follows.
+pub(crate) struct Header {
+    pub(crate) envelope: [u8; ENVELOPE_BYTES],
+    pub(crate) behind: Option<[u8; PUBLIC_KEY_BYTES]>,
+    pub(crate) cipher: Cipher,
+}
+
+impl Header {
+    /// Length in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        ENVELOPE_BYTES + self.behind.map_or(0, |behind| behind.len())
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.envelope);
+        out.extend(self.behind.iter().flatten());
     }
 }
 
@@ -233,10 +427,12 @@ mod tests {
     #[test]
     fn derived_keys_differ_from_each_other() {
         let keys = keys();
-        let all = [keys.inner.master, keys.inner.chunk_id, keys.inner.name_tag, keys.inner.object];
-        let all: std::collections::BTreeSet<[u8; 32]> =
-            all.into_iter().chain([*keys.cutter_secret(), *keys.tree_boundary_key()]).collect();
-        assert_eq!(all.len(), 6);
+        let NamingSecrets { chunk_id, name_tag, cutter, tree_boundary, local_state } = keys.inner.naming.clone();
+        let object = **keys.inner.object.as_ref().unwrap();
+        let (grant, info) = (blake3::derive_key(GRANT, &[7; 32]), blake3::derive_key(SLOT_INFO, &[7; 32]));
+        let all = [[7; 32], chunk_id, name_tag, cutter, tree_boundary, local_state, object, grant, info];
+        let different: std::collections::BTreeSet<[u8; 32]> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
     }
 
     #[test]

@@ -7,11 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, ObjectKind, ObjectName};
-use crate::envelope::ENVELOPE_BYTES;
+use crate::envelope::{ENVELOPE_BYTES, Sealing};
 use crate::ids::{ChunkId, ObjectId, PackId};
 use crate::keys::{Keys, TAG_BYTES};
 use crate::location::{CHUNK_BYTES_MAX, Encoding, FRAME_BYTES_MAX, Location, RecordKind};
-use crate::sealed::{FOOTER_BYTES, PartsOpener, PartsSealer};
+use crate::sealed::{FOOTER_BYTES, HEADER_BYTES_MAX, PartsOpener, PartsSealer};
 use crate::{Error, Result, codec};
 
 /// Largest pack in bytes: offsets are 32 bits.
@@ -96,7 +96,7 @@ pub(crate) struct PackSealer {
 impl PackSealer {
     /// Appends the envelope to `out`.
     pub(crate) fn new(keys: &Keys, pack: PackId, kind: RecordKind, out: &mut Vec<u8>) -> Result<Self> {
-        let parts = PartsSealer::new(keys, ObjectKind::Pack, ObjectId(pack.0), out)?;
+        let parts = PartsSealer::new(keys, ObjectKind::Pack, ObjectId(pack.0), class_of(kind), out)?;
         Ok(Self { parts, pack, trailer: PackTrailer { kind, records: Vec::new() } })
     }
 
@@ -161,9 +161,20 @@ pub(crate) struct PackOpener {
 }
 
 impl PackOpener {
-    /// Reads nothing: packs are written with the repository's suite.
-    pub(crate) fn new(keys: &Keys, pack: PackId) -> Result<Self> {
+    /// Reads nothing as long as there is only epoch 0, whose packs are written with the repository's suite; else the header.
+    pub(crate) fn new(keys: &Keys, backend: &dyn Backend, pack: PackId) -> Result<Self> {
+        if keys.epoch() > 0 {
+            return Self::read(keys, backend, pack);
+        }
         Ok(Self { parts: PartsOpener::assume(keys, &pack_name(pack), ObjectId(pack.0))?, pack })
+    }
+
+    /// Reads the header, which says how the pack is sealed.
+    pub(crate) fn read(keys: &Keys, backend: &dyn Backend, pack: PackId) -> Result<Self> {
+        let name = pack_name(pack);
+        let mut header = [0; HEADER_BYTES_MAX];
+        backend.read_range(&name, 0, &mut header)?;
+        Ok(Self { parts: PartsOpener::new(keys, &name, ObjectId(pack.0), &header)?, pack })
     }
 
     /// Opens a record in place: `sealed` becomes the encoded payload. `single` is the id of a record's only chunk.
@@ -179,16 +190,14 @@ impl PackOpener {
         Ok(())
     }
 
-    /// Reads envelope, footer and trailer, each checked.
+    /// Reads header, footer and trailer, each checked.
     pub(crate) fn read_trailer(keys: &Keys, backend: &dyn Backend, pack: PackId) -> Result<PackTrailer> {
         let name = pack_name(pack);
         let bytes = backend.stat(&name)?.bytes;
         if bytes < (ENVELOPE_BYTES + FOOTER_BYTES) as u64 || bytes > 2 * PACK_BYTES_MAX {
             return Err(Error::damaged(name, "its length is not that of a pack"));
         }
-        let mut envelope = [0; ENVELOPE_BYTES];
-        backend.read_range(&name, 0, &mut envelope)?;
-        let opener = Self { parts: PartsOpener::new(keys, &name, ObjectId(pack.0), &envelope)?, pack };
+        let opener = Self::read(keys, backend, pack)?;
         let (directory, at) = opener.parts.read_directory(backend, &name, bytes)?;
         opener.decode_trailer(&directory, at)
     }
@@ -198,7 +207,7 @@ impl PackOpener {
         let damaged = |detail: &str| Error::damaged(&name, detail);
         let document: TrailerDocument = codec::decode(&name, directory)?;
         let kind = RecordKind::from_byte(document.kind).ok_or_else(|| damaged("its trailer names no known kind"))?;
-        let mut offset = ENVELOPE_BYTES as u64;
+        let mut offset = self.parts.header_bytes();
         let mut records = Vec::with_capacity(document.records.len());
         for record in document.records {
             let encoding = Encoding::from_byte(record.encoding).ok_or_else(|| damaged("an unknown encoding"))?;
@@ -225,6 +234,14 @@ impl PackOpener {
             return Err(damaged("its trailer does not list all that is in it"));
         }
         Ok(PackTrailer { kind, records })
+    }
+}
+
+/// Who shall open the records of a kind.
+fn class_of(kind: RecordKind) -> Sealing {
+    match kind {
+        RecordKind::Data => Sealing::ForData,
+        RecordKind::Node => Sealing::ForManifests,
     }
 }
 

@@ -10,10 +10,13 @@ use crate::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
 use crate::config::{CONFIG_BYTES_MAX, CipherSuite, Config, Parameters, config_names};
 use crate::entropy::Entropy;
 use crate::envelope::Envelope;
+use crate::epochs::{Door, Epochs};
+use crate::grants::{self, KeyObject};
 use crate::ids::{ObjectId, RepositoryId, SnapshotId};
-use crate::keys::{Credential, KeySlotInfo, Keys, StretchCost};
+use crate::keys::{Credential, Keys, StretchCost, Unlocked};
+use crate::roles::Action;
 use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
-use crate::slots::{SLOT_BYTES_MAX, SLOTS_MAX, open_slot, seal_slot, slot_info};
+use crate::slots::{Holds, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, open_slot, seal_first_slot};
 use crate::{Error, Result};
 
 /// How `init` makes a repository.
@@ -38,7 +41,7 @@ pub struct Repository {
     entropy: Arc<dyn Entropy>,
     config: Config,
     keys: Keys,
-    current_slot: ObjectId,
+    unlocked: Unlocked,
 }
 
 impl Repository {
@@ -56,39 +59,54 @@ impl Repository {
         let mut repository = [0; 16];
         entropy.fill(&mut *master)?;
         entropy.fill(&mut repository)?;
-        let keys = Keys::derive(&master, options.suite);
+        let door = Door { backend: Arc::clone(&backend), entropy: Arc::clone(&entropy), slot: None };
+        let keys = Keys::of_master(&master, options.suite, Epochs::behind(door));
         let config = Config {
             repository: RepositoryId(repository),
             suite: options.suite,
             parameters: options.parameters.clone(),
         };
-        let (slot, bytes) =
-            seal_slot(&keys, &*entropy, credential, &options.slot_label, options.stretch, options.created_seconds)?;
-        publish_bytes(&*backend, &slot_name(slot), &bytes)?;
+        let (slot, bytes) = seal_first_slot(
+            &keys,
+            &*entropy,
+            credential,
+            &options.slot_label,
+            options.stretch,
+            options.created_seconds,
+        )?;
+        let name = KeyObject::Slot(slot).name();
+        let opened = open_slot(&name, &bytes, credential)?
+            .ok_or_else(|| Error::KeySlot { detail: "what was sealed does not open again".into() })?;
+        publish_bytes(&*backend, &name, &bytes)?;
         for name in config_names() {
             publish_bytes(&*backend, &name, &config.seal(&keys)?)?;
         }
-        Ok(Self { backend, entropy, config, keys, current_slot: slot })
+        Ok(Self { backend, entropy, config, keys, unlocked: opened.unlocked })
     }
 
     /// Opens a repository with a password or key.
     pub fn open(backend: Arc<dyn Backend>, entropy: Arc<dyn Entropy>, credential: &Credential) -> Result<Self> {
         let configs = read_configs(&*backend)?;
-        let slots = backend.list(ObjectKind::KeySlot)?;
+        let listed = backend.list(ObjectKind::KeySlot)?;
+        let slots: Vec<ObjectName> = listed
+            .into_iter()
+            .map(|object| object.name)
+            .filter(|name| matches!(KeyObject::parse(name), None | Some(KeyObject::Slot(_))))
+            .collect();
+        let epochs_begun = grants::begun(&*backend)?;
         let mut unusable = None;
-        for slot in slots.iter().take(SLOTS_MAX) {
-            let opened =
-                backend.read(&slot.name, SLOT_BYTES_MAX).and_then(|bytes| open_slot(&slot.name, &bytes, credential));
+        for name in slots.iter().take(SLOTS_MAX) {
+            let opened = backend.read(name, SLOT_BYTES_MAX).and_then(|bytes| open_slot(name, &bytes, credential));
             match opened {
                 Ok(None) => {}
                 // Another slot may still open: one that is damaged or newer locks nobody out.
                 Err(error) => unusable = Some(error),
-                Ok(Some(master)) => {
-                    let (keys, config) = open_config(&master, &configs)?;
-                    let current_slot = ObjectId::from_hex(slot.name.name())
-                        .ok_or_else(|| Error::damaged(&slot.name, "its name is no id"))?;
-                    return Ok(Self { backend, entropy, config, keys, current_slot });
+                // An interrupted rotation left it beside the one that replaces it.
+                Ok(Some(opened)) if opened.keys.is_none() && !epochs_begun.is_empty() => {
+                    let detail = "this slot was made before the keys were rotated, and was not given the new ones";
+                    unusable = Some(Error::KeySlot { detail: detail.into() });
                 }
+                Ok(Some(opened)) => return Self::open_with(backend, entropy, &configs, &opened),
             }
         }
         match unusable {
@@ -96,6 +114,43 @@ impl Repository {
             None if slots.is_empty() => Err(Error::Missing { object: "every key slot".into() }),
             None => Err(Error::WrongKey),
         }
+    }
+
+    fn open_with(
+        backend: Arc<dyn Backend>,
+        entropy: Arc<dyn Entropy>,
+        configs: &[(CipherSuite, Vec<u8>)],
+        opened: &OpenSlot,
+    ) -> Result<Self> {
+        let ring = |suite| {
+            let slot = opened.keys.clone();
+            let epochs = Epochs::behind(Door { backend: Arc::clone(&backend), entropy: Arc::clone(&entropy), slot });
+            match &opened.holds {
+                Holds::Master(master) => Keys::of_master(master, suite, epochs),
+                Holds::Narrow(role, secrets) => Keys::of_role(*role, secrets, suite, epochs),
+            }
+        };
+        let (keys, config) = open_config(ring, configs)?;
+        keys.epochs().learn()?;
+        Ok(Self { backend, entropy, config, keys, unlocked: opened.unlocked.clone() })
+    }
+
+    /// What identifies the repository without any key.
+    pub fn peek_id(backend: &dyn Backend) -> Result<RepositoryId> {
+        let configs = read_configs(backend)?;
+        let (_, bytes) = configs.first().ok_or_else(|| Error::NotARepository { place: backend.place() })?;
+        Ok(RepositoryId(Envelope::decode("config", ObjectKind::Config, bytes)?.id.0))
+    }
+
+    /// The slot that opened it, for opening it again without stretching. As secret as the password.
+    #[must_use]
+    pub fn unlocked(&self) -> &Unlocked {
+        &self.unlocked
+    }
+
+    /// Looks for keys that were rotated in since it was opened; a service does it before each operation.
+    pub fn refresh_keys(&self) -> Result<()> {
+        self.keys.epochs().learn()
     }
 
     /// Its configuration.
@@ -119,58 +174,44 @@ impl Repository {
         &self.entropy
     }
 
-    /// The key slots, by time of making.
-    pub fn key_slots(&self) -> Result<Vec<KeySlotInfo>> {
-        let mut slots = Vec::new();
-        for slot in self.backend.list(ObjectKind::KeySlot)? {
-            let bytes = self.backend.read(&slot.name, SLOT_BYTES_MAX)?;
-            slots.push(slot_info(&self.keys, &slot.name, &bytes, Some(self.current_slot))?);
-        }
-        slots.sort_by_key(|slot| (slot.created_seconds, slot.id));
-        Ok(slots)
-    }
-
-    /// Adds a slot.
-    pub fn add_key_slot(
-        &self,
-        credential: &Credential,
-        label: &str,
-        stretch: StretchCost,
-        created_seconds: i64,
-    ) -> Result<ObjectId> {
-        if self.backend.list(ObjectKind::KeySlot)?.len() >= SLOTS_MAX {
-            return Err(Error::Limit { what: "the number of key slots".into(), limit: SLOTS_MAX as u64 });
-        }
-        let (id, bytes) = seal_slot(&self.keys, &*self.entropy, credential, label, stretch, created_seconds)?;
-        publish_bytes(&*self.backend, &slot_name(id), &bytes)?;
-        Ok(id)
-    }
-
-    /// Removes a slot; the last one cannot be removed.
-    pub fn remove_key_slot(&self, slot: ObjectId) -> Result<()> {
-        let slots = self.backend.list(ObjectKind::KeySlot)?;
-        let name = slot_name(slot);
-        if !slots.iter().any(|listed| listed.name == name) {
-            return Err(Error::KeySlot { detail: format!("there is no slot {slot}") });
-        }
-        if slots.len() == 1 {
-            return Err(Error::KeySlot {
-                detail: "it is the last one; without it nobody could open the repository".into(),
-            });
-        }
-        self.backend.delete(&[name])
-    }
-
     /// Names of all snapshot roots, as listed now. Foreign names are passed over.
     pub fn roots(&self) -> Result<Vec<RootName>> {
         let listed = self.backend.list(ObjectKind::Root)?;
-        Ok(listed.iter().filter_map(|object| RootName::parse(object.name.name()).ok()).collect())
+        let mut roots: Vec<RootName> = Vec::with_capacity(listed.len());
+        let mut resealed = false;
+        for object in &listed {
+            let Ok((root, epoch)) = RootName::parse_sealed(object.name.name()) else { continue };
+            resealed |= epoch.is_some();
+            roots.push(root);
+        }
+        if resealed {
+            // One that is being sealed again stands there twice.
+            let mut seen = BTreeSet::new();
+            roots.retain(|root| seen.insert(*root));
+        }
+        Ok(roots)
     }
 
     /// Opens one root's payload (the manifest crate knows what it means).
     pub fn read_root(&self, root: &RootName) -> Result<Vec<u8>> {
-        let name = root.object()?;
-        open_object(&self.keys, &name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)
+        self.keys.role().require(Action::OpenManifests)?;
+        let mut missing = None;
+        for name in self.root_objects(root)? {
+            match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
+                Err(error @ Error::Missing { .. }) => missing = missing.or(Some(error)),
+                read => return open_object(&self.keys, &name, read?),
+            }
+        }
+        Err(missing.unwrap_or(Error::Missing { object: root.object_name() }))
+    }
+
+    /// Where a root may stand, in the order in which it moves: under its own name, or sealed again in some epoch.
+    fn root_objects(&self, root: &RootName) -> Result<Vec<ObjectName>> {
+        let mut names = vec![root.object()?];
+        for epoch in self.keys.epochs().all() {
+            names.push(root.object_of(epoch.number)?);
+        }
+        Ok(names)
     }
 
     /// Publishes a root; only the commit chain calls it.
@@ -181,9 +222,59 @@ impl Repository {
         Ok(bytes.len() as u64)
     }
 
+    /// Seals a root again under the newest keys; `false` when it is already. The new object is durable before the old one goes.
+    pub(crate) fn reseal_root(&self, root: &RootName) -> Result<bool> {
+        let current = self.keys.epoch();
+        for name in self.root_objects(root)? {
+            let bytes = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
+                Err(Error::Missing { .. }) => continue,
+                read => read?,
+            };
+            if Envelope::decode(&name.to_string(), ObjectKind::Root, &bytes)?.epoch == current {
+                return Ok(false);
+            }
+            let payload = open_object(&self.keys, &name, bytes)?;
+            let fresh = root.object_of(current)?;
+            let sealed = seal_object(&self.keys, &fresh, self.new_object_id()?, &payload)?;
+            // What an interrupted run left under this name may be another sealing of the same.
+            self.backend.delete(std::slice::from_ref(&fresh))?;
+            publish_bytes(&*self.backend, &fresh, &sealed)?;
+            self.backend.delete(&[name])?;
+            return Ok(true);
+        }
+        // Deleted since it was listed.
+        Ok(false)
+    }
+
+    /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile.
+    pub(crate) fn reseal_label(&self, snapshot: SnapshotId, seq: u64) -> Result<bool> {
+        let name = label_name(snapshot, seq)?;
+        let bytes = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
+            Err(Error::Missing { .. }) => return Ok(false),
+            read => read?,
+        };
+        if Envelope::decode(&name.to_string(), ObjectKind::Label, &bytes)?.epoch == self.keys.epoch() {
+            return Ok(false);
+        }
+        let payload = open_object(&self.keys, &name, bytes)?;
+        match self.replace_label(snapshot, Some(seq), &payload) {
+            Err(Error::Busy { .. }) => Ok(false),
+            replaced => replaced.map(|()| true),
+        }
+    }
+
     /// Removes roots, then their labels: durable when it returns. Their chunks stay until collection.
     pub fn delete_roots(&self, roots: &[RootName]) -> Result<()> {
-        let names = roots.iter().map(RootName::object).collect::<Result<Vec<_>>>()?;
+        self.keys.role().require(Action::Maintain)?;
+        self.withdraw_roots(roots)
+    }
+
+    /// The same for a root that its own session takes back.
+    pub(crate) fn withdraw_roots(&self, roots: &[RootName]) -> Result<()> {
+        let mut names = Vec::with_capacity(roots.len());
+        for root in roots {
+            names.extend(self.root_objects(root)?);
+        }
         self.backend.delete(&names)?;
         let labels: Vec<ObjectName> = self
             .label_objects()?
@@ -232,6 +323,7 @@ impl Repository {
     /// Replaces the label whose sequence number the caller has seen (`None`: there was none), so that two who change labels
     /// at once never undo each other. [`Error::Busy`] when another one was written meanwhile: read it and try again.
     pub fn replace_label(&self, snapshot: SnapshotId, seen: Option<u64>, payload: &[u8]) -> Result<()> {
+        self.keys.role().require(Action::Maintain)?;
         let busy = || Error::Busy { what: format!("the label of the snapshot {snapshot}") };
         let old = self.label_seqs(snapshot)?;
         if old.iter().copied().max() != seen {
@@ -325,10 +417,10 @@ fn read_configs(backend: &dyn Backend) -> Result<Vec<(CipherSuite, Vec<u8>)>> {
     }
 }
 
-fn open_config(master: &[u8; 32], configs: &[(CipherSuite, Vec<u8>)]) -> Result<(Keys, Config)> {
+fn open_config(ring: impl Fn(CipherSuite) -> Keys, configs: &[(CipherSuite, Vec<u8>)]) -> Result<(Keys, Config)> {
     let mut damage = None;
     for (suite, bytes) in configs {
-        let keys = Keys::derive(master, *suite);
+        let keys = ring(*suite);
         match Config::open(&keys, bytes) {
             Ok(config) => return Ok((keys, config)),
             Err(error) if error.is_integrity() => damage = damage.or(Some(error)),
@@ -341,10 +433,6 @@ fn open_config(master: &[u8; 32], configs: &[(CipherSuite, Vec<u8>)]) -> Result<
 fn label_name(snapshot: SnapshotId, seq: u64) -> Result<ObjectName> {
     ObjectName::new(ObjectKind::Label, format!("{snapshot}-{seq:016x}"))
         .ok_or_else(|| Error::damaged("a label", "its name is none"))
-}
-
-fn slot_name(id: ObjectId) -> ObjectName {
-    ObjectName::new(ObjectKind::KeySlot, id.to_string()).expect("a hexadecimal id is a name")
 }
 
 /// Name of a root object: `<tag of the snapshot's full name>-<snapshot id>`, both in hexadecimal.
@@ -365,15 +453,34 @@ impl RootName {
 
     /// Parses an object's name.
     pub fn parse(name: &str) -> Result<Self> {
-        let sound = name.split_once('-').and_then(|(tag, id)| {
-            let tag: [u8; 16] = ObjectId::from_hex(tag)?.0;
-            Some(Self { tag, snapshot: SnapshotId::from_hex(id)? })
-        });
-        sound.ok_or_else(|| Error::damaged(format!("snapshots/{name}"), "not a root's name"))
+        Self::parse_sealed(name).map(|(root, _)| root)
+    }
+
+    /// The same, with the epoch in which it was sealed again, if it was: the third part of such a name.
+    fn parse_sealed(name: &str) -> Result<(Self, Option<u32>)> {
+        let mut parts = name.split('-');
+        let (tag, id, epoch, more) = (parts.next(), parts.next(), parts.next(), parts.next());
+        let sound = || {
+            let tag: [u8; 16] = ObjectId::from_hex(tag?)?.0;
+            let root = Self { tag, snapshot: SnapshotId::from_hex(id?)? };
+            let epoch = match epoch {
+                None => None,
+                Some(digits) => Some(u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8)?),
+            };
+            more.is_none().then_some((root, epoch))
+        };
+        sound().ok_or_else(|| Error::damaged(format!("snapshots/{name}"), "not a root's name"))
     }
 
     pub(crate) fn object(&self) -> Result<ObjectName> {
-        ObjectName::new(ObjectKind::Root, self.object_name())
-            .ok_or_else(|| Error::damaged(self.object_name(), "not a root's name"))
+        self.named(self.object_name())
+    }
+
+    fn object_of(&self, epoch: u32) -> Result<ObjectName> {
+        self.named(format!("{}-{epoch:08x}", self.object_name()))
+    }
+
+    fn named(&self, name: String) -> Result<ObjectName> {
+        ObjectName::new(ObjectKind::Root, name).ok_or_else(|| Error::damaged(self.object_name(), "not a root's name"))
     }
 }

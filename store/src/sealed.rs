@@ -1,12 +1,14 @@
 //! Sealed objects: parts under one key, found through a sealed directory; or one payload whole.
 //!
-//! An object of parts: envelope | parts … | directory | footer. Nothing in it is clear but the envelope: the directory's place is in
+//! An object of parts: header | parts … | directory | footer. Nothing in it is clear but the header (the envelope, and behind it the
+//! encapsulated key of an object that is sealed to a public key): the directory's place is in
 //! the footer, whose length is fixed, and the directory carries the padding that brings the object onto the grid.
 //! The nonce of a part is its domain and offset; the associated data is the envelope and what the caller binds.
 
 use crate::backend::{Backend, ObjectKind, ObjectName};
-use crate::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::envelope::{ENVELOPE_BYTES, Envelope, Sealing};
 use crate::ids::ObjectId;
+pub(crate) use crate::keys::HEADER_BYTES_MAX;
 use crate::keys::{Cipher, Domain, Keys, TAG_BYTES, nonce};
 use crate::padding::on_grid;
 use crate::{Error, Result};
@@ -28,11 +30,11 @@ pub(crate) struct PartsSealer {
 }
 
 impl PartsSealer {
-    /// Appends the envelope to `out`.
-    pub(crate) fn new(keys: &Keys, kind: ObjectKind, id: ObjectId, out: &mut Vec<u8>) -> Result<Self> {
-        let envelope = Envelope { kind, suite: keys.suite(), id }.encode();
-        out.extend_from_slice(&envelope);
-        Ok(Self { cipher: keys.object_cipher(keys.suite(), kind, id)?, envelope, offset: ENVELOPE_BYTES as u64 })
+    /// Appends the header to `out`.
+    pub(crate) fn new(keys: &Keys, kind: ObjectKind, id: ObjectId, class: Sealing, out: &mut Vec<u8>) -> Result<Self> {
+        let header = keys.seal_header(kind, id, class)?;
+        header.write(out);
+        Ok(Self { offset: header.bytes() as u64, envelope: header.envelope, cipher: header.cipher })
     }
 
     /// Bytes so far.
@@ -75,25 +77,32 @@ impl PartsSealer {
 pub(crate) struct PartsOpener {
     cipher: Cipher,
     envelope: [u8; ENVELOPE_BYTES],
+    header_bytes: u64,
     object: String,
 }
 
 impl PartsOpener {
-    /// For an object whose envelope is known to be that of its name: `id` is in the name.
-    pub(crate) fn new(keys: &Keys, name: &ObjectName, id: ObjectId, envelope: &[u8]) -> Result<Self> {
+    /// For an object whose header (at least [`HEADER_BYTES_MAX`] of its bytes, or all) is that of its name: `id` is in the name.
+    pub(crate) fn new(keys: &Keys, name: &ObjectName, id: ObjectId, header: &[u8]) -> Result<Self> {
         let object = name.to_string();
-        let envelope = Envelope::decode(&object, name.kind(), envelope)?;
-        if envelope.id != id {
+        let (header, found) = keys.open_header(&object, name.kind(), header)?;
+        if found != id {
             return Err(Error::damaged(object, "it has the id of another object"));
         }
-        let cipher = keys.object_cipher(envelope.suite, name.kind(), id)?;
-        Ok(Self { cipher, envelope: envelope.encode(), object })
+        Ok(Self { header_bytes: header.bytes() as u64, envelope: header.envelope, cipher: header.cipher, object })
     }
 
-    /// Without reading the envelope, for an object that was written with the repository's suite: a wrong guess fails to verify.
+    /// Without reading the header, for an object of epoch 0 that was written with the repository's suite: a wrong guess fails to
+    /// verify.
     pub(crate) fn assume(keys: &Keys, name: &ObjectName, id: ObjectId) -> Result<Self> {
-        let envelope = Envelope { kind: name.kind(), suite: keys.suite(), id }.encode();
-        Ok(Self { cipher: keys.object_cipher(keys.suite(), name.kind(), id)?, envelope, object: name.to_string() })
+        let envelope = Envelope::first(name.kind(), keys.suite(), id).encode();
+        let cipher = keys.object_cipher(keys.suite(), name.kind(), id)?;
+        Ok(Self { cipher, envelope, header_bytes: ENVELOPE_BYTES as u64, object: name.to_string() })
+    }
+
+    /// Where the first part begins.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        self.header_bytes
     }
 
     /// Opens a part in place; returns the length of its plaintext.
@@ -127,7 +136,7 @@ impl PartsOpener {
         let at = u64::from_le_bytes(footer[..8].try_into().unwrap_or_default());
         let stored = u64::from(u32::from_le_bytes(footer[8..12].try_into().unwrap_or_default()));
         let sound =
-            at >= ENVELOPE_BYTES as u64 && stored <= DIRECTORY_BYTES_MAX && at.checked_add(stored) == Some(footer_at);
+            at >= self.header_bytes && stored <= DIRECTORY_BYTES_MAX && at.checked_add(stored) == Some(footer_at);
         if !sound {
             return Err(damaged("its footer names a place outside it"));
         }
@@ -141,24 +150,31 @@ impl PartsOpener {
 
 /// Seals one payload as a whole object.
 pub(crate) fn seal_object(keys: &Keys, name: &ObjectName, id: ObjectId, payload: &[u8]) -> Result<Vec<u8>> {
-    let envelope = Envelope { kind: name.kind(), suite: keys.suite(), id }.encode();
-    let least = (ENVELOPE_BYTES + 4 + payload.len() + TAG_BYTES) as u64;
+    let class = match name.kind() {
+        ObjectKind::Root | ObjectKind::Label => Sealing::ForManifests,
+        _ => Sealing::Derived,
+    };
+    let header = keys.seal_header(name.kind(), id, class)?;
+    let least = (header.bytes() + 4 + payload.len() + TAG_BYTES) as u64;
     let padding = usize::try_from(on_grid(least) - least).unwrap_or(0);
     let mut text = padded(payload, padding)?;
-    let cipher = keys.object_cipher(keys.suite(), name.kind(), id)?;
-    let aad = associated_data(&envelope, name.to_string().as_bytes());
-    let tag = cipher.seal(nonce(Domain::Part, 0), aad.as_slice(), &mut text)?;
-    Ok([&envelope[..], &text, &tag].concat())
+    let aad = associated_data(&header.envelope, name.to_string().as_bytes());
+    let tag = header.cipher.seal(nonce(Domain::Part, 0), aad.as_slice(), &mut text)?;
+    let mut object = Vec::with_capacity(header.bytes() + text.len() + tag.len());
+    header.write(&mut object);
+    object.extend_from_slice(&text);
+    object.extend_from_slice(&tag);
+    Ok(object)
 }
 
 /// Opens a whole object.
 pub(crate) fn open_object(keys: &Keys, name: &ObjectName, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     let object = name.to_string();
-    let envelope = Envelope::decode(&object, name.kind(), &bytes)?;
-    let cipher = keys.object_cipher(envelope.suite, name.kind(), envelope.id)?;
-    let aad = associated_data(&envelope.encode(), object.as_bytes());
-    bytes.drain(..ENVELOPE_BYTES);
-    let plain_bytes = cipher
+    let (header, _) = keys.open_header(&object, name.kind(), &bytes)?;
+    let aad = associated_data(&header.envelope, object.as_bytes());
+    bytes.drain(..header.bytes());
+    let plain_bytes = header
+        .cipher
         .open(nonce(Domain::Part, 0), aad.as_slice(), &mut bytes)
         .ok_or_else(|| Error::damaged(&object, "its bytes do not verify"))?;
     bytes.truncate(plain_bytes);

@@ -1,22 +1,29 @@
-//! Key slots: the master key, wrapped under what a person knows or has.
+//! Key slots: what a role needs, wrapped under what a person knows or has.
 //!
-//! A slot object: envelope | document {stretching, salt, commitment, wrapped master key, sealed label}. The key-encryption key is
-//! Argon2id (RFC 9106) of a password, or a derivation of a key file's 32 bytes. The commitment, derived from it, is compared
-//! before anything is opened, because neither AEAD here commits to its key.
+//! A slot object of version 2: envelope | document {stretching, salt, commitment, public key, sealed secret, sealed info}. The
+//! key-encryption key is Argon2id (RFC 9106) of a password, or a derivation of a key file's 32 bytes. The commitment, derived from it,
+//! is compared before anything is opened, because neither AEAD here commits to its key. The key pair, derived from it too, takes
+//! the keys of later epochs: a rotation seals them to every slot without knowing a password. A slot of version 1 (module `first`) has
+//! none, and wraps the master key.
+
+mod first;
 
 use std::fmt;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::backend::{ObjectKind, ObjectName};
 use crate::config::CipherSuite;
 use crate::describe::Fields;
 use crate::entropy::Entropy;
-use crate::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::envelope::{ENVELOPE_BYTES, Envelope, FIRST_VERSION, Sealing};
+use crate::grants::SlotKeys;
 use crate::ids::ObjectId;
-use crate::keys::{Cipher, Domain, Keys, nonce};
+use crate::keys::{Cipher, Domain, Keys, RoleSecrets, nonce};
+use crate::roles::Role;
+use crate::sealed_to::{PUBLIC_KEY_BYTES, key_pair};
 use crate::{Error, Result, codec};
 
 /// What opens a key slot.
@@ -26,6 +33,23 @@ pub enum Credential {
     Password(Zeroizing<Vec<u8>>),
     /// 32 random bytes, not stretched.
     KeyFile(Zeroizing<[u8; 32]>),
+    /// What one slot's password was stretched to, or its key file derived to: see [`Unlocked`].
+    Stretched(Unlocked),
+}
+
+/// A slot that was opened before, so that it opens again without stretching. As good as the password, for this slot only.
+#[derive(Clone)]
+pub struct Unlocked {
+    /// The slot.
+    pub slot: ObjectId,
+    /// Its secret.
+    pub stretched: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for Unlocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unlocked({}, …)", self.slot)
+    }
 }
 
 impl fmt::Debug for Credential {
@@ -33,6 +57,7 @@ impl fmt::Debug for Credential {
         match self {
             Self::Password(_) => f.write_str("Password(…)"),
             Self::KeyFile(_) => f.write_str("KeyFile(…)"),
+            Self::Stretched(unlocked) => write!(f, "Stretched({unlocked:?})"),
         }
     }
 }
@@ -46,6 +71,10 @@ pub struct KeySlotInfo {
     pub label: String,
     /// `true`: a key file; `false`: a password.
     pub key_file: bool,
+    /// What its holder may do.
+    pub role: Role,
+    /// Whether a rotation can give it new keys: slots of the first version cannot take any.
+    pub can_rotate: bool,
     /// Seconds since 1970-01-01 UTC at which it was made.
     pub created_seconds: i64,
     /// Whether this slot opened the repository just now.
@@ -93,40 +122,107 @@ struct SlotDocument {
     stretching: Stretching,
     salt: [u8; 32],
     commitment: [u8; 32],
-    wrapped_master: Vec<u8>,
+    public_key: [u8; PUBLIC_KEY_BYTES],
+    sealed_secret: Vec<u8>,
     sealed_info: Vec<u8>,
 }
 
+/// What the credential opens.
+#[derive(Serialize, Deserialize)]
+struct SlotSecret {
+    role: Role,
+    master: Option<[u8; 32]>,
+    narrow: Option<RoleSecrets>,
+    grant: [u8; 32],
+}
+
+impl Drop for SlotSecret {
+    fn drop(&mut self) {
+        self.master.zeroize();
+        self.grant.zeroize();
+    }
+}
+
+/// What owners list. It binds the public key and the role: nobody else can put another key into a slot.
 #[derive(Serialize, Deserialize)]
 struct SlotInfo {
     label: String,
     created_seconds: i64,
+    role: Role,
+    public_key: [u8; PUBLIC_KEY_BYTES],
 }
 
 const KEY_FILE: &str = "copal v1 key file";
 const COMMITMENT: &str = "copal v1 slot commitment";
 const WRAPPING: &str = "copal v1 slot wrapping key";
+const KEY_PAIR: &str = "copal v2 slot key pair";
 
-/// The wrapping cipher and the commitment of a credential.
-fn unlock(stretching: &Stretching, salt: &[u8; 32], credential: &Credential) -> Result<Option<(Cipher, [u8; 32])>> {
+/// A slot, opened.
+pub(crate) struct OpenSlot {
+    pub(crate) unlocked: Unlocked,
+    pub(crate) holds: Holds,
+    /// `None`: a slot of the first version.
+    pub(crate) keys: Option<SlotKeys>,
+}
+
+/// What a slot held.
+pub(crate) enum Holds {
+    Master(Zeroizing<[u8; 32]>),
+    Narrow(Role, RoleSecrets),
+}
+
+/// The secret of a credential for one slot; `None` when the kinds do not fit.
+fn stretch(
+    stretching: &Stretching,
+    salt: &[u8; 32],
+    slot: ObjectId,
+    credential: &Credential,
+) -> Result<Option<Zeroizing<[u8; 32]>>> {
     let mut stretched = Zeroizing::new([0u8; 32]);
     match (stretching, credential) {
         (Stretching::Argon2id(cost), Credential::Password(password)) => {
-            let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters(*cost)?);
-            argon
-                .hash_password_into(password, salt, &mut *stretched)
-                .map_err(|error| Error::KeySlot { detail: format!("the password cannot be stretched: {error}") })?;
+            stretch_password(password, salt, *cost, &mut stretched)?;
         }
         (Stretching::KeyFile, Credential::KeyFile(key)) => {
             let material = Zeroizing::new([&key[..], &salt[..]].concat());
             *stretched = blake3::derive_key(KEY_FILE, &material);
         }
+        (_, Credential::Stretched(unlocked)) if unlocked.slot == slot => stretched = unlocked.stretched.clone(),
         _ => return Ok(None),
     }
-    let commitment = blake3::derive_key(COMMITMENT, &*stretched);
-    let wrapping = Zeroizing::new(blake3::derive_key(WRAPPING, &*stretched));
-    // Slots are sealed before a suite is known, so theirs is fixed.
-    Ok(Some((Cipher::new(CipherSuite::ChaCha20Poly1305, &wrapping)?, commitment)))
+    Ok(Some(stretched))
+}
+
+/// Argon2id within the limits, for slots and for whatever else a password protects.
+pub fn stretch_password(password: &[u8], salt: &[u8], cost: StretchCost, out: &mut [u8; 32]) -> Result<()> {
+    let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters(cost)?);
+    argon
+        .hash_password_into(password, salt, out)
+        .map_err(|error| Error::KeySlot { detail: format!("the password cannot be stretched: {error}") })
+}
+
+fn stretching_of(credential: &Credential, cost: StretchCost) -> Result<Stretching> {
+    match credential {
+        Credential::Password(_) => Ok(Stretching::Argon2id(cost)),
+        Credential::KeyFile(_) => Ok(Stretching::KeyFile),
+        Credential::Stretched(_) => {
+            Err(Error::KeySlot { detail: "a new slot needs a password or a key file, not an unlocked key".into() })
+        }
+    }
+}
+
+fn commitment_of(stretched: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key(COMMITMENT, stretched)
+}
+
+/// Slots are sealed before a suite is known, so theirs is fixed.
+fn wrapping_cipher(stretched: &[u8; 32]) -> Result<Cipher> {
+    let wrapping = Zeroizing::new(blake3::derive_key(WRAPPING, stretched));
+    Cipher::new(CipherSuite::ChaCha20Poly1305, &wrapping)
+}
+
+fn slot_key_pair(stretched: &[u8; 32]) -> (Zeroizing<[u8; 32]>, [u8; PUBLIC_KEY_BYTES]) {
+    key_pair(&Zeroizing::new(blake3::derive_key(KEY_PAIR, stretched)))
 }
 
 fn parameters(cost: StretchCost) -> Result<Params> {
@@ -140,111 +236,168 @@ fn parameters(cost: StretchCost) -> Result<Params> {
         .map_err(|error| Error::KeySlot { detail: format!("its stretching costs cannot be used: {error}") })
 }
 
-/// Makes a slot for a credential.
-pub(crate) fn seal_slot(
-    keys: &Keys,
-    entropy: &dyn Entropy,
-    credential: &Credential,
-    label: &str,
-    cost: StretchCost,
-    created_seconds: i64,
-) -> Result<(ObjectId, Vec<u8>)> {
+/// A new slot.
+pub(crate) struct NewSlot<'a> {
+    pub(crate) credential: &'a Credential,
+    pub(crate) label: &'a str,
+    pub(crate) role: Role,
+    pub(crate) cost: StretchCost,
+    pub(crate) created_seconds: i64,
+    /// The object of the configuration, which every role opens.
+    pub(crate) config: ObjectId,
+}
+
+/// Makes a slot for a credential. Only an owner can.
+pub(crate) fn seal_slot(keys: &Keys, entropy: &dyn Entropy, new: &NewSlot<'_>) -> Result<(ObjectId, Vec<u8>)> {
+    let (id, salt) = draw(entropy, new.label)?;
+    let envelope = slot_envelope(id);
+    let stretching = stretching_of(new.credential, new.cost)?;
+    let stretched = stretch(&stretching, &salt, id, new.credential)?
+        .ok_or_else(|| Error::KeySlot { detail: "its stretching does not fit the credential".into() })?;
+    let (_, public_key) = slot_key_pair(&stretched);
+    let full = new.role == Role::Full;
+    let secret = SlotSecret {
+        role: new.role,
+        master: if full { Some(*keys.master()?) } else { None },
+        narrow: if full { None } else { Some(keys.role_secrets(new.role, new.config)?) },
+        grant: *keys.grant_key(id)?,
+    };
+    let mut sealed_secret = Zeroizing::new(codec::encode(&secret)?);
+    let tag = wrapping_cipher(&stretched)?.seal(nonce(Domain::Wrapped, 0), &envelope, &mut sealed_secret)?;
+    let sealed_secret = [&sealed_secret[..], &tag[..]].concat();
+    let (label, created_seconds) = (new.label.to_owned(), new.created_seconds);
+    let mut sealed_info = codec::encode(&SlotInfo { label, created_seconds, role: new.role, public_key })?;
+    let tag = keys.slot_info_cipher(id)?.seal(nonce(Domain::Part, 0), &envelope, &mut sealed_info)?;
+    sealed_info.extend_from_slice(&tag);
+    let commitment = commitment_of(&stretched);
+    let document = SlotDocument { stretching, salt, commitment, public_key, sealed_secret, sealed_info };
+    Ok((id, [&envelope[..], &codec::encode(&document)?].concat()))
+}
+
+pub(crate) use first::seal_first_slot;
+
+/// A slot's id and salt.
+fn draw(entropy: &dyn Entropy, label: &str) -> Result<(ObjectId, [u8; 32])> {
     if label.len() > LABEL_BYTES_MAX {
         return Err(Error::Limit { what: "a key slot's label".into(), limit: LABEL_BYTES_MAX as u64 });
     }
     let (mut id, mut salt) = ([0; 16], [0; 32]);
     entropy.fill(&mut id)?;
     entropy.fill(&mut salt)?;
-    let id = ObjectId(id);
-    let envelope = Envelope { kind: ObjectKind::KeySlot, suite: CipherSuite::ChaCha20Poly1305, id }.encode();
-    let stretching = match credential {
-        Credential::Password(_) => Stretching::Argon2id(cost),
-        Credential::KeyFile(_) => Stretching::KeyFile,
-    };
-    let (cipher, commitment) = unlock(&stretching, &salt, credential)?
-        .ok_or_else(|| Error::KeySlot { detail: "its stretching does not fit the credential".into() })?;
-    let mut master = Zeroizing::new(keys.master().to_vec());
-    let tag = cipher.seal(nonce(Domain::Wrapped, 0), &envelope, &mut master)?;
-    let wrapped_master = [&master[..], &tag[..]].concat();
-    let info = SlotInfo { label: label.to_owned(), created_seconds };
-    let mut sealed_info = codec::encode(&info)?;
-    let tag = keys.object_cipher(CipherSuite::ChaCha20Poly1305, ObjectKind::KeySlot, id)?.seal(
-        nonce(Domain::Part, 0),
-        &envelope,
-        &mut sealed_info,
-    )?;
-    sealed_info.extend_from_slice(&tag);
-    let document = SlotDocument { stretching, salt, commitment, wrapped_master, sealed_info };
-    Ok((id, [&envelope[..], &codec::encode(&document)?].concat()))
+    Ok((ObjectId(id), salt))
 }
 
-/// Tries a credential on a slot: the master key, or `None` when it does not fit.
-pub(crate) fn open_slot(
-    name: &ObjectName,
-    bytes: &[u8],
-    credential: &Credential,
-) -> Result<Option<Zeroizing<[u8; 32]>>> {
-    let (envelope, document) = decode(name, bytes)?;
-    let Some((cipher, commitment)) = unlock(&document.stretching, &document.salt, credential)? else { return Ok(None) };
-    if commitment != document.commitment {
+fn slot_envelope(id: ObjectId) -> [u8; ENVELOPE_BYTES] {
+    let suite = CipherSuite::ChaCha20Poly1305;
+    Envelope::of_epoch(ObjectKind::KeySlot, suite, id, 0, Sealing::Derived).encode()
+}
+
+/// Tries a credential on a slot; `None` when it does not fit.
+pub(crate) fn open_slot(name: &ObjectName, bytes: &[u8], credential: &Credential) -> Result<Option<OpenSlot>> {
+    let envelope = decode_envelope(name, bytes)?;
+    if envelope.version == FIRST_VERSION {
+        return first::open(name, bytes, envelope, credential);
+    }
+    let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
+    let Some(stretched) = stretch(&document.stretching, &document.salt, envelope.id, credential)? else {
+        return Ok(None);
+    };
+    if commitment_of(&stretched) != document.commitment {
         return Ok(None);
     }
-    let damaged = || Error::damaged(name, "the wrapped key does not verify");
-    let mut master = Zeroizing::new(document.wrapped_master);
-    let plain_bytes = cipher.open(nonce(Domain::Wrapped, 0), &envelope, &mut master).ok_or_else(damaged)?;
-    let master: [u8; 32] = master[..plain_bytes].try_into().map_err(|_| damaged())?;
-    Ok(Some(Zeroizing::new(master)))
+    let damaged = || Error::damaged(name, "what it holds does not verify");
+    let mut secret = Zeroizing::new(document.sealed_secret);
+    let cipher = wrapping_cipher(&stretched)?;
+    let plain_bytes = cipher.open(nonce(Domain::Wrapped, 0), &envelope.encode(), &mut secret).ok_or_else(damaged)?;
+    let secret: SlotSecret = codec::decode(&name.to_string(), &secret[..plain_bytes])?;
+    let (private, public) = slot_key_pair(&stretched);
+    let holds = match (secret.role, secret.master, &secret.narrow) {
+        (Role::Full, Some(master), None) => Holds::Master(Zeroizing::new(master)),
+        (role, None, Some(narrow)) if role != Role::Full => Holds::Narrow(role, narrow.clone()),
+        _ => return Err(damaged()),
+    };
+    if public != document.public_key {
+        return Err(damaged());
+    }
+    let keys = SlotKeys { slot: envelope.id, private, grant: Zeroizing::new(secret.grant) };
+    Ok(Some(OpenSlot { unlocked: Unlocked { slot: envelope.id, stretched }, holds, keys: Some(keys) }))
 }
 
-/// What people see of a slot.
+/// What an owner sees of a slot, and the public key that takes its grants (none in the first version).
 pub(crate) fn slot_info(
     keys: &Keys,
     name: &ObjectName,
     bytes: &[u8],
     current: Option<ObjectId>,
-) -> Result<KeySlotInfo> {
-    let (envelope, mut document) = decode(name, bytes)?;
-    let id = Envelope::decode(&name.to_string(), ObjectKind::KeySlot, bytes)?.id;
-    let cipher = keys.object_cipher(CipherSuite::ChaCha20Poly1305, ObjectKind::KeySlot, id)?;
-    let plain_bytes = cipher
-        .open(nonce(Domain::Part, 0), &envelope, &mut document.sealed_info)
-        .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
-    let info: SlotInfo = codec::decode(&name.to_string(), &document.sealed_info[..plain_bytes])?;
-    let key_file = matches!(document.stretching, Stretching::KeyFile);
-    Ok(KeySlotInfo {
+) -> Result<(KeySlotInfo, Option<[u8; PUBLIC_KEY_BYTES]>)> {
+    let envelope = decode_envelope(name, bytes)?;
+    let id = envelope.id;
+    if envelope.version == FIRST_VERSION {
+        return Ok((first::info(keys, name, bytes, envelope, current)?, None));
+    }
+    let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
+    let info = open_info(keys, name, &envelope, &document)?;
+    let listed = KeySlotInfo {
         id,
         label: info.label,
-        key_file,
+        key_file: matches!(document.stretching, Stretching::KeyFile),
+        role: info.role,
+        can_rotate: true,
         created_seconds: info.created_seconds,
         current: current == Some(id),
-    })
+    };
+    Ok((listed, Some(info.public_key)))
+}
+
+fn open_info(keys: &Keys, name: &ObjectName, envelope: &Envelope, document: &SlotDocument) -> Result<SlotInfo> {
+    let mut sealed = document.sealed_info.clone();
+    let plain_bytes = keys
+        .slot_info_cipher(envelope.id)?
+        .open(nonce(Domain::Part, 0), &envelope.encode(), &mut sealed)
+        .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
+    let info: SlotInfo = codec::decode(&name.to_string(), &sealed[..plain_bytes])?;
+    if info.public_key == document.public_key {
+        Ok(info)
+    } else {
+        Err(Error::damaged(name, "its public key is another than its owner gave it"))
+    }
 }
 
 /// Adds a slot's fields; returns the plaintext of its label.
 pub(crate) fn describe_slot(keys: &Keys, name: &ObjectName, bytes: &[u8], fields: &mut Fields) -> Result<Vec<u8>> {
-    let (_, document) = decode(name, bytes)?;
-    let info = slot_info(keys, name, bytes, None)?;
-    match document.stretching {
+    let envelope = decode_envelope(name, bytes)?;
+    if envelope.version == FIRST_VERSION {
+        return first::describe(keys, name, bytes, envelope, fields);
+    }
+    let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
+    let info = open_info(keys, name, &envelope, &document)?;
+    add_stretching(fields, &document.stretching);
+    fields.add("salt", hex::encode(document.salt));
+    fields.add("commitment", hex::encode(document.commitment));
+    fields.add("public key", hex::encode(document.public_key));
+    fields.add("sealed secret", hex::encode(&document.sealed_secret));
+    fields.add("label", &info.label);
+    fields.add("created_seconds", info.created_seconds);
+    fields.add("role", info.role);
+    codec::encode(&info)
+}
+
+fn add_stretching(fields: &mut Fields, stretching: &Stretching) {
+    match stretching {
         Stretching::Argon2id(StretchCost { memory_kib, passes, lanes }) => {
             fields.add("stretching", format!("Argon2id, {memory_kib} KiB, {passes} passes, {lanes} lanes"));
         }
         Stretching::KeyFile => fields.add("stretching", "none: a key file"),
     }
-    fields.add("salt", hex::encode(document.salt));
-    fields.add("commitment", hex::encode(document.commitment));
-    fields.add("wrapped master key", hex::encode(document.wrapped_master));
-    fields.add("label", &info.label);
-    fields.add("created_seconds", info.created_seconds);
-    codec::encode(&SlotInfo { label: info.label, created_seconds: info.created_seconds })
 }
 
-fn decode(name: &ObjectName, bytes: &[u8]) -> Result<([u8; ENVELOPE_BYTES], SlotDocument)> {
+fn decode_envelope(name: &ObjectName, bytes: &[u8]) -> Result<Envelope> {
     let envelope = Envelope::decode(&name.to_string(), ObjectKind::KeySlot, bytes)?;
-    if envelope.id.to_string() != name.name() {
-        return Err(Error::damaged(name, "it has the id of another object"));
+    if envelope.id.to_string() == name.name() && envelope.epoch == 0 {
+        Ok(envelope)
+    } else {
+        Err(Error::damaged(name, "it has the id of another object"))
     }
-    let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    Ok((envelope.encode(), document))
 }
 
 #[cfg(test)]
@@ -258,24 +411,46 @@ mod tests {
         Credential::Password(Zeroizing::new(text.as_bytes().to_vec()))
     }
 
-    fn check(credential: &Credential, other: &Credential) {
-        let keys = Keys::derive(&[9; 32], CipherSuite::Aes256Gcm);
-        let (id, bytes) = seal_slot(&keys, &OsEntropy, credential, "laptop", CHEAP, 17).unwrap();
+    fn check_bytes(keys: &Keys, id: ObjectId, bytes: &[u8], credential: &Credential, other: &Credential) -> OpenSlot {
         let name = ObjectName::new(ObjectKind::KeySlot, id.to_string()).unwrap();
-        assert_eq!(open_slot(&name, &bytes, credential).unwrap().as_deref(), Some(&[9; 32]));
-        assert!(open_slot(&name, &bytes, other).unwrap().is_none());
-        let info = slot_info(&keys, &name, &bytes, Some(id)).unwrap();
+        let opened = open_slot(&name, bytes, credential).unwrap().unwrap();
+        assert!(open_slot(&name, bytes, other).unwrap().is_none());
+        let again = Credential::Stretched(opened.unlocked.clone());
+        assert!(open_slot(&name, bytes, &again).unwrap().is_some(), "an unlocked slot opens without stretching");
+        let (info, _) = slot_info(keys, &name, bytes, Some(id)).unwrap();
         assert_eq!((info.label.as_str(), info.created_seconds, info.current), ("laptop", 17, true));
         assert!(!bytes.windows(6).any(|window| window == b"laptop"), "labels are sealed");
         for position in 0..bytes.len() {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes.to_vec();
             flipped[position] ^= 1;
             let opened = open_slot(&name, &flipped, credential);
-            let listed = slot_info(&keys, &name, &flipped, None);
+            let listed = slot_info(keys, &name, &flipped, None);
             assert!(!matches!(opened, Ok(Some(_))) || listed.is_err(), "a flipped bit at {position} is accepted");
         }
         for length in 0..bytes.len() {
             assert!(open_slot(&name, &bytes[..length], credential).is_err());
+        }
+        opened
+    }
+
+    fn check(credential: &Credential, other: &Credential) {
+        let keys = Keys::derive(&[9; 32], CipherSuite::Aes256Gcm);
+        let (id, bytes) = seal_first_slot(&keys, &OsEntropy, credential, "laptop", CHEAP, 17).unwrap();
+        let opened = check_bytes(&keys, id, &bytes, credential, other);
+        assert!(matches!(opened.holds, Holds::Master(master) if *master == [9; 32]));
+        for role in Role::ALL {
+            let config = ObjectId([4; 16]);
+            let new = NewSlot { credential, label: "laptop", role, cost: CHEAP, created_seconds: 17, config };
+            let (id, bytes) = seal_slot(&keys, &OsEntropy, &new).unwrap();
+            let opened = check_bytes(&keys, id, &bytes, credential, other);
+            assert!(opened.keys.is_some());
+            match opened.holds {
+                Holds::Master(master) => assert!(role == Role::Full && *master == [9; 32]),
+                Holds::Narrow(narrow, secrets) => {
+                    assert_eq!(narrow, role);
+                    assert_eq!(secrets.object.is_some(), role == Role::Read);
+                }
+            }
         }
     }
 

@@ -186,11 +186,21 @@ fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use copal_store::roles::Role;
+
     use super::*;
 
     fn slot(first: u8, label: &str) -> KeySlotInfo {
         let id = ObjectId([first; 16]);
-        KeySlotInfo { id, label: label.into(), key_file: false, created_seconds: 0, current: false }
+        KeySlotInfo {
+            id,
+            label: label.into(),
+            key_file: false,
+            role: Role::Full,
+            can_rotate: true,
+            created_seconds: 0,
+            current: false,
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use copal_manifest::snapshot::{Origin, Phase, Snapshot, SourceRecord, WARNINGS_M
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
 use copal_store::repository::RootName;
+use copal_store::roles::Action;
 use copal_store::session::Session;
 
 use crate::catalogue::payload_digest;
@@ -107,7 +108,11 @@ pub fn create(context: &Context, request: &CreateRequest) -> Result<CreateReport
     if session.roots().iter().any(|root| root.tag == tag) {
         return Err(Error::NameTaken(full_name));
     }
-    let parent = Parent::choose(context, &session, request)?;
+    // A key that only creates opens no parent: it reads every file, and stores no deltas.
+    let parent = match context.repository.keys().role().may(Action::OpenManifests) {
+        true => Parent::choose(context, &session, request)?,
+        false => None,
+    };
     let captured = capture(context, &session, request, &sources, parent.as_ref());
     let captured = match captured {
         Err(Error::Interrupted) => {

@@ -5,8 +5,8 @@ use crate::check::Damage;
 use crate::config::{CONFIG_BYTES_MAX, Config, config_name, config_names};
 use crate::index::Fragment;
 use crate::repository::Repository;
+use crate::rotation::check_key_object;
 use crate::sealed::{PAYLOAD_BYTES_MAX, open_object};
-use crate::slots::{SLOT_BYTES_MAX, slot_info};
 use crate::{Error, Result};
 
 /// Checks every byte of every index fragment.
@@ -25,7 +25,7 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
         damaged.extend(damage("config", name.name(), config_outcome(repository, &name))?);
     }
     damaged.extend(each(repository, ObjectKind::KeySlot, "key", &mut |listed| {
-        slot_info(keys, &listed.name, &backend.read(&listed.name, SLOT_BYTES_MAX)?, None).map(drop)
+        check_key_object(repository, &listed.name)
     })?);
     for (kind, shown) in [(ObjectKind::Label, "label"), (ObjectKind::Condemned, "condemned")] {
         damaged.extend(each(repository, kind, shown, &mut |listed| {

@@ -79,7 +79,8 @@ impl Salvager<'_> {
         let is_single = location.bytes == location.record_plain_bytes;
         let mut sealed = vec![0; location.record_stored_bytes as usize];
         self.repository.backend().read_range(&pack_name(pack), u64::from(location.record_offset), &mut sealed)?;
-        PackOpener::new(self.repository.keys(), pack)?.open_record(location, is_single.then_some(id), &mut sealed)?;
+        let opener = PackOpener::new(self.repository.keys(), &**self.repository.backend(), pack)?;
+        opener.open_record(location, is_single.then_some(id), &mut sealed)?;
         if location.base.is_some() {
             copier.put(location.kind, location.encoding, &[(*id, location.bytes)], location.base, &sealed)?;
             return Ok(Vec::new());

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::Result;
-use crate::backend::{ObjectKind, ObjectName, publish_bytes};
+use crate::backend::{ObjectKind, ObjectName, ObjectStat, publish_bytes};
 use crate::collect::condemned::Condemned;
 use crate::collect::mark;
 use crate::ids::{ChunkId, PackId};
@@ -86,6 +86,18 @@ pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result
         }
     }
     Ok(())
+}
+
+/// Seals fragments of earlier epochs again, a few at a time, so that memory stays bounded; returns how many went.
+pub(super) fn reseal(repository: &Repository, epoch: u32) -> Result<u64> {
+    let old = repository.older_than(ObjectKind::Index, epoch)?;
+    for name in &old {
+        let bytes = repository.backend().stat(name)?.bytes;
+        let listed = ObjectStat { name: name.clone(), bytes };
+        let fragment = Fragment::open(&**repository.backend(), repository.keys(), &listed)?;
+        replace(repository, &[fragment], &HashSet::new())?;
+    }
+    Ok(old.len() as u64)
 }
 
 fn replace<F: std::borrow::Borrow<Fragment>>(

@@ -13,6 +13,7 @@
 pub(crate) mod condemned;
 mod mark;
 mod merge;
+mod reseal;
 mod rewrite;
 mod sweep;
 
@@ -22,10 +23,13 @@ use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::Sentence;
 use crate::collect::mark::{Avoided, Marks};
 pub(crate) use crate::collect::merge::publish_fragment;
+pub use crate::collect::reseal::{ResealReport, reseal};
 use crate::ids::{ChunkId, PackId, SnapshotId};
 use crate::index::Index;
+use crate::location::RecordKind;
 use crate::padding::on_grid;
 use crate::repository::{Repository, RootName};
+use crate::roles::Action;
 use crate::session::Session;
 use crate::{Error, Result};
 
@@ -88,7 +92,20 @@ pub fn collect(
     reachability: &dyn Reachability,
     options: CollectOptions,
 ) -> Result<CollectReport> {
+    repository.keys().role().require(Action::Maintain)?;
     let lease = maintenance_lease(repository)?;
+    let report = collect_forced(repository, reachability, options, &HashSet::new())?;
+    lease.release()?;
+    Ok(report)
+}
+
+/// The same under a lease that is held, with packs that are rewritten whatever lives in them.
+fn collect_forced(
+    repository: &Repository,
+    reachability: &dyn Reachability,
+    options: CollectOptions,
+    forced: &HashSet<PackId>,
+) -> Result<CollectReport> {
     let mut report = CollectReport::default();
     let before = stored_pack_bytes(repository)?;
     if !options.dry_run {
@@ -97,10 +114,9 @@ pub fn collect(
     }
     // A session of its own keeps nobody's sweep waiting but the next collection's, which the lease excludes.
     let session = Session::begin(repository)?;
-    let mut plan = plan(repository, &session, reachability, options)?;
+    let mut plan = plan(repository, &session, reachability, options, forced)?;
     if options.dry_run {
         session.end()?;
-        lease.release()?;
         return Ok(plan.forecast());
     }
     rewrite::copy_live(repository, &plan)?;
@@ -115,7 +131,6 @@ pub fn collect(
     }
     report.fragments_merged = merge::merge(repository)?;
     report.bytes_freed = before.saturating_sub(stored_pack_bytes(repository)?);
-    lease.release()?;
     Ok(report)
 }
 
@@ -133,6 +148,9 @@ pub fn distrust_all_but(repository: &Repository, whole: Vec<SnapshotId>) -> Resu
 /// stays small whatever the number of snapshots. The cost of a create's share grows with the logarithm of the whole.
 pub fn merge_index(repository: &Repository) -> Result<u64> {
     if !merge::is_due(repository)? {
+        return Ok(0);
+    }
+    if !repository.keys().role().may(Action::Maintain) {
         return Ok(0);
     }
     match maintenance_lease(repository) {
@@ -181,6 +199,7 @@ fn plan(
     session: &Session,
     reachability: &dyn Reachability,
     options: CollectOptions,
+    forced: &HashSet<PackId>,
 ) -> Result<Plan> {
     let index = Index::load(repository.backend(), repository.keys())?;
     if let Some(damage) = index.unreadable() {
@@ -202,6 +221,7 @@ fn plan(
             Err(error) => return Err(error),
         }
     }
+    let closed = packs_closed_to(repository, &index);
     let small = u64::from(repository.config().parameters.pack_bytes_max) / SMALL_PACK_DIVISOR;
     let mut small_packs = Vec::new();
     for listed in repository.backend().list(ObjectKind::Pack)? {
@@ -212,6 +232,11 @@ fn plan(
         let live = marks.live_bytes(&pack);
         if live == 0 {
             plan.dead.push((pack, listed.bytes));
+        } else if forced.contains(&pack) {
+            plan.rewritten.push((pack, listed.bytes));
+            plan.live_bytes_rewritten += live;
+        } else if closed.contains(&pack) {
+            // A copy would have to open it.
         } else if (live_padded(live) as f64) < listed.bytes as f64 * options.rewrite_below_live_share {
             plan.rewritten.push((pack, listed.bytes));
             plan.live_bytes_rewritten += live;
@@ -228,6 +253,19 @@ fn plan(
     let rewritten = plan.rewritten.iter().map(|(pack, _)| *pack).collect();
     plan.live_in_rewritten = marks.live_in(&rewritten)?;
     Ok(plan)
+}
+
+/// Packs that a maintaining key cannot open: it removes them when they are dead, and leaves rewriting to owners.
+fn packs_closed_to(repository: &Repository, index: &Index) -> HashSet<PackId> {
+    if repository.keys().role().may(Action::OpenData) {
+        return HashSet::new();
+    }
+    let mut closed = HashSet::new();
+    for fragment in index.fragments().iter() {
+        let data = fragment.packs().iter().filter(|(_, kind)| *kind == RecordKind::Data);
+        closed.extend(data.map(|(pack, _)| *pack));
+    }
+    closed
 }
 
 /// The length of a pack that would hold only the live records: padding is no dead weight, since a copy would have as much again.

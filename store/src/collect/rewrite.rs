@@ -27,7 +27,7 @@ pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<()> {
     };
     for (pack, _) in &plan.rewritten {
         let trailer = PackOpener::read_trailer(repository.keys(), &**repository.backend(), *pack)?;
-        let opener = PackOpener::new(repository.keys(), *pack)?;
+        let opener = PackOpener::new(repository.keys(), &**repository.backend(), *pack)?;
         for record in &trailer.records {
             rewriter.copy(*pack, &trailer, &opener, record, &mut copier)?;
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, ObjectKind, ObjectName, ObjectStat};
-use crate::envelope::ENVELOPE_BYTES;
+use crate::envelope::{ENVELOPE_BYTES, Sealing};
 use crate::ids::{ChunkId, ObjectId, PackId};
 use crate::index::block::{BLOCK_ENTRIES_MAX, Block, encode_block};
 use crate::index::filter;
@@ -37,7 +37,7 @@ pub(crate) fn build_fragment(keys: &Keys, id: ObjectId, entries: &mut Vec<(Chunk
     packs.dedup();
     let number = |pack: &PackId| packs.partition_point(|(other, _)| other < pack) as u32;
     let mut out = Vec::new();
-    let mut sealer = PartsSealer::new(keys, ObjectKind::Index, id, &mut out)?;
+    let mut sealer = PartsSealer::new(keys, ObjectKind::Index, id, Sealing::Derived, &mut out)?;
     let mut blocks = Vec::new();
     for block in entries.chunks(BLOCK_ENTRIES_MAX) {
         let stored = sealer.seal_part(b"block", &encode_block(block, number), &mut out)?;
@@ -83,7 +83,7 @@ impl Fragment {
         let document: Directory = codec::decode(&name.to_string(), &plain[..split])?;
         plain.truncate(plain.len() - 4);
         let filter = plain.split_off(split);
-        let mut offset = ENVELOPE_BYTES as u64;
+        let mut offset = opener.header_bytes();
         let mut blocks: Vec<(ChunkId, u64, u32)> = Vec::with_capacity(document.blocks.len());
         for (first, stored) in document.blocks {
             if blocks.last().is_some_and(|(before, ..)| *before >= first) {

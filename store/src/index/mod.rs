@@ -18,6 +18,7 @@ use crate::backend::{Backend, ObjectKind};
 use crate::ids::ChunkId;
 use crate::keys::Keys;
 use crate::location::Location;
+use crate::roles::Role;
 use crate::{Error, Result};
 
 /// Memory for opened blocks in bytes.
@@ -176,6 +177,8 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
                 Ok(fragment) => fragments.push(Arc::new(fragment)),
                 Err(Error::Missing { .. }) => vanished = true,
                 Err(Error::Damaged { object, detail }) => unreadable = Some((object, detail)),
+                // Of an epoch that a creating key was not given: what only it knows is stored again.
+                Err(Error::NotPermitted { role: Role::Create, .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -149,7 +149,7 @@ impl DurableIndex<'_> {
         }
         let bytes = repository.write_root(&root, payload).map_err(|error| session.poison(error))?;
         if taken(repository.roots()?) {
-            repository.delete_roots(&[root])?;
+            repository.withdraw_roots(&[root])?;
             return Err(Error::NameTaken);
         }
         session.counters.bytes_stored.fetch_add(bytes, Ordering::Relaxed);

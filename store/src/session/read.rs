@@ -12,6 +12,8 @@ use crate::{Error, Result};
 
 /// Decoded records that are kept: bases of deltas and frames of small chunks.
 const RECORD_CACHE_BYTES: usize = 24 << 20;
+/// Packs whose keys are kept: some 100 bytes each.
+const OPENERS_MAX: usize = 8192;
 /// Decoders that wait for the next reader.
 const DECODERS_MAX: usize = 32;
 
@@ -19,6 +21,7 @@ const DECODERS_MAX: usize = 32;
 pub(super) struct ReadCaches {
     records: Mutex<RecordCache>,
     decoders: Mutex<Vec<(Decoder, Vec<u8>)>>,
+    openers: Mutex<HashMap<PackId, Arc<PackOpener>>>,
 }
 
 /// Decoded records by pack and offset, with the time of their last use.
@@ -88,13 +91,43 @@ impl Session {
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
         let name = pack_name(location.pack);
-        sealed.resize(location.record_stored_bytes as usize, 0);
-        self.repository.backend().read_range(&name, u64::from(location.record_offset), sealed)?;
         let single = (location.bytes == location.record_plain_bytes).then_some(id);
-        PackOpener::new(self.repository.keys(), location.pack)?.open_record(location, single, sealed)?;
+        let backend = &**self.repository.backend();
+        let mut open = |opener: &PackOpener| {
+            sealed.resize(location.record_stored_bytes as usize, 0);
+            backend.read_range(&name, u64::from(location.record_offset), sealed)?;
+            opener.open_record(location, single, sealed)
+        };
+        let opener = self.opener(location.pack)?;
+        match open(&opener) {
+            // It may be of an epoch that began after this session: then its header says so.
+            Err(Error::Damaged { .. }) if self.repository.keys().epoch() == 0 => {
+                open(&PackOpener::read(self.repository.keys(), backend, location.pack)?)?;
+            }
+            outcome => outcome?,
+        }
         decoder.decode(location.encoding, sealed, base, location.record_plain_bytes, buffer).map_err(|error| {
             Error::damaged(&name, format!("the record at {} does not decode: {error}", location.record_offset))
         })
+    }
+
+    /// Opens a pack. Where packs have headers that must be read, and keys that must be found, those last used are kept.
+    fn opener(&self, pack: PackId) -> Result<Arc<PackOpener>> {
+        let open = || PackOpener::new(self.repository.keys(), &**self.repository.backend(), pack).map(Arc::new);
+        if self.repository.keys().epoch() == 0 {
+            return open();
+        }
+        let known = lock(&self.caches.openers).get(&pack).cloned();
+        if let Some(opener) = known {
+            return Ok(opener);
+        }
+        let opener = open()?;
+        let mut openers = lock(&self.caches.openers);
+        if openers.len() >= OPENERS_MAX {
+            openers.clear();
+        }
+        openers.insert(pack, Arc::clone(&opener));
+        Ok(opener)
     }
 
     /// The plaintext of a delta's base.

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::encoding::Encoder;
 use crate::ids::ChunkId;
 use crate::location::{Encoding, RecordKind};
+use crate::roles::Action;
 use crate::session::pool::Record;
 use crate::session::{DeltaBase, Reservation, Session};
 
@@ -25,6 +26,7 @@ pub struct ChunkWriter<'s> {
 impl Session {
     /// An encoder with reusable contexts and buffers; one for each worker.
     pub fn writer(&self) -> Result<ChunkWriter<'_>> {
+        self.repository.keys().role().require(Action::Store)?;
         let mut seed = [0; 8];
         self.repository.entropy().fill(&mut seed)?;
         Ok(ChunkWriter {
