@@ -13,6 +13,8 @@ use crate::repository::Repository;
 use crate::sealed_to;
 use crate::{Error, Result};
 
+/// The context of applications' own keys: the same for all, so that a snapshot can be renamed and travel.
+pub const INSTANCE_KEY: &[u8] = b"instance key";
 /// Longest secret in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 << 10;
 /// What wrapping adds in bytes.
