@@ -130,7 +130,7 @@ pub(super) fn attachment(body: Body, file: &str) -> Response {
 }
 
 /// `attachment` with a name (RFC 6266): characters that a header cannot hold are escaped.
-pub(crate) fn disposition(file: &str) -> HeaderValue {
+fn disposition(file: &str) -> HeaderValue {
     let plain: String =
         file.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
     let value = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", escaped(file));

@@ -26,10 +26,10 @@ use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, PathItem
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use answer::{Scope, Wait};
-pub(crate) use content::disposition;
+pub(crate) use answer::escaped;
+pub(crate) use operations::{role_of, visible};
 pub(crate) use transfer::{ExportRequest, begin_export};
-pub(crate) use upload::{Upload, receive};
+pub(crate) use upload::{begin as begin_import, receive, unlimited};
 
 use crate::access::gate;
 use crate::daemon::Daemon;
@@ -108,7 +108,7 @@ fn of_snapshots() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(content::entries))
         .routes(routes!(content::content))
         .routes(routes!(transfer::export))
-        .routes(routes!(upload::import))
+        .merge(OpenApiRouter::new().routes(routes!(upload::import)).layer(unlimited()))
 }
 
 /// What is the same for every route: ids that differ, the application's name, problems.

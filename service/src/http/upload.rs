@@ -2,7 +2,6 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -171,6 +170,3 @@ fn broken(error: axum::extract::multipart::MultipartError) -> Problem {
 pub(crate) fn unlimited() -> DefaultBodyLimit {
     DefaultBodyLimit::disable()
 }
-
-/// How long a page waits for an import before it shows its progress.
-pub(crate) const PAGE_WAIT: Duration = Duration::from_millis(300);

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 pub use applications::Applications;
 pub use bundle::BundleFormat;
+pub(crate) use costs::CostsReading;
 pub use shelf::Shelf;
 use shelf::Shelves;
 pub use views::{DiffView, EntryView, SnapshotView};

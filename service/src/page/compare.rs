@@ -1,0 +1,86 @@
+//! What differs between two snapshots.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::access::{Principal, Role};
+use crate::daemon::Daemon;
+use crate::page::shown::{place, size, time};
+use crate::page::{PageResult, layout};
+use crate::platform::DiffView;
+use crate::platform::views::DiffLine;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct CompareQuery {
+    app: String,
+    a: String,
+    b: String,
+}
+
+pub(crate) async fn page(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Query(query): Query<CompareQuery>,
+) -> PageResult<Markup> {
+    principal.may(Role::View, &query.app)?;
+    let (a, b, view) = daemon
+        .ask(move |platform| {
+            let (a, b) = (platform.find(&query.app, &query.a)?, platform.find(&query.app, &query.b)?);
+            let view = platform.compare(&a, &b)?;
+            Ok((a.view, b.view, view))
+        })
+        .await?;
+    let main = html! {
+        h1 { "From " (a.name) " to " (b.name) }
+        p {
+            a href=(place(&a)) { (a.name) } " of " (time(&a.created)) ", " a href=(place(&b)) { (b.name) } " of " (time(&b.created)) "."
+        }
+        @if view.is_empty() {
+            p { "Nothing differs." }
+        } @else {
+            p { (summary(&view, ["added", "removed", "changed"])) "." }
+            (tables(&view, ["Added", "Removed", "Changed"]))
+        }
+    };
+    Ok(layout::page("Comparison", Some(&principal), &main))
+}
+
+/// "2 added, 1 changed".
+pub(super) fn summary(view: &DiffView, words: [&str; 3]) -> String {
+    let totals = [view.added_total, view.removed_total, view.changed_total];
+    let parts: Vec<String> = totals
+        .iter()
+        .zip(words)
+        .filter(|(total, _)| **total > 0)
+        .map(|(total, word)| format!("{total} {word}"))
+        .collect();
+    parts.join(", ")
+}
+
+/// One table for each kind of difference.
+pub(super) fn tables(view: &DiffView, captions: [&str; 3]) -> Markup {
+    let lists = [&view.added, &view.removed, &view.changed];
+    html! {
+        @for (lines, caption) in lists.into_iter().zip(captions) {
+            @if !lines.is_empty() { (table(lines, caption)) }
+        }
+        @if view.truncated { p { "More differs than is shown here." } }
+    }
+}
+
+fn table(lines: &[DiffLine], caption: &str) -> Markup {
+    let bytes = |bytes: Option<u64>| bytes.map_or("–".to_owned(), size);
+    html! {
+        table.diff {
+            caption { (caption) }
+            thead { tr { th scope="col" { "Path" } th.number scope="col" { "Before" } th.number scope="col" { "After" } } }
+            tbody { @for line in lines { tr {
+                th scope="row" { code { (line.path) } }
+                td.number { (bytes(line.size_old)) } td.number { (bytes(line.size_new)) }
+            } } }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the forms of the pages do.
+
+use std::sync::Arc;
+
+use axum::Form;
+use axum::extract::{Multipart, Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use crate::access::{Principal, Role};
+use crate::daemon::Daemon;
+use crate::http::{ExportRequest, begin_export, begin_import, receive};
+use crate::operation::Task;
+use crate::page::shown::place;
+use crate::page::snapshot::{SnapshotPath, find};
+use crate::page::{PageResult, to_operation};
+use crate::problem::Problem;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct CreateForm {
+    app: String,
+    name: String,
+}
+
+pub(crate) async fn create(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Form(form): Form<CreateForm>,
+) -> PageResult<Response> {
+    let app = daemon.platform.application(Some(&form.app))?.name.clone();
+    principal.may(Role::Create, &app)?;
+    let name = form.name.trim().to_owned();
+    let (asked, wanted) = (app.clone(), name.clone());
+    daemon.ask(move |platform| platform.check_free(&asked, &wanted)).await?;
+    let task = Task::Create { name, tags: Default::default(), pinned: false };
+    Ok(to_operation(&daemon.submit(&app, task, None, &principal.name).await?))
+}
+
+pub(crate) async fn deploy(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+) -> PageResult<Response> {
+    let found = find(&daemon, &principal, path, Role::Deploy).await?;
+    let asked = found.clone();
+    daemon.ask(move |platform| platform.check_deploy(&asked)).await?;
+    let task = Task::Deploy { id: found.view.id, name: found.view.name };
+    Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
+}
+
+pub(crate) async fn delete(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+) -> PageResult<Response> {
+    let found = find(&daemon, &principal, path, Role::Administer).await?;
+    if found.view.pinned {
+        return Err(Problem::from(copal_engine::Error::Pinned(found.view.name)).into());
+    }
+    let task = Task::Delete { id: found.view.id, name: found.view.name };
+    Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
+}
+
+pub(crate) async fn verify(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+) -> PageResult<Response> {
+    let found = find(&daemon, &principal, path, Role::Create).await?;
+    let task = Task::Verify { snapshots: vec![found.view.id], quick: false };
+    Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PinForm {
+    pinned: bool,
+}
+
+pub(crate) async fn pin(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    Form(form): Form<PinForm>,
+) -> PageResult<Response> {
+    let found = find(&daemon, &principal, path, Role::Create).await?;
+    let back = place(&found.view);
+    daemon.ask(move |platform| platform.relabel(&found.view.app, &found.view.id, Some(form.pinned), None)).await?;
+    Ok(Redirect::to(&back).into_response())
+}
+
+pub(crate) async fn export(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(path): Path<SnapshotPath>,
+    Form(request): Form<ExportRequest>,
+) -> PageResult<Response> {
+    principal.may(Role::Administer, &path.app)?;
+    Ok(begin_export(&daemon, &principal, path.app, path.name, request).await?)
+}
+
+pub(crate) async fn import(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    form: Multipart,
+) -> PageResult<Response> {
+    principal.has(Role::Administer)?;
+    let mut upload = receive(&daemon, form).await?;
+    let app = daemon.platform.application(upload.app.as_deref())?.name.clone();
+    principal.may(Role::Administer, &app)?;
+    let name = upload.name.take().map(|name| name.trim().to_owned()).unwrap_or_default();
+    let (asked, wanted) = (app.clone(), name.clone());
+    daemon.ask(move |platform| platform.check_free(&asked, &wanted)).await?;
+    Ok(to_operation(&begin_import(&daemon, &principal, &app, name, upload).await?))
+}

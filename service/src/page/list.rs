@@ -1,0 +1,181 @@
+//! The first page: what is there, what goes on, what it costs; take a snapshot, bring one in, deploy.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::access::{Principal, Role};
+use crate::daemon::Daemon;
+use crate::operation::Operation;
+use crate::page::shown::{age, count, place, size, time};
+use crate::page::{PageResult, chart, layout, operation};
+use crate::platform::SnapshotView;
+
+/// Snapshots on one page.
+const PER_PAGE: usize = 50;
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ListQuery {
+    /// Only this application.
+    #[serde(default)]
+    app: String,
+    /// Only names that contain this.
+    #[serde(default)]
+    q: String,
+    /// From 1.
+    page: Option<usize>,
+}
+
+pub(crate) async fn page(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Query(query): Query<ListQuery>,
+) -> PageResult<Markup> {
+    principal.has(Role::View)?;
+    let shelf = daemon.ask(|platform| platform.shelf()).await?;
+    let costs = daemon.platform.costs();
+    let now = jiff::Timestamp::now();
+    let wanted: Vec<&SnapshotView> = shelf
+        .snapshots
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|snapshot| principal.sees(&snapshot.app))
+        .filter(|snapshot| query.app.is_empty() || snapshot.app == query.app)
+        .filter(|snapshot| snapshot.name.contains(&query.q))
+        .collect();
+    let pages = wanted.len().div_ceil(PER_PAGE).max(1);
+    let number = query.page.unwrap_or(1).clamp(1, pages);
+    let visible = &wanted[(number - 1) * PER_PAGE..wanted.len().min(number * PER_PAGE)];
+    let apps: Vec<&str> = daemon
+        .platform
+        .applications()
+        .iter()
+        .map(|application| application.name.as_str())
+        .filter(|app| principal.sees(app))
+        .collect();
+    let active: Vec<Operation> =
+        daemon.operations.active().into_iter().filter(|operation| principal.sees(&operation.app)).collect();
+    let unique = |snapshot: &SnapshotView| costs.as_ref().and_then(|costs| costs.unique.get(&snapshot.id).copied());
+    let main = html! {
+        h1 { "Snapshots" }
+        @if !active.is_empty() { (operation::active(&active)) }
+        @if !shelf.unreadable.is_empty() && principal.apps.is_empty() {
+            div.problem role="alert" {
+                p { (count(shelf.unreadable.len() as u64, "snapshot", "snapshots")) " cannot be opened; the others are whole." }
+                ul { @for unreadable in shelf.unreadable.iter().take(20) { li { code { (unreadable.id) } " " (unreadable.detail) } } }
+            }
+        }
+        @if principal.role >= Role::Create && !apps.is_empty() { (create_form(&apps)) }
+        (filter(&apps, &query))
+        table.snapshots {
+            caption { (count(wanted.len() as u64, "snapshot", "snapshots")) @if pages > 1 { ", page " (number) " of " (pages) } }
+            thead { tr {
+                th scope="col" { "Application" } th scope="col" { "Name" } th scope="col" { "Age" }
+                th.number scope="col" { "Size" }
+                th.number scope="col" title="Stored bytes that only this snapshot needs; before they are counted, what the repository grew by" { "Costs" }
+                th scope="col" { "Phase" } th scope="col" { "Origin" } th scope="col" { "Actions" }
+            } }
+            tbody { @for snapshot in visible { (row(snapshot, unique(snapshot), &principal, now)) } }
+        }
+        @if wanted.is_empty() { p.empty { "No snapshot is here yet." } }
+        @if pages > 1 { (pager(&query, number, pages)) }
+        (chart::section(&wanted, costs.as_deref()))
+        @if principal.role >= Role::Administer && !apps.is_empty() { (import_form(&apps)) }
+    };
+    Ok(layout::page("Snapshots", Some(&principal), &main))
+}
+
+fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now: jiff::Timestamp) -> Markup {
+    let place = place(snapshot);
+    html! {
+        tr id={ "snapshot-" (snapshot.id) } {
+            td { (snapshot.app) }
+            th scope="row" {
+                a href=(place) { (snapshot.name) }
+                @if snapshot.pinned { " " span.badge { "pinned" } }
+            }
+            td { time datetime=(snapshot.created) title=(time(&snapshot.created)) { (age(&snapshot.created, now)) } }
+            td.number { (size(snapshot.size)) }
+            td.number { (size(unique.unwrap_or(snapshot.stored_new))) }
+            td { (snapshot.phase.replace('_', " ")) }
+            td { (snapshot.origin) }
+            td.actions {
+                @if principal.role >= Role::Deploy {
+                    a.button href={ (place) "/deploy" } { "Deploy" span.hidden { " " (snapshot.name) } }
+                }
+                a href=(place) { "Details" span.hidden { " of " (snapshot.name) } }
+            }
+        }
+    }
+}
+
+fn application_choice(apps: &[&str], id: &str) -> Markup {
+    html! {
+        @if let [only] = apps {
+            input type="hidden" name="app" value=(only);
+        } @else {
+            label for=(id) { "Application" }
+            select id=(id) name="app" { @for app in apps { option value=(app) { (app) } } }
+        }
+    }
+}
+
+fn create_form(apps: &[&str]) -> Markup {
+    html! {
+        form.inline method="post" action="/ui/create" aria-label="Take a snapshot" {
+            (application_choice(apps, "create-app"))
+            label for="create-name" { "Name of a new snapshot" }
+            input id="create-name" name="name" required maxlength="200" autocomplete="off" placeholder="before-update";
+            button.primary type="submit" { "Take a snapshot" }
+        }
+    }
+}
+
+fn filter(apps: &[&str], query: &ListQuery) -> Markup {
+    html! {
+        form.inline.filter method="get" action="/" role="search" {
+            @if apps.len() > 1 {
+                label for="filter-app" { "Application" }
+                select id="filter-app" name="app" {
+                    option value="" { "all" }
+                    @for app in apps { option value=(app) selected[query.app == *app] { (app) } }
+                }
+            }
+            label for="filter-name" { "Name contains" }
+            input id="filter-name" name="q" value=(query.q) type="search" autocomplete="off";
+            button type="submit" { "Show" }
+        }
+    }
+}
+
+fn pager(query: &ListQuery, number: usize, pages: usize) -> Markup {
+    let to = |page: usize| {
+        format!("/?app={}&q={}&page={page}", crate::http::escaped(&query.app), crate::http::escaped(&query.q))
+    };
+    html! {
+        nav.pager aria-label="Pages of the list" {
+            @if number > 1 { a rel="prev" href=(to(number - 1)) { "Newer" } }
+            @if number < pages { a rel="next" href=(to(number + 1)) { "Older" } }
+        }
+    }
+}
+
+fn import_form(apps: &[&str]) -> Markup {
+    html! {
+        section aria-labelledby="import-heading" {
+            h2 id="import-heading" { "Bring a snapshot in" }
+            form.stacked method="post" action="/ui/import" enctype="multipart/form-data" {
+                (application_choice(apps, "import-app"))
+                label for="import-name" { "Name that it gets" }
+                input id="import-name" name="name" required maxlength="200" autocomplete="off";
+                label for="import-password" { "Passphrase that it was exported with" }
+                input id="import-password" name="password" type="password" autocomplete="off";
+                label for="import-file" { "File" }
+                input id="import-file" name="file" type="file" required;
+                button type="submit" { "Import" }
+            }
+        }
+    }
+}

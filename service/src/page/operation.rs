@@ -1,0 +1,140 @@
+//! The page of one operation: live progress by server-sent events; without the script it renews itself.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use maud::{Markup, PreEscaped, html};
+
+use crate::access::Principal;
+use crate::daemon::Daemon;
+use crate::http::{role_of, visible};
+use crate::operation::{Operation, State as OperationState};
+use crate::page::shown::{count, size, time};
+use crate::page::{PageResult, layout, to_operation};
+use crate::problem::Problem;
+
+pub(crate) async fn page(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> PageResult<Markup> {
+    let operation = visible(&daemon, &principal, &id)?.borrow().clone();
+    let title = title(&operation);
+    let main = html! {
+        @if !operation.state.is_final() {
+            noscript { (PreEscaped("<meta http-equiv=\"refresh\" content=\"2\">")) }
+        }
+        h1 { (title) }
+        (progress(&operation))
+        @if let Some(error) = &operation.error {
+            div.problem role="alert" {
+                p { (error.detail) }
+                p.hint { (error.hint) }
+                p.code { "Code " code { (error.code) } " · exit code " (error.exit_code) " (" (error.exit) ")" }
+            }
+        }
+        @if !operation.notices.is_empty() {
+            h2 { "Notices" }
+            ul { @for notice in &operation.notices { li { (notice) } } }
+        }
+        dl.facts {
+            dt { "Application" } dd { @if operation.app.is_empty() { "the whole repository" } @else { (operation.app) } }
+            dt { "Asked for by" } dd { (operation.actor) }
+            dt { "Asked for" } dd { (time(&operation.created)) }
+            @if let Some(started) = &operation.started { dt { "Begun" } dd { (time(started)) } }
+            @if let Some(ended) = &operation.ended { dt { "Ended" } dd { (time(ended)) } }
+            @if operation.attempts > 1 { dt { "Attempts" } dd { (operation.attempts) " (the daemon ended in between)" } }
+            dt { "Operation" } dd { code { (operation.id) } }
+        }
+        @if !operation.state.is_final() && principal.role >= role_of(&operation.verb) {
+            form method="post" action={ "/ui/operations/" (operation.id) "/cancel" } {
+                button type="submit" { "Cancel" }
+            }
+        }
+        p { a href="/" { "Back to the snapshots" } }
+    };
+    Ok(layout::page(&title, Some(&principal), &main))
+}
+
+/// What goes on, on other pages.
+pub(super) fn active(operations: &[Operation]) -> Markup {
+    html! {
+        section aria-labelledby="active-heading" {
+            h2 id="active-heading" { "Goes on" }
+            ul.operations {
+                @for operation in operations.iter().take(20) {
+                    li { a href={ "/ui/operations/" (operation.id) } { (title(operation)) } (progress(operation)) }
+                }
+            }
+        }
+    }
+}
+
+/// The live part: the script finds it by `data-operation`.
+fn progress(operation: &Operation) -> Markup {
+    let view = &operation.progress;
+    let known = view.total_known && view.bytes_total > 0;
+    html! {
+        div.progress data-operation=(operation.id) data-state=(operation.state.name()) {
+            p.state role="status" aria-live="polite" { (sentence(operation)) }
+            @if !operation.state.is_final() {
+                @if known {
+                    progress max=(view.bytes_total) value=(view.bytes_done) aria-label="Progress" {}
+                } @else {
+                    progress aria-label="Progress" {}
+                }
+            }
+            p.figures {
+                @if view.files_done > 0 || view.bytes_done > 0 {
+                    (count(view.files_done, "file", "files")) ", " (size(view.bytes_done))
+                    @if known { " of " (size(view.bytes_total)) }
+                }
+            }
+        }
+    }
+}
+
+fn title(operation: &Operation) -> String {
+    let what = match operation.verb.as_str() {
+        "create" => "Taking the snapshot",
+        "deploy" => "Deploying",
+        "delete" => "Deleting",
+        "export" => "Exporting",
+        "import" => "Importing",
+        "verify" => "Verifying",
+        "collect" => "Returning unused space",
+        other => other,
+    };
+    if operation.subject.is_empty() { what.to_owned() } else { format!("{what} {}", operation.subject) }
+}
+
+fn sentence(operation: &Operation) -> String {
+    match operation.state {
+        OperationState::Queued if operation.position == 1 => "Waits for one other operation".into(),
+        OperationState::Queued => format!("Waits for {} other operations", operation.position),
+        OperationState::Running if operation.progress.phase.is_empty() => "Runs".into(),
+        OperationState::Running => format!("Runs: {}", operation.progress.phase),
+        OperationState::Succeeded => "Done".into(),
+        OperationState::Failed => "Failed".into(),
+        OperationState::Canceled => "Canceled".into(),
+    }
+}
+
+pub(crate) async fn cancel(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> PageResult<Response> {
+    let watch = visible(&daemon, &principal, &id)?;
+    let verb = watch.borrow().verb.clone();
+    principal.has(role_of(&verb))?;
+    let operations = daemon.operations.clone();
+    let canceled = tokio::task::spawn_blocking(move || operations.cancel(&id)).await;
+    match canceled.map_err(|error| Problem::internal(error.to_string()))? {
+        // It ended while the person read: the page says how.
+        Err(problem) if problem.code == "not-running" => {}
+        other => drop(other?),
+    }
+    Ok(to_operation(&watch))
+}
