@@ -246,7 +246,7 @@ impl Platform {
     }
 
     fn verify(&self, snapshots: &[String], quick: bool, work: &Work) -> Result<Value> {
-        let request = VerifyRequest { references: snapshots.to_vec(), quick, repair: false };
+        let request = VerifyRequest { references: snapshots.to_vec(), quick, ..VerifyRequest::default() };
         let report = verify(&self.working(work), &request)?;
         if snapshots.is_empty() && !quick {
             self.metrics.verified(report.damaged.len() as u64);
