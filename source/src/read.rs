@@ -90,12 +90,13 @@ impl TreeReader {
     /// Opens a regular file for reading: `O_NOFOLLOW|O_NONBLOCK|O_NOATIME` where permitted, beneath the root.
     pub fn open_file(&self, path: &[u8]) -> Result<OpenFile> {
         if let Some(bytes) = self.pinned(path) {
-            return Ok(OpenFile { file: Content::Pinned(Arc::clone(bytes)) });
+            return Ok(OpenFile { file: Content::Pinned(Arc::clone(bytes)), stands_for: None });
         }
         let root = self.root(path)?;
         let place = root.place(path)?;
         let fd = open_regular(&place).map_err(|error| root.failed("opening", path, error))?;
-        let file = OpenFile { file: Content::File(Arc::new(Opened { fd, path: root.whole(path) })) };
+        let content = Content::File(Arc::new(Opened { fd, path: root.whole(path) }));
+        let file = OpenFile { file: content, stands_for: None };
         match file.stat()?.kind {
             FileKind::File => Ok(file),
             _ => Err(Error::refused(root.whole(path), "is no regular file (any more)")),
@@ -158,6 +159,8 @@ fn open_regular(place: &Place) -> rustix::io::Result<OwnedFd> {
 #[derive(Clone, Debug)]
 pub struct OpenFile {
     file: Content,
+    /// The file that this one is a clone of.
+    stands_for: Option<FileStat>,
 }
 
 #[derive(Clone, Debug)]
@@ -197,8 +200,17 @@ impl Opened {
 }
 
 impl OpenFile {
+    /// The same file, with the metadata of the one that it is a clone of.
+    #[must_use]
+    pub fn standing_for(self, stat: FileStat) -> Self {
+        Self { stands_for: Some(stat), ..self }
+    }
+
     /// Metadata by descriptor.
     pub fn stat(&self) -> Result<FileStat> {
+        if let Some(stat) = self.stands_for {
+            return Ok(stat);
+        }
         match &self.file {
             Content::File(file) => file.stat(),
             Content::Pinned(bytes) => Ok(bytes.stat()),

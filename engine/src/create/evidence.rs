@@ -2,6 +2,7 @@
 
 use copal_manifest::content::{FileContent, Pieces};
 use copal_manifest::entry::{Entry, Metadata, Node, Timestamp};
+use copal_manifest::snapshot::SourceRecord;
 use copal_manifest::tree::{NodeShape, Reference, references};
 use copal_source::scan::{FileKind, FileStat, FileTime};
 use copal_store::session::{ChunkSource, Session};
@@ -23,6 +24,11 @@ pub(super) fn trusted_before(begun: Timestamp) -> Timestamp {
     } else {
         Timestamp { seconds: begun.seconds - 1, nanoseconds: (nanoseconds + 1_000_000_000) as u32 }
     }
+}
+
+/// Whether a source recorded at some time still has this entry as it was.
+pub(crate) fn is_unchanged_since(record: &SourceRecord, parent: &Entry, stat: &FileStat) -> bool {
+    record.device == stat.device && is_unchanged(parent, stat, record.trusted_before)
 }
 
 /// Whether metadata says that nothing changed since the parent was taken.

@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use copal_chunker::Cutter;
+use copal_manifest::entry::EntryPath;
+use copal_source::read::{OpenFile, TreeReader};
+use copal_source::scan::FileStat;
 use copal_store::ChunkId;
 use copal_store::config::Parameters;
 use copal_store::location::RecordKind;
@@ -78,11 +81,26 @@ pub(super) struct Shared<'s> {
     pub(super) bytes_read: AtomicU64,
     /// Set when the capture has failed: what is still queued is not begun.
     pub(super) abandoned: AtomicBool,
+    /// Whether every file is cut at fixed places, whatever it begins with.
+    pub(super) page_structured: bool,
+    /// Whether files are clones: their metadata are those that the scan found.
+    pub(super) cloned: bool,
     /// Whether ids that the parent has need no look at the index.
     pub(super) parent_trusted: bool,
 }
 
 impl Shared<'_> {
+    /// Opens a file that the scan found.
+    pub(super) fn open(
+        &self,
+        reader: &TreeReader,
+        path: &EntryPath,
+        stat: &FileStat,
+    ) -> copal_source::Result<OpenFile> {
+        let file = reader.open_file(&path.to_slashes())?;
+        Ok(if self.cloned { file.standing_for(*stat) } else { file })
+    }
+
     pub(super) fn count_read(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -8,11 +8,11 @@ use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::tree::NodeSink;
 use copal_source::read::{DataRange, OpenFile, TreeReader};
 use copal_source::scan::FileStat;
-use copal_store::config::Parameters;
 use copal_store::session::{ChunkSource, Session};
 
 use crate::create::evidence::is_same_content;
 use crate::create::extent::{Extent, ExtentDone};
+use crate::create::job::Shared;
 use crate::create::small::{Trouble, metadata_of};
 use crate::error::Result;
 
@@ -38,13 +38,13 @@ pub(super) struct LargeFile {
 
 impl LargeFile {
     pub(super) fn open(
+        shared: &Shared<'_>,
         reader: &TreeReader,
         path: EntryPath,
+        stat: &FileStat,
         parent: Option<Arc<FileContent>>,
-        parameters: &Parameters,
-        session: &Session,
     ) -> Result<Self, Trouble> {
-        let file = reader.open_file(&path.to_slashes())?;
+        let file = shared.open(reader, &path, stat)?;
         let stat = file.stat()?;
         let metadata = metadata_of(&stat, file.attributes()?);
         let sparse = stat.allocated_bytes.saturating_add(HOLE_BYTES_MIN) <= stat.bytes;
@@ -53,8 +53,12 @@ impl LargeFile {
             false if stat.bytes == 0 => Vec::new(),
             false => vec![DataRange { offset: 0, bytes: stat.bytes }],
         };
-        let cutting = choose_cutting(&file, parent.as_deref(), parameters, session)?;
+        let cutting = choose_cutting(shared, &file, parent.as_deref())?;
         Ok(Self { path, file, stat, metadata, cutting, ranges, parent })
+    }
+
+    pub(super) fn stat(&self) -> FileStat {
+        self.stat
     }
 
     /// The jobs that read it, in order.
@@ -109,15 +113,11 @@ fn without_short_holes(ranges: Vec<DataRange>) -> Vec<DataRange> {
 
 /// Fixed cuts for page-structured files, as long as their pages stay where they are in the parent; content cuts for all others, and for
 /// files that fell back to them once.
-fn choose_cutting(
-    file: &OpenFile,
-    parent: Option<&FileContent>,
-    parameters: &Parameters,
-    session: &Session,
-) -> Result<Cutting, Trouble> {
+fn choose_cutting(shared: &Shared<'_>, file: &OpenFile, parent: Option<&FileContent>) -> Result<Cutting, Trouble> {
+    let Shared { parameters, session, .. } = *shared;
     let mut head = vec![0; HEAD_BYTES + 64];
     let read = file.read_at(0, &mut head)?;
-    if !looks_page_structured(&head[..read]) {
+    if !shared.page_structured && !looks_page_structured(&head[..read]) {
         return Ok(Cutting::Content);
     }
     let fixed = Cutting::Fixed(parameters.page_chunk_bytes);

@@ -1,6 +1,5 @@
 //! The snapshot that a new one is compared with.
 
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{Snapshot, SourceRecord};
@@ -8,17 +7,17 @@ use copal_store::session::Session;
 
 use crate::catalogue::{Catalogue, Listed};
 use crate::context::Context;
-use crate::create::{CreateRequest, SourceRequest};
 use crate::error::Result;
 
 /// A parent and how far it is trusted.
+#[derive(Debug)]
 pub(super) struct Parent {
     listed: Listed,
     trusted: bool,
 }
 
 /// The parent's record of one source.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct ParentSource {
     pub(super) record: Arc<SourceRecord>,
     /// Whether what it refers to is known to be in the repository; else every chunk of it is looked up.
@@ -26,15 +25,20 @@ pub(super) struct ParentSource {
 }
 
 impl Parent {
-    /// The one asked for, or the newest of the same application that has one of the sources.
-    pub(super) fn choose(context: &Context, session: &Session, request: &CreateRequest) -> Result<Option<Self>> {
+    /// The one asked for, or the newest of the same application that has one of the sources (label and recorded path).
+    pub(super) fn choose(
+        context: &Context,
+        session: &Session,
+        app: &str,
+        places: &[(String, Vec<u8>)],
+        reference: Option<&str>,
+    ) -> Result<Option<Self>> {
         let catalogue = Catalogue::load_in(context, session)?;
-        let listed = match &request.parent {
+        let listed = match reference {
             Some(reference) => Some(catalogue.find(reference)?),
             None => catalogue.snapshots.iter().rev().find(|listed| {
                 let snapshot = &listed.snapshot;
-                snapshot.app == request.app
-                    && request.sources.iter().any(|source| record_of(snapshot, source).is_some())
+                snapshot.app == app && places.iter().any(|(label, path)| record_of(snapshot, label, path).is_some())
             }),
         };
         let trusting = |listed: &Listed| Ok(Self { listed: listed.clone(), trusted: session.trusts(&listed.root)? });
@@ -46,16 +50,15 @@ impl Parent {
     }
 
     /// Its record of a source.
-    pub(super) fn source(&self, source: &SourceRequest) -> Option<ParentSource> {
-        let record = Arc::new(record_of(self.snapshot(), source)?.clone());
+    pub(super) fn source(&self, label: &str, path: &[u8]) -> Option<ParentSource> {
+        let record = Arc::new(record_of(self.snapshot(), label, path)?.clone());
         Some(ParentSource { record, trusted: self.trusted })
     }
 }
 
 /// A snapshot's record of the same path, or else of the same label.
-fn record_of<'s>(snapshot: &'s Snapshot, source: &SourceRequest) -> Option<&'s SourceRecord> {
-    let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
-    let same_path = |record: &&SourceRecord| record.path == path.as_os_str().as_bytes();
-    let same_label = |record: &&SourceRecord| !source.label.is_empty() && record.label == source.label;
+fn record_of<'s>(snapshot: &'s Snapshot, label: &str, path: &[u8]) -> Option<&'s SourceRecord> {
+    let same_path = |record: &&SourceRecord| !path.is_empty() && record.path == path;
+    let same_label = |record: &&SourceRecord| !label.is_empty() && record.label == label;
     snapshot.sources.iter().find(same_path).or_else(|| snapshot.sources.iter().find(same_label))
 }

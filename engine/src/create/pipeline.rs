@@ -4,7 +4,6 @@ mod settle;
 
 use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -14,20 +13,21 @@ use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
 use copal_manifest::finder::NodeFinder;
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
 use copal_manifest::tree::{EntryIter, TreeBuilder, TreeReader};
-use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
+use copal_source::scan::{FileKind, FileStat, ScanEntry};
 use copal_store::session::Session;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::context::Context;
+use crate::create::creation::Taken;
 use crate::create::evidence::{is_present, is_unchanged, trusted_before};
 use crate::create::extent::{Extent, ExtentDone};
+use crate::create::input::{Entries, Input};
 use crate::create::job::{Job, Promise, Shared, Worker, promise};
 use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile};
 use crate::create::meter::Meter;
 use crate::create::nodes::TreeSink;
 use crate::create::parent::{Parent, ParentSource};
 use crate::create::small::{Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
-use crate::create::{CreateRequest, SourceRequest};
 use crate::error::{Error, Result};
 
 /// Most entries that wait for their turn.
@@ -36,14 +36,6 @@ pub(super) const WINDOW_ITEMS: usize = 8192;
 pub(super) const JOBS_PER_WORKER: usize = 16;
 /// A batch is handed out when it has so many paths, or content of [`SMALL_FILE_BYTES_MAX`].
 const BATCH_PATHS: usize = 256;
-
-/// What one source gave.
-pub(super) struct CapturedSource {
-    pub(super) record: SourceRecord,
-    pub(super) bytes_read: u64,
-    pub(super) warnings: Vec<String>,
-    pub(super) unread_files: u64,
-}
 
 /// A file with several names: its filesystem and inode.
 type FileKey = (u64, u64);
@@ -103,14 +95,13 @@ impl Capture<'_, '_> {
         context: &Context,
         session: &Session,
         cutter: &Cutter,
-        request: &CreateRequest,
-        source: &SourceRequest,
+        force_read: bool,
+        input: &Input,
         parent: Option<&Parent>,
-    ) -> Result<CapturedSource> {
+    ) -> Result<Taken> {
         let threads = context.worker_threads();
-        let parent_source = parent.and_then(|parent| parent.source(source));
-        let options =
-            ScanOptions { exclude: request.exclude.clone(), one_file_system: request.one_file_system, threads };
+        let before = input.before.clone().map(|record| ParentSource { record: Arc::new(record), trusted: true });
+        let parent_source = before.or_else(|| parent.and_then(|parent| parent.source(&input.label, &input.path)));
         let begun = trusted_before(context.clock.now());
         let shared = Shared {
             context,
@@ -120,11 +111,13 @@ impl Capture<'_, '_> {
             meter: Meter::new(context),
             bytes_read: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
+            page_structured: input.page_structured,
+            cloned: input.is_clone(),
             parent_trusted: parent_source.as_ref().is_some_and(|parent| parent.trusted),
         };
         context.monitor.phase("storing");
         let (jobs, queue) = bounded(threads * 2);
-        let root = scan(&source.path, &options)?;
+        let (entries, reader) = input.open(threads)?;
         let boundary_key = session.repository().keys().tree_boundary_key();
         std::thread::scope(|scope| {
             for number in 0..threads {
@@ -139,7 +132,7 @@ impl Capture<'_, '_> {
             let finder = parent_source.as_ref().map(|parent| NodeFinder::new(session, parent.record.tree));
             let mut capture = Capture {
                 shared: &shared,
-                reader: copal_source::read::TreeReader::open(&source.path)?,
+                reader,
                 jobs,
                 jobs_open: 0,
                 jobs_max: threads * JOBS_PER_WORKER,
@@ -151,7 +144,7 @@ impl Capture<'_, '_> {
                 assembly: None,
                 parent: iterator.map(Iterator::peekable),
                 parent_source: parent_source.as_ref(),
-                force_read: request.force_read,
+                force_read: force_read && input.before.is_none(),
                 met: HashMap::new(),
                 placed: HashMap::new(),
                 builder: TreeBuilder::new(&boundary_key),
@@ -162,19 +155,19 @@ impl Capture<'_, '_> {
                 warnings: Vec::new(),
                 unread_files: 0,
             };
-            let outcome = capture.take_all(root);
+            let outcome = capture.take_all(entries);
             if outcome.is_err() {
                 shared.abandoned.store(true, Ordering::Relaxed);
             }
             let (kind, device) = outcome?;
-            capture.finish(source, kind, device, begun)
+            capture.finish(input, kind, device, begun)
         })
     }
 
     /// Goes through the scan; returns what the root is, and on which filesystem.
-    fn take_all(&mut self, scan: copal_source::scan::Scan) -> Result<(SourceKind, u64)> {
+    fn take_all(&mut self, entries: Entries) -> Result<(SourceKind, u64)> {
         let mut root = None;
-        for found in scan {
+        for found in entries {
             self.shared.context.check_interrupt()?;
             match found {
                 Ok(entry) => {
@@ -199,13 +192,7 @@ impl Capture<'_, '_> {
         }
     }
 
-    fn finish(
-        mut self,
-        source: &SourceRequest,
-        kind: SourceKind,
-        device: u64,
-        begun: Timestamp,
-    ) -> Result<CapturedSource> {
+    fn finish(mut self, input: &Input, kind: SourceKind, device: u64, begun: Timestamp) -> Result<Taken> {
         let builder = std::mem::replace(&mut self.builder, TreeBuilder::new(&[0; 32]));
         let tree = builder.finish(&mut self.sink)?;
         self.shared.meter.tell();
@@ -214,9 +201,9 @@ impl Capture<'_, '_> {
             return Err(Error::Usage(format!("the source could not be read: {why}")));
         }
         let record = SourceRecord {
-            label: source.label.clone(),
-            kind,
-            path: source.path.as_os_str().as_bytes().to_vec(),
+            label: input.label.clone(),
+            kind: input.kind.unwrap_or(kind),
+            path: input.path.clone(),
             tree,
             files: self.files,
             entries: self.entries,
@@ -225,7 +212,7 @@ impl Capture<'_, '_> {
             trusted_before: begun,
         };
         let bytes_read = self.shared.bytes_read.load(Ordering::Relaxed);
-        Ok(CapturedSource { record, bytes_read, warnings: self.warnings, unread_files: self.unread_files })
+        Ok(Taken { record, bytes_read, warnings: self.warnings, unread_files: self.unread_files })
     }
 
     fn unread(&mut self, why: String) {
@@ -263,7 +250,7 @@ impl Capture<'_, '_> {
         });
         let sparse = stat.allocated_bytes.saturating_add(HOLE_BYTES_MIN) <= stat.bytes;
         if is_file && (stat.bytes > SMALL_FILE_BYTES_MAX || sparse) {
-            return self.take_large(path, parent, key);
+            return self.take_large(path, stat, parent, key);
         }
         self.take_small(SmallFile { reader: self.reader.clone(), path, stat, parent }, key)
     }
@@ -314,9 +301,15 @@ impl Capture<'_, '_> {
         if self.batch.is_empty() { Ok(()) } else { self.end_batch_now() }
     }
 
-    fn take_large(&mut self, path: EntryPath, parent: Option<Arc<FileContent>>, key: Option<FileKey>) -> Result<()> {
-        let Shared { parameters, session, cutter, .. } = self.shared;
-        match LargeFile::open(&self.reader, path, parent, parameters, session) {
+    fn take_large(
+        &mut self,
+        path: EntryPath,
+        stat: FileStat,
+        parent: Option<Arc<FileContent>>,
+        key: Option<FileKey>,
+    ) -> Result<()> {
+        let cutter = self.shared.cutter;
+        match LargeFile::open(self.shared, &self.reader, path, &stat, parent) {
             Err(trouble) => self.place_outcome(Outcome::of(trouble)?, key),
             Ok(large) => {
                 let extents: Vec<Extent> = large.extents(cutter).collect();

@@ -119,7 +119,7 @@ impl Worker<'_> {
         let slashes = file.path.to_slashes();
         let mut attempt = 1;
         let (metadata, changing) = loop {
-            let open = file.reader.open_file(&slashes)?;
+            let open = self.shared.open(&file.reader, &file.path, &file.stat)?;
             let before = open.stat()?;
             // One byte more than it should have, so that growth is seen even where times are coarse.
             let wanted = before.bytes.min(2 * SMALL_FILE_BYTES_MAX) as usize;

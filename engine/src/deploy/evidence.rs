@@ -67,6 +67,10 @@ pub(super) fn source_witnesses<'s>(
 }
 
 fn place_within(source: &SourceRecord, place: &[u8]) -> Option<EntryPath> {
+    // Of other kinds the entries are no files that stood there.
+    if !matches!(source.kind, SourceKind::Tree | SourceKind::File) {
+        return None;
+    }
     let below = place.strip_prefix(source.path.as_slice())?;
     match below.split_first() {
         None => Some(EntryPath::root()),

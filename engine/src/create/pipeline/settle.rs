@@ -6,7 +6,7 @@ use copal_manifest::entry::{Entry, Node};
 
 use super::{Batch, Capture, FileKey, Waiting};
 use crate::create::extent::{Extent, ExtentDone};
-use crate::create::job::{Promise, Shared};
+use crate::create::job::Promise;
 use crate::create::large::{Assembled, Assembly, LargeFile};
 use crate::create::small::{ATTEMPTS, Outcome, SmallFile};
 use crate::error::{Error, Result};
@@ -85,7 +85,7 @@ impl Capture<'_, '_> {
     fn finish_large(&mut self, first: Assembly) -> Result<Outcome> {
         let mut assembly = first;
         for attempt in 1.. {
-            let path = assembly.large.path.clone();
+            let (path, stat) = (assembly.large.path.clone(), assembly.large.stat());
             let warning = |what: &str| format!("{path}: {what}");
             match assembly.finish(&mut self.sink) {
                 Err(trouble) => return Outcome::of(trouble),
@@ -98,8 +98,8 @@ impl Capture<'_, '_> {
                 }
                 Ok(_) => {}
             }
-            let Shared { parameters, session, cutter, .. } = self.shared;
-            let large = match LargeFile::open(&self.reader, path, None, parameters, session) {
+            let cutter = self.shared.cutter;
+            let large = match LargeFile::open(self.shared, &self.reader, path, &stat, None) {
                 Ok(large) => large,
                 Err(trouble) => return Outcome::of(trouble),
             };
@@ -148,8 +148,8 @@ impl Capture<'_, '_> {
             self.shared.meter.file_done();
             return self.place(entry, None);
         }
-        let Shared { parameters, session, cutter, .. } = self.shared;
-        let outcome = match LargeFile::open(&self.reader, file.path, None, parameters, session) {
+        let cutter = self.shared.cutter;
+        let outcome = match LargeFile::open(self.shared, &self.reader, file.path, &file.stat, None) {
             Err(trouble) => Outcome::of(trouble)?,
             Ok(large) => {
                 let extents: Vec<Extent> = large.extents(cutter).collect();

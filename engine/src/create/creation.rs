@@ -1,0 +1,244 @@
+//! One snapshot being made: begun, sources taken one after the other, finished by its root.
+
+use copal_chunker::{Cutter, Rule, Sizes};
+use copal_manifest::entry::Timestamp;
+use copal_manifest::snapshot::{LiveRecord, Origin, Phase, Snapshot, SourceRecord, WARNINGS_MAX, is_name};
+use copal_store::SnapshotId;
+use copal_store::config::{CutRule, Parameters};
+use copal_store::repository::RootName;
+use copal_store::roles::Action;
+use copal_store::session::Session;
+
+use crate::catalogue::payload_digest;
+use crate::context::Context;
+use crate::create::CreateReport;
+use crate::create::input::Input;
+use crate::create::parent::Parent;
+use crate::create::pipeline::Capture;
+use crate::error::{Error, Result};
+
+/// What a snapshot is called and compared with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Naming {
+    pub(crate) name: String,
+    pub(crate) app: String,
+    pub(crate) tags: Vec<(String, String)>,
+    pub(crate) pinned: bool,
+    pub(crate) force_read: bool,
+    /// Snapshot to compare with; none: the newest with the same application and sources.
+    pub(crate) parent: Option<String>,
+}
+
+/// What taking one source gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) record: SourceRecord,
+    pub(crate) bytes_read: u64,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) unread_files: u64,
+}
+
+/// A snapshot that is being made.
+#[derive(Debug)]
+pub(crate) struct Creation {
+    session: Session,
+    cutter: Cutter,
+    naming: Naming,
+    parent: Option<Parent>,
+    id: SnapshotId,
+    created: Timestamp,
+    begun: u64,
+}
+
+impl Creation {
+    /// Registers, refuses a name that is taken, finds what to compare with. `places` are labels and recorded paths.
+    pub(crate) fn begin(context: &Context, naming: Naming, places: &[(String, Vec<u8>)]) -> Result<Self> {
+        let begun = context.clock.monotonic_nanoseconds();
+        check_names(&naming)?;
+        let created = context.clock.now();
+        let id = new_snapshot_id(context, created)?;
+        let session = Session::begin(&context.repository)?;
+        let cutter = cutter_of(&session)?;
+        let mut creation = Self { session, cutter, naming, parent: None, id, created, begun };
+        let tag = creation.root(context).tag;
+        if creation.session.roots().iter().any(|root| root.tag == tag) {
+            return Err(Error::NameTaken(creation.full_name()));
+        }
+        // A key that only creates opens no parent: it reads every file, and stores no deltas.
+        if context.repository.keys().role().may(Action::OpenManifests) {
+            let Naming { app, parent, .. } = &creation.naming;
+            creation.parent = Parent::choose(context, &creation.session, app, places, parent.as_deref())?;
+        }
+        Ok(creation)
+    }
+
+    /// The same snapshot as one that was begun by a process that is gone.
+    pub(crate) fn of(self, id: SnapshotId, created: Timestamp) -> Self {
+        Self { id, created, ..self }
+    }
+
+    pub(crate) fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    pub(crate) fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    fn full_name(&self) -> String {
+        Snapshot::full_name(&self.naming.app, &self.naming.name)
+    }
+
+    fn root(&self, context: &Context) -> RootName {
+        let tag = context.repository.keys().name_tag(self.full_name().as_bytes());
+        RootName { tag, snapshot: self.id }
+    }
+
+    /// Whether everything that a source recorded earlier refers to is in the repository.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What the parent snapshot has of a source.
+    pub(crate) fn parent_record(&self, label: &str, path: &[u8]) -> Option<SourceRecord> {
+        let source = self.parent.as_ref()?.source(label, path)?;
+        Some(source.record.as_ref().clone())
+    }
+
+    /// Plaintext bytes of new chunks so far.
+    pub(crate) fn bytes_new(&self) -> u64 {
+        self.session.counters().bytes_new
+    }
+
+    /// Stores one source. After [`Error::Interrupted`] what was stored is found again by the next run.
+    pub(crate) fn take(&self, context: &Context, input: &Input) -> Result<Taken> {
+        let parent = self.parent.as_ref();
+        let taken = Capture::run(context, &self.session, &self.cutter, self.naming.force_read, input, parent);
+        if matches!(taken, Err(Error::Interrupted)) {
+            self.session.checkpoint()?;
+        }
+        taken
+    }
+
+    /// Makes what was stored so far durable, without a snapshot.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        Ok(self.session.checkpoint()?)
+    }
+
+    /// Commits: everything durable, then the root.
+    pub(crate) fn finish(
+        self,
+        context: &Context,
+        mut taken: Vec<Taken>,
+        live: Option<LiveRecord>,
+        phase: Option<Phase>,
+    ) -> Result<CreateReport> {
+        context.monitor.phase("committing");
+        taken.sort_by(|a, b| a.record.label.cmp(&b.record.label));
+        let unread_files: u64 = taken.iter().map(|one| one.unread_files).sum();
+        let bytes_read = taken.iter().map(|one| one.bytes_read).sum();
+        let warnings: Vec<String> = taken.iter().flat_map(|one| one.warnings.iter().cloned()).collect();
+        let records: Vec<SourceRecord> = taken.into_iter().map(|one| one.record).collect();
+        let root = self.root(context);
+        let full_name = self.full_name();
+        let Self { session, naming, parent, id, created, begun, .. } = self;
+        let durable = session.seal_packs()?.sync()?.publish_index()?;
+        let counters = session.counters();
+        let whole = if unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
+        let snapshot = Snapshot {
+            version: Snapshot::version_needed(&records, live.as_ref()),
+            id,
+            name: naming.name,
+            app: naming.app,
+            created,
+            completed: context.clock.now(),
+            phase: phase.unwrap_or(whole),
+            origin: Origin::Created,
+            host: context.host.clone(),
+            program: context.program.clone(),
+            parent: parent.map(|parent| parent.snapshot().id),
+            sources: records,
+            tags: sorted_tags(&naming.tags),
+            pinned: naming.pinned,
+            bytes_read,
+            bytes_new: counters.bytes_new,
+            stored_new: counters.bytes_stored,
+            chunks_new: counters.chunks_new,
+            warnings: bounded_warnings(&warnings),
+            live,
+        };
+        let payload = snapshot.encode()?;
+        let published = durable.publish_root(root, &payload);
+        let root_bytes = published.map_err(|error| match error {
+            copal_store::Error::NameTaken => Error::NameTaken(full_name),
+            other => Error::Store(other),
+        })?;
+        session.end()?;
+        tidy_index(context);
+        Ok(CreateReport {
+            digest: payload_digest(&payload),
+            files: snapshot.sources.iter().map(|source| source.files).sum(),
+            bytes: snapshot.sources.iter().map(|source| source.bytes).sum(),
+            bytes_read: snapshot.bytes_read,
+            bytes_new: snapshot.bytes_new,
+            stored_new: snapshot.stored_new + root_bytes,
+            chunks_new: snapshot.chunks_new,
+            duration_ms: context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000,
+            warnings,
+            unread_files,
+            snapshot,
+        })
+    }
+}
+
+fn check_names(naming: &Naming) -> Result<()> {
+    for (what, name) in [("snapshot", &naming.name), ("application", &naming.app)] {
+        if !(is_name(name) || what == "application" && name.is_empty()) {
+            let detail = "a name has 1 to 255 bytes, no slash, no control character, no space at its ends, and is not \"latest\"";
+            return Err(Error::BadName { name: name.clone(), detail: detail.into() });
+        }
+    }
+    Ok(())
+}
+
+/// The cutter that the repository's parameters and secret make.
+pub(super) fn cutter_of(session: &Session) -> Result<Cutter> {
+    let Parameters { cut_rule, chunk_bytes_min, chunk_bytes_average, chunk_bytes_max, .. } =
+        session.repository().config().parameters;
+    let rule = match cut_rule {
+        CutRule::AesWindow => Rule::AesWindow,
+        CutRule::FastCdc2020 => Rule::FastCdc2020,
+    };
+    let sizes = Sizes { min: chunk_bytes_min, average: chunk_bytes_average, max: chunk_bytes_max };
+    Cutter::new(rule, sizes, &session.repository().keys().cutter_secret())
+        .map_err(|error| Error::Internal(format!("the repository's parameters: {error}")))
+}
+
+/// Sorted by key; of equal keys the last wins.
+fn sorted_tags(tags: &[(String, String)]) -> Vec<(String, String)> {
+    tags.iter().cloned().collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
+}
+
+fn bounded_warnings(warnings: &[String]) -> Vec<String> {
+    let mut kept: Vec<String> = warnings.iter().take(WARNINGS_MAX - 1).cloned().collect();
+    if warnings.len() > kept.len() {
+        kept.push(format!("and {} more", warnings.len() - kept.len()));
+    }
+    kept
+}
+
+/// A UUID of version 7 (RFC 9562).
+fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<SnapshotId> {
+    let mut random = [0; 10];
+    context.repository.entropy().fill(&mut random)?;
+    let milliseconds = u64::try_from(created.seconds).unwrap_or(0) * 1000 + u64::from(created.nanoseconds / 1_000_000);
+    Ok(SnapshotId(uuid::Builder::from_unix_timestamp_millis(milliseconds, &random).into_uuid().into_bytes()))
+}
+
+/// Merges small index fragments. The snapshot is safe already: a failure here is the next run's affair.
+fn tidy_index(context: &Context) {
+    match copal_store::collect::merge_index(&context.repository) {
+        Ok(_) | Err(copal_store::Error::Busy { .. }) => {}
+        Err(error) => context.monitor.notice(&format!("the index was not merged: {error}")),
+    }
+}

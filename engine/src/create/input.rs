@@ -1,0 +1,91 @@
+//! A source as the pipeline takes it: where its entries come from, and what they are recorded as.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use copal_manifest::snapshot::{SourceKind, SourceRecord};
+use copal_source::read::{PinnedBytes, TreeReader};
+use copal_source::scan::{ScanEntry, ScanOptions, scan};
+
+use crate::create::SourceRequest;
+use crate::error::Result;
+
+/// A source to be stored.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// Its label.
+    pub(crate) label: String,
+    /// Its kind; none: a tree or a file, as it stands.
+    pub(crate) kind: Option<SourceKind>,
+    /// The path that is recorded.
+    pub(crate) path: Vec<u8>,
+    /// Where it comes from.
+    pub(crate) content: InputContent,
+    /// Globs to leave out.
+    pub(crate) exclude: Vec<String>,
+    /// Stay on its filesystem.
+    pub(crate) one_file_system: bool,
+    /// Cut at fixed places, whatever its first bytes look like.
+    pub(crate) page_structured: bool,
+    /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent snapshot's.
+    pub(crate) before: Option<SourceRecord>,
+}
+
+/// Where entries and bytes come from.
+#[derive(Debug)]
+pub(crate) enum InputContent {
+    /// A folder or a file, scanned.
+    Path(PathBuf),
+    /// One file that is none of the system.
+    Pinned(Arc<dyn PinnedBytes>),
+    /// Entries as they were found under the freeze; the content of those that changed is in a clone.
+    Cloned {
+        /// The clone.
+        clone: PathBuf,
+        /// In path order, the root first.
+        entries: Vec<ScanEntry>,
+    },
+}
+
+/// Entries in path order, problems among them.
+pub(super) type Entries = Box<dyn Iterator<Item = copal_source::Result<ScanEntry>>>;
+
+impl Input {
+    /// A folder or a file as asked for.
+    pub(super) fn of_request(source: &SourceRequest, exclude: &[String], one_file_system: bool) -> Self {
+        Self {
+            label: source.label.clone(),
+            kind: None,
+            path: source.path.as_os_str().as_bytes().to_vec(),
+            content: InputContent::Path(source.path.clone()),
+            exclude: exclude.to_vec(),
+            one_file_system,
+            page_structured: false,
+            before: None,
+        }
+    }
+
+    /// Whether files are read from a clone, whose metadata are not theirs.
+    pub(super) fn is_clone(&self) -> bool {
+        matches!(self.content, InputContent::Cloned { .. })
+    }
+
+    /// Begins to go through it.
+    pub(super) fn open(&self, threads: usize) -> Result<(Entries, TreeReader)> {
+        match &self.content {
+            InputContent::Path(path) => {
+                let options =
+                    ScanOptions { exclude: self.exclude.clone(), one_file_system: self.one_file_system, threads };
+                Ok((Box::new(scan(path, &options)?), TreeReader::open(path)?))
+            }
+            InputContent::Pinned(bytes) => {
+                let entry = ScanEntry { path: Box::default(), stat: bytes.stat() };
+                Ok((Box::new(std::iter::once(Ok(entry))), TreeReader::of_pinned(Arc::clone(bytes))))
+            }
+            InputContent::Cloned { clone, entries } => {
+                Ok((Box::new(entries.clone().into_iter().map(Ok)), TreeReader::open(clone)?))
+            }
+        }
+    }
+}
