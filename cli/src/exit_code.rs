@@ -110,14 +110,37 @@ pub(crate) fn explain(error: &anyhow::Error, operation: Operation) -> Explanatio
     } else {
         Verdict::new(ExitCode::Failed, "failed", "run the command again; if it fails again, please report it")
     };
+    let message = sentence(error);
     let (exit, message) = match (verdict.exit, operation) {
         (ExitCode::Failed, Operation::Create) => {
-            (ExitCode::CreateFailed, format!("the snapshot was not taken: {error:#}"))
+            (ExitCode::CreateFailed, format!("the snapshot was not taken: {message}"))
         }
-        (ExitCode::Failed, Operation::Deploy) => (ExitCode::DeployFailed, format!("{error:#}")),
-        (exit, _) => (exit, format!("{error:#}")),
+        (ExitCode::Failed, Operation::Deploy) => (ExitCode::DeployFailed, message),
+        (exit, _) => (exit, message),
     };
     Explanation { exit, code: verdict.code, message, hint: verdict.hint }
+}
+
+/// The error and its causes, those left out that the one before tells already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain() {
+        let cause = without_number(&cause.to_string());
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.ends_with(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
+}
+
+/// Without the number that the system has for an error: its words say the same.
+fn without_number(text: &str) -> String {
+    match text.strip_suffix(')').and_then(|text| text.rsplit_once(" (os error ")) {
+        Some((words, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => words.to_owned(),
+        _ => text.to_owned(),
+    }
 }
 
 /// Whether the reader of the output has gone, which is no error.
@@ -343,6 +366,11 @@ fn environment(error: &io::Error, code: &'static str) -> Verdict {
             "permission",
             "run as a user who may do this, or change the permissions of that path",
         ),
+        io::ErrorKind::ReadOnlyFilesystem => Verdict::new(
+            ExitCode::Permission,
+            "read-only",
+            "that filesystem is mounted read-only: mount it for writing, or name another place",
+        ),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Verdict::new(ExitCode::Failed, "disk-full", "free some space, then run the same command again")
         }
@@ -377,6 +405,8 @@ mod tests {
             let newer = StoreError::Unsupported { what: "x".into(), found: 2, supported: 1 };
             check(newer, operation, 13, "newer-format");
             check(StoreError::io("reading", "x", denied()), operation, 68, "permission");
+            let read_only = io::ErrorKind::ReadOnlyFilesystem.into();
+            check(StoreError::io("creating", "x", read_only), operation, 68, "read-only");
             check(StoreError::damaged("x", "y"), operation, 69, "damaged");
             check(EngineError::Interrupted, operation, 130, "interrupted");
         }
@@ -398,6 +428,15 @@ mod tests {
         check(failed(EngineError::Interrupted), Operation::Deploy, 130, "interrupted");
         check(failed(EngineError::Internal("x".into())), Operation::Deploy, 79, "internal");
         check(EngineError::TargetNotEmpty("/t".into()), Operation::Deploy, 2, "target-not-empty");
+    }
+
+    #[test]
+    fn a_cause_is_told_once_and_in_words() {
+        let message = |error: anyhow::Error| explain(&error, Operation::Other).message;
+        let denied = || io::Error::from_raw_os_error(13);
+        assert_eq!(message(StoreError::io("reading", "x", denied()).into()), "reading x: Permission denied");
+        let store = StoreError::io("reading", "x", denied());
+        assert_eq!(message(EngineError::Store(store).into()), "reading x: Permission denied");
     }
 
     #[test]

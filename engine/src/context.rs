@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use copal_manifest::entry::Timestamp;
 use copal_store::repository::Repository;
+use copal_store::session::Session;
 
 /// The one door to the time of day. Never used to decide a deletion in the store.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -79,6 +80,17 @@ impl Context {
     pub fn check_interrupt(&self) -> crate::Result<()> {
         if self.interrupt.load(Ordering::Relaxed) { Err(crate::Error::Interrupted) } else { Ok(()) }
     }
+    /// A session for reading alone, registered where that is possible: a read-only repository is read too.
+    pub(crate) fn reading_session(&self) -> crate::Result<Session> {
+        let session = Session::begin_reading(&self.repository)?;
+        if !session.is_registered() {
+            self.monitor.notice(
+                "the repository cannot be written here, so no gc elsewhere knows of this command; it reads all the same",
+            );
+        }
+        Ok(session)
+    }
+
     /// Worker threads, resolved.
     #[must_use]
     pub fn worker_threads(&self) -> usize {

@@ -40,7 +40,7 @@ pub(super) fn execute(context: &Context, request: &DeployRequest, points: &dyn C
     let begun = context.clock.monotonic_nanoseconds();
     let run = Run::new(context, points);
     let place = Place::resolve(&request.target)?;
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let snapshot = &catalogue.find(&request.reference)?.snapshot;
     let desired = Desired::new(&session, snapshot, request.path.as_deref())?;

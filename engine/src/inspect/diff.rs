@@ -53,7 +53,7 @@ impl DiffReport {
 
 /// Snapshot against snapshot: equal subtrees are skipped unread. Sources are matched by label.
 pub fn diff(context: &Context, a: &str, b: &str) -> Result<DiffReport> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let (a, b) = (&catalogue.find(a)?.snapshot, &catalogue.find(b)?.snapshot);
     let mut report = DiffReport::default();
@@ -114,7 +114,7 @@ pub fn diff_with_places(
     a: &str,
     place_of: &dyn Fn(&SourceRecord) -> Option<PathBuf>,
 ) -> Result<DiffReport> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let snapshot = &catalogue.find(a)?.snapshot;
     let mut report = DiffReport::default();

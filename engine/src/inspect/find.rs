@@ -31,7 +31,7 @@ pub struct Found {
 /// only differences are read.
 pub fn find(context: &Context, pattern: &str) -> Result<Vec<Found>> {
     let matcher = Matcher::new(pattern)?;
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let mut lines: HashMap<(String, String), Line> = HashMap::new();
     let mut found = Vec::new();

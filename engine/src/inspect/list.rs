@@ -128,7 +128,7 @@ fn in_snapshot(
     path: &[u8],
     mut act: impl FnMut(&Session, &Place<'_>) -> Result<()>,
 ) -> Result<()> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let listed = catalogue.find(reference)?;
     for place in resolve(&listed.snapshot, path)? {

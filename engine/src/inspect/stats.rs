@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use copal_manifest::tree::{Reference, references};
 use copal_store::backend::ObjectKind;
 use copal_store::location::{Encoding, Location};
-use copal_store::session::{ChunkSource, Session};
+use copal_store::session::ChunkSource;
 use copal_store::{ChunkId, Error as StoreError};
 
 use crate::catalogue::{Catalogue, Listed};
@@ -67,7 +67,7 @@ enum Visit {
 
 /// Sizes. Memory: some 50 bytes for each distinct chunk.
 pub fn stats(context: &Context) -> Result<Stats> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let mut owners: HashMap<ChunkId, Owner> = HashMap::new();
     for (number, listed) in (0u32..).zip(&catalogue.snapshots) {

@@ -132,7 +132,7 @@ impl Checked {
 }
 
 fn check(context: &Context, request: &VerifyRequest) -> Result<Checked> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_unremembered(context, &session)?;
     let all = request.references.is_empty();
     let chosen: Vec<&Listed> = if all {

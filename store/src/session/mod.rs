@@ -11,6 +11,7 @@ mod read;
 mod write;
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
@@ -105,17 +106,43 @@ impl Session {
     /// Registers (an object in `sessions/`, held), then reads what is condemned and lists the roots. The index and the list of
     /// packs are read when the first lookup needs them.
     pub fn begin(repository: &Repository) -> Result<Self> {
-        let id = repository.new_object_id()?;
-        let name = ObjectName::new(ObjectKind::Session, id.to_string())
-            .ok_or_else(|| Error::damaged("a session", "its name is none"))?;
-        let hold = repository.backend().hold(&name, b"")?;
+        let hold = hold(repository)?;
+        Self::held(repository, Some(hold))
+    }
+
+    /// The same for reading alone, where it also serves whoever may not write there: on a read-only medium, without the
+    /// permission. No collection waits for a session that is not registered, so what it reads may be swept: then it
+    /// misses a chunk, and never gets a wrong one.
+    pub fn begin_reading(repository: &Repository) -> Result<Self> {
+        let hold = match hold(repository) {
+            Ok(hold) => Some(hold),
+            Err(Error::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let session = Self::held(repository, hold)?;
+        // Nothing that it wrote could be relied on.
+        session.poisoned.store(!session.is_registered(), Ordering::SeqCst);
+        Ok(session)
+    }
+
+    /// Whether collections wait for it.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        lock(&self.hold).is_some()
+    }
+
+    fn held(repository: &Repository, hold: Option<Box<dyn Hold>>) -> Result<Self> {
         let condemned = Condemned::load_readable(repository)?;
         let roots = repository.roots()?;
         let parameters = &repository.config().parameters;
         let pack_bytes_max = u64::from(parameters.pack_bytes_max);
         Ok(Self {
             repository: repository.clone(),
-            hold: Mutex::new(Some(hold)),
+            hold: Mutex::new(hold),
             condemned,
             roots,
             index: OnceLock::new(),
@@ -312,6 +339,13 @@ fn find_decodable(index: &Index, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool)
             })
     };
     Ok(index.find(id, &mut decodable)?.map(|found| found.location))
+}
+
+fn hold(repository: &Repository) -> Result<Box<dyn Hold>> {
+    let id = repository.new_object_id()?;
+    let name = ObjectName::new(ObjectKind::Session, id.to_string())
+        .ok_or_else(|| Error::damaged("a session", "its name is none"))?;
+    repository.backend().hold(&name, b"")
 }
 
 /// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as a delta.
