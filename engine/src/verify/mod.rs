@@ -197,7 +197,7 @@ fn distrust_what_is_hurt(context: &Context, checked: &Checked) -> Result<()> {
     if !checked.hurts_packs_or_index() {
         return Ok(());
     }
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let is_hurt = |listed: &&Listed| {
         let full = Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name);
