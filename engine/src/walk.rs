@@ -29,7 +29,7 @@ impl Reachability for SnapshotReachability {
         let mut pending: Vec<PendingNode> = Vec::new();
         for source in &snapshot.sources {
             let top = PendingNode::top(source.tree);
-            if marker.mark(&top.id)? {
+            if marker.mark_node(&top.id)? {
                 pending.push(top);
             }
         }
@@ -41,12 +41,12 @@ impl Reachability for SnapshotReachability {
                     return;
                 }
                 outcome = match reference {
-                    Reference::Node { id, shape } => marker.mark(&id).map(|new| {
+                    Reference::Node { id, shape } => marker.mark_node(&id).map(|new| {
                         if new {
                             pending.push(PendingNode { id, shape });
                         }
                     }),
-                    Reference::Chunk(id, _) => marker.mark(&id).map(drop),
+                    Reference::Chunk(id, _) => marker.mark(&id),
                 };
             })?;
             outcome?;

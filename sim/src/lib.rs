@@ -4,13 +4,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod conformance;
+pub mod disk;
 pub mod fault;
 pub mod memory;
 pub mod mounts;
+pub mod process;
 pub mod recording;
+pub mod schedule;
 pub mod seeded;
+pub mod stale;
+pub mod tree;
+pub mod world;
 
+pub use disk::Disk;
 pub use fault::{FaultBackend, FaultMode};
 pub use memory::MemoryBackend;
+pub use process::{Mutant, Process, Trouble, Troubles};
 pub use recording::{Operation, RecordingBackend, Tally};
-pub use seeded::{SeededEntropy, noise, text};
+pub use schedule::{Schedule, Turn};
+pub use seeded::{Choices, SeededEntropy, noise, text};
+pub use stale::StaleBackend;

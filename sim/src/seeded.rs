@@ -53,3 +53,33 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 pub fn text(seed: u64, bytes: usize) -> Vec<u8> {
     noise(seed, bytes).into_iter().map(|byte| b'a' + byte % 16).collect()
 }
+
+/// A stream of choices that a seed decides.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    state: u64,
+}
+
+impl Choices {
+    /// The same seed gives the same choices.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        // Neighbouring seeds begin far apart.
+        Self { state: seed.wrapping_mul(0xd605_1f5c_3f0a_8e1d) }
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        split_mix(&mut self.state)
+    }
+
+    /// A number below `limit`, which is not 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.number() % limit
+    }
+
+    /// `true` once in so many calls.
+    pub fn one_in(&mut self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+}

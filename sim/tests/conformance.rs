@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use copal_sim::{FaultBackend, FaultMode, MemoryBackend, Operation, RecordingBackend, conformance};
+use copal_sim::{
+    Disk, FaultBackend, FaultMode, MemoryBackend, Operation, Process, RecordingBackend, StaleBackend, Troubles,
+    conformance,
+};
 use copal_store::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
 use copal_store::local::LocalBackend;
 
@@ -21,6 +25,36 @@ fn local_conforms() {
     conformance::check(&|| {
         let number = made.fetch_add(1, Ordering::Relaxed);
         Arc::new(LocalBackend::new(&folder.path().join(format!("new/{number}"))))
+    });
+}
+
+#[test]
+fn local_conforms_on_the_simulated_disk() {
+    conformance::check(&|| Arc::new(LocalBackend::on(Path::new("/new"), Process::new(&Disk::new()).files())));
+}
+
+/// Reads and writes that are cut short are no errors: the rest is asked for.
+#[test]
+fn local_conforms_where_every_transfer_is_short() {
+    conformance::check(&|| {
+        let process = Process::new(&Disk::new());
+        process.trouble(Troubles { short: 2, ..Troubles::default() }, 1);
+        Arc::new(LocalBackend::on(Path::new("/above/new"), process.files()))
+    });
+}
+
+#[test]
+fn stale_without_other_writers_conforms() {
+    conformance::check(&|| Arc::new(StaleBackend::without_lag(Arc::new(MemoryBackend::new()))));
+}
+
+#[test]
+fn decorators_conform_one_over_the_other() {
+    conformance::check(&|| {
+        let local = LocalBackend::on(Path::new("/new"), Process::new(&Disk::new()).files());
+        Arc::new(RecordingBackend::new(Arc::new(FaultBackend::new(Arc::new(StaleBackend::without_lag(Arc::new(
+            local,
+        )))))))
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::collect::Marker;
 use crate::ids::{ChunkId, PackId};
@@ -18,27 +19,23 @@ pub(super) struct Marks<'a> {
     bits: Vec<Vec<AtomicU64>>,
     live_bytes: HashMap<PackId, AtomicU64>,
     present: HashSet<PackId>,
-    avoided: Avoided,
+    /// Nodes marked: their number is a small share of that of all chunks.
+    nodes: Mutex<HashSet<ChunkId>>,
+    /// Packs that a sentence names, also the one that is carried out now.
+    condemned: HashSet<PackId>,
 }
-
-/// Packs to keep away from where another copy of a chunk stands.
-#[derive(Default)]
-pub(super) struct Avoided {
-    /// Condemned by the sentence that is carried out now: what is marked in them is pardoned.
-    pub(super) doomed: HashSet<PackId>,
-    /// Condemned by sentences that wait: they may have been passed without knowing that a root reaches into them by now.
-    pub(super) waiting: HashSet<PackId>,
-}
-
-/// Which packs a place may be in.
-type Accept<'a> = &'a dyn Fn(&PackId) -> bool;
 
 impl<'a> Marks<'a> {
-    pub(super) fn new(session: &'a Session, index: &'a Index, present: HashSet<PackId>, avoided: Avoided) -> Self {
+    pub(super) fn new(
+        session: &'a Session,
+        index: &'a Index,
+        present: HashSet<PackId>,
+        condemned: HashSet<PackId>,
+    ) -> Self {
         let words = |entries: u64| (0..entries.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let bits = index.fragments().iter().map(|fragment| words(fragment.entries())).collect();
         let live_bytes = present.iter().map(|pack| (*pack, AtomicU64::new(0))).collect();
-        Self { session, index, bits, live_bytes, present, avoided }
+        Self { session, index, bits, live_bytes, present, nodes: Mutex::default(), condemned }
     }
 
     /// Stored bytes of a pack that are reached.
@@ -63,45 +60,64 @@ impl<'a> Marks<'a> {
         word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0)
     }
 
-    /// A place of a chunk, away from condemned packs where there is one. A delta's counts only with a whole place of its base.
-    fn find(&self, id: &ChunkId) -> Result<Option<Found>> {
-        self.avoiding(&|accept| {
-            let mut decodable = |location: &Location| {
-                Ok(accept(&location.pack)
-                    && match location.base {
-                        None => true,
-                        Some(base) => self.find_whole(&base, accept)?.is_some(),
-                    })
-            };
-            self.index.find(id, &mut decodable)
-        })
+    /// A place of a chunk away from all that is condemned; of a delta with such a place of its base.
+    fn find_lasting(&self, id: &ChunkId) -> Result<Option<(Found, Option<Found>)>> {
+        let lasts = |pack: &PackId| self.present.contains(pack) && !self.condemned.contains(pack);
+        let mut base_place = None;
+        let mut decodable = |location: &Location| {
+            base_place = None;
+            if !lasts(&location.pack) {
+                return Ok(false);
+            }
+            let Some(base) = location.base else { return Ok(true) };
+            let mut whole = |location: &Location| Ok(location.base.is_none() && lasts(&location.pack));
+            base_place = self.index.find(&base, &mut whole)?;
+            Ok(base_place.is_some())
+        };
+        let found = self.index.find(id, &mut decodable)?;
+        Ok(found.map(|found| (found, base_place)))
     }
 
-    fn find_whole(&self, id: &ChunkId, accept: Accept<'_>) -> Result<Option<Found>> {
-        let mut whole = |location: &Location| Ok(location.base.is_none() && accept(&location.pack));
-        self.index.find(id, &mut whole)
-    }
-
-    /// Asks among the packs that last, then among those that can be pardoned, then among all.
-    fn avoiding(&self, ask: &dyn Fn(Accept<'_>) -> Result<Option<Found>>) -> Result<Option<Found>> {
-        let Avoided { doomed, waiting } = &self.avoided;
-        let lasting = ask(&|pack| self.present.contains(pack) && !doomed.contains(pack) && !waiting.contains(pack))?;
-        if lasting.is_some() || (doomed.is_empty() && waiting.is_empty()) {
-            return Ok(lasting);
+    /// Marks every place of a chunk that has none that lasts, and every place of the bases: it hangs on a pardon, and which of its
+    /// places are pardoned depends on sentences that are not carried out yet.
+    fn mark_everywhere(&self, id: &ChunkId) -> Result<()> {
+        let mut known = false;
+        for found in self.find_all(id)? {
+            match found.location.base {
+                None => {}
+                Some(base) => {
+                    let whole = self.find_all(&base)?.into_iter().filter(|found| found.location.base.is_none());
+                    let mut readable = false;
+                    for base in whole {
+                        readable = true;
+                        self.mark_place(&base)?;
+                    }
+                    if !readable {
+                        continue;
+                    }
+                }
+            }
+            known = true;
+            self.mark_place(&found)?;
         }
-        match ask(&|pack| self.present.contains(pack) && !waiting.contains(pack))? {
-            None => ask(&|pack| self.present.contains(pack)),
-            found => Ok(found),
+        if known {
+            return Ok(());
         }
+        Err(self.index.unreadable().unwrap_or_else(|| Error::Missing { object: format!("chunk {id}") }))
     }
 
-    /// `true` when the place was not marked before.
-    fn mark_place(&self, found: &Found) -> Result<bool> {
+    fn find_all(&self, id: &ChunkId) -> Result<Vec<Found>> {
+        let mut all = self.index.find_all(id)?;
+        all.retain(|found| self.present.contains(&found.location.pack));
+        Ok(all)
+    }
+
+    fn mark_place(&self, found: &Found) -> Result<()> {
         let bit = 1 << (found.ordinal % 64);
         let word = self.bits.get(found.fragment).and_then(|bits| bits.get((found.ordinal / 64) as usize));
         let word = word.ok_or_else(|| Error::damaged("the index", "an entry beyond its count"))?;
         if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
-            return Ok(false);
+            return Ok(());
         }
         let location = &found.location;
         let whole = u64::from(location.record_plain_bytes).max(1);
@@ -109,23 +125,24 @@ impl<'a> Marks<'a> {
         if let Some(bytes) = self.live_bytes.get(&location.pack) {
             bytes.fetch_add(share.max(1), Ordering::Relaxed);
         }
-        Ok(true)
+        Ok(())
     }
 }
 
 impl Marker for Marks<'_> {
-    fn mark(&self, id: &ChunkId) -> Result<bool> {
-        let missing =
-            |id: &ChunkId| self.index.unreadable().unwrap_or_else(|| Error::Missing { object: format!("chunk {id}") });
-        let found = self.find(id)?.ok_or_else(|| missing(id))?;
-        if !self.mark_place(&found)? {
+    fn mark(&self, id: &ChunkId) -> Result<()> {
+        let Some((found, base)) = self.find_lasting(id)? else { return self.mark_everywhere(id) };
+        if let Some(base) = base {
+            self.mark_place(&base)?;
+        }
+        self.mark_place(&found)
+    }
+
+    fn mark_node(&self, id: &ChunkId) -> Result<bool> {
+        if !self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(*id) {
             return Ok(false);
         }
-        if let Some(base) = found.location.base {
-            let base_place = self.avoiding(&|accept| self.find_whole(&base, accept))?.ok_or_else(|| missing(&base))?;
-            self.mark_place(&base_place)?;
-        }
-        Ok(true)
+        self.mark(id).map(|()| true)
     }
 
     fn read_node(&self, id: &ChunkId) -> Result<Vec<u8>> {

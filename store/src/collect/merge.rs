@@ -1,15 +1,16 @@
 //! Replaces index fragments, under the maintenance lease: the new one is durable before the old ones go.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use crate::Result;
 use crate::backend::{ObjectKind, ObjectName, ObjectStat, publish_bytes};
 use crate::collect::condemned::Condemned;
 use crate::collect::mark;
 use crate::ids::{ChunkId, PackId};
 use crate::index::{Fragment, Index, build_fragment, fragment_name};
 use crate::location::Location;
+use crate::pack::pack_name;
 use crate::repository::Repository;
+use crate::{Error, Result};
 
 /// Fragments of one size class that are merged into one.
 const FAN: usize = 8;
@@ -124,8 +125,8 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
 /// A fragment has one place for a chunk: what must stay beside it stands in a further fragment.
 pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(ChunkId, Location)>) -> Result<()> {
     let condemned = Condemned::load(repository)?;
-    let present = mark::present(repository)?;
-    entries.retain(|(_, location)| present.contains(&location.pack));
+    let gone = missing_packs(repository, entries)?;
+    entries.retain(|(_, location)| !gone.contains(&location.pack));
     let (waiting, lasting): (Vec<_>, Vec<_>) =
         entries.drain(..).partition(|(_, location)| condemned.contains(&location.pack));
     // Those that wait stand apart: when they go, the others are not written again.
@@ -135,6 +136,22 @@ pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(Chunk
         publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
     }
     Ok(())
+}
+
+/// Packs of entries that are gone. A listing that lags may miss a pack, and nothing would ever name its chunks again: so each is
+/// asked for by name.
+fn missing_packs(repository: &Repository, entries: &[(ChunkId, Location)]) -> Result<HashSet<PackId>> {
+    let mut gone = HashSet::new();
+    let present = mark::present(repository)?;
+    let absent: BTreeSet<PackId> =
+        entries.iter().map(|(_, location)| location.pack).filter(|pack| !present.contains(pack)).collect();
+    for pack in absent {
+        match repository.backend().stat(&pack_name(pack)) {
+            Err(Error::Missing { .. }) => drop(gone.insert(pack)),
+            stat => drop(stat?),
+        }
+    }
+    Ok(gone)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

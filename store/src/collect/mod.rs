@@ -21,7 +21,7 @@ use std::collections::HashSet;
 
 use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::Sentence;
-use crate::collect::mark::{Avoided, Marks};
+use crate::collect::mark::Marks;
 pub(crate) use crate::collect::merge::publish_fragment;
 pub use crate::collect::reseal::{ResealReport, reseal};
 use crate::ids::{ChunkId, PackId, SnapshotId};
@@ -63,11 +63,13 @@ impl Default for CollectOptions {
     }
 }
 
-/// Marks chunks as live. Shared by threads.
+/// Marks chunks as live. Shared by threads. A chunk that the index lacks is [`crate::Error::Missing`].
 pub trait Marker: Sync {
-    /// Marks a chunk (and the base of its delta). `true` when it was not marked before: a node's children need a visit.
-    /// A chunk that the index lacks is [`crate::Error::Missing`].
-    fn mark(&self, id: &ChunkId) -> Result<bool>;
+    /// Marks a chunk of content (and the base of its delta).
+    fn mark(&self, id: &ChunkId) -> Result<()>;
+    /// Marks a node. `true` when it was not marked as a node before: its children need a visit. A file may hold the very bytes of a
+    /// node, so that one chunk is both.
+    fn mark_node(&self, id: &ChunkId) -> Result<bool>;
     /// Reads a node for the walk.
     fn read_node(&self, id: &ChunkId) -> Result<Vec<u8>>;
 }
@@ -207,8 +209,7 @@ fn plan(
     }
     let waiting: HashSet<PackId> =
         condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
-    let avoided = Avoided { doomed: HashSet::new(), waiting: waiting.clone() };
-    let marks = Marks::new(session, &index, mark::present(repository)?, avoided);
+    let marks = Marks::new(session, &index, mark::present(repository)?, waiting.clone());
     let mut plan = Plan::default();
     for root in session.roots() {
         match repository.read_root(root) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::collect::condemned::{self, Pending};
-use crate::collect::mark::{self, Avoided, Marks};
+use crate::collect::mark::{self, Marks};
 use crate::collect::{CollectReport, Reachability, living_sessions, merge};
 use crate::ids::PackId;
 use crate::index::Index;
@@ -20,7 +20,8 @@ pub(super) fn carry_out(
 ) -> Result<()> {
     report.packs_waiting = 0;
     let sentences = condemned::load(repository)?;
-    let condemned: HashSet<PackId> = sentences.iter().flat_map(|pending| &pending.sentence.packs).copied().collect();
+    let mut condemned: HashSet<PackId> =
+        sentences.iter().flat_map(|pending| &pending.sentence.packs).copied().collect();
     for pending in sentences {
         let living = living_sessions(repository)?;
         let witnesses = match &pending.sessions {
@@ -37,6 +38,10 @@ pub(super) fn carry_out(
             continue;
         }
         sweep(repository, reachability, &pending, &condemned, report)?;
+        // Gone, or pardoned: what is pardoned lasts.
+        for pack in &pending.sentence.packs {
+            condemned.remove(pack);
+        }
     }
     Ok(())
 }
@@ -57,8 +62,7 @@ fn sweep(
     let present = mark::present(repository)?;
     let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
     if !since.is_empty() {
-        let waiting = condemned.difference(&doomed).copied().collect();
-        let marks = Marks::new(&session, &index, present, Avoided { doomed: doomed.clone(), waiting });
+        let marks = Marks::new(&session, &index, present, condemned.clone());
         for root in &since {
             match repository.read_root(root) {
                 Ok(payload) => reachability.mark_root(root, &payload, &marks)?,
@@ -71,7 +75,8 @@ fn sweep(
     session.end()?;
     // The index forgets them before they go: a stale entry would make an absent chunk look stored.
     merge::forget(repository, &doomed)?;
-    let names: Vec<_> = doomed.iter().map(|pack| pack_name(*pack)).collect();
+    let mut names: Vec<_> = doomed.iter().map(|pack| pack_name(*pack)).collect();
+    names.sort_unstable();
     repository.backend().delete(&names)?;
     report.packs_removed += names.len() as u64;
     condemned::remove(repository, pending.id)

@@ -121,6 +121,19 @@ impl Index {
         Ok(None)
     }
 
+    /// Every place of a chunk. See [`Self::find`] for errors.
+    pub(crate) fn find_all(&self, id: &ChunkId) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
+        for (number, fragment) in self.fragments().iter().enumerate() {
+            let Some(block_number) = fragment.block_of(id) else { continue };
+            let block = self.block(fragment, block_number)?;
+            if let Some((row, location)) = block.find(id, fragment.packs())? {
+                all.push(Found { fragment: number, ordinal: fragment.ordinal(block_number, row), location });
+            }
+        }
+        Ok(all)
+    }
+
     /// Every entry, fragment by fragment, in order. [`Error::Missing`] when a fragment was merged away meanwhile, which the
     /// maintenance lease prevents.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(usize, u64, ChunkId, Location) -> Result<()>) -> Result<()> {

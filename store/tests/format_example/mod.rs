@@ -51,7 +51,7 @@ struct Toy(Vec<ChunkId>);
 
 impl Reachability for Toy {
     fn mark_root(&self, _root: &RootName, _payload: &[u8], marker: &dyn Marker) -> Result<()> {
-        self.0.iter().try_for_each(|id| marker.mark(id).map(drop))
+        self.0.iter().try_for_each(|id| marker.mark(id))
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Toy;
 
 impl Reachability for Toy {
     fn mark_root(&self, _root: &RootName, payload: &[u8], marker: &dyn Marker) -> Result<()> {
-        ids(payload).try_for_each(|id| marker.mark(&id).map(drop))
+        ids(payload).try_for_each(|id| marker.mark(&id))
     }
 }
 
