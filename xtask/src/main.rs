@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "\
 cargo xtask setup    installs what the tests need (Debian packages) where it is missing
 cargo xtask test     setup, then every test of the workspace
-cargo xtask check    formatting, clippy with warnings denied, the docs
+cargo xtask check    formatting, clippy and the docs with warnings denied, licences and sources of dependencies
 cargo xtask ci       check, then test: what continuous integration runs
 cargo xtask duel     Copal beside its peers on the same workloads (--help has more)
 cargo xtask kill     the program killed at random times over and over: --minutes N, --seed N";
@@ -49,13 +49,15 @@ fn run(command: Option<&str>) -> Result<()> {
 fn test() -> Result<()> {
     setup::setup()?;
     cargo(&["build", "--locked", "--package", "copal"], &[])?;
-    cargo(&["test", "--locked", "--workspace"], &[])
+    // All of them, whatever fails: a red run should say everything at once.
+    cargo(&["test", "--locked", "--workspace", "--no-fail-fast"], &[])
 }
 
 fn check() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
-    cargo(&["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+    cargo(&["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    cargo(&["test", "--locked", "--package", "xtask", "--test", "dependencies"], &[])
 }
 
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
