@@ -62,6 +62,17 @@ pub fn restore(session: &Session, root: &RootName) -> Result<Content> {
     Ok(content)
 }
 
+/// Every chunk of content that a snapshot reaches.
+pub fn chunks(session: &Session, root: &RootName) -> Result<Vec<ChunkId>> {
+    let mut chunks = Vec::new();
+    for node in nodes(&session.repository().read_root(root)?)? {
+        for (_, ids) in files(&session.read_chunk(&node)?)? {
+            chunks.extend(ids.into_iter().map(ChunkId));
+        }
+    }
+    Ok(chunks)
+}
+
 /// By place where that works, as a deploy reads.
 fn read_file(session: &Session, chunks: &[[u8; 32]]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -208,7 +219,7 @@ pub fn invent(choices: &mut Choices) -> Content {
         };
         let mut plain = crate::seeded::noise(number + 1, bytes);
         // Versions of a file differ in a few bytes.
-        let version = choices.below(4) as usize;
+        let version = choices.below(10) as usize;
         for byte in 0..version {
             plain[byte * 37 % bytes] ^= version as u8;
         }

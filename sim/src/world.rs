@@ -86,6 +86,8 @@ pub struct Seen {
     pub acknowledged: u64,
     /// Restores compared.
     pub restored: u64,
+    /// Chunks stored as deltas in them.
+    pub deltas: u64,
     /// Packs swept beside running creates.
     pub swept: u64,
     /// Faults that befell a process.
@@ -301,6 +303,7 @@ impl World {
             let mut model = self.model();
             model.acknowledged.insert(root);
             model.seen.acknowledged += 1;
+            model.seen.deltas += session.counters().deltas_new;
             drop(model);
             session.end()
         })();

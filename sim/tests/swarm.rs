@@ -19,6 +19,7 @@ fn number(variable: &str) -> Option<u64> {
 fn add(sum: &mut Seen, seen: Seen) {
     sum.acknowledged += seen.acknowledged;
     sum.restored += seen.restored;
+    sum.deltas += seen.deltas;
     sum.swept += seen.swept;
     sum.faults += seen.faults;
     sum.deaths += seen.deaths;
@@ -56,7 +57,10 @@ fn worlds_lose_nothing() {
     println!("{seeds} seeds from {first}: {sum:?}");
     assert!(failed.is_empty(), "{} of {seeds} seeds fail: {failed:#?}", failed.len());
     // The worlds are busy enough to mean something.
-    assert!(sum.acknowledged > seeds * 6 && sum.restored > seeds * 30 && sum.swept > seeds, "{seeds} seeds: {sum:?}");
+    assert!(
+        sum.acknowledged > seeds * 6 && sum.restored > seeds * 30 && sum.swept > seeds && sum.deltas > seeds,
+        "{seeds} seeds: {sum:?}"
+    );
     assert!(sum.faults > seeds && sum.deaths > seeds, "{seeds} seeds: {sum:?}");
 }
 

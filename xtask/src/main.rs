@@ -1,11 +1,12 @@
 //! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask duel`,
-//! `cargo xtask kill`.
+//! `cargo xtask kill`, `cargo xtask sim`.
 //!
 //! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
 
 mod duel;
 mod kill;
 mod setup;
+mod sim;
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -18,7 +19,8 @@ cargo xtask test     setup, then every test of the workspace
 cargo xtask check    formatting, clippy and the docs with warnings denied, licences and sources of dependencies
 cargo xtask ci       check, then test: what continuous integration runs
 cargo xtask duel     Copal beside its peers on the same workloads (--help has more)
-cargo xtask kill     the program killed at random times over and over: --minutes N, --seed N";
+cargo xtask kill     the program killed at random times over and over: --minutes N, --seed N
+cargo xtask sim      the simulated world, seed after seed: --minutes N, --first SEED; one again: --seed SEED";
 
 fn main() -> ExitCode {
     match run(env::args().nth(1).as_deref()) {
@@ -37,6 +39,7 @@ fn run(command: Option<&str>) -> Result<()> {
         Some("check") => check(),
         Some("duel") => duel::run(env::args_os().skip(2)),
         Some("kill") => kill::run(env::args_os().skip(2)),
+        Some("sim") => sim::run(env::args().skip(2)),
         Some("ci") => check().and_then(|()| test()),
         Some("help" | "--help") => {
             println!("{HELP}");
