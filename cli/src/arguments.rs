@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     completions, create, delete, demo, deploy, diff, dump, find, forget, gc, init, key, list, ls, man, pin, serve,
-    show, stats, tag, verify,
+    show, stats, tag, token, verify,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -101,6 +101,7 @@ pub(crate) enum Command {
     Key(key::Arguments),
     Stats(stats::Arguments),
     Serve(serve::Arguments),
+    Token(token::Arguments),
     Demo(demo::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),

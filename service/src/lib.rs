@@ -10,6 +10,7 @@ mod daemon;
 mod http;
 mod log;
 mod page;
+mod schedule;
 mod server;
 
 pub mod metrics;

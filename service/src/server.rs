@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::operation::{Journal, Operations, Performer};
 use crate::platform::{Applications, Platform};
 use crate::problem::{Problem, Result};
+use crate::schedule::{self, Planned};
 
 /// A certificate and its key, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ pub struct Server {
     options: ServeOptions,
     listener: std::net::TcpListener,
     tls: Option<RustlsConfig>,
+    planned: Vec<Planned>,
     handle: Handle<SocketAddr>,
     /// Held as long as the daemon lives.
     _lock: File,
@@ -88,6 +90,7 @@ impl Server {
                 sessions: Sessions::new(entropy),
             },
         };
+        let planned = schedule::plan(&applications)?;
         let metrics = Arc::new(Metrics::default());
         let platform = Arc::new(Platform::new(context, applications, Arc::clone(&metrics)));
         let recovering = Arc::clone(&platform);
@@ -121,7 +124,7 @@ impl Server {
         };
         let listener = std::net::TcpListener::bind(options.listen)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { daemon, options, listener, tls, handle: Handle::new(), _lock: lock })
+        Ok(Self { daemon, options, listener, tls, planned, handle: Handle::new(), _lock: lock })
     }
 
     /// Where it listens.
@@ -138,7 +141,8 @@ impl Server {
     /// Serves until `stop` ends; then no new requests are taken, running operations get their grace, and the rest goes on with the
     /// next daemon.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let Self { daemon, options, listener, tls, handle, _lock } = self;
+        let Self { daemon, options, listener, tls, planned, handle, _lock } = self;
+        tokio::spawn(schedule::run(Arc::clone(&daemon), planned));
         let ending = handle.clone();
         let (operations, grace) = (daemon.operations.clone(), options.grace);
         let ended = tokio::spawn(async move {

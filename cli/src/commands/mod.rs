@@ -21,6 +21,7 @@ pub(crate) mod show;
 mod snapshot;
 pub(crate) mod stats;
 pub(crate) mod tag;
+pub(crate) mod token;
 pub(crate) mod verify;
 
 use crate::arguments::Command;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Key(arguments) => key::run(&arguments, invocation),
         Command::Stats(arguments) => stats::run(&arguments, invocation),
         Command::Serve(arguments) => serve::run(&arguments, invocation),
+        Command::Token(arguments) => token::run(&arguments, invocation),
         Command::Demo(arguments) => demo::run(&arguments, invocation),
         Command::Completions(arguments) => completions::run(&arguments, invocation),
         Command::Man(arguments) => man::run(&arguments, invocation),

@@ -23,6 +23,12 @@ pub(crate) struct ApplicationView {
     default: bool,
     /// Labels of what is captured.
     sources: Vec<String>,
+    /// When snapshots are taken by themselves (cron).
+    schedule: Option<String>,
+    /// When its snapshots are verified by themselves (cron).
+    verify_schedule: Option<String>,
+    /// Its oldest snapshots go when there are more.
+    max_snapshots: Option<u32>,
     /// How many snapshots it has.
     snapshots: u64,
     /// The operation that goes on: `CREATE`, `DEPLOY` …, or `IDLE`.
@@ -63,6 +69,9 @@ fn view(daemon: &Daemon, spec: &Application, shelf: &Shelf) -> ApplicationView {
         name: spec.name.clone(),
         default: daemon.platform.application(None).is_ok_and(|default| default.name == spec.name),
         sources: spec.sources().map(|(_, source)| source.label.clone()).collect(),
+        schedule: spec.schedule.clone(),
+        verify_schedule: spec.verify_schedule.clone(),
+        max_snapshots: spec.max_snapshots,
         snapshots: shelf.counts().get(spec.name.as_str()).copied().unwrap_or(0),
         status: running.map_or("IDLE".into(), |operation| operation.verb.to_uppercase()),
         operations,

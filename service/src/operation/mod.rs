@@ -8,6 +8,9 @@ mod queue;
 mod task;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

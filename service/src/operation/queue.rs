@@ -476,8 +476,9 @@ impl Shared {
         {
             tracing::error!(%error, operation = id, "the end of an operation could not be kept");
         }
-        self.publish(id, ended);
+        // Who hears of the end may ask for the same name again at once.
         self.lines().leave(&app, id);
+        self.publish(id, ended);
         self.advance(&app);
         self.forget_old();
     }

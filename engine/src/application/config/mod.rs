@@ -38,6 +38,10 @@ pub struct Application {
     pub config_version: String,
     /// The oldest snapshots go when there are more; `None`: nothing ever goes by itself.
     pub max_snapshots: Option<u32>,
+    /// When the daemon takes snapshots of it by itself, as cron writes it; the daemon checks it.
+    pub schedule: Option<String>,
+    /// When the daemon verifies its snapshots, in the same way.
+    pub verify_schedule: Option<String>,
     /// What `forget` keeps of it by default.
     pub retention: Option<KeepRules>,
     /// How it is captured.

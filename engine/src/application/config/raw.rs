@@ -31,6 +31,8 @@ pub(super) struct App {
     #[serde(default)]
     pub(super) config_version: Option<Spanned<Scalar>>,
     pub(super) max_snapshots: Option<Spanned<u32>>,
+    pub(super) schedule: Option<String>,
+    pub(super) verify_schedule: Option<String>,
     pub(super) class: Option<Spanned<String>>,
     pub(super) consistency: Option<Spanned<String>>,
     #[serde(default)]

@@ -142,6 +142,8 @@ fn application(
         default: app.default.is_some_and(Spanned::into_inner),
         config_version: app.config_version.map(|version| version.into_inner().into_text()).unwrap_or_default(),
         max_snapshots: app.max_snapshots.map(Spanned::into_inner),
+        schedule: app.schedule,
+        verify_schedule: app.verify_schedule,
         retention,
         class,
         policy: ConsistencyPolicy { wanted, partial: app.partial },
