@@ -1,4 +1,4 @@
-//! Installs the tools that tests drive: makers of filesystems, ACL and attribute tools, SQLite's shell.
+//! Installs the tools that tests drive: makers of filesystems, ACL and attribute tools, SQLite's shell, a browser and its driver.
 
 use std::env;
 use std::path::Path;
@@ -16,6 +16,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("cc", "gcc"),
     ("make", "make"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 pub(crate) fn setup() -> Result<()> {

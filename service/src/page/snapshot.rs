@@ -162,6 +162,7 @@ pub(crate) async fn confirm_deploy(
             button.primary type="submit" autofocus { "Deploy now" }
             a href=(place) { "Leave everything as it is" }
         }
+        @if let Ok(preview) = &preview { (compare::tables(preview, ["Brought back", "Removed", "Replaced"])) }
     };
     Ok(layout::page(&format!("Deploy {}", snapshot.name), Some(&principal), &main))
 }
@@ -172,7 +173,6 @@ fn what_changes(preview: &DiffView) -> Markup {
             p { "Nothing will change: the data is as it was." }
         } @else {
             p { "This will change: " (compare::summary(preview, ["brought back", "removed", "replaced"])) "." }
-            (compare::tables(preview, ["Brought back", "Removed", "Replaced"]))
         }
     }
 }
