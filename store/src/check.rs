@@ -180,7 +180,7 @@ impl<'r> RecordChecker<'r> {
         Ok(Ok(entries.len() as u64))
     }
 
-    /// Decodes a delta; `None` where its base was collected, perhaps while we read.
+    /// Decodes a delta; `None` where its base was collected, perhaps while we read, or is damaged itself.
     fn read_delta(
         &mut self,
         session: &Session,
@@ -188,14 +188,16 @@ impl<'r> RecordChecker<'r> {
         location: &Location,
         base: &ChunkId,
     ) -> Result<Option<Result<()>>> {
-        let at = match session.locate_base(base) {
+        match session.locate_base(base) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
             // Where an index does not open, nobody knows where the base is.
-            Err(error) if error.is_integrity() => None,
-            at => at?,
-        };
-        let Some(at) = at else { return Ok(None) };
+            Err(error) if error.is_integrity() => return Ok(None),
+            Err(error) => return Err(error),
+        }
         match session.read_record(id, location, &mut self.plain) {
-            Err(error) if error.is_integrity() && session.is_condemned(&at.pack) && is_gone(session, at.pack)? => {
+            // What is wrong with the base is named where the base is.
+            Err(error) if error.is_integrity() && session.read_base(base).is_err_and(|error| error.is_integrity()) => {
                 Ok(None)
             }
             outcome => Ok(Some(outcome)),

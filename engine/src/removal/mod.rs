@@ -66,6 +66,12 @@ pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: b
 pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
     let options = CollectOptions { dry_run, ..CollectOptions::default() };
     let report = collect(&context.repository, &SnapshotReachability, options)?;
+    if report.packs_damaged > 0 {
+        context.monitor.notice(&format!(
+            "{} packs do not verify and were left as they are; verify says what they hold",
+            report.packs_damaged
+        ));
+    }
     if !dry_run {
         context.repository.delete_orphaned_labels()?;
     }

@@ -44,6 +44,8 @@ pub struct CollectReport {
     pub bytes_freed: u64,
     /// Packs condemned that wait for living sessions.
     pub packs_waiting: u64,
+    /// Packs that were worth rewriting and do not verify: they stay as they are.
+    pub packs_damaged: u64,
     /// Index fragments merged.
     pub fragments_merged: u64,
 }
@@ -121,11 +123,13 @@ fn collect_forced(
         session.end()?;
         return Ok(plan.forecast());
     }
-    rewrite::copy_live(repository, &plan)?;
+    let damaged = rewrite::copy_live(repository, &plan)?;
     let marked = std::mem::take(&mut plan.marked);
     session.end()?;
-    let packs: Vec<PackId> = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack).collect();
-    report.packs_rewritten = plan.rewritten.len() as u64;
+    let doomed = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack);
+    let packs: Vec<PackId> = doomed.filter(|pack| !damaged.contains(pack)).collect();
+    report.packs_rewritten = (plan.rewritten.len() - damaged.len()) as u64;
+    report.packs_damaged = damaged.len() as u64;
     if !packs.is_empty() {
         let id = condemned::publish(repository, &Sentence { packs, marked })?;
         condemned::publish_sessions(repository, id, &living_sessions(repository)?)?;

@@ -11,10 +11,12 @@ use crate::pack::{PackOpener, PackTrailer, TrailerRecord, pack_name};
 use crate::repository::Repository;
 use crate::session::copy::PackCopier;
 
-/// Copies, then publishes packs, then their index. Nothing old is touched.
-pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<()> {
+/// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not verify: of them no copy is
+/// whole, and they stay for a repair.
+pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<HashSet<PackId>> {
+    let mut damaged = HashSet::new();
     if plan.rewritten.is_empty() {
-        return Ok(());
+        return Ok(damaged);
     }
     let mut copier = PackCopier::new(repository);
     let mut rewriter = Rewriter {
@@ -26,13 +28,13 @@ pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<()> {
         payload: Vec::new(),
     };
     for (pack, _) in &plan.rewritten {
-        let trailer = PackOpener::read_trailer(repository.keys(), &**repository.backend(), *pack)?;
-        let opener = PackOpener::new(repository.keys(), &**repository.backend(), *pack)?;
-        for record in &trailer.records {
-            rewriter.copy(*pack, &trailer, &opener, record, &mut copier)?;
+        match rewriter.copy_pack(*pack, &mut copier) {
+            Err(error) if error.is_integrity() => drop(damaged.insert(*pack)),
+            copied => copied?,
         }
     }
-    copier.publish()
+    copier.publish()?;
+    Ok(damaged)
 }
 
 struct Rewriter<'a> {
@@ -45,6 +47,12 @@ struct Rewriter<'a> {
 }
 
 impl Rewriter<'_> {
+    fn copy_pack(&mut self, pack: PackId, copier: &mut PackCopier<'_>) -> Result<()> {
+        let trailer = PackOpener::read_trailer(self.repository.keys(), &**self.repository.backend(), pack)?;
+        let opener = PackOpener::new(self.repository.keys(), &**self.repository.backend(), pack)?;
+        trailer.records.iter().try_for_each(|record| self.copy(pack, &trailer, &opener, record, copier))
+    }
+
     fn copy(
         &mut self,
         pack: PackId,

@@ -171,17 +171,14 @@ impl Session {
     }
 
     /// Whether chunks reached from this root may be reused without a look at the index: no collection that is under way
-    /// started without seeing it, and nothing that the index names is known to be lost.
+    /// started without seeing it, and index and packs know of each other: no sign that one of them lost something. A pack that no
+    /// fragment names may be one that is just being published, and costs lookups until the next session.
     pub fn trusts(&self, root: &RootName) -> Result<bool> {
         self.condemned.check_readable()?;
         if !self.condemned.all_marked(root) {
             return Ok(false);
         }
-        let present = self.present()?;
-        let index = self.index()?;
-        let fragments = index.fragments();
-        let mut named = fragments.iter().flat_map(|fragment| fragment.packs());
-        Ok(index.unreadable().is_none() && named.all(|(pack, _)| present.contains(pack)))
+        self.with_index(|index, present| Ok(index.unreadable().is_none() && names_exactly(index, present)))
     }
 
     /// Whether a collection had condemned a pack when this session began: it may go at any time.
@@ -204,11 +201,20 @@ impl Session {
         })
     }
 
-    /// The pack that the index names for a chunk and that is gone; `None` where it names none, or one that is there.
+    /// The pack that the index names for a chunk, or for the base of its delta, and that is gone; `None` where it names none, or one
+    /// that is there.
     pub fn lost_pack(&self, id: &ChunkId) -> Result<Option<PackId>> {
         self.with_index(|index, present| {
-            let gone = index.find(id, &mut |location| Ok(!present.contains(&location.pack)))?;
-            Ok(gone.map(|found| found.location.pack))
+            let gone = |id: &ChunkId| index.find(id, &mut |location| Ok(!present.contains(&location.pack)));
+            if let Some(found) = gone(id)? {
+                return Ok(Some(found.location.pack));
+            }
+            let delta = index.find(id, &mut |location| Ok(location.base.is_some()))?;
+            let base = match delta.and_then(|found| found.location.base) {
+                Some(base) if find_whole(index, &base, &|pack| present.contains(pack))?.is_none() => gone(&base)?,
+                _ => None,
+            };
+            Ok(base.map(|found| found.location.pack))
         })
     }
 
@@ -318,6 +324,14 @@ impl Session {
             or_unreadable(index, found)
         })
     }
+}
+
+/// Whether the packs that fragments name are those that are there.
+fn names_exactly(index: &Index, present: &HashSet<PackId>) -> bool {
+    let fragments = index.fragments();
+    let named: HashSet<&PackId> =
+        fragments.iter().flat_map(|fragment| fragment.packs()).map(|(pack, _)| pack).collect();
+    named.len() == present.len() && named.iter().all(|pack| present.contains(*pack))
 }
 
 /// What is not found may be what a damaged fragment knew.

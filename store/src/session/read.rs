@@ -131,7 +131,7 @@ impl Session {
     }
 
     /// The plaintext of a delta's base.
-    fn read_base(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+    pub(crate) fn read_base(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
         let location = self.locate_base(id)?.ok_or_else(|| missing(id))?;
         let key = (location.pack, location.record_offset);
         let cached = lock(&self.caches.records).get(key);
