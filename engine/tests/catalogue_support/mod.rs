@@ -235,7 +235,7 @@ impl World {
     pub fn make_newer(&self, name: &ObjectName) {
         let mut bytes = self.memory.read(name, 1 << 30).unwrap();
         assert_eq!(&bytes[..6], b"COPAL\x1a");
-        bytes[7] += 1;
+        bytes[7] = u8::MAX;
         self.memory.lose(name);
         publish_bytes(&self.memory, name, &bytes).unwrap();
     }
