@@ -114,7 +114,9 @@ struct World {
     round: u64,
 }
 
-fn credential() -> Credential {
+/// What opens the repositories of the test world: not stretched, so that a flipped bit in a cost takes no hour.
+#[must_use]
+pub fn credential() -> Credential {
     Credential::KeyFile(zeroize::Zeroizing::new([42; 32]))
 }
 

@@ -30,6 +30,8 @@ mod delta;
 pub mod encoding;
 pub mod envelope;
 mod epochs;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod grants;
 mod index;
 pub mod pack;

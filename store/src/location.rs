@@ -6,6 +6,8 @@ use crate::ids::{ChunkId, PackId};
 pub const CHUNK_BYTES_MAX: u32 = 8 << 20;
 /// Most plaintext of one frame in bytes.
 pub const FRAME_BYTES_MAX: u32 = 4 << 20;
+/// Longest record as stored in bytes: what does not compress is stored as it is, with a tag.
+pub const RECORD_STORED_BYTES_MAX: u32 = CHUNK_BYTES_MAX + (64 << 10);
 
 /// What records of a pack hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,7 @@ use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::envelope::{ENVELOPE_BYTES, Sealing};
 use crate::ids::{ChunkId, ObjectId, PackId};
 use crate::keys::{Keys, TAG_BYTES};
-use crate::location::{CHUNK_BYTES_MAX, Encoding, FRAME_BYTES_MAX, Location, RecordKind};
+use crate::location::{CHUNK_BYTES_MAX, Encoding, FRAME_BYTES_MAX, Location, RECORD_STORED_BYTES_MAX, RecordKind};
 use crate::sealed::{FOOTER_BYTES, HEADER_BYTES_MAX, PartsOpener, PartsSealer};
 use crate::{Error, Result, codec};
 
@@ -215,7 +215,9 @@ impl PackOpener {
             let limit = if record.members.len() == 1 { CHUNK_BYTES_MAX } else { FRAME_BYTES_MAX };
             let sound = !record.members.is_empty()
                 && plain <= u64::from(limit)
+                && record.members.len() <= FRAME_MEMBERS_MAX
                 && (record.stored_bytes as usize) >= TAG_BYTES
+                && record.stored_bytes <= RECORD_STORED_BYTES_MAX
                 && (encoding == Encoding::Delta) == record.base.is_some();
             if !sound || offset > PACK_BYTES_MAX {
                 return Err(damaged("its trailer lists a record that cannot be"));

@@ -5,7 +5,7 @@
 //! (u32 each) | for a delta its base's id.
 
 use crate::ids::{ChunkId, PackId};
-use crate::location::{Encoding, Location, RecordKind};
+use crate::location::{CHUNK_BYTES_MAX, Encoding, Location, RECORD_STORED_BYTES_MAX, RecordKind};
 use crate::{Error, Result};
 
 /// Most entries of a block.
@@ -121,7 +121,10 @@ impl Block {
         } else {
             None
         };
-        let within = inner_offset.checked_add(length)? <= record_plain_bytes;
+        // A reader sets memory aside for what is stated here.
+        let within = inner_offset.checked_add(length)? <= record_plain_bytes
+            && record_plain_bytes <= CHUNK_BYTES_MAX
+            && record_stored_bytes <= RECORD_STORED_BYTES_MAX;
         (bytes.is_empty() && within).then_some(Location {
             pack,
             kind,

@@ -101,6 +101,11 @@ impl Fragment {
         if offset != end || document.filter_bytes != filter.len() as u64 {
             return Err(damaged("its directory does not list all that is in it"));
         }
+        // A collection sets memory aside for what is counted here.
+        let last_is_sound = if blocks.is_empty() { 0..=0 } else { 1..=BLOCK_ENTRIES_MAX as u32 };
+        if !last_is_sound.contains(&document.last_entries) {
+            return Err(damaged("its last block counts what no block can hold"));
+        }
         let full = blocks.len().saturating_sub(1) * BLOCK_ENTRIES_MAX;
         let entries = full as u64 + u64::from(document.last_entries);
         Ok(Self { id, name, opener, packs, blocks, filter, entries })
@@ -154,8 +159,10 @@ impl Fragment {
         sealed.truncate(plain_bytes);
         let block = Block::new(sealed)?;
         let last = number as usize + 1 == self.blocks.len();
-        if !last && block.count() != BLOCK_ENTRIES_MAX {
-            return Err(Error::damaged(&self.name, "a block that is not full before the last"));
+        let counted =
+            if last { self.entries - u64::from(number) * BLOCK_ENTRIES_MAX as u64 } else { BLOCK_ENTRIES_MAX as u64 };
+        if block.count() as u64 != counted {
+            return Err(Error::damaged(&self.name, "a block that holds another number of entries than counted"));
         }
         Ok(block)
     }

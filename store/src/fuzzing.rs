@@ -1,0 +1,45 @@
+//! Doors for fuzzing only (feature `fuzzing`): the sealing of hostile plaintext under right keys, and decoders that stand alone. What
+//! a reader may believe of data that verifies is less than what its writer may put there.
+
+use crate::Result;
+use crate::backend::ObjectName;
+use crate::envelope::Sealing;
+use crate::ids::{ChunkId, ObjectId, PackId};
+use crate::index::Block;
+use crate::keys::Keys;
+use crate::location::RecordKind;
+use crate::repository::Repository;
+use crate::sealed::{PartsSealer, seal_object};
+
+/// Seals a payload as the object of a name, as if it had been written by this program.
+pub fn seal_whole(repository: &Repository, name: &ObjectName, payload: &[u8]) -> Result<Vec<u8>> {
+    seal_object(repository.keys(), name, repository.new_object_id()?, payload)
+}
+
+/// Seals parts and a directory as a pack or a fragment; returns the object.
+pub fn seal_parts(keys: &Keys, name: &ObjectName, parts: &[(&[u8], &[u8])], directory: &[u8]) -> Result<Vec<u8>> {
+    let id = ObjectId::from_hex(name.name()).unwrap_or(ObjectId([0; 16]));
+    let mut out = Vec::new();
+    let mut sealer = PartsSealer::new(keys, name.kind(), id, Sealing::Derived, &mut out)?;
+    for (bound, plain) in parts {
+        sealer.seal_part(bound, plain, &mut out)?;
+    }
+    sealer.finish(directory, &mut out)?;
+    Ok(out)
+}
+
+/// What the parts of a fragment's blocks are bound to.
+pub const BLOCK: &[u8] = b"block";
+
+/// Opens a block of the index and reads every row of it.
+pub fn read_block(bytes: &[u8]) -> Result<usize> {
+    let block = Block::new(bytes.to_vec())?;
+    let packs = [(PackId([1; 16]), RecordKind::Data), (PackId([2; 16]), RecordKind::Node)];
+    let mut sound = 0;
+    for row in 0..block.count() {
+        sound += usize::from(block.location(row, &packs).is_ok());
+        let _ = block.find(&block.id(row), &packs);
+    }
+    let _ = block.find(&ChunkId([7; 32]), &packs);
+    Ok(sound)
+}
