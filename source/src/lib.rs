@@ -9,6 +9,7 @@ mod attributes;
 mod beneath;
 pub mod error;
 pub mod hook;
+pub mod kept;
 pub mod postgres;
 pub mod process;
 pub mod read;

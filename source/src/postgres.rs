@@ -1,7 +1,32 @@
-//! PostgreSQL as a source. (Bodies follow.)
+//! Databases of a PostgreSQL server, through its own programs: an exported snapshot pins the state at once, the dump follows
+//! while writers go on, database by database in parallel. Dumps are uncompressed, one file for each table, so that what did not
+//! change is found again.
+//!
+//! A load makes a new database beside the one that stands there; only names are exchanged in the end.
 
-use std::path::PathBuf;
+mod load;
+mod session;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::process::{Ended, Program, run};
+use crate::{Error, Result};
+
+pub use load::{LoadedDatabase, database_exists, load, plan, remove_database, rename_database};
+use session::Session;
+
+/// Roles and tablespaces in a dump's folder.
+const GLOBALS: &str = "globals.sql";
+/// What a database was made with, in its folder.
+const SETTINGS: &str = "settings";
+/// The dump of a database, in its folder.
+const DUMP: &str = "dump";
+/// What a database is made with, as `createdb` takes it, in this order.
+const SETTINGS_QUERY: &str = "SELECT concat_ws(E'\\x1f', pg_catalog.pg_get_userbyid(datdba), \
+    pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype) FROM pg_catalog.pg_database \
+    WHERE datname = current_database()";
 
 /// Databases of a PostgreSQL server as a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +37,7 @@ pub struct PostgresSpec {
     pub databases: Vec<String>,
     /// Whether a deploy makes roles that are not there.
     pub globals: bool,
-    /// A query whose first value is the schema's version.
+    /// A query whose first value is the schema's version, asked in the first database.
     pub version_query: Option<String>,
     /// The newest schema that the application here understands.
     pub schema_version: Option<String>,
@@ -20,4 +45,190 @@ pub struct PostgresSpec {
     pub bin: Option<PathBuf>,
     /// How long a dump or a load of one database may take.
     pub timeout: Duration,
+}
+
+impl PostgresSpec {
+    /// A whole server, or a database, by its connection string.
+    #[must_use]
+    pub fn of_dsn(dsn: &str) -> Self {
+        Self {
+            dsn: dsn.to_owned(),
+            databases: Vec::new(),
+            globals: false,
+            version_query: None,
+            schema_version: None,
+            bin: None,
+            timeout: Duration::from_secs(4 * 3600),
+        }
+    }
+
+    fn program(&self, name: &str) -> String {
+        match &self.bin {
+            Some(folder) => folder.join(name).display().to_string(),
+            None => name.to_owned(),
+        }
+    }
+
+    /// The connection string of one database of the same server.
+    fn dsn_of(&self, database: &str) -> String {
+        let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
+        match self.dsn.split_once("://") {
+            None => format!("{} dbname='{quoted}'", self.dsn),
+            Some((scheme, rest)) => {
+                let (rest, query) = rest.split_once('?').map_or((rest, String::new()), |(r, q)| (r, format!("?{q}")));
+                let host = rest.split('/').next().unwrap_or_default();
+                let name: String = database
+                    .bytes()
+                    .map(|byte| match byte {
+                        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
+                        other => format!("%{other:02X}"),
+                    })
+                    .collect();
+                format!("{scheme}://{host}/{name}{query}")
+            }
+        }
+    }
+
+    /// Runs one of the server's programs; its failure is an error that names the database and never the connection string.
+    fn run(
+        &self,
+        action: &'static str,
+        database: &str,
+        name: &str,
+        arguments: &[&str],
+        output: Option<File>,
+    ) -> Result<()> {
+        let mut argv = vec![self.program(name)];
+        argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let environment = [("PGCONNECT_TIMEOUT".to_owned(), "30".to_owned())];
+        let ended = run(Program { argv: &argv, environment: &environment, input: None, output, timeout: self.timeout });
+        check(action, database, &ended)
+    }
+}
+
+fn check(action: &'static str, database: &str, ended: &Ended) -> Result<()> {
+    if ended.is_success() {
+        return Ok(());
+    }
+    Err(Error::Database { action, place: format!("the database {database:?}"), detail: ended.sentence() })
+}
+
+/// Connections that are ready.
+#[derive(Debug)]
+pub struct PreparedPostgres {
+    spec: PostgresSpec,
+    sessions: Vec<(String, Session)>,
+}
+
+/// A state of databases, as long as it is held.
+#[derive(Debug)]
+pub struct PostgresPin {
+    spec: PostgresSpec,
+    schema_version: Option<String>,
+    /// Database, its session, its exported snapshot, what it was made with.
+    held: Vec<(String, Session, String, String)>,
+}
+
+impl PreparedPostgres {
+    /// Connects to each database.
+    pub fn open(spec: &PostgresSpec) -> Result<Self> {
+        let mut names = spec.databases.clone();
+        if names.is_empty() {
+            let mut first = Session::open(spec, None)?;
+            names.push(first.ask("SELECT current_database()")?);
+            let name = names[0].clone();
+            return Ok(Self { spec: spec.clone(), sessions: vec![(name, first)] });
+        }
+        let sessions = names.into_iter().map(|name| Ok((name.clone(), Session::open(spec, Some(&name))?)));
+        Ok(Self { spec: spec.clone(), sessions: sessions.collect::<Result<_>>()? })
+    }
+
+    /// Pins what is committed now.
+    pub fn pin(self) -> Result<PostgresPin> {
+        let mut pinned = Vec::new();
+        for (name, mut session) in self.sessions {
+            session.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+            let snapshot = session.ask("SELECT pg_export_snapshot()")?;
+            pinned.push((name, session, snapshot, String::new()));
+        }
+        Ok(PostgresPin { spec: self.spec, schema_version: None, held: pinned })
+    }
+}
+
+impl PostgresPin {
+    /// Asks for what is wanted besides the data; within the pinned state, after the application goes on.
+    pub fn describe(&mut self) -> Result<()> {
+        for (_, session, _, settings) in &mut self.held {
+            *settings = session.ask(SETTINGS_QUERY)?;
+        }
+        if let (Some(query), Some((_, session, _, _))) = (&self.spec.version_query, self.held.first_mut()) {
+            self.schema_version = Some(session.ask(query)?);
+        }
+        Ok(())
+    }
+
+    /// The schema's version, once described.
+    #[must_use]
+    pub fn schema_version(&self) -> Option<&str> {
+        self.schema_version.as_deref()
+    }
+
+    /// The databases.
+    pub fn databases(&self) -> impl Iterator<Item = &str> {
+        self.held.iter().map(|(name, ..)| name.as_str())
+    }
+
+    /// Dumps all databases into a new folder, in parallel, and the globals. Any error is a failure of all.
+    pub fn dump(&self, folder: &Path, jobs: usize) -> Result<()> {
+        let create = |path: &Path| fs::create_dir(path).map_err(|error| Error::io("creating", path, error));
+        create(folder)?;
+        let each = (jobs / self.held.len().max(1)).max(1).to_string();
+        std::thread::scope(|scope| {
+            let globals = scope.spawn(|| {
+                let path = folder.join(GLOBALS);
+                let output = File::create_new(&path).map_err(|error| Error::io("creating", &path, error))?;
+                let dsn = format!("--dbname={}", self.spec.dsn);
+                let arguments = ["--globals-only", "--no-password", &dsn];
+                self.spec.run("dumping", "globals", "pg_dumpall", &arguments, Some(output))
+            });
+            let dumps: Vec<_> = self
+                .held
+                .iter()
+                .enumerate()
+                .map(|(number, (name, _, snapshot, settings))| {
+                    let (place, each) = (folder.join(format!("{number:04}")), &each);
+                    scope.spawn(move || {
+                        create(&place)?;
+                        let write = |file: &str, text: &str| {
+                            let path = place.join(file);
+                            fs::write(&path, text).map_err(|error| Error::io("writing", &path, error))
+                        };
+                        write(SETTINGS, &format!("{name}\u{1f}{settings}"))?;
+                        let (to, snapshot) = (place.join(DUMP).display().to_string(), format!("--snapshot={snapshot}"));
+                        let (file, jobs) = (format!("--file={to}"), format!("--jobs={each}"));
+                        let dsn = format!("--dbname={}", self.spec.dsn_of(name));
+                        let arguments =
+                            ["--format=directory", "--compress=0", "--no-password", &file, &jobs, &snapshot, &dsn];
+                        self.spec.run("dumping", name, "pg_dump", &arguments, None)
+                    })
+                })
+                .collect();
+            let died = || {
+                Err(Error::Database { action: "dumping", place: "a database".into(), detail: "a thread died".into() })
+            };
+            let mut outcome = globals.join().unwrap_or_else(|_| died());
+            for dump in dumps {
+                outcome = outcome.and(dump.join().unwrap_or_else(|_| died()));
+            }
+            outcome
+        })
+    }
+}
+
+/// The schema's version of databases as they stand.
+pub fn standing_version(spec: &PostgresSpec) -> Result<Option<String>> {
+    match &spec.version_query {
+        None => Ok(None),
+        Some(query) => Session::open(spec, spec.databases.first().map(String::as_str))?.ask(query).map(Some),
+    }
 }

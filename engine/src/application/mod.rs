@@ -6,20 +6,35 @@
 //! found failed and its application let go on ([`recover`]), and a killed upload goes on ([`resume`]). A deploy is all or nothing
 //! for all sources ([`deploy`]).
 
+mod capture;
+mod clone;
 pub mod config;
+mod deploy;
+mod hooks;
 mod record;
+mod recover;
+mod sources;
+mod state;
+mod upload;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use copal_manifest::snapshot::{Consistency, HookRecord};
 use copal_store::SnapshotId;
 
 pub use config::{Application, Configuration, Mistake, parse};
-pub use record::{CapturePhase, CaptureRecord, ComponentState, RecordedError, ResumeAction, ResumeStep};
+pub use record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata, RecordedError, ResumeAction, ResumeStep};
 
+use crate::application::capture::Component;
+use crate::application::state::{AppFolder, CaptureFolder, Held};
 use crate::context::Context;
-use crate::create::CreateReport;
+use crate::create::{CreateReport, Creation};
 use crate::error::Result;
+
+/// The trigger of what is taken before a deploy.
+pub const SAFETY: &str = "safety";
 
 /// What an operation on an application needs of the program around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,20 +59,29 @@ pub struct CaptureRequest {
     pub force_read: bool,
 }
 
-/// A state that is held, and an application that goes on.
+/// A state that is held, and an application that goes on. Dropped without an upload it is a failed capture.
 #[derive(Debug)]
 pub struct Captured {
     record: CaptureRecord,
+    place: CaptureFolder,
+    folder: AppFolder,
+    application: Application,
+    creation: Creation,
+    components: Vec<Component>,
+    consistency: Consistency,
+    hooks: Vec<HookRecord>,
+    /// The application's lock.
+    held: Option<Held>,
 }
 
 /// The first stage: pre hooks → capture of every source → post hooks. Returns when the application goes on.
 pub fn capture(
-    _context: &Context,
-    _application: &Application,
-    _request: &CaptureRequest,
-    _tools: &Tools,
+    context: &Context,
+    application: &Application,
+    request: &CaptureRequest,
+    tools: &Tools,
 ) -> Result<Captured> {
-    todo!("follows")
+    capture::capture(context, application, request, tools)
 }
 
 impl Captured {
@@ -68,8 +92,8 @@ impl Captured {
     }
 
     /// The second stage: everything into the repository, then the root. `max_snapshots` is applied after it.
-    pub fn upload(self, _context: &Context, _application: &Application) -> Result<CreateReport> {
-        todo!("follows")
+    pub fn upload(self, context: &Context) -> Result<CreateReport> {
+        self.run_upload(context)
     }
 }
 
@@ -80,29 +104,44 @@ pub fn create(
     request: &CaptureRequest,
     tools: &Tools,
 ) -> Result<CreateReport> {
-    capture(context, application, request, tools)?.upload(context, application)
+    capture(context, application, request, tools)?.upload(context)
 }
 
 /// Goes on with the upload of a capture whose process was killed.
-pub fn resume(_context: &Context, _application: &Application, _id: &str) -> Result<CreateReport> {
-    todo!("follows")
+pub fn resume(context: &Context, application: &Application, id: &str) -> Result<CreateReport> {
+    upload::resume(context, application, id)
 }
 
 /// All records of the state folder, oldest first; of one application when it is named.
-pub fn records(_state_folder: &Path, _app: Option<&str>) -> Result<Vec<CaptureRecord>> {
-    todo!("follows")
+pub fn records(state_folder: &Path, app: Option<&str>) -> Result<Vec<CaptureRecord>> {
+    let folders = match app {
+        Some(app) => vec![AppFolder::of(state_folder, app)],
+        None => AppFolder::list(state_folder)?,
+    };
+    let mut records = Vec::new();
+    for folder in folders {
+        // One that vanishes or is being written anew is one that is not there.
+        records.extend(folder.captures()?.iter().filter_map(|place| place.read().ok()));
+    }
+    records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    Ok(records)
+}
+
+/// What is under way on an application, in a few words: "a create", "a restore".
+pub fn under_way(state_folder: &Path, app: &str) -> Result<Option<String>> {
+    AppFolder::of(state_folder, app).busy_with()
 }
 
 /// Ends what killed processes have left: applications are let go on, killed captures are recorded as failed, killed deploys of
 /// applications are taken back or finished. One sentence for each. Every command calls it before its own work; needs no repository.
-pub fn recover(_state_folder: &Path) -> Result<Vec<String>> {
-    todo!("follows")
+pub fn recover(state_folder: &Path) -> Result<Vec<String>> {
+    recover::recover(state_folder)
 }
 
 /// The watchdog's whole life: reads its orders from standard input, and lets the application go on at the deadline, or as soon as the
 /// process that gave the orders is gone without having done it.
 pub fn watchdog() -> Result<()> {
-    todo!("follows")
+    watchdog::live()
 }
 
 /// A deploy of an application as asked for.
@@ -157,10 +196,10 @@ pub struct DeployedComponent {
 /// Check → stage → stop → safety snapshot → switch, all or nothing → rewrite → migrate → start → health. Unhealthy or failed: what
 /// stood there stands there again, and [`crate::Error::RolledBack`] says why.
 pub fn deploy(
-    _context: &Context,
-    _application: &Application,
-    _request: &DeployRequest,
-    _tools: &Tools,
+    context: &Context,
+    application: &Application,
+    request: &DeployRequest,
+    tools: &Tools,
 ) -> Result<DeployReport> {
-    todo!("follows")
+    deploy::deploy(context, application, request, tools)
 }

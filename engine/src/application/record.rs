@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use copal_manifest::entry::Timestamp;
-use copal_manifest::snapshot::{HookRecord, SourceKind};
+use copal_manifest::snapshot::{Consistency, HookRecord, SourceKind};
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::failed;
@@ -100,10 +100,29 @@ pub struct ComponentState {
     pub schema_version: Option<String>,
     /// A copy or clone that outlives the process: the upload reads this.
     pub kept: Option<PathBuf>,
+    /// Metadata that the copy stands for.
+    pub stands: Option<KeptMetadata>,
+    /// The source as it stands in the repository already, in hexadecimal.
+    pub stored: Option<String>,
     /// Bytes of it.
     pub bytes_total: u64,
     /// Why it is missing.
     pub error: Option<String>,
+}
+
+/// Metadata of a file that something else stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMetadata {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change of the content, in seconds since 1970.
+    pub seconds: i64,
+    /// And nanoseconds.
+    pub nanoseconds: u32,
 }
 
 /// A capture of an application, from its first hook to the end of its upload.
@@ -141,6 +160,8 @@ pub struct CaptureRecord {
     pub uploaded: Option<Timestamp>,
     /// For how long the application held still.
     pub frozen_microseconds: u64,
+    /// How far its sources agree.
+    pub consistency: Consistency,
     /// Whether every source is held by something that outlives the process.
     pub resumable: bool,
     /// Bytes of the upload so far.
@@ -204,11 +225,6 @@ impl CaptureRecord {
         Ok(record)
     }
 
-    /// Replaces it, durably.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, self)
-    }
-
     pub(crate) const fn version() -> u16 {
         VERSION
     }
@@ -222,16 +238,20 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a document beside its place, syncs it, and gives it its name.
-pub(crate) fn write_whole(path: &Path, document: &impl Serialize) -> Result<()> {
+/// Writes a document beside its place and gives it its name; synced before and after when it has to last.
+pub(crate) fn write_whole(path: &Path, document: &impl Serialize, durable: bool) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(document).map_err(|error| Error::Internal(error.to_string()))?;
     let new = path.with_extension("new");
     let io = |error| failed("writing", path, error);
-    let mut file = File::create(&new).map_err(io)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    let sync = |file: &File| if durable { file.sync_all() } else { Ok(()) };
+    // It may name servers and programs: nobody else's to read.
+    let mut options = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
+    let mut file = options.open(&new).map_err(io)?;
+    file.write_all(&bytes).and_then(|()| sync(&file)).map_err(io)?;
     fs::rename(&new, path).map_err(io)?;
     match path.parent() {
-        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(io),
+        Some(folder) => File::open(folder).and_then(|folder| sync(&folder)).map_err(io),
         None => Ok(()),
     }
 }

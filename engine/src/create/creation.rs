@@ -94,7 +94,7 @@ impl Creation {
         RootName { tag, snapshot: self.id }
     }
 
-    /// Whether everything that a source recorded earlier refers to is in the repository.
+    /// For reading what is there.
     pub(crate) fn session(&self) -> &Session {
         &self.session
     }
@@ -103,6 +103,11 @@ impl Creation {
     pub(crate) fn parent_record(&self, label: &str, path: &[u8]) -> Option<SourceRecord> {
         let source = self.parent.as_ref()?.source(label, path)?;
         Some(source.record.as_ref().clone())
+    }
+
+    /// Whether what the parent snapshot refers to is known to be in the repository, and its word is taken for what is unchanged.
+    pub(crate) fn trusts_parent(&self) -> bool {
+        !self.naming.force_read && self.parent.as_ref().is_some_and(Parent::is_trusted)
     }
 
     /// Plaintext bytes of new chunks so far.

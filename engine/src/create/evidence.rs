@@ -62,7 +62,7 @@ pub(super) fn is_same_content(before: &FileStat, after: &FileStat) -> bool {
 }
 
 /// Whether everything that a content refers to is in the repository and not about to leave it.
-pub(super) fn is_present(session: &Session, content: &FileContent) -> copal_store::Result<bool> {
+pub(crate) fn is_present(session: &Session, content: &FileContent) -> copal_store::Result<bool> {
     let tree = match &content.pieces {
         Pieces::Inline(pieces) => {
             for piece in pieces {

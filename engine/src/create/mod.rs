@@ -26,7 +26,7 @@ use copal_manifest::snapshot::{Snapshot, is_name};
 use copal_store::session::Session;
 
 pub(crate) use crate::create::creation::{Creation, Naming, Taken};
-pub(crate) use crate::create::evidence::is_unchanged_since;
+pub(crate) use crate::create::evidence::{is_present, is_unchanged_since};
 pub(crate) use crate::create::input::{Input, InputContent};
 
 use crate::context::Context;

@@ -49,6 +49,10 @@ impl Parent {
         &self.listed.snapshot
     }
 
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Its record of a source.
     pub(super) fn source(&self, label: &str, path: &[u8]) -> Option<ParentSource> {
         let record = Arc::new(record_of(self.snapshot(), label, path)?.clone());

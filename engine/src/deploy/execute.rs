@@ -34,9 +34,16 @@ pub(super) struct Job<'j> {
     pub(super) place: &'j Place,
     pub(super) single: bool,
     pub(super) capabilities: Capabilities,
+    /// Build here, beside the target, and leave the switch to the caller.
+    pub(super) staged: Option<&'j Path>,
 }
 
-pub(super) fn execute(context: &Context, request: &DeployRequest, points: &dyn CrashPoints) -> Result<DeployReport> {
+pub(super) fn execute(
+    context: &Context,
+    request: &DeployRequest,
+    staged: Option<&Path>,
+    points: &dyn CrashPoints,
+) -> Result<DeployReport> {
     let begun = context.clock.monotonic_nanoseconds();
     let run = Run::new(context, points);
     let place = Place::resolve(&request.target)?;
@@ -55,7 +62,8 @@ pub(super) fn execute(context: &Context, request: &DeployRequest, points: &dyn C
         return Err(Error::TargetNotEmpty(place.path));
     }
     let single = desired.is_single()?;
-    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities: capabilities(&place, single)? };
+    let capabilities = capabilities(&place, single)?;
+    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, staged };
     run.monitor().phase("comparing");
     let plan = job.plan(context, request, &catalogue, &session)?;
     let way = job.choose(request.mode, &plan)?;
@@ -81,7 +89,9 @@ pub(super) fn execute(context: &Context, request: &DeployRequest, points: &dyn C
         run.monitor().phase("writing");
         job.act(&plan, way, snapshot)?;
         report.bytes_written = run.bytes_written.load(std::sync::atomic::Ordering::Relaxed);
-        job.remember(&plan, way, snapshot, request.path.as_deref());
+        if staged.is_none() {
+            job.remember(&plan, way, snapshot, request.path.as_deref());
+        }
     }
     report.bytes_kept = (plan.bytes_kept + plan.bytes_to_write).saturating_sub(report.bytes_written);
     report.warnings = run.take_warnings();
@@ -234,7 +244,7 @@ impl Job<'_> {
     /// Everything that can be known to fail fails here, before a byte is written.
     fn check(&self, plan: &Plan, way: Way) -> Result<u64> {
         let fetched = match way {
-            _ if self.is_fresh() => Fetched::Everything,
+            _ if self.is_fresh() || self.builds_alone() => Fetched::Everything,
             Way::Clone => Fetched::Everything,
             Way::Beside(_) if !self.capabilities.reflink => Fetched::ChangedFiles,
             Way::Beside(_) | Way::InPlace => Fetched::Changes,
@@ -246,11 +256,16 @@ impl Job<'_> {
         Ok(if way == Way::Clone { 0 } else { needed })
     }
 
+    /// What is staged must not share whole files with what stands there: that goes on changing, or has to stay as it was.
+    fn builds_alone(&self) -> bool {
+        self.staged.is_some() && !self.capabilities.reflink
+    }
+
     fn act(&self, plan: &Plan, way: Way, snapshot: &Snapshot) -> Result<()> {
         match way {
             Way::InPlace if plan.is_empty() => Ok(()),
             Way::InPlace => self.in_place(plan),
-            Way::Beside(_) if self.is_fresh() => self.beside(None),
+            Way::Beside(_) if self.is_fresh() || self.builds_alone() => self.beside(None),
             Way::Beside(_) => {
                 let root = WriteRoot::open(&self.place.path, self.single)?;
                 let reader = copal_source::read::TreeReader::open(&self.place.path)?;
@@ -290,6 +305,9 @@ impl Job<'_> {
     pub(super) fn beside(&self, donor: Option<&Donor<'_>>) -> Result<()> {
         let (place, run) = (self.place, self.run);
         fs::create_dir_all(&place.parent).map_err(|error| failed("creating", &place.parent, error))?;
+        if let Some(staged) = self.staged {
+            return self.build_new(staged, donor).map(drop);
+        }
         let staging = place.beside(Beside::Staging, run.context.repository.entropy().as_ref())?;
         let registered = self.register(Beside::Staging, &staging)?;
         let built = self.build_new(&staging, donor).and_then(|alive| {

@@ -59,7 +59,8 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     let run = Run::new(context, &NoCrash);
     if place.standing == Standing::Absent {
         let capabilities = TargetTree::open(&folder)?.capabilities()?;
-        let building = Job { run: &run, desired: job.desired, place: &place, single: job.single, capabilities };
+        let (desired, single) = (job.desired, job.single);
+        let building = Job { run: &run, desired, place: &place, single, capabilities, staged: None };
         super::check::room(&place, capabilities.free_bytes, snapshot.sources.iter().map(|source| source.bytes).sum())?;
         building.beside(None)?;
         Memory::keep(context, state, &place.path, snapshot.id, None, job.desired)?;

@@ -29,8 +29,8 @@ use copal_store::SnapshotId;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-pub(crate) use place::failed;
 use place::{Place, Standing};
+pub(crate) use place::{failed, remove_whole};
 use run::Steps;
 #[doc(hidden)]
 pub use run::{CrashPoints, NoCrash};
@@ -114,7 +114,13 @@ pub fn deploy(context: &Context, request: &DeployRequest) -> Result<DeployReport
 /// [`deploy`], which a test may end at any step as a crash would.
 #[doc(hidden)]
 pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn CrashPoints) -> Result<DeployReport> {
-    execute::execute(context, request, points)
+    execute::execute(context, request, None, points)
+}
+
+/// Builds what `request` wants of its target in a new place beside it, durably, and switches nothing. Extents are shared with what
+/// stands at the target where the filesystem can: that must hold still meanwhile.
+pub(crate) fn stage_beside(context: &Context, request: &DeployRequest, staged: &Path) -> Result<DeployReport> {
+    execute::execute(context, request, Some(staged), &NoCrash)
 }
 
 /// Whether a target has something that a deploy would replace.

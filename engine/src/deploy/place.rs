@@ -237,7 +237,7 @@ pub(super) fn private_folder(path: &Path) -> Result<()> {
 }
 
 /// Removes a tree or a file without following links; what is gone already is no error.
-pub(super) fn remove_whole(path: &Path) -> Result<()> {
+pub(crate) fn remove_whole(path: &Path) -> Result<()> {
     let outcome = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

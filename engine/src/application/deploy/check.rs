@@ -1,0 +1,216 @@
+//! What is decided before anything is touched: which snapshot, whether it is whole and the one that was meant, whether the
+//! application would understand it, and where each source goes.
+
+use std::cmp::Ordering;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use copal_manifest::snapshot::{Phase, Snapshot, SourceRecord};
+use copal_source::{postgres, sqlite};
+use copal_store::SnapshotId;
+
+use crate::application::config::{Application, Source, SourceSpec};
+use crate::application::state::state_folder;
+use crate::application::{CapturePhase, DeployRequest, DeployedComponent, records};
+use crate::catalogue::Catalogue;
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// A standing database is asked for its version for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the snapshot's schema stands to the application's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It understands it.
+    Same,
+    /// It has to be migrated.
+    Older,
+}
+
+/// A deploy that may begin.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    pub(super) snapshot: SnapshotId,
+    pub(super) name: String,
+    pub(super) labelled: bool,
+    pub(super) components: Vec<Component>,
+    pub(super) verdict: Verdict,
+    pub(super) versions: Option<(String, String)>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// One source of it.
+#[derive(Clone, Debug)]
+pub(super) struct Component {
+    pub(super) source: Source,
+    pub(super) record: SourceRecord,
+}
+
+impl Component {
+    pub(super) fn planned(&self) -> DeployedComponent {
+        DeployedComponent {
+            label: self.source.label.clone(),
+            target: self.target().unwrap_or_default(),
+            bytes_total: self.record.bytes,
+            bytes_written: 0,
+        }
+    }
+
+    /// The place, for kinds that have one.
+    pub(super) fn target(&self) -> Option<PathBuf> {
+        self.source.spec.path().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
+}
+
+pub(super) fn check(context: &Context, application: &Application, request: &DeployRequest) -> Result<Checked> {
+    let catalogue = Catalogue::load(context)?;
+    let own = Snapshot::full_name(&application.name, &request.reference);
+    let listed = catalogue.find(&own).or_else(|_| catalogue.find(&request.reference));
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => return Err(not_ready(context, application, request).unwrap_or(error)),
+    };
+    let snapshot = &listed.snapshot;
+    if snapshot.phase != Phase::Completed && !application.policy.partial {
+        return Err(Error::NotReady { snapshot: own, phase: "partially_failed".into() });
+    }
+    if let Some(wanted) = request.digest.as_ref().filter(|wanted| !wanted.eq_ignore_ascii_case(&listed.digest)) {
+        let (found, wanted) = (listed.digest.clone(), wanted.clone());
+        return Err(Error::OtherDigest { snapshot: own, found, wanted });
+    }
+    let mut components = Vec::new();
+    let mut warnings = Vec::new();
+    for (_, source) in application.sources() {
+        if !request.labels.is_empty() && !request.labels.contains(&source.label) {
+            continue;
+        }
+        match snapshot.sources.iter().find(|record| record.label == source.label) {
+            Some(record) if fits(source, record) => {
+                components.push(Component { source: source.clone(), record: record.clone() });
+            }
+            Some(record) => {
+                let (label, kind) = (&source.label, record.kind.name());
+                return Err(Error::Usage(format!(
+                    "{label:?} is of the kind {kind:?} in the snapshot, and of another in the application"
+                )));
+            }
+            None => warnings.push(format!("the snapshot has no source {:?}: what stands there stays", source.label)),
+        }
+    }
+    if components.is_empty() {
+        return Err(Error::Usage("the snapshot has none of the application's sources".into()));
+    }
+    let (verdict, versions) = schema(snapshot, &components)?;
+    let labelled = snapshot.sources.iter().any(|source| !source.label.is_empty());
+    Ok(Checked {
+        snapshot: snapshot.id,
+        name: snapshot.name.clone(),
+        labelled,
+        components,
+        verdict,
+        versions,
+        warnings,
+    })
+}
+
+fn fits(source: &Source, record: &SourceRecord) -> bool {
+    let kind = source.spec.kind();
+    // One file as a tree is a file.
+    kind == record.kind || kind.name() == "tree" && record.kind.name() == "file"
+}
+
+/// A snapshot that is still on its way is told from one that is not there.
+fn not_ready(context: &Context, application: &Application, request: &DeployRequest) -> Option<Error> {
+    let records = records(state_folder(context).ok()?, Some(&application.name)).ok()?;
+    let name = request.reference.rsplit('/').next().unwrap_or_default();
+    let found = records.iter().rev().find(|record| record.name == name || record.id == request.reference)?;
+    (found.phase != CapturePhase::Completed)
+        .then(|| Error::NotReady { snapshot: request.reference.clone(), phase: found.phase.name().into() })
+}
+
+fn schema(snapshot: &Snapshot, components: &[Component]) -> Result<(Verdict, Option<(String, String)>)> {
+    let mut verdict = (Verdict::Same, None);
+    for component in components {
+        let label = &component.source.label;
+        let live = snapshot.live.as_ref();
+        let record = live.and_then(|live| live.components.iter().find(|record| record.label == *label));
+        let Some(found) = record.and_then(|record| record.schema_version.clone()) else { continue };
+        let Some(supported) = supported(&component.source) else { continue };
+        match compare(&found, &supported) {
+            Ordering::Greater => return Err(Error::SchemaNewer { label: label.clone(), found, supported }),
+            Ordering::Less => verdict = (Verdict::Older, Some((found, supported))),
+            Ordering::Equal => {}
+        }
+    }
+    Ok(verdict)
+}
+
+/// What the application here understands: as configured, or the version of what stands there. A damaged database says nothing.
+fn supported(source: &Source) -> Option<String> {
+    match &source.spec {
+        SourceSpec::Sqlite(spec) => {
+            spec.schema_version.clone().or_else(|| sqlite::standing_version(spec, PATIENCE).ok())
+        }
+        SourceSpec::Postgres(spec) => {
+            spec.schema_version.clone().or_else(|| postgres::standing_version(spec).ok().flatten())
+        }
+        _ => None,
+    }
+}
+
+/// Numbers between dots are compared as numbers, everything else as text.
+fn compare(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a.split('.'), b.split('.'));
+    loop {
+        let order = match (left.next(), right.next()) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(a), Some(b)) => match (a.parse::<u64>(), b.parse::<u64>()) {
+                (Ok(a), Ok(b)) => a.cmp(&b),
+                _ => a.cmp(b),
+            },
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+/// What hooks are told: where each source came from and where it is now, and the versions of the schemas.
+pub(super) fn variables(checked: &Checked) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for component in &checked.components {
+        let word = |b: char| if b.is_ascii_alphanumeric() { b.to_ascii_uppercase() } else { '_' };
+        let label: String = component.source.label.chars().map(word).collect();
+        let old = String::from_utf8_lossy(&component.record.path).into_owned();
+        let new = component.target().unwrap_or_default().display().to_string();
+        variables.push((format!("COPAL_OLD_{label}"), old));
+        variables.push((format!("COPAL_NEW_{label}"), new));
+    }
+    if let Some((from, to)) = &checked.versions {
+        variables.push(("COPAL_SCHEMA_FROM".into(), from.clone()));
+        variables.push(("COPAL_SCHEMA_TO".into(), to.clone()));
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_people_count() {
+        for (a, b, order) in [
+            ("9", "10", Ordering::Less),
+            ("1.9.2", "1.10", Ordering::Less),
+            ("2", "2", Ordering::Equal),
+            ("2.0", "2", Ordering::Greater),
+            ("20240101_a", "20240101_b", Ordering::Less),
+        ] {
+            assert_eq!(compare(a, b), order, "{a} and {b}");
+            assert_eq!(compare(b, a), order.reverse(), "{b} and {a}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a deploy of an application has begun, so that whoever comes after a kill can take it back or finish it: with nothing but
+//! this document, whatever became of the configuration since.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use copal_source::postgres::PostgresSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::application::record::{ResumeStep, write_whole};
+use crate::deploy::failed;
+use crate::error::{Error, Result};
+
+const VERSION: u16 = 1;
+
+/// How far a deploy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// New states are being built beside the old ones; the application may run.
+    Staging,
+    /// The application is being stopped, switched, migrated, started, asked for its health. Taken back when it is found.
+    Trying,
+    /// It is healthy: what stood there before may go. Finished when it is found.
+    Committed,
+}
+
+/// A deploy under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Journal {
+    version: u16,
+    pub(super) app: String,
+    pub(super) snapshot: String,
+    pub(super) stage: Stage,
+    pub(super) targets: Vec<Target>,
+    pub(super) stop: Vec<ResumeStep>,
+    pub(super) start: Vec<ResumeStep>,
+}
+
+/// A target of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Target {
+    /// A file or a folder.
+    Place {
+        /// Where.
+        path: PathBuf,
+        /// The new state before the switch, the old one after it.
+        staged: PathBuf,
+        /// The new state, by filesystem and inode; none before it is built.
+        identity: Option<(u64, u64)>,
+        /// Files that belong to what stood there, and where they are meanwhile.
+        asides: Vec<(PathBuf, PathBuf)>,
+    },
+    /// Databases of a server.
+    Databases {
+        /// Where the server is.
+        dsn: String,
+        /// Folder of its programs.
+        bin: Option<PathBuf>,
+        /// How long a step may take, in seconds.
+        timeout: u64,
+        /// The final name, that of the new state, that of the old one meanwhile, and whether there was one.
+        names: Vec<(String, String, String, bool)>,
+    },
+}
+
+impl Target {
+    /// The server of databases.
+    pub(super) fn server(dsn: &str, bin: Option<&Path>, timeout: u64) -> PostgresSpec {
+        PostgresSpec {
+            bin: bin.map(Path::to_owned),
+            timeout: Duration::from_secs(timeout),
+            ..PostgresSpec::of_dsn(dsn)
+        }
+    }
+}
+
+impl Journal {
+    pub(super) fn new(app: &str, snapshot: &str, stop: Vec<ResumeStep>, start: Vec<ResumeStep>) -> Self {
+        let (app, snapshot) = (app.to_owned(), snapshot.to_owned());
+        Self { version: VERSION, app, snapshot, stage: Stage::Staging, targets: Vec::new(), stop, start }
+    }
+
+    /// Makes it last before anything is done that it describes.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        write_whole(path, self, true)
+    }
+
+    /// None: there is no deploy under way.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("reading", path, error)),
+        };
+        let unreadable = |detail: String| Error::Usage(format!("the journal {} {detail}", path.display()));
+        let journal: Self =
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(format!("is damaged: {error}")))?;
+        if journal.version > VERSION {
+            return Err(unreadable("was written by a newer version".into()));
+        }
+        Ok(Some(journal))
+    }
+}

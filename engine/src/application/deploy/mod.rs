@@ -1,0 +1,359 @@
+//! Puts an application back as one unit: check → stage → stop → safety snapshot → switch → rewrite → migrate → start → health.
+//!
+//! Nothing of the old state is removed before the application is healthy with the new one. Until then every failure, and every kill,
+//! ends with what stood there before; the journal says how.
+
+mod check;
+mod journal;
+mod stage;
+mod switch;
+
+use std::time::{Duration, Instant};
+
+use copal_source::hook::{Action, When};
+
+use self::check::{Checked, Verdict};
+use self::journal::{Journal, Stage};
+use crate::application::config::Application;
+use crate::application::hooks::{Hooks, Order, run_step};
+use crate::application::record::{ResumeAction, ResumeStep};
+use crate::application::state::{AppFolder, state_folder};
+use crate::application::{CaptureRequest, DeployReport, DeployRequest, SAFETY, Tools};
+use crate::context::Context;
+use crate::deploy::remove_whole;
+use crate::error::{Error, Result};
+
+/// A health hook that fails is tried again after this.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
+
+/// See [`super::deploy`].
+pub(super) fn deploy(
+    context: &Context,
+    application: &Application,
+    request: &DeployRequest,
+    tools: &Tools,
+) -> Result<DeployReport> {
+    let begun = context.clock.monotonic_nanoseconds();
+    let folder = AppFolder::of(state_folder(context)?, &application.name);
+    let held = folder.hold(&application.name, "a restore")?;
+    for sentence in crate::application::recover::recover_held(&folder)? {
+        context.monitor.notice(&sentence);
+    }
+    let checked = check::check(context, application, request)?;
+    let mut deploy = Deploy {
+        context,
+        application,
+        folder: &folder,
+        hooks: Hooks::new(&application.name, &checked.name),
+        journal: Journal::new(
+            &application.name,
+            &checked.snapshot.to_string(),
+            steps(application, When::Stop, Order::Backward),
+            steps(application, When::Start, Order::Forward),
+        ),
+        warnings: checked.warnings.clone(),
+        down_since: None,
+        down: 0,
+    };
+    let mut report = DeployReport {
+        snapshot: checked.snapshot,
+        name: checked.name.clone(),
+        safety: None,
+        migrated: checked.verdict == Verdict::Older,
+        components: checked.components.iter().map(check::Component::planned).collect(),
+        down_milliseconds: 0,
+        duration_ms: 0,
+        warnings: Vec::new(),
+    };
+    if !request.dry_run {
+        deploy.run(&checked, request, tools, &mut report)?;
+    }
+    report.down_milliseconds = deploy.down / 1_000_000;
+    report.warnings = deploy.warnings;
+    report.duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000;
+    drop(held);
+    Ok(report)
+}
+
+struct Deploy<'a> {
+    context: &'a Context,
+    application: &'a Application,
+    folder: &'a AppFolder,
+    hooks: Hooks,
+    journal: Journal,
+    warnings: Vec<String>,
+    down_since: Option<u64>,
+    down: u64,
+}
+
+impl Deploy<'_> {
+    fn run(
+        &mut self,
+        checked: &Checked,
+        request: &DeployRequest,
+        tools: &Tools,
+        report: &mut DeployReport,
+    ) -> Result<()> {
+        // What shares nothing with the standing state is built while the application runs.
+        let early = self.stage(checked, stage::When::Running, report);
+        if let Err(error) = early {
+            return Err(self.take_back_staging(error));
+        }
+        self.journal.stage = Stage::Trying;
+        self.write()?;
+        match self.try_out(checked, request, tools, report) {
+            Ok(()) => {}
+            Err(error) => return Err(self.take_back(error)),
+        }
+        self.journal.stage = Stage::Committed;
+        if let Err(error) = self.write() {
+            return Err(self.take_back(error));
+        }
+        // It is healthy: nothing from here on is a failure of the deploy.
+        if let Err(error) = finish(self.folder, &self.journal) {
+            self.context.monitor.notice(&format!("what stood there before could not be removed yet: {error}"));
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, checked: &Checked, when: stage::When, report: &mut DeployReport) -> Result<()> {
+        for (number, component) in checked.components.iter().enumerate() {
+            self.context.check_interrupt()?;
+            if stage::when(component) != when {
+                continue;
+            }
+            let planned = stage::target(self.context, component, checked, self.folder)?;
+            let Some(mut target) = planned else { continue };
+            // Before it is built: a kill leaves nothing that nobody knows of.
+            self.journal.targets.push(target.clone());
+            self.write()?;
+            let (bytes, warnings) = stage::build(self.context, component, checked, &mut target, self.folder)?;
+            if let Some(last) = self.journal.targets.last_mut() {
+                *last = target;
+            }
+            self.write()?;
+            report.components[number].bytes_written = bytes;
+            self.warnings.extend(warnings);
+        }
+        Ok(())
+    }
+
+    fn try_out(
+        &mut self,
+        checked: &Checked,
+        request: &DeployRequest,
+        tools: &Tools,
+        report: &mut DeployReport,
+    ) -> Result<()> {
+        self.down_since = Some(self.context.clock.monotonic_nanoseconds());
+        self.context.monitor.phase("stopping");
+        self.hooks.run(self.application, When::Stop, Order::Backward)?;
+        if request.safety {
+            report.safety = self.safety_snapshot(checked, tools)?;
+        }
+        self.stage(checked, stage::When::Stopped, report)?;
+        self.context.check_interrupt()?;
+        self.context.monitor.phase("switching");
+        for target in &self.journal.targets {
+            switch::switch(target)?;
+        }
+        self.feed_commands(checked)?;
+        for (name, value) in check::variables(checked) {
+            self.hooks.set(name, value);
+        }
+        self.hooks.run(self.application, When::Rewrite, Order::Forward)?;
+        if checked.verdict == Verdict::Older {
+            self.context.monitor.phase("migrating");
+            self.hooks.run(self.application, When::Migrate, Order::Forward)?;
+        }
+        self.context.monitor.phase("starting");
+        self.start()
+    }
+
+    /// Services start in the order in which they need each other; each is healthy before the next one starts.
+    fn start(&mut self) -> Result<()> {
+        for service in &self.application.services {
+            for hook in service.hooks.iter().filter(|hook| hook.when == When::Start) {
+                self.hooks.run_one(service, hook)?;
+            }
+            for hook in service.hooks.iter().filter(|hook| hook.when == When::Health) {
+                let begun = Instant::now();
+                loop {
+                    let left = hook.timeout.saturating_sub(begun.elapsed());
+                    let attempt = copal_source::hook::Hook { timeout: left.max(HEALTH_EVERY), ..hook.clone() };
+                    match self.hooks.run_one(service, &attempt) {
+                        Ok(()) => break,
+                        Err(error) if begun.elapsed() >= hook.timeout => return Err(error),
+                        Err(_) => {
+                            self.hooks.records.pop();
+                            self.context.check_interrupt()?;
+                            std::thread::sleep(HEALTH_EVERY);
+                        }
+                    }
+                }
+            }
+        }
+        self.note_up();
+        Ok(())
+    }
+
+    fn note_up(&mut self) {
+        if let Some(since) = self.down_since.take() {
+            self.down = self.context.clock.monotonic_nanoseconds().saturating_sub(since);
+        }
+    }
+
+    /// What stands there becomes a snapshot of its own. A source that cannot be captured because it is damaged or gone is why
+    /// somebody deploys: it is said, and is no reason to stop.
+    fn safety_snapshot(&mut self, checked: &Checked, tools: &Tools) -> Result<Option<copal_store::SnapshotId>> {
+        let mut standing = self.application.clone();
+        standing.policy.partial = true;
+        standing.policy.wanted = copal_manifest::snapshot::Consistency::Crash;
+        for service in &mut standing.services {
+            service.sources.retain(|source| source.spec.path().is_none_or(std::path::Path::exists));
+        }
+        if standing.sources().count() == 0 {
+            return Ok(None);
+        }
+        self.context.monitor.phase("capturing what stands there");
+        let now = self.context.clock.now();
+        let request = CaptureRequest {
+            name: format!("safety-{}-{:09}", now.seconds, now.nanoseconds),
+            trigger: SAFETY.into(),
+            tags: vec![("before".into(), checked.name.clone())],
+            ..CaptureRequest::default()
+        };
+        let taken = crate::application::capture::begin(
+            self.context,
+            &standing,
+            &request,
+            tools,
+            self.folder.clone(),
+            None,
+            When::Stop,
+        )
+        .and_then(|captured| captured.run_upload(self.context));
+        match taken {
+            Ok(report) => Ok(Some(report.snapshot.id)),
+            Err(Error::Source(error)) => {
+                self.warnings.push(format!("what stood there could not be captured: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn feed_commands(&mut self, checked: &Checked) -> Result<()> {
+        for component in &checked.components {
+            stage::feed_command(self.context, component, checked, self.folder)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self) -> Result<()> {
+        self.journal.write(&self.folder.deploy_journal())
+    }
+
+    /// Nothing was stopped or switched.
+    fn take_back_staging(&mut self, error: Error) -> Error {
+        self.tidy(undo(self.folder, &self.journal));
+        error
+    }
+
+    fn take_back(&mut self, error: Error) -> Error {
+        self.context.monitor.phase("rolling back");
+        let stopped = self.hooks.run(self.application, When::Stop, Order::Backward);
+        if let Err(error) = stopped {
+            self.context.monitor.notice(&format!("while rolling back: {error}"));
+        }
+        let undone = undo(self.folder, &self.journal);
+        let is_back = undone.is_ok();
+        self.tidy(undone);
+        if is_back && let Err(error) = self.start() {
+            self.context.monitor.notice(&format!("what stood there stands there again, but does not start: {error}"));
+        }
+        self.note_up();
+        match error {
+            error if !is_back => error,
+            Error::Interrupted => Error::Interrupted,
+            cause => Error::RolledBack { app: self.application.name.clone(), cause: Box::new(cause) },
+        }
+    }
+
+    fn tidy(&self, undone: Result<()>) {
+        if let Err(error) = undone {
+            let notice = format!("the next command goes on with taking the deploy back, which failed: {error}");
+            self.context.monitor.notice(&notice);
+        }
+    }
+}
+
+/// The hooks of a moment as steps that need no configuration.
+fn steps(application: &Application, when: When, order: Order) -> Vec<ResumeStep> {
+    let mut services: Vec<_> = application.services.iter().collect();
+    if order == Order::Backward {
+        services.reverse();
+    }
+    let mut steps = Vec::new();
+    for service in services {
+        for hook in service.hooks.iter().filter(|hook| hook.when == when) {
+            let action = match &hook.action {
+                Action::Command(argv) => ResumeAction::Command(argv.clone()),
+                Action::Freeze(path) | Action::Thaw(path) => ResumeAction::Thaw(path.clone()),
+                Action::Signal { signal, pid_file } => {
+                    ResumeAction::Signal { signal: signal.name().into(), pid_file: pid_file.clone() }
+                }
+            };
+            steps.push(ResumeStep {
+                service: service.name.clone(),
+                action,
+                timeout_milliseconds: u64::try_from(hook.timeout.as_millis()).unwrap_or(u64::MAX),
+                environment: vec![
+                    ("COPAL_APP".into(), application.name.clone()),
+                    ("COPAL_HOOK".into(), when.name().into()),
+                    ("COPAL_SERVICE".into(), service.name.clone()),
+                ],
+            });
+        }
+    }
+    steps
+}
+
+fn undo(folder: &AppFolder, journal: &Journal) -> Result<()> {
+    journal.targets.iter().rev().try_for_each(switch::undo)?;
+    remove_whole(&folder.deploy_journal())
+}
+
+fn finish(folder: &AppFolder, journal: &Journal) -> Result<()> {
+    journal.targets.iter().try_for_each(switch::finish)?;
+    remove_whole(&folder.deploy_journal())
+}
+
+/// Ends a deploy that was killed; the application's lock is held.
+pub(super) fn recover(folder: &AppFolder) -> Result<Option<String>> {
+    let Some(journal) = Journal::read(&folder.deploy_journal())? else { return Ok(None) };
+    let app = &journal.app;
+    match journal.stage {
+        Stage::Committed => {
+            finish(folder, &journal)?;
+            Ok(Some(format!("finished an interrupted deploy to the application {app:?}")))
+        }
+        Stage::Staging => {
+            undo(folder, &journal)?;
+            Ok(Some(format!("took back a deploy to the application {app:?} that had touched nothing")))
+        }
+        Stage::Trying => {
+            let run = |steps: &[ResumeStep]| -> Vec<String> {
+                let ended = steps.iter().map(run_step).filter(|(_, ended)| !ended.is_success());
+                ended.map(|(what, ended)| format!("{what} {}", ended.sentence())).collect()
+            };
+            let mut failures = run(&journal.stop);
+            undo(folder, &journal)?;
+            failures.extend(run(&journal.start));
+            let detail = if failures.is_empty() { String::new() } else { format!(" ({})", failures.join("; ")) };
+            Ok(Some(format!(
+                "took back an interrupted deploy to the application {app:?}: what stood there stands there again{detail}"
+            )))
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Ends what killed processes have left: an application that holds still goes on, a killed capture is recorded as failed, a killed
+//! deploy is taken back or finished. Needs no repository and no configuration: everything is in the state folder.
+
+use std::path::Path;
+
+use crate::application::hooks::run_step;
+use crate::application::record::{CapturePhase, CaptureRecord, RecordedError};
+use crate::application::state::{AppFolder, CaptureFolder};
+use crate::error::Result;
+
+/// See [`super::recover`].
+pub(super) fn recover(state_folder: &Path) -> Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    for folder in AppFolder::list(state_folder)? {
+        // Whoever holds it is at work.
+        if let Ok(_held) = folder.try_hold("the end of an interrupted operation")? {
+            sentences.extend(recover_held(&folder)?);
+        }
+    }
+    Ok(sentences)
+}
+
+/// The same for one application whose lock is held.
+pub(super) fn recover_held(folder: &AppFolder) -> Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    for place in folder.captures()? {
+        match place.read() {
+            // Of no application: each has a lock of its own, and nothing to go on with.
+            Ok(record) if record.app.is_empty() => {
+                if let Ok(_held) = place.hold_alone()? {
+                    place.remove_kept(&record)?;
+                    place.remove()?;
+                }
+            }
+            Ok(record) if record.phase.is_final() => {}
+            Ok(record) => sentences.extend(end_capture(&place, record)?),
+            // Its process died before it had done anything else.
+            Err(_) => place.remove()?,
+        }
+    }
+    sentences.extend(crate::application::deploy::recover(folder)?);
+    Ok(sentences)
+}
+
+fn end_capture(place: &CaptureFolder, mut record: CaptureRecord) -> Result<Option<String>> {
+    let what = format!("the capture {}/{}", record.app, record.name);
+    if record.phase.may_be_frozen() {
+        let mut failures = Vec::new();
+        if !place.was_resumed() {
+            for step in &record.resume {
+                let (name, ended) = run_step(step);
+                if !ended.is_success() {
+                    failures.push(format!("{name} {}", ended.sentence()));
+                }
+            }
+        }
+        let detail = if failures.is_empty() { String::new() } else { format!(" ({})", failures.join("; ")) };
+        fail(place, &mut record, "killed", "its process was killed while the application was held")?;
+        return Ok(Some(format!("{what} was killed: the application has been let go on{detail}")));
+    }
+    if record.resumable {
+        return Ok(None);
+    }
+    fail(
+        place,
+        &mut record,
+        "killed",
+        "its process was killed before everything was held by something that outlives it",
+    )?;
+    Ok(Some(format!("{what} was killed in its upload and is failed")))
+}
+
+fn fail(place: &CaptureFolder, record: &mut CaptureRecord, code: &str, message: &str) -> Result<()> {
+    place.remove_kept(record)?;
+    record.phase = CapturePhase::Failed;
+    record.error = Some(RecordedError { code: code.into(), message: message.into(), time: record.created });
+    place.write(record)
+}

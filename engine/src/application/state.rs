@@ -1,0 +1,203 @@
+//! Where applications keep what is under way: a folder each in the state folder, with a lock for the one operation at a time.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::application::record::{CaptureRecord, write_whole};
+use crate::context::Context;
+use crate::deploy::failed;
+use crate::error::{Error, Result};
+
+/// Failed captures that are remembered.
+const FAILED_KEPT: usize = 20;
+/// Longest note in a lock.
+const NOTE_BYTES_MAX: u64 = 4096;
+/// The record of a capture in its folder.
+const RECORD: &str = "record.json";
+/// Left by a watchdog that has let the application go on.
+pub(super) const RESUMED: &str = "resumed";
+
+/// The folder of one application.
+#[derive(Clone, Debug)]
+pub(super) struct AppFolder {
+    path: PathBuf,
+}
+
+/// The folder of one application, held: nobody else has an operation on it.
+#[derive(Debug)]
+pub(super) struct Held {
+    _lock: File,
+}
+
+/// The folder of one capture.
+#[derive(Clone, Debug)]
+pub(super) struct CaptureFolder {
+    pub(super) path: PathBuf,
+}
+
+fn all(state_folder: &Path) -> PathBuf {
+    state_folder.join("applications")
+}
+
+impl AppFolder {
+    pub(super) fn of(state_folder: &Path, app: &str) -> Self {
+        let name = blake3::hash(app.as_bytes()).to_hex();
+        Self { path: all(state_folder).join(&name.as_str()[..32]) }
+    }
+
+    /// Every application that ever had an operation here.
+    pub(super) fn list(state_folder: &Path) -> Result<Vec<Self>> {
+        Ok(subfolders(&all(state_folder))?.into_iter().map(|path| Self { path }).collect())
+    }
+
+    /// Takes the lock, or says who has it.
+    pub(super) fn hold(&self, app: &str, verb: &str) -> Result<Held> {
+        fs::create_dir_all(&self.path).map_err(|error| failed("creating", &self.path, error))?;
+        match self.try_hold(verb)? {
+            Ok(held) => Ok(held),
+            Err(note) => {
+                let what = format!("the application {app:?}: {note} is under way");
+                Err(copal_store::Error::Busy { what }.into())
+            }
+        }
+    }
+
+    /// The lock, or what its holder does.
+    pub(super) fn try_hold(&self, verb: &str) -> Result<Result<Held, String>> {
+        let path = self.path.join("lock");
+        let io = |error| failed("locking", &path, error);
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = options.map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| file.write_all(verb.as_bytes()))
+                    .map_err(io)?;
+                Ok(Ok(Held { _lock: file }))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut note = String::new();
+                // What cannot be read is only a word in a message.
+                let _ = file.take(NOTE_BYTES_MAX).read_to_string(&mut note);
+                Ok(Err(if note.is_empty() { "another operation".into() } else { note }))
+            }
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+
+    /// What its holder does, if there is one.
+    pub(super) fn busy_with(&self) -> Result<Option<String>> {
+        if !self.path.join("lock").exists() {
+            return Ok(None);
+        }
+        Ok(self.try_hold("a look")?.err())
+    }
+
+    pub(super) fn captures(&self) -> Result<Vec<CaptureFolder>> {
+        Ok(subfolders(&self.path.join("captures"))?.into_iter().map(|path| CaptureFolder { path }).collect())
+    }
+
+    pub(super) fn capture(&self, id: &str) -> CaptureFolder {
+        CaptureFolder { path: self.path.join("captures").join(id) }
+    }
+
+    /// The journal of a deploy.
+    pub(super) fn deploy_journal(&self) -> PathBuf {
+        self.path.join("deploy.json")
+    }
+
+    /// Clones of what was captured last, for comparison.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Old failures are forgotten, and all of them once a capture has succeeded.
+    pub(super) fn forget_failures(&self, succeeded: bool) -> Result<()> {
+        let mut over = Vec::new();
+        for folder in self.captures()? {
+            match folder.read() {
+                Ok(record) if record.phase.is_final() => over.push((record.created, folder)),
+                _ => {}
+            }
+        }
+        over.sort_by_key(|(created, _)| *created);
+        let kept = if succeeded { 0 } else { FAILED_KEPT };
+        let surplus = over.len().saturating_sub(kept);
+        over.iter().take(surplus).try_for_each(|(_, folder)| folder.remove())
+    }
+}
+
+impl CaptureFolder {
+    /// Held by a capture that belongs to no application.
+    pub(super) fn hold_alone(&self) -> Result<Result<Held, String>> {
+        AppFolder { path: self.path.clone() }.try_hold("a create")
+    }
+
+    pub(super) fn create(&self) -> Result<()> {
+        fs::create_dir_all(&self.path).map_err(|error| failed("creating", &self.path, error))
+    }
+
+    pub(super) fn read(&self) -> Result<CaptureRecord> {
+        CaptureRecord::read(&self.path.join(RECORD))
+    }
+
+    /// Replaces the record, durably.
+    pub(super) fn write(&self, record: &CaptureRecord) -> Result<()> {
+        write_whole(&self.path.join(RECORD), record, true)
+    }
+
+    /// Replaces the record so that others see it; after a loss of power it may be the one before.
+    pub(super) fn show(&self, record: &CaptureRecord) -> Result<()> {
+        write_whole(&self.path.join(RECORD), record, false)
+    }
+
+    pub(super) fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    /// Whether a watchdog has let the application go on.
+    pub(super) fn was_resumed(&self) -> bool {
+        self.path.join(RESUMED).exists()
+    }
+
+    /// Removes copies that no upload needs any more.
+    pub(super) fn remove_kept(&self, record: &CaptureRecord) -> Result<()> {
+        for kept in record.components.iter().filter_map(|component| component.kept.as_deref()) {
+            remove_whole(kept)?;
+        }
+        remove_whole(&self.spool())
+    }
+
+    pub(super) fn remove(&self) -> Result<()> {
+        remove_whole(&self.path)
+    }
+}
+
+fn subfolders(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("listing", path, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed("listing", path, error))?.path();
+        if path.is_dir() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(super) fn remove_whole(path: &Path) -> Result<()> {
+    crate::deploy::remove_whole(path)
+}
+
+/// The state folder; operations on applications need one.
+pub(super) fn state_folder(context: &Context) -> Result<&Path> {
+    let missing = || Error::Usage("operations on applications need a state folder, and there is no home folder".into());
+    context.state_folder.as_deref().ok_or_else(missing)
+}

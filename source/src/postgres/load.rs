@@ -1,0 +1,178 @@
+//! Loads dumps: a new database beside the one that stands there, then an exchange of names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::session::Session;
+use super::{DUMP, GLOBALS, PostgresSpec, SETTINGS};
+use crate::{Error, Result};
+
+/// Longest name of a database in bytes.
+const NAME_BYTES_MAX: usize = 63;
+
+/// A database that was loaded under a name of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedDatabase {
+    /// The name that it shall have.
+    pub name: String,
+    /// The name that it has.
+    pub staged: String,
+    /// The name that the one that stands there gets meanwhile.
+    pub aside: String,
+}
+
+/// Which databases a dump's folder has, and the names that they get meanwhile, which end with `mark`.
+pub fn plan(folder: &Path, mark: &str) -> Result<Vec<LoadedDatabase>> {
+    let named = |place: PathBuf| {
+        let name = Settings::read(&place)?.name;
+        let (staged, aside) = (marked(&name, mark, "new"), marked(&name, mark, "old"));
+        Ok(LoadedDatabase { name, staged, aside })
+    };
+    databases_in(folder)?.into_iter().map(named).collect()
+}
+
+/// Loads every database of a dump's folder under the name that [`plan`] gave it. Any error is a failure; what was made stays.
+pub fn load(spec: &PostgresSpec, folder: &Path, mark: &str, jobs: usize) -> Result<()> {
+    if spec.globals {
+        make_roles(spec, &folder.join(GLOBALS))?;
+    }
+    databases_in(folder)?
+        .iter()
+        .zip(plan(folder, mark)?)
+        .try_for_each(|(place, names)| load_one(spec, place, &names, jobs))
+}
+
+/// What a database is made with.
+struct Settings {
+    name: String,
+    owner: String,
+    encoding: String,
+    collate: String,
+    ctype: String,
+}
+
+impl Settings {
+    fn read(place: &Path) -> Result<Self> {
+        let path = place.join(SETTINGS);
+        let text = fs::read_to_string(&path).map_err(|error| Error::io("reading", &path, error))?;
+        let fields: Vec<String> = text.split('\u{1f}').map(ToOwned::to_owned).collect();
+        let fields = <[String; 5]>::try_from(fields);
+        let [name, owner, encoding, collate, ctype] = fields
+            .map_err(|_| Error::Corrupt { place: path.display().to_string(), detail: "it has other fields".into() })?;
+        Ok(Self { name, owner, encoding, collate, ctype })
+    }
+}
+
+fn databases_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::io("listing", folder, error);
+    let mut places = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            places.push(path);
+        }
+    }
+    places.sort();
+    Ok(places)
+}
+
+fn load_one(spec: &PostgresSpec, place: &Path, names: &LoadedDatabase, jobs: usize) -> Result<()> {
+    let Settings { owner, encoding, collate, ctype, .. } = Settings::read(place)?;
+    remove_database(spec, &names.staged)?;
+    let mut server = Session::open(spec, Some("postgres"))?;
+    server.ask(&format!(
+        "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE template0",
+        quoted(&names.staged),
+        quoted(&owner),
+        literal(&encoding),
+        literal(&collate),
+        literal(&ctype)
+    ))?;
+    let (dsn, jobs) = (format!("--dbname={}", spec.dsn_of(&names.staged)), format!("--jobs={jobs}"));
+    let dump = place.join(DUMP).display().to_string();
+    let arguments = ["--exit-on-error", "--no-password", &dsn, &jobs, &dump];
+    spec.run("loading", &names.name, "pg_restore", &arguments, None)
+}
+
+/// A name that only Copal gives, within what the server keeps of it.
+fn marked(name: &str, mark: &str, what: &str) -> String {
+    let suffix = format!("_copal_{what}_{mark}");
+    let mut kept = name.len().min(NAME_BYTES_MAX.saturating_sub(suffix.len()));
+    while !name.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    format!("{}{suffix}", &name[..kept])
+}
+
+/// Gives a database another name; who is connected to it is disconnected. One that is not there is no error: false.
+pub fn rename_database(spec: &PostgresSpec, from: &str, to: &str) -> Result<bool> {
+    let mut server = Session::open(spec, Some("postgres"))?;
+    if !exists(&mut server, from)? {
+        return Ok(false);
+    }
+    server.ask(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", quoted(from)))?;
+    let terminated = server
+        .ask(&format!(
+            "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = {}",
+            literal(from)
+        ))
+        .and_then(|_| server.ask(&format!("ALTER DATABASE {} RENAME TO {}", quoted(from), quoted(to))));
+    if let Err(error) = terminated {
+        let mut server = Session::open(spec, Some("postgres"))?;
+        server.ask(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", quoted(from)))?;
+        return Err(error);
+    }
+    server.ask(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", quoted(to)))?;
+    Ok(true)
+}
+
+/// Removes a database; one that is not there is no error.
+pub fn remove_database(spec: &PostgresSpec, name: &str) -> Result<()> {
+    let mut server = Session::open(spec, Some("postgres"))?;
+    server.ask(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).map(drop)
+}
+
+/// Whether there is such a database.
+pub fn database_exists(spec: &PostgresSpec, name: &str) -> Result<bool> {
+    exists(&mut Session::open(spec, Some("postgres"))?, name)
+}
+
+fn exists(server: &mut Session, name: &str) -> Result<bool> {
+    let count = server.ask(&format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(name)))?;
+    Ok(count.trim() == "1")
+}
+
+/// Makes the roles of a dump of globals that are not there; what is there stays as it is.
+fn make_roles(spec: &PostgresSpec, globals: &Path) -> Result<()> {
+    let text = fs::read_to_string(globals).map_err(|error| Error::io("reading", globals, error))?;
+    let mut server = Session::open(spec, Some("postgres"))?;
+    let mut made = Vec::new();
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix("CREATE ROLE ") else {
+            // Attributes and memberships of roles that were made here.
+            let is_of_new = made.iter().any(|role: &String| {
+                line.starts_with(&format!("ALTER ROLE {role} ")) || line.starts_with(&format!("GRANT {role} "))
+            });
+            if is_of_new {
+                server.ask(line)?;
+            }
+            continue;
+        };
+        let role = rest.trim_end_matches(';').to_owned();
+        let name = role.trim_matches('"').replace("\"\"", "\"");
+        let count = server.ask(&format!("SELECT count(*) FROM pg_roles WHERE rolname = {}", literal(&name)))?;
+        if count.trim() == "0" {
+            server.ask(line)?;
+            made.push(role);
+        }
+    }
+    Ok(())
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
