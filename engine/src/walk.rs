@@ -1,10 +1,12 @@
 //! Walks what a snapshot reaches: the one place that turns roots into marks.
 
+use std::collections::BTreeMap;
+
 use copal_manifest::snapshot::Snapshot;
 use copal_manifest::tree::{NodeShape, Reference, TreeRoot, references};
 use copal_store::ChunkId;
 use copal_store::collect::{Marker, Reachability};
-use copal_store::repository::RootName;
+use copal_store::repository::{Repository, RootName};
 
 /// A node still to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,9 +23,22 @@ impl PendingNode {
 }
 
 /// Marks for collection what roots reach.
-pub(crate) struct SnapshotReachability;
+#[derive(Default)]
+pub(crate) struct SnapshotReachability {
+    /// Payloads of roots that were opened before, by the names of their objects. The cache that has them is sealed by the repository's
+    /// keys, and a root is never changed: one read is spared for each snapshot, and nothing is believed that the repository does
+    /// not vouch for. Which roots stand is always listed.
+    pub(crate) known: BTreeMap<String, Vec<u8>>,
+}
 
 impl Reachability for SnapshotReachability {
+    fn root_payload(&self, repository: &Repository, root: &RootName) -> copal_store::Result<Vec<u8>> {
+        match self.known.get(&root.object_name()) {
+            Some(payload) => Ok(payload.clone()),
+            None => repository.read_root(root),
+        }
+    }
+
     fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> copal_store::Result<()> {
         let snapshot = Snapshot::decode(&format!("snapshots/{}", root.object_name()), payload)?;
         let mut pending: Vec<PendingNode> = Vec::new();

@@ -128,6 +128,19 @@ impl Unreadable {
     }
 }
 
+/// Payloads of roots by the names of their objects, as far as the cache knows them after a look at what is there.
+pub(crate) fn known_roots(context: &Context) -> Result<BTreeMap<String, Vec<u8>>> {
+    if context.cache_folder.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let has_snapshots = !Catalogue::load(context)?.snapshots.is_empty();
+    let entries = cache::read(context, has_snapshots).entries;
+    let roots = entries
+        .into_iter()
+        .filter_map(|(object, cached)| object.strip_prefix("snapshots/").map(|name| (name.to_owned(), cached.payload)));
+    Ok(roots.collect())
+}
+
 /// SHA-256 of a root's payload, in hexadecimal: what people write down to recognise a snapshot.
 pub(crate) fn payload_digest(payload: &[u8]) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, payload))

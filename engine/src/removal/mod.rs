@@ -9,7 +9,7 @@ use copal_store::repository::RootName;
 
 pub use retention::{ForgetReport, KeepRules};
 
-use crate::catalogue::{Catalogue, Listed, Unreadable};
+use crate::catalogue::{Catalogue, Listed, Unreadable, known_roots};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::walk::SnapshotReachability;
@@ -65,7 +65,8 @@ pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: b
 /// Collects what no snapshot reaches, labels included. It refuses to run while a root cannot be read, because nobody knows what that one reaches.
 pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
     let options = CollectOptions { dry_run, ..CollectOptions::default() };
-    let report = collect(&context.repository, &SnapshotReachability, options)?;
+    let reachability = SnapshotReachability { known: known_roots(context)? };
+    let report = collect(&context.repository, &reachability, options)?;
     if report.packs_damaged > 0 {
         context.monitor.notice(&format!(
             "{} packs do not verify and were left as they are; verify says what they hold",

@@ -65,6 +65,7 @@ pub struct World {
     pub recording: RecordingBackend,
     pub notices: Arc<Notices>,
     pub folder: TempDir,
+    clock: Arc<SetClock>,
 }
 
 impl World {
@@ -92,9 +93,10 @@ impl World {
         )
         .unwrap();
         let notices = Arc::new(Notices::default());
+        let clock = Arc::new(SetClock::default());
         let context = Context {
             repository,
-            clock: Arc::new(SetClock::default()),
+            clock: clock.clone(),
             monitor: notices.clone(),
             cache_folder: Some(folder.path().join("cache")),
             state_folder: None,
@@ -103,7 +105,12 @@ impl World {
             host: "test".into(),
             program: "test".into(),
         };
-        Self { context, faults, memory, recording, notices, folder }
+        Self { context, faults, memory, recording, notices, folder, clock }
+    }
+
+    /// In seconds.
+    pub fn set_time(&self, seconds: i64) {
+        self.clock.0.store(seconds, Ordering::Relaxed);
     }
 
     pub fn repository(&self) -> &Repository {

@@ -80,6 +80,11 @@ pub trait Marker: Sync {
 pub trait Reachability: Sync {
     /// Marks all that the root reaches.
     fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> Result<()>;
+    /// What a listed root holds. Roots are written once: whoever has opened one before and kept its payload under the repository's
+    /// own keys may answer from there.
+    fn root_payload(&self, repository: &Repository, root: &RootName) -> Result<Vec<u8>> {
+        repository.read_root(root)
+    }
 }
 
 /// Small packs are rewritten into larger ones when there are this many of them.
@@ -216,7 +221,7 @@ fn plan(
     let marks = Marks::new(session, &index, mark::present(repository)?, waiting.clone());
     let mut plan = Plan::default();
     for root in session.roots() {
-        match repository.read_root(root) {
+        match reachability.root_payload(repository, root) {
             Ok(payload) => {
                 reachability.mark_root(root, &payload, &marks)?;
                 plan.marked.push(root.snapshot);

@@ -64,7 +64,7 @@ fn sweep(
     if !since.is_empty() {
         let marks = Marks::new(&session, &index, present, condemned.clone());
         for root in &since {
-            match repository.read_root(root) {
+            match reachability.root_payload(repository, root) {
                 Ok(payload) => reachability.mark_root(root, &payload, &marks)?,
                 Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
                 Err(error) => return Err(error),
