@@ -87,10 +87,13 @@ impl Findings {
             if item.paths.last().is_some_and(|last| last == path) {
                 continue;
             }
-            item.paths_total += 1;
-            if item.paths.len() < PATHS_MAX && !item.paths.iter().any(|known| known == path) {
+            if item.paths.len() < PATHS_MAX {
+                if item.paths.iter().any(|known| known == path) {
+                    continue;
+                }
                 item.paths.push(path.to_owned());
             }
+            item.paths_total += 1;
         }
     }
 
