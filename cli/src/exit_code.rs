@@ -243,6 +243,17 @@ fn engine(error: &EngineError) -> Verdict {
             "freeze-broken",
             "allow the application to be held for longer (freeze_max), or make the capture shorter",
         ),
+        EngineError::BundlePassword => Verdict::new(
+            ExitCode::WrongKey,
+            "wrong-bundle-password",
+            "a bundle has a password of its own: see --bundle-password-file",
+        ),
+        EngineError::BadBundle(_) => {
+            Verdict::new(ExitCode::Integrity, "bad-bundle", "nothing of it was taken; have it exported again")
+        }
+        EngineError::BundleBase { .. } => {
+            Verdict::new(Failed, "no-base", "import that snapshot first, or have the bundle exported without --since")
+        }
         EngineError::Interrupted => Verdict::new(Interrupted, "interrupted", RUN_AGAIN),
         EngineError::Internal(_) => {
             Verdict::new(Failed, "internal", "this is a defect of copal: please report it with this message")

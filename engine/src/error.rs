@@ -140,6 +140,20 @@ pub enum Error {
         /// What happened.
         detail: String,
     },
+    /// A bundle does not open.
+    #[error("the bundle does not open with the given password")]
+    BundlePassword,
+    /// A bundle that comes from elsewhere and cannot be taken.
+    #[error("the bundle is refused: {0}")]
+    BadBundle(String),
+    /// A bundle that builds on a snapshot that is not here.
+    #[error("the bundle holds only what changed since the snapshot {name} ({id}), which this repository does not have")]
+    BundleBase {
+        /// `APP/NAME` where it was exported.
+        name: String,
+        /// Its id.
+        id: String,
+    },
     /// Stopped on request; what was stored is found again by the next run.
     #[error("interrupted")]
     Interrupted,

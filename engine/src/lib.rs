@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod application;
+pub mod bundle;
 pub mod catalogue;
 pub mod context;
 pub mod create;

@@ -303,6 +303,18 @@ fn engine(error: &EngineError) -> Kind {
             Kind { status: StatusCode::INTERNAL_SERVER_ERROR, exit: DeployFailed, ..cause }
         }
         EngineError::Pinned(_) => kind(StatusCode::CONFLICT, Failed, "pinned", "take the pin away first"),
+        EngineError::BundlePassword => kind(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Exit::WrongKey,
+            "wrong-bundle-password",
+            "a bundle has a password of its own",
+        ),
+        EngineError::BadBundle(_) => {
+            kind(StatusCode::BAD_REQUEST, Exit::Integrity, "bad-bundle", "nothing of it was taken; have it exported again")
+        }
+        EngineError::BundleBase { .. } => {
+            kind(StatusCode::CONFLICT, Failed, "no-base", "import the snapshot first that the bundle builds on")
+        }
         EngineError::Interrupted => kind(StatusCode::CONFLICT, Interrupted, "interrupted", AGAIN),
         _ => {
             kind(StatusCode::INTERNAL_SERVER_ERROR, Failed, "failed", "look at the detail and at the log of the daemon")
@@ -331,6 +343,12 @@ fn store(error: &StoreError) -> Kind {
             kind(StatusCode::CONFLICT, Exit::Busy, "busy", "wait until the other one has ended, then try again")
         }
         StoreError::Io { source, .. } => environment(source, "storage"),
+        StoreError::NotPermitted { .. } => kind(
+            StatusCode::FORBIDDEN,
+            Exit::Permission,
+            "role",
+            "the daemon's key has a role that does not include it",
+        ),
         StoreError::Limit { .. } => kind(StatusCode::BAD_REQUEST, Failed, "limit", "ask for less"),
         _ => kind(internal, Failed, "failed", AGAIN),
     }

@@ -25,6 +25,7 @@ pub mod roles;
 pub mod rotation;
 pub mod secret;
 pub mod session;
+pub mod stream;
 
 mod delta;
 pub mod encoding;

@@ -14,7 +14,7 @@ const FRUITLESS_MAX: u32 = 8;
 const PROBE_ONE_IN: u32 = 8;
 
 /// What the parent has where an extent is read.
-pub(super) struct Bases {
+pub(crate) struct Bases {
     pieces: Vec<PlacedPiece>,
     /// Where each chunk stands among the pieces.
     places: HashMap<ChunkId, usize>,
@@ -25,7 +25,7 @@ pub(super) struct Bases {
 }
 
 /// What is known of a chunk before the index is asked.
-pub(super) enum Likeness {
+pub(crate) enum Likeness {
     /// The parent has this very chunk.
     Same,
     /// The parent has this one in its place.
@@ -36,12 +36,12 @@ pub(super) enum Likeness {
 
 impl Bases {
     /// No parent.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { pieces: Vec::new(), places: HashMap::new(), next: 0, by_offset: false, fruitless: 0 }
     }
 
     /// The parent's pieces around an extent. A parent that cannot be read is none.
-    pub(super) fn around(parent: Option<&FileContent>, source: &dyn ChunkSource, from: u64, to: u64) -> Self {
+    pub(crate) fn around(parent: Option<&FileContent>, source: &dyn ChunkSource, from: u64, to: u64) -> Self {
         let Some(content) = parent else { return Self::none() };
         let by_offset = matches!(content.cutting, Cutting::Fixed(_));
         let margin = if by_offset { 0 } else { MARGIN_BYTES };
@@ -60,7 +60,7 @@ impl Bases {
     }
 
     /// What the parent has for the chunk at `offset`; chunks are asked for in order.
-    pub(super) fn of(&mut self, offset: u64, id: &ChunkId) -> Likeness {
+    pub(crate) fn of(&mut self, offset: u64, id: &ChunkId) -> Likeness {
         if let Some(place) = self.places.get(id) {
             self.next = place + 1;
             return Likeness::Same;
@@ -78,7 +78,7 @@ impl Bases {
     }
 
     /// Whether a delta should be tried at all.
-    pub(super) fn worth_trying(&mut self) -> bool {
+    pub(crate) fn worth_trying(&mut self) -> bool {
         self.fruitless < FRUITLESS_MAX || self.fruitless.is_multiple_of(PROBE_ONE_IN) || {
             self.fruitless += 1;
             false
@@ -86,7 +86,7 @@ impl Bases {
     }
 
     /// How the last attempt went.
-    pub(super) fn tried(&mut self, paid: bool) {
+    pub(crate) fn tried(&mut self, paid: bool) {
         self.fruitless = if paid { 0 } else { self.fruitless + 1 };
     }
 }

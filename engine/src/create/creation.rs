@@ -207,7 +207,7 @@ fn check_names(naming: &Naming) -> Result<()> {
 }
 
 /// The cutter that the repository's parameters and secret make.
-pub(super) fn cutter_of(session: &Session) -> Result<Cutter> {
+pub(crate) fn cutter_of(session: &Session) -> Result<Cutter> {
     let Parameters { cut_rule, chunk_bytes_min, chunk_bytes_average, chunk_bytes_max, .. } =
         session.repository().config().parameters;
     let rule = match cut_rule {
@@ -233,7 +233,7 @@ fn bounded_warnings(warnings: &[String]) -> Vec<String> {
 }
 
 /// A UUID of version 7 (RFC 9562).
-fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<SnapshotId> {
+pub(crate) fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<SnapshotId> {
     let mut random = [0; 10];
     context.repository.entropy().fill(&mut random)?;
     let milliseconds = u64::try_from(created.seconds).unwrap_or(0) * 1000 + u64::from(created.nanoseconds / 1_000_000);
@@ -241,7 +241,7 @@ fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<SnapshotId> 
 }
 
 /// Merges small index fragments. The snapshot is safe already: a failure here is the next run's affair.
-fn tidy_index(context: &Context) {
+pub(crate) fn tidy_index(context: &Context) {
     match copal_store::collect::merge_index(&context.repository) {
         Ok(_) | Err(copal_store::Error::Busy { .. }) => {}
         Err(error) => context.monitor.notice(&format!("the index was not merged: {error}")),

@@ -7,9 +7,9 @@
 //! `pipeline::JOBS_PER_WORKER` jobs a worker waiting for their turn, the session's open packs, one unfinished node of each level of
 //! the tree, and the names of files with several names.
 
-mod bases;
-mod creation;
-mod evidence;
+pub(crate) mod bases;
+pub(crate) mod creation;
+pub(crate) mod evidence;
 mod extent;
 mod input;
 mod job;

@@ -81,6 +81,11 @@ impl Session {
         outcome
     }
 
+    /// The payload of a record as it is encoded, opened and not decoded, for those who carry it elsewhere.
+    pub fn read_payload(&self, id: &ChunkId, location: &Location, payload: &mut Vec<u8>) -> Result<()> {
+        self.open_record(id, location, payload)
+    }
+
     fn decode(
         &self,
         id: &ChunkId,
@@ -90,6 +95,14 @@ impl Session {
         sealed: &mut Vec<u8>,
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
+        let name = pack_name(location.pack);
+        self.open_record(id, location, sealed)?;
+        decoder.decode(location.encoding, sealed, base, location.record_plain_bytes, buffer).map_err(|error| {
+            Error::damaged(&name, format!("the record at {} does not decode: {error}", location.record_offset))
+        })
+    }
+
+    fn open_record(&self, id: &ChunkId, location: &Location, sealed: &mut Vec<u8>) -> Result<()> {
         let name = pack_name(location.pack);
         let single = (location.bytes == location.record_plain_bytes).then_some(id);
         let backend = &**self.repository.backend();
@@ -106,9 +119,7 @@ impl Session {
             }
             outcome => outcome?,
         }
-        decoder.decode(location.encoding, sealed, base, location.record_plain_bytes, buffer).map_err(|error| {
-            Error::damaged(&name, format!("the record at {} does not decode: {error}", location.record_offset))
-        })
+        Ok(())
     }
 
     /// Opens a pack. Where packs have headers that must be read, and keys that must be found, those last used are kept.
