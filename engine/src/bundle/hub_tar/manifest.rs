@@ -1,0 +1,63 @@
+//! `snapshot.yaml`: the name, and the key encrypted by a password.
+
+use copal_store::entropy::Entropy;
+use copal_store::keys::StretchCost;
+use copal_store::secret::{open_with_password, seal_with_password};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// Longest manifest in bytes.
+pub(super) const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+/// How a key begins that was encrypted here.
+const KEY_PREFIX: &str = "copal-v1:";
+
+/// What the manifest says. Unknown fields are passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HubManifest {
+    pub(super) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) created: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) db_version: Option<String>,
+    /// Whether it can be used by another instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) portable: Option<bool>,
+}
+
+impl HubManifest {
+    pub(super) fn encode(&self) -> Result<String> {
+        serde_saphyr::to_string(self).map_err(|error| Error::Internal(format!("the manifest: {error}")))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        let bad = |detail: String| Error::BadBundle(format!("snapshot.yaml: {detail}"));
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("it is no text".into()))?;
+        let manifest: Self = serde_saphyr::from_str(text).map_err(|error| bad(first_line(&error.to_string())))?;
+        if !copal_manifest::snapshot::is_name(&manifest.name) {
+            return Err(bad("its name cannot be that of a snapshot".into()));
+        }
+        Ok(manifest)
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A key as it stands in the manifest.
+pub(super) fn seal_key(entropy: &dyn Entropy, password: &[u8], cost: StretchCost, key: &[u8]) -> Result<String> {
+    Ok(format!("{KEY_PREFIX}{}", hex::encode(seal_with_password(entropy, password, cost, key)?)))
+}
+
+pub(super) fn open_key(password: &[u8], text: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let bad = || Error::BadBundle("snapshot.yaml: its key is not one that copal encrypted".into());
+    let sealed = text.trim().strip_prefix(KEY_PREFIX).and_then(|digits| hex::decode(digits).ok()).ok_or_else(bad)?;
+    match open_with_password(password, &sealed) {
+        Err(copal_store::Error::WrongKey) => Err(Error::BundlePassword),
+        opened => opened.map_err(|_| bad()),
+    }
+}
