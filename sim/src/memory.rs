@@ -26,9 +26,15 @@ fn lock(disk: &Shared) -> MutexGuard<'_, Disk> {
 }
 
 /// Objects in memory. Clones share them: each may play another process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryBackend {
     disk: Shared,
+}
+
+impl std::fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoryBackend({} objects)", lock(&self.disk).objects.len())
+    }
 }
 
 impl MemoryBackend {

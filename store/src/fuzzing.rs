@@ -1,6 +1,8 @@
 //! Doors for fuzzing only (feature `fuzzing`): the sealing of hostile plaintext under right keys, and decoders that stand alone. What
 //! a reader may believe of data that verifies is less than what its writer may put there.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::Result;
 use crate::backend::ObjectName;
 use crate::envelope::Sealing;
@@ -42,4 +44,26 @@ pub fn read_block(bytes: &[u8]) -> Result<usize> {
     }
     let _ = block.find(&ChunkId([7; 32]), &packs);
     Ok(sound)
+}
+
+/// A seal: a fingerprint of its key, and its nonce.
+pub type Seal = ([u8; 32], [u8; 12]);
+
+static SEALS: Mutex<Option<Vec<Seal>>> = Mutex::new(None);
+
+/// From now on every seal of this process is noted.
+pub fn note_seals() {
+    SEALS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// The seals noted so far.
+#[must_use]
+pub fn seals() -> Vec<Seal> {
+    SEALS.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+}
+
+pub(crate) fn note_seal(fingerprint: [u8; 32], nonce: [u8; 12]) {
+    if let Some(seals) = &mut *SEALS.lock().unwrap_or_else(PoisonError::into_inner) {
+        seals.push((fingerprint, nonce));
+    }
 }

@@ -338,6 +338,9 @@ pub(crate) fn nonce(domain: Domain, offset: u64) -> [u8; 12] {
 /// One key of one suite.
 pub(crate) struct Cipher {
     key: LessSafeKey,
+    /// Tells keys apart in [`crate::fuzzing::seals`].
+    #[cfg(feature = "fuzzing")]
+    fingerprint: [u8; 32],
 }
 
 impl Cipher {
@@ -346,12 +349,20 @@ impl Cipher {
             CipherSuite::Aes256Gcm => &AES_256_GCM,
             CipherSuite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
+        #[cfg(feature = "fuzzing")]
+        let fingerprint = blake3::derive_key("copal test fingerprint of a key", key);
         let key = UnboundKey::new(algorithm, key).map_err(|_| Error::damaged("a key", "it has not 32 bytes"))?;
-        Ok(Self { key: LessSafeKey::new(key) })
+        Ok(Self {
+            key: LessSafeKey::new(key),
+            #[cfg(feature = "fuzzing")]
+            fingerprint,
+        })
     }
 
     /// Encrypts in place and returns the tag.
     pub(crate) fn seal(&self, nonce: [u8; 12], aad: &[u8], plain: &mut [u8]) -> Result<[u8; TAG_BYTES]> {
+        #[cfg(feature = "fuzzing")]
+        crate::fuzzing::note_seal(self.fingerprint, nonce);
         let tag = self
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), plain)
@@ -422,6 +433,25 @@ mod tests {
         let expected = include_str!("../tests/known_answers.txt");
         let found: String = answers.iter().map(|(name, answer)| format!("{name}: {answer}\n")).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn derivations_of_slots_and_secrets_have_known_answers() {
+        let keys = keys();
+        let slot = ObjectId([3; 16]);
+        let sealed = {
+            let mut text = *b"sixteen bytes ok";
+            let tag = keys.slot_info_cipher(slot).unwrap().seal(nonce(Domain::Wrapped, 0), b"aad", &mut text).unwrap();
+            format!("{}{}", hex::encode(text), hex::encode(tag))
+        };
+        let answers = [
+            ("grant", hex::encode(*keys.grant_key(slot).unwrap())),
+            ("slot info", sealed),
+            ("secrets of epoch 0", hex::encode(*keys.first_secrets_key().unwrap())),
+            ("object key", hex::encode(*keys.first_object_key(ObjectKind::Root, slot).unwrap())),
+        ];
+        let found: String = answers.iter().map(|(name, answer)| format!("{name}: {answer}\n")).collect();
+        assert_eq!(found, include_str!("../tests/known_answers_secrets.txt"));
     }
 
     #[test]

@@ -481,6 +481,31 @@ mod tests {
     }
 
     #[test]
+    fn derivations_have_known_answers() {
+        let stretched = |stretching, credential: &Credential| {
+            stretch(&stretching, &[5; 32], ObjectId([3; 16]), credential).unwrap().unwrap()
+        };
+        let from_password = stretched(Stretching::Argon2id(CHEAP), &password("correct horse"));
+        let from_file = stretched(Stretching::KeyFile, &Credential::KeyFile(Zeroizing::new([9; 32])));
+        let wrapped = {
+            let mut text = *b"sixteen bytes ok";
+            let tag = wrapping_cipher(&from_file).unwrap().seal(nonce(Domain::Wrapped, 0), b"aad", &mut text).unwrap();
+            format!("{}{}", hex::encode(text), hex::encode(tag))
+        };
+        let (private, public) = slot_key_pair(&from_file);
+        let answers = [
+            ("password", hex::encode(*from_password)),
+            ("key file", hex::encode(*from_file)),
+            ("commitment", hex::encode(commitment_of(&from_file))),
+            ("wrapping", wrapped),
+            ("private key", hex::encode(*private)),
+            ("public key", hex::encode(public)),
+        ];
+        let found: String = answers.iter().map(|(name, answer)| format!("{name}: {answer}\n")).collect();
+        assert_eq!(found, include_str!("../tests/known_answers_slots.txt"));
+    }
+
+    #[test]
     fn the_default_is_the_profile_of_rfc_9106() {
         let cost = StretchCost::default();
         assert_eq!((cost.memory_kib, cost.passes, cost.lanes), (64 * 1024, 3, 4));

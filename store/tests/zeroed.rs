@@ -1,0 +1,107 @@
+//! Goal: when a repository is closed, its keys are no longer in memory. Method: this process opens one, works with it, drops it, and
+//! then reads its own memory, looking for the master key and what is derived from it.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+use copal_sim::MemoryBackend;
+use copal_store::Result;
+use copal_store::config::CipherSuite;
+use copal_store::entropy::Entropy;
+use copal_store::repository::Repository;
+use support::{chunks, gc, key_file, options, read, snapshot};
+
+/// Remembers the first secret that is drawn, inverted, so that it is not what is looked for.
+#[derive(Debug, Default)]
+struct Remembering {
+    inverted: Mutex<Option<Vec<u8>>>,
+    drawn: Mutex<u8>,
+}
+
+impl Entropy for Remembering {
+    fn fill(&self, buffer: &mut [u8]) -> Result<()> {
+        let mut drawn = self.drawn.lock().unwrap();
+        for (at, byte) in buffer.iter_mut().enumerate() {
+            *byte = (at as u8).wrapping_mul(151) ^ drawn.wrapping_mul(89) ^ 0xa7;
+        }
+        *drawn = drawn.wrapping_add(1);
+        let mut inverted = self.inverted.lock().unwrap();
+        if inverted.is_none() && buffer.len() == 32 {
+            *inverted = Some(buffer.iter().map(|byte| !byte).collect());
+        }
+        Ok(())
+    }
+}
+
+/// How often the inverse of a pattern stands in memory that can be written.
+fn occurrences(inverted: &[Vec<u8>]) -> Vec<usize> {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let mut found = vec![0; inverted.len()];
+    let maps: Vec<String> =
+        BufReader::new(File::open("/proc/self/maps").unwrap()).lines().map(|l| l.unwrap()).collect();
+    let mut page = vec![0u8; 1 << 20];
+    for line in maps {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        if !rights.starts_with("rw") || line.contains("[v") {
+            continue;
+        }
+        let (begin, end) = range.split_once('-').unwrap();
+        let (mut at, end) = (u64::from_str_radix(begin, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        while at < end {
+            let count = page.len().min((end - at) as usize);
+            let Ok(read) = memory.read_at(&mut page[..count], at) else { break };
+            for (number, pattern) in inverted.iter().enumerate() {
+                found[number] += page[..read]
+                    .windows(pattern.len())
+                    .filter(|window| window.iter().zip(pattern).all(|(byte, inverse)| *byte == !inverse))
+                    .count();
+            }
+            if read == 0 {
+                break;
+            }
+            // Overlapping, so that nothing is missed between two pages.
+            at += if (at + read as u64) < end { read as u64 - 32 } else { read as u64 };
+        }
+    }
+    page.fill(0);
+    found
+}
+
+fn work(entropy: &Arc<Remembering>) -> Vec<Vec<u8>> {
+    let memory = MemoryBackend::new();
+    let suite = options(CipherSuite::ChaCha20Poly1305);
+    let made = Repository::init(Arc::new(memory.clone()), Arc::clone(entropy) as _, &key_file(), &suite).unwrap();
+    drop(made);
+    let repository = Repository::open(Arc::new(memory), Arc::clone(entropy) as _, &key_file()).unwrap();
+    let root = snapshot(&repository, "one", &chunks(0..5));
+    read(&repository, &root).unwrap();
+    gc(&repository);
+    let master = entropy.inverted.lock().unwrap().clone().unwrap();
+    let cutter = repository.keys().cutter_secret().iter().map(|byte| !byte).collect();
+    let boundary = repository.keys().tree_boundary_key().iter().map(|byte| !byte).collect();
+    let inverted = vec![master, cutter, boundary];
+    assert!(occurrences(&inverted).iter().all(|count| *count > 0), "an open repository holds its keys");
+    inverted
+}
+
+/// Overwrites what returned functions left on the stack.
+#[inline(never)]
+fn scrub_stack() {
+    let mut room = [0u8; 256 << 10];
+    std::hint::black_box(&mut room);
+    room.fill(0x11);
+    std::hint::black_box(&mut room);
+}
+
+#[test]
+fn keys_leave_memory_with_the_repository() {
+    let inverted = work(&Arc::default());
+    scrub_stack();
+    assert_eq!(occurrences(&inverted), [0, 0, 0], "copies of master key, cutter secret, boundary key");
+}
