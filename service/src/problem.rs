@@ -309,9 +309,12 @@ fn engine(error: &EngineError) -> Kind {
             "wrong-bundle-password",
             "a bundle has a password of its own",
         ),
-        EngineError::BadBundle(_) => {
-            kind(StatusCode::BAD_REQUEST, Exit::Integrity, "bad-bundle", "nothing of it was taken; have it exported again")
-        }
+        EngineError::BadBundle(_) => kind(
+            StatusCode::BAD_REQUEST,
+            Exit::Integrity,
+            "bad-bundle",
+            "nothing of it was taken; have it exported again",
+        ),
         EngineError::BundleBase { .. } => {
             kind(StatusCode::CONFLICT, Failed, "no-base", "import the snapshot first that the bundle builds on")
         }

@@ -77,7 +77,7 @@ impl Default for Parameters {
             chunk_bytes_average: 64 << 10,
             chunk_bytes_max: 128 << 10,
             page_chunk_bytes: 64 << 10,
-            compression_level: 1,
+            compression_level: 2,
             pack_bytes_max: 64 << 20,
             frame_bytes: 1 << 20,
         }
