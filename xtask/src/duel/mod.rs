@@ -56,6 +56,9 @@ struct Arguments {
     /// Where peers are installed [default: target/duel/peers]
     #[arg(long)]
     peers: Option<PathBuf>,
+    /// Leave source and repositories of the last round where they are
+    #[arg(long)]
+    keep: bool,
     /// The program to measure, instead of a release build of this workspace
     #[arg(long)]
     copal: Option<PathBuf>,
@@ -104,6 +107,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<()> {
                 bail!("no workload is called {name}; there are {}", workloads::NAMES.join(", "));
             };
             let measured = rounds::run(&*workload, &found, &work.join(name), arguments.rounds, arguments.scale)?;
+            if !arguments.keep {
+                let folder = work.join(name);
+                fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+            }
             results.workloads.insert(name.clone(), measured);
             results.save(&file)?;
         }
