@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, makedev};
 use rustix::io::{self, Errno};
 
 pub use self::capabilities::Capabilities;
-pub use self::file::TargetFile;
+pub use self::file::{TargetFile, WriteBuffer};
 pub use self::rename::{exchange, rename_new};
 use crate::beneath::{LINKING, Place, RENAMING, Root, descriptor_path};
 use crate::read::{Attribute, OpenFile, TreeReader};
@@ -82,7 +82,12 @@ impl TargetTree {
     pub fn create_file(&self, path: &[u8], bytes: u64, sparse: bool) -> Result<TargetFile> {
         let (place, file) = self.create_empty(path)?;
         let sized = if sparse { file.set_bytes(bytes) } else { file.allocate(bytes) };
-        self.keep_or_remove(&place, sized.map(|()| file))
+        let file = self.keep_or_remove(&place, sized.map(|()| file))?;
+        if sparse || bytes < file::DIRECT_FILE_BYTES_MIN {
+            return Ok(file);
+        }
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(file.with_direct(rustix::fs::openat(place.fd(), &place.name, flags, Mode::empty())))
     }
 
     /// Opens an existing regular file for patching. One that is read-only to its unprivileged owner is made writable;

@@ -90,7 +90,7 @@ impl Decoder {
         Ok(Self { decompressor: Decompressor::new().map_err(codec_error)?, deltas: DeltaDecoder::new()? })
     }
 
-    /// Decodes into `out` (cleared first), which then has exactly `plain_bytes`.
+    /// Decodes into `out`, which then has exactly `plain_bytes`; after an error its content means nothing.
     pub fn decode(
         &mut self,
         encoding: Encoding,
@@ -99,19 +99,27 @@ impl Decoder {
         plain_bytes: u32,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let wanted = plain_bytes as usize;
-        // A slice, not a vector: the decompressor cannot write past it, whatever capacity stands behind.
-        out.clear();
-        out.resize(wanted, 0);
+        // What is left of an earlier record is overwritten: zeroing it first would cost a tenth of decoding.
+        out.resize(plain_bytes as usize, 0);
+        self.decode_into(encoding, payload, base, out)
+    }
+
+    /// Decodes into a slice, which has exactly the stated length. The decompressor cannot write past it.
+    pub fn decode_into(
+        &mut self,
+        encoding: Encoding,
+        payload: &[u8],
+        base: Option<&[u8]>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let wanted = out.len();
         let written = match (encoding, base) {
             (Encoding::Raw, _) if payload.len() == wanted => {
                 out.copy_from_slice(payload);
                 wanted
             }
             (Encoding::Raw, _) => return Err(codec_error("a record of another length than stated")),
-            (Encoding::Zstd, _) => {
-                self.decompressor.decompress_to_buffer(payload, &mut out[..]).map_err(codec_error)?
-            }
+            (Encoding::Zstd, _) => self.decompressor.decompress_to_buffer(payload, &mut *out).map_err(codec_error)?,
             (Encoding::Delta, Some(base)) => {
                 self.deltas.decode(payload, base, out)?;
                 wanted

@@ -35,9 +35,24 @@ pub(super) enum Sharing {
     HardLink(WriteRoot),
 }
 
-/// Builds `desired` in an empty place. Returns when all is written; nothing is synced yet.
-pub(super) fn build(run: &Run<'_>, desired: &Desired<'_>, root: &WriteRoot, donor: Option<&Donor<'_>>) -> Result<()> {
-    let mut builder = Builder { run, desired, root, donor, cursor: 0, folders: Vec::new(), links: Vec::new() };
+/// How what is built becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syncing {
+    /// Each file by its writer, each folder at the end: right for few files, since it does not wait for what others wrote.
+    Each,
+    /// By one call for the whole filesystem.
+    Filesystem,
+}
+
+/// Builds `desired` in an empty place. Returns when all is written and durable but for the folder that the tree stands in.
+pub(super) fn build(
+    run: &Run<'_>,
+    desired: &Desired<'_>,
+    root: &WriteRoot,
+    donor: Option<&Donor<'_>>,
+    syncing: Syncing,
+) -> Result<()> {
+    let mut builder = Builder { run, desired, root, donor, syncing, cursor: 0, folders: Vec::new(), links: Vec::new() };
     with_fetcher(desired.session(), run, |fetcher| {
         for item in desired.items() {
             let item = item?;
@@ -52,8 +67,18 @@ pub(super) fn build(run: &Run<'_>, desired: &Desired<'_>, root: &WriteRoot, dono
         run.file_done();
     }
     // From the bottom: a folder may come to forbid what is done below it.
-    for (path, metadata) in builder.folders.into_iter().rev() {
-        run.warn(root.tree.set_metadata(&path, FileKind::Directory, &metadata)?);
+    for (path, metadata) in builder.folders.iter().rev() {
+        run.warn(root.tree.set_metadata(path, FileKind::Directory, metadata)?);
+    }
+    run.steps.reach("syncing the new tree")?;
+    run.monitor().phase("committing");
+    match syncing {
+        Syncing::Filesystem => root.tree.sync_filesystem()?,
+        Syncing::Each => {
+            for (path, _) in builder.folders.iter().rev() {
+                root.tree.sync_directory(path)?;
+            }
+        }
     }
     Ok(())
 }
@@ -63,6 +88,7 @@ struct Builder<'b, 'p> {
     desired: &'b Desired<'b>,
     root: &'b WriteRoot,
     donor: Option<&'b Donor<'p>>,
+    syncing: Syncing,
     /// Place in the donor's plan.
     cursor: usize,
     folders: Vec<(Vec<u8>, TargetMetadata)>,
@@ -123,7 +149,7 @@ impl Builder<'_, '_> {
                 (Sharing::HardLink(_), Some(_)) => None,
             };
             if let Some(origin) = origin {
-                let slot = Slot::new(&self.root.tree, path, origin, metadata, false);
+                let slot = Slot::new(&self.root.tree, path, origin, metadata, self.syncing == Syncing::Each);
                 for range in change.map(ranges_of).unwrap_or_default() {
                     put_pieces(self.desired, content, range, &slot, 0, fetcher)?;
                 }
@@ -131,7 +157,7 @@ impl Builder<'_, '_> {
             }
         }
         let origin = Origin::New { bytes: content.bytes, sparse: is_sparse(self.desired, content)? };
-        let slot = Slot::new(&self.root.tree, path, origin, metadata, false);
+        let slot = Slot::new(&self.root.tree, path, origin, metadata, self.syncing == Syncing::Each);
         put_pieces(self.desired, content, &Range { offset: 0, bytes: content.bytes }, &slot, 0, fetcher)?;
         fetcher.close(slot)
     }

@@ -9,7 +9,7 @@ use copal_manifest::snapshot::Snapshot;
 use copal_source::target::{Capabilities, TargetTree, exchange, rename_new};
 use copal_store::session::Session;
 
-use super::build::{Donor, Sharing, build, new_root};
+use super::build::{Donor, Sharing, Syncing, build, new_root};
 use super::check::{Fetched, locate_all, room};
 use super::compare::{compare, plan_fresh};
 use super::desired::Desired;
@@ -102,6 +102,9 @@ pub(super) fn execute(
 
 /// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.
 const FEW_ENTRIES: u64 = 256;
+
+/// Most entries that are synced one by one: beyond, one call for the whole filesystem costs less.
+const SINGLE_SYNCS_MAX: u64 = 128;
 
 /// How the target comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,20 +265,22 @@ impl Job<'_> {
     }
 
     fn act(&self, plan: &Plan, way: Way, snapshot: &Snapshot) -> Result<()> {
+        let few = plan.entries_total <= SINGLE_SYNCS_MAX;
+        let syncing = if few { Syncing::Each } else { Syncing::Filesystem };
         match way {
             Way::InPlace if plan.is_empty() => Ok(()),
             Way::InPlace => self.in_place(plan),
-            Way::Beside(_) if self.is_fresh() || self.builds_alone() => self.beside(None),
+            Way::Beside(_) if self.is_fresh() || self.builds_alone() => self.beside(None, syncing),
             Way::Beside(_) => {
                 let root = WriteRoot::open(&self.place.path, self.single)?;
                 let reader = copal_source::read::TreeReader::open(&self.place.path)?;
                 let sharing = if self.capabilities.reflink { Sharing::Reflink } else { Sharing::HardLink(root) };
-                self.beside(Some(&Donor { plan, reader, sharing }))
+                self.beside(Some(&Donor { plan, reader, sharing }), syncing)
             }
             Way::Clone => {
                 let kept = kept_tree(self, snapshot)?;
                 let reader = copal_source::read::TreeReader::open(&kept.path)?;
-                self.beside(Some(&Donor { plan: &kept.plan, reader, sharing: Sharing::Reflink }))
+                self.beside(Some(&Donor { plan: &kept.plan, reader, sharing: Sharing::Reflink }), syncing)
             }
         }
     }
@@ -302,15 +307,15 @@ impl Job<'_> {
     }
 
     /// Builds a tree beside the target and gives it the target's name.
-    pub(super) fn beside(&self, donor: Option<&Donor<'_>>) -> Result<()> {
+    pub(super) fn beside(&self, donor: Option<&Donor<'_>>, syncing: Syncing) -> Result<()> {
         let (place, run) = (self.place, self.run);
         fs::create_dir_all(&place.parent).map_err(|error| failed("creating", &place.parent, error))?;
         if let Some(staged) = self.staged {
-            return self.build_new(staged, donor).map(drop);
+            return self.build_new(staged, donor, syncing).map(drop);
         }
         let staging = place.beside(Beside::Staging, run.context.repository.entropy().as_ref())?;
         let registered = self.register(Beside::Staging, &staging)?;
-        let built = self.build_new(&staging, donor).and_then(|alive| {
+        let built = self.build_new(&staging, donor, syncing).and_then(|alive| {
             self.run.context.check_interrupt()?;
             self.run.steps.reach("the switch")?;
             Ok(alive)
@@ -333,15 +338,12 @@ impl Job<'_> {
         }
     }
 
-    fn build_new(&self, staging: &Path, donor: Option<&Donor<'_>>) -> Result<Option<Alive>> {
+    fn build_new(&self, staging: &Path, donor: Option<&Donor<'_>>, syncing: Syncing) -> Result<Option<Alive>> {
         let run = self.run;
         run.steps.reach("making the new tree")?;
         let root = new_root(staging, self.single)?;
         let alive = if self.single { None } else { Alive::take(staging)? };
-        build(run, self.desired, &root, donor)?;
-        run.steps.reach("syncing the new tree")?;
-        run.monitor().phase("committing");
-        root.tree.sync_filesystem()?;
+        build(run, self.desired, &root, donor, syncing)?;
         Ok(alive)
     }
 

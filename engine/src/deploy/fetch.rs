@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use copal_source::read::TreeReader;
-use copal_source::target::{TargetFile, TargetMetadata, TargetTree};
+use copal_source::target::{TargetFile, TargetMetadata, TargetTree, WriteBuffer};
 use copal_store::ChunkId;
 use copal_store::location::Location;
 use copal_store::session::{ChunkSource, Session};
@@ -28,6 +28,8 @@ const RUN_BYTES: u64 = 4 << 20;
 const UNIT_BYTES: u64 = 1 << 20;
 /// Files without pieces that are handed to a worker at once.
 const UNIT_SLOTS: usize = 64;
+/// A file in whose writing workers wait for the device.
+const LARGE_FILE_BYTES: u64 = 32 << 20;
 /// Units waiting for workers.
 const QUEUE_UNITS: usize = 512;
 
@@ -150,6 +152,8 @@ pub(super) struct Fetcher<'f> {
     session: &'f Session,
     run: &'f Run<'f>,
     sender: Sender<Unit>,
+    /// Holds back half of the workers until a large file is met: its writers wait for the device, and decoding goes on.
+    gate: Option<Sender<()>>,
     spans: Vec<Span>,
     pieces: usize,
     bytes: u64,
@@ -163,13 +167,29 @@ pub(super) fn with_fetcher<T>(
     plan: impl FnOnce(&mut Fetcher<'_>) -> Result<T>,
 ) -> Result<T> {
     let (sender, receiver) = bounded::<Unit>(QUEUE_UNITS);
+    let (gate, opened) = bounded::<()>(0);
     let planned = std::thread::scope(|scope| {
         for _ in 0..run.context.worker_threads() {
-            let receiver = receiver.clone();
-            scope.spawn(move || work(session, run, &receiver));
+            let units = receiver.clone();
+            scope.spawn(move || work(session, run, &units));
+            let (units, opened) = (receiver.clone(), opened.clone());
+            scope.spawn(move || {
+                // Nothing is ever sent: the gate opens by being dropped, at the latest when the plan ends.
+                let _ = opened.recv();
+                work(session, run, &units);
+            });
         }
         drop(receiver);
-        let mut fetcher = Fetcher { session, run, sender, spans: Vec::new(), pieces: 0, bytes: 0, closed: Vec::new() };
+        let mut fetcher = Fetcher {
+            session,
+            run,
+            sender,
+            gate: Some(gate),
+            spans: Vec::new(),
+            pieces: 0,
+            bytes: 0,
+            closed: Vec::new(),
+        };
         let planned = plan(&mut fetcher).and_then(|value| fetcher.flush().map(|()| value));
         if planned.is_err() {
             // Workers drop what is queued: the tree under construction is thrown away.
@@ -187,6 +207,12 @@ impl Fetcher<'_> {
     /// Writes a chunk to a file. Offsets of one file ascend.
     pub(super) fn piece(&mut self, slot: &Arc<Slot>, offset: u64, id: ChunkId, bytes: u32) -> Result<()> {
         let location = locate(self.session, &id)?;
+        if location.bytes != bytes {
+            return Err(damaged(&id, "the index says another length than the manifest").into());
+        }
+        if matches!(slot.origin, Origin::New { bytes, sparse: false } if bytes >= LARGE_FILE_BYTES) {
+            self.gate = None;
+        }
         slot.pending.fetch_add(1, Ordering::AcqRel);
         let bytes = u64::from(bytes);
         match self.spans.last_mut() {
@@ -264,7 +290,8 @@ pub(super) fn locate(session: &Session, id: &ChunkId) -> Result<Location> {
 }
 
 fn work(session: &Session, run: &Run<'_>, units: &Receiver<Unit>) {
-    let mut worker = Worker { session, run, record: Vec::new(), record_at: None, bytes: Vec::new() };
+    let reader = ChunkReader { session, record: Vec::new(), record_at: None };
+    let mut worker = Worker { reader, run, buffer: WriteBuffer::default() };
     for unit in units {
         if run.is_failed() {
             continue;
@@ -276,11 +303,9 @@ fn work(session: &Session, run: &Run<'_>, units: &Receiver<Unit>) {
 }
 
 struct Worker<'f> {
-    session: &'f Session,
+    reader: ChunkReader<'f>,
     run: &'f Run<'f>,
-    record: Vec<u8>,
-    record_at: Option<(copal_store::PackId, u32)>,
-    bytes: Vec<u8>,
+    buffer: WriteBuffer,
 }
 
 impl Worker<'_> {
@@ -295,42 +320,63 @@ impl Worker<'_> {
     }
 
     fn span(&mut self, span: &Span) -> Result<()> {
-        self.bytes.clear();
-        let single = span.pieces.len() == 1;
+        let bytes = self.buffer.bytes(span.bytes as usize);
+        let mut rest = &mut *bytes;
         for (id, location) in &span.pieces {
-            let here = (location.pack, location.record_offset);
-            let mut begin = location.inner_offset as usize;
-            if self.record_at != Some(here) {
-                self.record_at = None;
-                match self.session.read_record(id, location, &mut self.record) {
-                    Ok(()) => self.record_at = Some(here),
-                    // Collected since it was located, because it stands elsewhere too.
-                    Err(copal_store::Error::Missing { .. }) => {
-                        self.record = self.session.read_chunk(id)?;
-                        begin = 0;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            let damaged = |detail| copal_store::Error::damaged(format!("chunk {id}"), detail);
-            let chunk = self
-                .record
-                .get(begin..begin + location.bytes as usize)
-                .ok_or_else(|| damaged("its record is shorter than the index says"))?;
-            // The last look before the bytes reach an application: an authentic record is not yet the right chunk.
-            if self.session.repository().keys().chunk_id(chunk) != *id {
-                return Err(damaged("its content has another id").into());
-            }
-            if single {
-                span.slot.file()?.write_at(span.offset, chunk)?;
-            } else {
-                self.bytes.extend_from_slice(chunk);
-            }
+            let (chunk, tail) = rest.split_at_mut(location.bytes as usize);
+            self.reader.read(id, location, chunk)?;
+            rest = tail;
         }
-        if !single {
-            span.slot.file()?.write_at(span.offset, &self.bytes)?;
-        }
+        span.slot.file()?.write_at(span.offset, bytes)?;
         self.run.wrote(span.bytes);
         span.slot.release(span.pieces.len() as u64, self.run)
     }
+}
+
+/// Reads chunks; a frame is decoded once for all its chunks that follow each other.
+struct ChunkReader<'f> {
+    session: &'f Session,
+    record: Vec<u8>,
+    record_at: Option<(copal_store::PackId, u32)>,
+}
+
+impl ChunkReader<'_> {
+    /// Reads a chunk into a slice of its length.
+    fn read(&mut self, id: &ChunkId, location: &Location, chunk: &mut [u8]) -> Result<()> {
+        let read = if location.bytes == location.record_plain_bytes {
+            self.session.read_record_into(id, location, chunk)
+        } else {
+            self.read_member(id, location, chunk)
+        };
+        match read {
+            // Collected since it was located, because it stands elsewhere too.
+            Err(copal_store::Error::Missing { .. }) => {
+                let found = self.session.read_chunk(id)?;
+                if found.len() != chunk.len() {
+                    return Err(damaged(id, "it has another length than its manifest says").into());
+                }
+                chunk.copy_from_slice(&found);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+            // The last look before the bytes reach an application: an authentic record is not yet the right chunk.
+            Ok(()) if self.session.repository().keys().chunk_id(chunk) == *id => Ok(()),
+            Ok(()) => Err(damaged(id, "its content has another id").into()),
+        }
+    }
+
+    fn read_member(&mut self, id: &ChunkId, location: &Location, chunk: &mut [u8]) -> copal_store::Result<()> {
+        let here = (location.pack, location.record_offset);
+        if self.record_at != Some(here) {
+            self.record_at = None;
+            self.session.read_record(id, location, &mut self.record)?;
+            self.record_at = Some(here);
+        }
+        chunk.copy_from_slice(self.session.chunk_in_record(&self.record, location)?);
+        Ok(())
+    }
+}
+
+fn damaged(id: &ChunkId, detail: &str) -> copal_store::Error {
+    copal_store::Error::damaged(format!("chunk {id}"), detail)
 }

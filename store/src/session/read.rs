@@ -59,11 +59,20 @@ impl RecordCache {
 }
 
 impl Session {
-    /// Decodes a whole record (one chunk or a frame) at a location into `buffer`, which is cleared first; for readers that
+    /// Decodes a whole record (one chunk or a frame) at a location into `buffer`, whose content is replaced; for readers that
     /// sort by place. `id` is the chunk that was located there. Deltas read their base through a small shared cache. The
     /// plaintext is authenticated; hashing it against its id is the caller's affair. [`Error::Missing`] when the pack was swept
     /// since the chunk was located in it: [`ChunkSource::read_chunk`] finds where else it stands.
     pub fn read_record(&self, id: &ChunkId, location: &Location, buffer: &mut Vec<u8>) -> Result<()> {
+        buffer.resize(location.record_plain_bytes as usize, 0);
+        self.read_record_into(id, location, buffer)
+    }
+
+    /// [`Self::read_record`] into a slice of the record's length: what is written out next is not copied once more.
+    pub fn read_record_into(&self, id: &ChunkId, location: &Location, out: &mut [u8]) -> Result<()> {
+        if out.len() != location.record_plain_bytes as usize {
+            return Err(Error::damaged(pack_name(location.pack), "a record of another length than the index says"));
+        }
         let base = match location.base {
             Some(base) => Some(self.read_base(&base)?),
             None => None,
@@ -73,7 +82,7 @@ impl Session {
             Some(pair) => pair,
             None => (Decoder::new()?, Vec::new()),
         };
-        let outcome = self.decode(id, location, base.as_deref().map(Vec::as_slice), &mut decoder, &mut sealed, buffer);
+        let outcome = self.decode(id, location, base.as_deref().map(Vec::as_slice), &mut decoder, &mut sealed, out);
         let mut decoders = lock(&self.caches.decoders);
         if decoders.len() < DECODERS_MAX {
             decoders.push((decoder, sealed));
@@ -93,11 +102,11 @@ impl Session {
         base: Option<&[u8]>,
         decoder: &mut Decoder,
         sealed: &mut Vec<u8>,
-        buffer: &mut Vec<u8>,
+        out: &mut [u8],
     ) -> Result<()> {
         let name = pack_name(location.pack);
         self.open_record(id, location, sealed)?;
-        decoder.decode(location.encoding, sealed, base, location.record_plain_bytes, buffer).map_err(|error| {
+        decoder.decode_into(location.encoding, sealed, base, out).map_err(|error| {
             Error::damaged(&name, format!("the record at {} does not decode: {error}", location.record_offset))
         })
     }
