@@ -14,7 +14,7 @@ use copal_sim::mounts::{Filesystem, Mounted};
 use copal_source::Error;
 use copal_source::read::{Attribute, TreeReader};
 use copal_source::scan::{FileKind, FileTime};
-use copal_source::target::{Capabilities, TargetMetadata, TargetTree, exchange, rename_new};
+use copal_source::target::{Capabilities, TargetMetadata, TargetTree, WriteBuffer, exchange, rename_new};
 use support::{NOBODY, as_nobody, on_every_filesystem, run, shared_folder};
 
 const KINDS: [(&[u8], FileKind); 7] = [
@@ -231,6 +231,35 @@ fn content_is_written_where_it_belongs_and_holes_are_holes() {
         assert!(found.len() == 1 << 30 && found.blocks() * 512 < 1 << 20, "{filesystem:?}: {}", found.blocks());
         let again = tree.create_file(b"sparse", 5, true).unwrap_err();
         assert_eq!(io_kind(&again), Some(ErrorKind::AlreadyExists), "nothing is ever written over");
+    });
+}
+
+#[test]
+fn a_large_file_is_whole_whatever_borders_its_writes_have() {
+    const BYTES: usize = (32 << 20) + 12_345;
+    on_every_filesystem(|folder, filesystem| {
+        let tree = TargetTree::open(folder).unwrap();
+        let Ok(file) = tree.create_file(b"large", BYTES as u64, false) else {
+            // Too small a filesystem: what it says then is another test's.
+            return;
+        };
+        let wanted: Vec<u8> = (0..BYTES as u32).map(|place| (place ^ (place >> 8) ^ (place >> 16)) as u8).collect();
+        let mut buffer = WriteBuffer::default();
+        let mut offset = 0;
+        // Whole blocks, a length that is none, a place that is none, and an end in the middle of a block.
+        for length in [4 << 20, (4 << 20) + 1, 3 << 20, 4096, 1 << 19].into_iter().cycle() {
+            let length = length.min(BYTES - offset);
+            let bytes = buffer.bytes(length);
+            bytes.copy_from_slice(&wanted[offset..offset + length]);
+            file.write_at(offset as u64, bytes).unwrap();
+            offset += length;
+            if offset == BYTES {
+                break;
+            }
+        }
+        file.sync().unwrap();
+        assert!(fs::read(folder.join("large")).unwrap() == wanted, "on {filesystem:?}");
+        fs::remove_file(folder.join("large")).unwrap();
     });
 }
 
