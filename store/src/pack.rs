@@ -26,6 +26,9 @@ pub fn pack_name(pack: PackId) -> ObjectName {
     ObjectName::new(ObjectKind::Pack, pack.to_string()).expect("a hexadecimal id is a name")
 }
 
+/// What stands around the records: kind, count, length, tags, footer.
+const TRAILER_FRAME_BYTES: u64 = 128;
+
 /// One record as the trailer lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TrailerRecord {
@@ -52,6 +55,23 @@ impl PackTrailer {
 }
 
 impl TrailerRecord {
+    /// What it takes in the trailer.
+    fn trailer_bytes(&self) -> u64 {
+        // Of bincode's variable integers.
+        let number = |value: u64| {
+            if value < 251 {
+                1
+            } else if value < 1 << 16 {
+                3
+            } else {
+                5
+            }
+        };
+        let members = self.members.iter().map(|(_, bytes)| ChunkId::LEN as u64 + number((*bytes).into()));
+        let base = if self.base.is_some() { ChunkId::LEN as u64 } else { 0 };
+        2 + base + number(self.stored_bytes.into()) + number(self.members.len() as u64) + members.sum::<u64>()
+    }
+
     pub(crate) fn entries(&self, pack: PackId, kind: RecordKind) -> impl Iterator<Item = (ChunkId, Location)> + '_ {
         let mut inner_offset = 0;
         self.members.iter().map(move |&(id, bytes)| {
@@ -91,22 +111,23 @@ pub(crate) struct PackSealer {
     parts: PartsSealer,
     pack: PackId,
     trailer: PackTrailer,
+    trailer_bytes: u64,
 }
 
 impl PackSealer {
     /// Appends the envelope to `out`.
     pub(crate) fn new(keys: &Keys, pack: PackId, kind: RecordKind, out: &mut Vec<u8>) -> Result<Self> {
         let parts = PartsSealer::new(keys, ObjectKind::Pack, ObjectId(pack.0), class_of(kind), out)?;
-        Ok(Self { parts, pack, trailer: PackTrailer { kind, records: Vec::new() } })
+        Ok(Self { parts, pack, trailer: PackTrailer { kind, records: Vec::new() }, trailer_bytes: 0 })
     }
 
     pub(crate) fn pack(&self) -> PackId {
         self.pack
     }
 
-    /// Bytes so far, without trailer.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.parts.bytes()
+    /// Bytes it would have with trailer and footer, before padding: at most so many.
+    pub(crate) fn bytes_with_trailer(&self) -> u64 {
+        self.parts.bytes() + self.trailer_bytes + TRAILER_FRAME_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -136,7 +157,9 @@ impl PackSealer {
         let bound = bound(self.trailer.kind, encoding, plain_bytes, single(members));
         let stored_bytes = self.parts.seal_part(&bound, payload, out)?;
         let members = members.to_vec();
-        self.trailer.records.push(TrailerRecord { offset, stored_bytes, plain_bytes, encoding, base, members });
+        let record = TrailerRecord { offset, stored_bytes, plain_bytes, encoding, base, members };
+        self.trailer_bytes += record.trailer_bytes();
+        self.trailer.records.push(record);
         Ok(&self.trailer.records[self.trailer.records.len() - 1])
     }
 

@@ -9,14 +9,19 @@ use crate::backend::{FinishedObject, ObjectWriter};
 use crate::ids::{ChunkId, PackId};
 use crate::location::{Encoding, RecordKind};
 use crate::pack::{PackSealer, PackTrailer, pack_name};
+use crate::padding::on_grid;
 use crate::repository::Repository;
 
 /// Sealed bytes collected before they are written away.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Most packs open at once of one kind.
 const OPEN_MAX: usize = 16;
-/// Room that trailer and padding may take in a pack, as a share of it.
+/// From this share below its limit on, a pack ends where it fits the grid of lengths.
 const TRAILER_SHARE: u64 = 16;
+/// Padding that is little, as a share of the pack.
+const PADDING_SHARE: u64 = 512;
+/// From this share below its limit on, a pack ends wherever it is: one more record may not fit.
+const LAST_SHARE: u64 = 32;
 
 /// A pack wholly written and not yet published.
 pub(super) struct SealedPack {
@@ -64,11 +69,19 @@ impl PackPool {
             open.writer.append(&open.buffer)?;
             open.buffer.clear();
         }
-        if open.sealer.bytes() >= self.pack_bytes_max - self.pack_bytes_max / TRAILER_SHARE {
+        if self.is_full(&open.sealer) {
             return open.seal().map(Some);
         }
         *slot = Some(open);
         Ok(None)
+    }
+
+    /// A pack ends near its limit, where little padding is needed.
+    fn is_full(&self, sealer: &PackSealer) -> bool {
+        let max = self.pack_bytes_max;
+        let bytes = sealer.bytes_with_trailer();
+        let fits_the_grid = on_grid(bytes) - bytes <= bytes / PADDING_SHARE;
+        bytes >= max - max / TRAILER_SHARE && fits_the_grid || bytes >= max - max / LAST_SHARE
     }
 
     /// Ends every open pack.
