@@ -78,8 +78,10 @@ impl Repository {
         let opened = open_slot(&name, &bytes, credential)?
             .ok_or_else(|| Error::KeySlot { detail: "what was sealed does not open again".into() })?;
         publish_bytes(&*backend, &name, &bytes)?;
+        // Once: both copies have the same key and nonce.
+        let sealed = config.seal(&keys)?;
         for name in config_names() {
-            publish_bytes(&*backend, &name, &config.seal(&keys)?)?;
+            publish_bytes(&*backend, &name, &sealed)?;
         }
         Ok(Self { backend, entropy, config, keys, unlocked: opened.unlocked })
     }

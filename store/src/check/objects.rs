@@ -39,6 +39,7 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
 /// at every moment, or none was.
 pub fn restore_config(repository: &Repository) -> Result<Vec<String>> {
     let mut restored = Vec::new();
+    let sound = sound_config(repository)?;
     for name in config_names() {
         let outcome = match repository.backend().stat(&name) {
             Ok(_) => config_outcome(repository, &name),
@@ -46,11 +47,24 @@ pub fn restore_config(repository: &Repository) -> Result<Vec<String>> {
         };
         if damage("config", name.name(), outcome)?.is_some() {
             repository.backend().delete(std::slice::from_ref(&name))?;
-            publish_bytes(&**repository.backend(), &name, &repository.config().seal(repository.keys())?)?;
+            publish_bytes(&**repository.backend(), &name, &sound)?;
             restored.push(name.to_string());
         }
     }
     Ok(restored)
+}
+
+/// The bytes of the configuration or of its copy. Its key and nonce are the same each time, so it is not sealed again where one of the
+/// two is sound: another program could seal other features with them.
+fn sound_config(repository: &Repository) -> Result<Vec<u8>> {
+    for name in config_names() {
+        if let Ok(bytes) = repository.backend().read(&name, CONFIG_BYTES_MAX)
+            && Config::open(repository.keys(), &bytes).is_ok()
+        {
+            return Ok(bytes);
+        }
+    }
+    repository.config().seal(repository.keys())
 }
 
 /// A copy that is missing is no damage: the first repositories had none.
