@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     completions, create, delete, demo, deploy, diff, dump, find, forget, gc, init, key, list, ls, man, pin, serve,
-    show, stats, tag, token, verify,
+    show, stats, status, tag, token, verify, watchdog,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -100,6 +100,9 @@ pub(crate) enum Command {
     Find(find::Arguments),
     Key(key::Arguments),
     Stats(stats::Arguments),
+    Status(status::Arguments),
+    #[command(hide = true)]
+    Watchdog(watchdog::Arguments),
     Serve(serve::Arguments),
     Token(token::Arguments),
     Demo(demo::Arguments),

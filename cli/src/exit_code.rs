@@ -25,6 +25,27 @@ pub(crate) enum ExitCode {
     Interrupted = 130,
 }
 
+impl ExitCode {
+    /// That of another run of this program.
+    pub(crate) fn of_number(number: i32) -> Self {
+        let all = [
+            Self::Done,
+            Self::Usage,
+            Self::SomeUnread,
+            Self::NoRepository,
+            Self::Busy,
+            Self::WrongKey,
+            Self::Newer,
+            Self::Permission,
+            Self::Integrity,
+            Self::DeployFailed,
+            Self::CreateFailed,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|code| i32::from(*code as u8) == number).unwrap_or(Self::Failed)
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)

@@ -168,8 +168,13 @@ impl Invocation {
         }
     }
 
-    fn recover(&self) {
+    /// Ends what interrupted deploys and captures have left.
+    pub(crate) fn recover(&self) {
         let Some(state_folder) = &self.environment.state_folder else { return };
+        match copal_engine::application::recover(state_folder) {
+            Ok(sentences) => sentences.iter().for_each(|sentence| self.monitor.notice(sentence)),
+            Err(error) => self.monitor.notice(&format!("interrupted work on applications could not be ended: {error}")),
+        }
         match copal_engine::deploy::recover(state_folder) {
             Ok(sentences) => sentences.iter().for_each(|sentence| self.monitor.notice(sentence)),
             // The command at hand may well not need it.

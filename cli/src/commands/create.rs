@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use copal_engine::Monitor;
+use copal_engine::application::config::{SourceSpec, TreeSpec};
+use copal_engine::application::{CaptureRecord, CaptureRequest};
 use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
 use serde::Serialize;
 
+use crate::commands::application;
 use crate::commands::snapshot::{full_name, phase};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::shown::{count, duration, rate, rfc3339, share, size, uuid};
 
-/// Takes a snapshot of folders and files
+/// Takes a snapshot of folders, files, databases, or of an application
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,15 +26,30 @@ Examples:
   copal create monday db=/srv/hub.db files=/srv/bucket
   copal create monday /home --exclude '*.tmp' --exclude /cache/ --one-file-system
   copal create release-7 /srv/data --tag ticket=4711 --pin
+  copal create monday db=sqlite:/srv/hub.db files=/srv/bucket
+  copal create monday --app hub --detach              an application of copal.toml
 
-A SOURCE is a folder, whose contents are taken, or one file; LABEL=SOURCE names it. A path that
-has an equals sign is written with a slash before it: ./a=b. Patterns are read as in .gitignore.")]
+A SOURCE is a folder, whose contents are taken, or one file, or KIND:WHAT: sqlite:PATH,
+postgres:DSN, image:PATH, command:ARGV, config:PATH, secret:PATH. LABEL=SOURCE names it. A path
+that has an equals sign is written with a slash before it: ./a=b. Patterns are read as in .gitignore.")]
 pub(crate) struct Arguments {
     /// Name of the snapshot, unique in the repository
     name: String,
-    /// What to take: PATH or LABEL=PATH
-    #[arg(required = true, value_name = "SOURCE")]
+    /// What to take: PATH, KIND:WHAT, or LABEL= and either
+    #[arg(required_unless_present = "app", value_name = "SOURCE")]
     sources: Vec<OsString>,
+    /// Take this application of the configuration, all its sources at one instant
+    #[arg(long, value_name = "APP", conflicts_with_all = ["sources", "exclude", "exclude_file", "one_file_system", "parent"])]
+    app: Option<String>,
+    /// Return once the application goes on; the upload is shown by `copal status`
+    #[arg(long, requires = "app")]
+    detach: bool,
+    /// The detached half of --detach
+    #[arg(long, hide = true, requires = "app")]
+    detached: bool,
+    /// Snapshot class of the configuration
+    #[arg(long, value_name = "NAME", requires = "app")]
+    class: Option<String>,
     /// Leave out what matches this glob; may be given again
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
@@ -75,28 +93,74 @@ struct Document<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    if let Some(app) = &arguments.app {
+        return of_application(app, arguments, invocation);
+    }
     let mut exclude = arguments.exclude.clone();
     for file in &arguments.exclude_file {
         let text =
             fs::read_to_string(file).map_err(|error| ProgramError::file("reading the patterns in", file, error))?;
         exclude.extend(patterns(&text));
     }
-    let request = CreateRequest {
+    let sources = sources(&arguments.sources)?;
+    let plain: Option<Vec<SourceRequest>> = sources.iter().map(Wanted::plain).collect();
+    let context = invocation.open()?;
+    let report = match plain {
+        Some(sources) => {
+            let request = CreateRequest {
+                name: arguments.name.clone(),
+                app: String::new(),
+                sources,
+                exclude,
+                one_file_system: arguments.one_file_system,
+                tags: arguments.tag.clone(),
+                pinned: arguments.pin,
+                force_read: arguments.force_read,
+                parent: arguments.parent.clone(),
+            };
+            create(&context, &request)?
+        }
+        None => {
+            let sources = sources.into_iter().map(|wanted| (wanted.label, wanted.spec)).collect();
+            let unnamed = application::unnamed(sources, &exclude, arguments.one_file_system);
+            application::create(&context, &unnamed, &capture_request(arguments), None)?
+        }
+    };
+    finish(&report, invocation)
+}
+
+fn finish(report: &CreateReport, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    invocation.monitor.finish();
+    print(report, invocation)?;
+    Ok(if report.unread_files > 0 { ExitCode::SomeUnread } else { ExitCode::Done })
+}
+
+fn capture_request(arguments: &Arguments) -> CaptureRequest {
+    CaptureRequest {
         name: arguments.name.clone(),
-        app: String::new(),
-        sources: sources(&arguments.sources)?,
-        exclude,
-        one_file_system: arguments.one_file_system,
         tags: arguments.tag.clone(),
         pinned: arguments.pin,
+        trigger: "manual".into(),
         force_read: arguments.force_read,
-        parent: arguments.parent.clone(),
-    };
+    }
+}
+
+fn of_application(app: &str, arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let application = application::configured(app, arguments.class.as_deref(), invocation)?;
+    if arguments.detach {
+        return application::detach(invocation);
+    }
     let context = invocation.open()?;
-    let report = create(&context, &request)?;
-    invocation.monitor.finish();
-    print(&report, invocation)?;
-    Ok(if report.unread_files > 0 { ExitCode::SomeUnread } else { ExitCode::Done })
+    let request = capture_request(arguments);
+    if arguments.detached {
+        let json = invocation.output.is_json();
+        let tell = |record: &CaptureRecord| application::tell_captured(record, json);
+        let report = application::create(&context, &application, &request, Some(&tell))?;
+        // Nobody listens any more.
+        return Ok(if report.unread_files > 0 { ExitCode::SomeUnread } else { ExitCode::Done });
+    }
+    let report = application::create(&context, &application, &request, None)?;
+    finish(&report, invocation)
 }
 
 /// The lines of a file of patterns.
@@ -104,30 +168,54 @@ fn patterns(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned)
 }
 
-/// Kinds of sources that are written `KIND:…`; a path of this form needs a slash before it.
-const KINDS: &[&str] = &["sqlite", "postgres", "search", "image", "command", "config", "secret"];
+/// A source of the command line.
+#[derive(Debug)]
+struct Wanted {
+    label: String,
+    spec: SourceSpec,
+}
+
+impl Wanted {
+    /// A folder or a file.
+    fn plain(&self) -> Option<SourceRequest> {
+        match &self.spec {
+            SourceSpec::Tree(tree) => Some(SourceRequest { label: self.label.clone(), path: tree.path.clone() }),
+            _ => None,
+        }
+    }
+}
 
 /// One source needs no label; several without are named by their last names.
-fn sources(words: &[OsString]) -> Result<Vec<SourceRequest>, ProgramError> {
-    let mut sources = Vec::new();
+fn sources(words: &[OsString]) -> Result<Vec<Wanted>, ProgramError> {
+    let mut sources: Vec<Wanted> = Vec::new();
     for word in words {
-        let (label, path) = labelled(word);
-        refuse_kind(path)?;
-        let path = std::path::absolute(path).map_err(|error| ProgramError::file("finding", Path::new(path), error))?;
+        let (label, text) = labelled(word);
+        if text.is_empty() {
+            return Err(ProgramError::usage("a source has no path", "write it as PATH or LABEL=PATH"));
+        }
+        let spec = match application::spec_of(text)? {
+            Some(spec) => spec,
+            None => {
+                let path =
+                    std::path::absolute(text).map_err(|error| ProgramError::file("finding", Path::new(text), error))?;
+                SourceSpec::Tree(TreeSpec { path, ..TreeSpec::default() })
+            }
+        };
         let label = match label {
             Some(label) => label.to_owned(),
             None if words.len() == 1 => String::new(),
-            None => last_name(&path)?,
+            None => match spec.path() {
+                Some(path) => last_name(path)?,
+                None => spec.kind().name().to_owned(),
+            },
         };
-        sources.push(SourceRequest { label, path });
-    }
-    for (number, source) in sources.iter().enumerate() {
-        if sources[..number].iter().any(|other| other.label == source.label) {
+        if sources.iter().any(|other| other.label == label) {
             return Err(ProgramError::usage(
-                format!("two sources have the label {:?}", source.label),
+                format!("two sources have the label {label:?}"),
                 "name each of them: LABEL=PATH",
             ));
         }
+        sources.push(Wanted { label, spec });
     }
     Ok(sources)
 }
@@ -139,21 +227,6 @@ fn labelled(word: &OsStr) -> (Option<&str>, &OsStr) {
     match std::str::from_utf8(&bytes[..at]) {
         Ok(label) if !label.is_empty() && !label.contains('/') => (Some(label), OsStr::from_bytes(&bytes[at + 1..])),
         _ => (None, word),
-    }
-}
-
-fn refuse_kind(path: &OsStr) -> Result<(), ProgramError> {
-    let bytes = path.as_bytes();
-    if bytes.is_empty() {
-        return Err(ProgramError::usage("a source has no path", "write it as PATH or LABEL=PATH"));
-    }
-    let kind = KINDS.iter().find(|kind| bytes.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.starts_with(b":")));
-    match kind {
-        Some(kind) => Err(ProgramError::usage(
-            format!("this version of copal takes folders and files, no sources of the kind {kind:?}"),
-            format!("for a path that begins with \"{kind}:\" write ./{}", path.display()),
-        )),
-        None => Ok(()),
     }
 }
 
@@ -232,7 +305,18 @@ mod tests {
     fn check(words: &[&str], expected: &[(&str, &str)]) {
         let words: Vec<OsString> = words.iter().map(Into::into).collect();
         let found = sources(&words).unwrap();
-        let found: Vec<_> = found.iter().map(|source| (source.label.as_str(), source.path.to_str().unwrap())).collect();
+        let shown = |wanted: &Wanted| {
+            let path = wanted.spec.path().map_or("", |path| path.to_str().unwrap());
+            (wanted.label.clone(), format!("{}:{path}", wanted.spec.kind().name()))
+        };
+        let found: Vec<_> = found.iter().map(shown).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(label, text)| {
+                let kind = if text.contains(':') { "" } else { "tree:" };
+                ((*label).to_owned(), format!("{kind}{text}"))
+            })
+            .collect();
         assert_eq!(found, expected);
     }
 
@@ -243,11 +327,22 @@ mod tests {
         check(&["/srv/a=b"], &[("", "/srv/a=b")]);
         check(&["x=/srv/a=b"], &[("x", "/srv/a=b")]);
         check(&["/etc/", "/home/x"], &[("etc", "/etc/"), ("x", "/home/x")]);
+        check(&["sqlite:/srv/hub.db"], &[("", "sqlite:/srv/hub.db")]);
+        check(
+            &["sqlite:/srv/hub.db", "all=postgres:host=/run", "command:date +%s", "/srv/b", "i=image:/d"],
+            &[
+                ("hub.db", "sqlite:/srv/hub.db"),
+                ("all", "postgres:"),
+                ("command", "command:"),
+                ("b", "/srv/b"),
+                ("i", "image:/d"),
+            ],
+        );
     }
 
     #[test]
     fn what_cannot_be_a_source_is_refused() {
-        for words in [&["x="][..], &["sqlite:/srv/hub.db"], &["a=command:date"], &["/a/x", "/b/x"], &["/", "/x"]] {
+        for words in [&["x="][..], &["search:http://x"], &["a=command: "], &["/a/x", "/b/x"], &["/", "/x"]] {
             let words: Vec<OsString> = words.iter().map(Into::into).collect();
             assert!(matches!(sources(&words), Err(ProgramError::Usage { .. })), "{words:?}");
         }

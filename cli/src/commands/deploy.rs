@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use copal_engine::Monitor;
+use copal_engine::application;
 use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, deploy, target_is_occupied};
 use serde::Serialize;
 
@@ -21,6 +22,7 @@ Examples:
   copal deploy monday /srv/data --dry-run        say what would be done
   copal deploy latest /tmp/photos --path photos/2024
   copal deploy monday /srv/data --mode in-place --yes
+  copal deploy hub/monday --app hub --yes        an application of copal.toml, as one unit
 
 With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target
 is at every moment wholly old or wholly new: after a crash the next command finishes or takes back
@@ -29,8 +31,21 @@ pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
     #[arg(value_name = "SNAPSHOT")]
     name: String,
-    /// Where to
-    target: PathBuf,
+    /// Where to; with --app each source goes where the configuration has it
+    #[arg(required_unless_present = "app")]
+    target: Option<PathBuf>,
+    /// Put this application of the configuration back, all its sources or none
+    #[arg(long, value_name = "APP", conflicts_with_all = ["target", "path", "mode", "force_read"])]
+    app: Option<String>,
+    /// Do not capture what stands there first
+    #[arg(long, requires = "app")]
+    no_safety: bool,
+    /// Only this source of the application; may be given again
+    #[arg(long, value_name = "LABEL", requires = "app")]
+    only: Vec<String>,
+    /// The digest that the snapshot must have
+    #[arg(long, value_name = "DIGEST", requires = "app")]
+    sha256: Option<String>,
     /// Only this path of the snapshot; TARGET becomes it
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
@@ -88,7 +103,7 @@ struct Document<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
-    let target = &arguments.target;
+    let Some(target) = &arguments.target else { return of_application(arguments, invocation) };
     let must_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(target)?;
     if must_ask {
         invocation.confirm(&format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name))?;
@@ -107,6 +122,21 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     invocation.monitor.finish();
     print(&report, arguments, invocation)?;
     Ok(ExitCode::Done)
+}
+
+fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let app = arguments.app.as_deref().unwrap_or_default();
+    if !arguments.yes && !arguments.dry_run {
+        invocation.confirm(&format!("Replace what the application {app} has by {}?", arguments.name))?;
+    }
+    let request = application::DeployRequest {
+        reference: arguments.name.clone(),
+        digest: arguments.sha256.clone(),
+        labels: arguments.only.clone(),
+        safety: !arguments.no_safety,
+        dry_run: arguments.dry_run,
+    };
+    super::application::deploy(app, &request, invocation)
 }
 
 fn print(report: &DeployReport, arguments: &Arguments, invocation: &mut Invocation) -> Result<(), ProgramError> {

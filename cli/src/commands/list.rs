@@ -1,8 +1,9 @@
 //! `copal list`: the snapshots of the repository.
 
 use clap::Args;
-use copal_engine::Monitor;
+use copal_engine::application::{CaptureRecord, records};
 use copal_engine::catalogue::{Catalogue, Listed, Unreadable, UnreadableReason};
+use copal_engine::{Context, Monitor};
 
 use crate::commands::snapshot::{SnapshotLine, bytes, files, full_name, origin, phase, tags};
 use crate::exit_code::{ExitCode, ProgramError};
@@ -28,19 +29,37 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let catalogue = Catalogue::load(&context)?;
     let has_tags = |listed: &&Listed| arguments.tag.iter().all(|tag| listed.snapshot.tags.contains(tag));
     let snapshots: Vec<&Listed> = catalogue.snapshots.iter().filter(has_tags).collect();
+    let under_way = under_way(&context, &catalogue, arguments)?;
     if invocation.output.is_json() {
         for listed in &snapshots {
             invocation.output.element(&SnapshotLine::new(listed))?;
         }
+        for record in &under_way {
+            invocation.output.element(&SnapshotLine::of_record(record))?;
+        }
         invocation.output.end_array()?;
     } else {
-        print(&snapshots, invocation)?;
+        print(&snapshots, &under_way, invocation)?;
     }
     for unreadable in &catalogue.unreadable {
         let id = uuid(unreadable.root.snapshot);
         invocation.monitor.notice(&format!("the snapshot {id} cannot be read: {}", unreadable.detail));
     }
     verdict(&catalogue)
+}
+
+/// Snapshots of applications that are on their way into this repository, or failed on it.
+fn under_way(context: &Context, catalogue: &Catalogue, arguments: &Arguments) -> anyhow::Result<Vec<CaptureRecord>> {
+    let Some(state) = context.state_folder.as_deref() else { return Ok(Vec::new()) };
+    let repository = context.repository.config().repository.to_string();
+    let is_there =
+        |record: &CaptureRecord| catalogue.snapshots.iter().any(|listed| listed.snapshot.id.to_string() == record.id);
+    let mut found = records(state, None)?;
+    found.retain(|record| {
+        let tagged = arguments.tag.iter().all(|tag| record.tags.contains(tag));
+        record.repository == repository && !record.app.is_empty() && tagged && !is_there(record)
+    });
+    Ok(found)
 }
 
 /// Damage weighs more than a snapshot of a newer program, which is only not ours to read.
@@ -56,10 +75,10 @@ fn verdict(catalogue: &Catalogue) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Done)
 }
 
-fn print(snapshots: &[&Listed], invocation: &mut Invocation) -> Result<(), ProgramError> {
+fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut Invocation) -> Result<(), ProgramError> {
     let output = &mut invocation.output;
     output.line(count(snapshots.len() as u64, "snapshot", "snapshots"))?;
-    if snapshots.is_empty() {
+    if snapshots.is_empty() && under_way.is_empty() {
         return Ok(());
     }
     let mut table = Table::new(&[
@@ -88,6 +107,21 @@ fn print(snapshots: &[&Listed], invocation: &mut Invocation) -> Result<(), Progr
             size(snapshot.stored_new).into(),
             origin(snapshot.origin).into(),
             escaped(format!("{pin}{}", tags(snapshot)).trim_end().as_bytes()).into(),
+        ]);
+    }
+    for record in under_way {
+        let id: String = record.id.replace('-', "").chars().take(8).collect();
+        table.row(vec![
+            escaped(format!("{}/{}", record.app, record.name).as_bytes()).into(),
+            id.into(),
+            time(record.created).into(),
+            record.phase.name().into(),
+            Vec::new(),
+            size(record.bytes_total).into(),
+            size(record.bytes_new).into(),
+            Vec::new(),
+            b"created".to_vec(),
+            Vec::new(),
         ]);
     }
     output.table(&table)

@@ -1,5 +1,6 @@
 //! The commands, one file each: flags in, one call of the engine, a report out.
 
+pub(crate) mod application;
 pub(crate) mod completions;
 pub(crate) mod create;
 pub(crate) mod delete;
@@ -20,9 +21,11 @@ pub(crate) mod serve;
 pub(crate) mod show;
 mod snapshot;
 pub(crate) mod stats;
+pub(crate) mod status;
 pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod verify;
+pub(crate) mod watchdog;
 
 use crate::arguments::Command;
 use crate::exit_code::{ExitCode, Operation};
@@ -47,6 +50,8 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Pin(arguments) => pin::run(&arguments, invocation),
         Command::Find(arguments) => find::run(&arguments, invocation),
         Command::Key(arguments) => key::run(&arguments, invocation),
+        Command::Status(arguments) => status::run(&arguments, invocation),
+        Command::Watchdog(_) => watchdog::run(),
         Command::Stats(arguments) => stats::run(&arguments, invocation),
         Command::Serve(arguments) => serve::run(&arguments, invocation),
         Command::Token(arguments) => token::run(&arguments, invocation),

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use copal_engine::application::CaptureRecord;
 use copal_engine::catalogue::Listed;
 use copal_manifest::snapshot::{Origin, Phase, Snapshot};
 use serde::Serialize;
 
+use crate::commands::application::dashed;
 use crate::shown::{rfc3339, uuid};
 
 /// A line of `list`, as JSON.
@@ -41,6 +43,24 @@ impl SnapshotLine {
             origin: origin(snapshot.origin),
             tags: snapshot.tags.iter().cloned().collect(),
             pinned: snapshot.pinned,
+        }
+    }
+
+    /// A snapshot that is not in the repository yet, or never will be.
+    pub(crate) fn of_record(record: &CaptureRecord) -> Self {
+        Self {
+            id: dashed(&record.id),
+            name: record.name.clone(),
+            app: record.app.clone(),
+            created: rfc3339(record.created),
+            phase: record.phase.name(),
+            files: 0,
+            bytes: record.bytes_total,
+            bytes_new: record.bytes_new,
+            stored_new: 0,
+            origin: "created",
+            tags: record.tags.iter().cloned().collect(),
+            pinned: record.pinned,
         }
     }
 }
