@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    completions, create, delete, demo, deploy, diff, dump, find, forget, gc, init, key, list, ls, man, pin, serve,
-    show, stats, status, tag, token, verify, watchdog,
+    completions, copy, create, delete, demo, deploy, diff, dump, export, find, forget, gc, import, init, key, list,
+    lock, ls, man, pin, serve, show, stats, status, tag, token, unlock, verify, watchdog,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -53,6 +53,9 @@ pub(crate) struct GlobalArguments {
     /// File of 32 random bytes, instead of a password [env: COPAL_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+    /// File whose content is the password of a bundle [env: COPAL_BUNDLE_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) bundle_password_file: Option<PathBuf>,
     /// File of applications and defaults [env: COPAL_CONFIG; default: copal.toml here, or of the user]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -98,7 +101,12 @@ pub(crate) enum Command {
     Tag(tag::Arguments),
     Pin(pin::Arguments),
     Find(find::Arguments),
+    Export(export::Arguments),
+    Import(import::Arguments),
+    Copy(copy::Arguments),
     Key(key::Arguments),
+    Unlock(unlock::Arguments),
+    Lock(lock::Arguments),
     Stats(stats::Arguments),
     Status(status::Arguments),
     #[command(hide = true)]

@@ -85,6 +85,9 @@ pub(crate) enum ProgramError {
     /// The person at the terminal said no.
     #[error("nothing was done: the answer was no")]
     Declined,
+    /// The kernel keeps no keys.
+    #[error("{0}")]
+    NoKeyring(String),
     /// No matching key slot.
     #[error("{0}")]
     KeySlot(String),
@@ -370,6 +373,11 @@ fn program(error: &ProgramError) -> Verdict {
         ),
         ProgramError::Newer(_) => Verdict::new(ExitCode::Newer, "newer-format", USE_NEWER),
         ProgramError::Declined => Verdict::new(Failed, "declined", "add --yes to agree beforehand"),
+        ProgramError::NoKeyring(_) => Verdict::new(
+            Failed,
+            "no-keyring",
+            "give the password with each command, or a key file, which needs no stretching",
+        ),
         ProgramError::KeySlot(_) => Verdict::new(Failed, "key-slot", "`copal key list` shows the key slots"),
         ProgramError::Demonstration(_) => Verdict::new(
             Integrity,

@@ -23,7 +23,7 @@ use crate::output::{Format, Output};
 use crate::password::{Ask, CURRENT, CredentialFlags, obtain};
 use crate::progress::{ProgressMonitor, say};
 use crate::shown::escaped;
-use crate::{commands, place};
+use crate::{commands, keyring, place};
 
 /// Runs the program.
 pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
@@ -108,20 +108,44 @@ impl Invocation {
     pub(crate) fn open(&self) -> anyhow::Result<Context> {
         self.recover();
         let folder = self.repository_folder()?;
-        let backend = Arc::new(LocalBackend::new(&folder));
-        // Nobody should type a password for a place where nothing is.
-        let [config, copy] = config_names();
-        match backend.stat(&config).or_else(|error| backend.stat(&copy).map_err(|_| error)) {
-            Ok(_) => {}
-            Err(copal_store::Error::Missing { .. }) => return Err(not_a_repository(&folder).into()),
-            Err(_) if folder.metadata().is_ok_and(|found| !found.is_dir()) => {
-                return Err(not_a_repository(&folder).into());
-            }
-            Err(error) => return Err(error.into()),
+        let backend = self.backend_at(&folder)?;
+        if let Some(repository) = self.unlocked(&backend) {
+            self.interrupt.arm()?;
+            return Ok(self.context(repository));
         }
         let credential = self.credential(Ask::Once)?;
         self.interrupt.arm()?;
         Ok(self.context(Repository::open(backend, Arc::new(OsEntropy), &credential)?))
+    }
+
+    /// Storage at a folder that has a repository. Nobody should type a password for a place where nothing is.
+    pub(crate) fn backend_at(&self, folder: &Path) -> anyhow::Result<Arc<LocalBackend>> {
+        let backend = Arc::new(LocalBackend::new(folder));
+        let [config, copy] = config_names();
+        match backend.stat(&config).or_else(|error| backend.stat(&copy).map_err(|_| error)) {
+            Ok(_) => Ok(backend),
+            Err(copal_store::Error::Missing { .. }) => Err(not_a_repository(folder).into()),
+            Err(_) if folder.metadata().is_ok_and(|found| !found.is_dir()) => Err(not_a_repository(folder).into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The repository as `copal unlock` left it open; flags that name a password or key come before it. Whatever is wrong with what the
+    /// kernel keeps, the password opens.
+    fn unlocked(&self, backend: &Arc<LocalBackend>) -> Option<Repository> {
+        let global = &self.global;
+        if global.password_file.is_some() || global.password_command.is_some() || global.key_file.is_some() {
+            return None;
+        }
+        let id = Repository::peek_id(&**backend).ok()?;
+        let unlocked = keyring::get(id).ok()??;
+        let backend = Arc::clone(backend) as Arc<dyn Backend>;
+        Repository::open(backend, Arc::new(OsEntropy), &Credential::Stretched(unlocked)).ok()
+    }
+
+    /// The flag that signals set.
+    pub(crate) fn interrupt_flag(&self) -> Arc<std::sync::atomic::AtomicBool> {
+        self.interrupt.flag()
     }
 
     /// What opens the repository.

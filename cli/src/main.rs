@@ -10,6 +10,7 @@ mod environment;
 mod exit_code;
 mod interrupt;
 mod invocation;
+mod keyring;
 mod output;
 mod password;
 mod place;

@@ -64,6 +64,30 @@ pub(crate) const NEW: CredentialVariables = CredentialVariables {
     key_file: "COPAL_NEW_KEY_FILE",
 };
 
+/// Of the repository that is copied to.
+pub(crate) const TARGET: CredentialVariables = CredentialVariables {
+    password: "COPAL_TO_PASSWORD",
+    password_file: "COPAL_TO_PASSWORD_FILE",
+    password_command: "COPAL_TO_PASSWORD_COMMAND",
+    key_file: "COPAL_TO_KEY_FILE",
+};
+
+/// The password of a bundle: the flag, then the variables, then a question. `None`: nobody gives one, and nobody is there to ask.
+pub(crate) fn bundle_password(file: Option<&Path>, ask: Ask) -> Result<Option<Zeroizing<Vec<u8>>>, ProgramError> {
+    let named = file.map(Path::to_owned);
+    let password = match (named, variable("COPAL_BUNDLE_PASSWORD"), variable("COPAL_BUNDLE_PASSWORD_FILE")) {
+        (Some(file), ..) => read_password(&file)?,
+        (None, Some(password), _) => Zeroizing::new(password.into_vec()),
+        (None, None, Some(file)) => read_password(Path::new(&file))?,
+        (None, None, None) if io::stdin().is_terminal() => ask_for("password of the bundle: ", ask)?,
+        (None, None, None) => return Ok(None),
+    };
+    if password.is_empty() {
+        return Err(ProgramError::usage("the bundle's password is empty", "an empty password protects nothing"));
+    }
+    Ok(Some(password))
+}
+
 /// How a password is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -197,15 +221,19 @@ fn prompt(variables: CredentialVariables, ask: Ask) -> Result<Zeroizing<Vec<u8>>
             ),
         ));
     }
+    ask_for(if ask == Ask::Once { "password: " } else { "new password: " }, ask)
+}
+
+fn ask_for(first: &str, ask: Ask) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
     let question = |text: &str| {
         rpassword::prompt_password(text)
             .map(|password| Zeroizing::new(password.into_bytes()))
             .map_err(|error| ProgramError::file("asking for a password at", Path::new("the terminal"), error))
     };
     match ask {
-        Ask::Once => question("password: "),
+        Ask::Once => question(first),
         Ask::Twice => {
-            let password = question("new password: ")?;
+            let password = question(first)?;
             if *password != *question("the same again: ")? {
                 return Err(ProgramError::usage("the two passwords differ", "run the command again"));
             }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use copal_engine::bundle::{
-    CopyRequest, ExportReport, ExportRequest, ExportTarget, ImportReport, ImportRequest, copy, export, import, verify,
+    CopyRequest, ExportReport, ExportRequest, ExportTarget, ImportReport, ImportRequest, Watch, copy, export, import,
+    verify,
 };
 use copal_engine::catalogue::Catalogue;
 use copal_engine::create::SourceRequest;
@@ -109,7 +110,7 @@ fn a_snapshot_arrives_under_other_secrets() {
     let exported = export_to(&home, &["monday"], None, &file).unwrap();
     assert_eq!(exported.bundle_bytes, fs::metadata(&file).unwrap().len());
     assert!(!home.path("bundle.part").exists());
-    let summary = verify(&home.context, File::open(&file).unwrap(), b"travel").unwrap();
+    let summary = verify(Watch::of(&home.context), File::open(&file).unwrap(), b"travel").unwrap();
     assert_eq!((summary.snapshots[0].name.as_str(), summary.chunks), ("monday", exported.chunks));
     let report = import_from(&away, &file, None).unwrap();
     let imported = &report.snapshots[0].snapshot;
@@ -225,7 +226,10 @@ fn a_wrong_password_and_every_damage_leave_nothing_behind() {
     export_to(&home, &["monday"], None, &file).unwrap();
     let request = ImportRequest { password: password("other"), name: None, app: None };
     assert!(matches!(import(&away.context, File::open(&file).unwrap(), &request), Err(Error::BundlePassword)));
-    assert!(matches!(verify(&away.context, File::open(&file).unwrap(), b"other"), Err(Error::BundlePassword)));
+    assert!(matches!(
+        verify(Watch::of(&away.context), File::open(&file).unwrap(), b"other"),
+        Err(Error::BundlePassword)
+    ));
     let whole = fs::read(&file).unwrap();
     let hurt = home.path("hurt");
     let positions = (0..32).chain([44, 60, 80, 107, 111]).chain((112..whole.len()).step_by(whole.len() / 40));
@@ -286,14 +290,14 @@ fn an_interrupted_export_and_import_go_on() {
     assert!(part > MIB as u64 && !file.exists());
     let report = export_to(&home, &["monday"], None, &file).unwrap();
     assert!(report.bytes_resumed > MIB as u64, "{report:?}");
-    verify(&home.context, File::open(&file).unwrap(), b"travel").unwrap();
+    verify(Watch::of(&home.context), File::open(&file).unwrap(), b"travel").unwrap();
     // A part of something else is not gone on with.
     home.snapshot("tuesday", &source);
     let stopped = export(&interrupted_after(&home, 3), &request, ExportTarget::File(home.path("other")));
     assert!(matches!(stopped, Err(Error::Interrupted)));
     let report = export_to(&home, &["tuesday"], None, &home.path("other")).unwrap();
     assert_eq!(report.bytes_resumed, 0);
-    verify(&home.context, File::open(home.path("other")).unwrap(), b"travel").unwrap();
+    verify(Watch::of(&home.context), File::open(home.path("other")).unwrap(), b"travel").unwrap();
 
     let request = ImportRequest { password: password("travel"), name: None, app: None };
     let stopped = import(&interrupted_after(&away, 12), File::open(&file).unwrap(), &request);
@@ -316,7 +320,7 @@ fn a_stream_is_the_same_bundle() {
     export(&home.context, &request, ExportTarget::Stream(&mut stream)).unwrap();
     let file = home.path("streamed");
     File::create(&file).unwrap().write_all(&stream).unwrap();
-    verify(&home.context, File::open(&file).unwrap(), b"travel").unwrap();
+    verify(Watch::of(&home.context), File::open(&file).unwrap(), b"travel").unwrap();
     // No name and no content can be read from it.
     for needle in [&b"monday"[..], b"hub.db", b"bucket", &noise(2, 64)] {
         assert!(!stream.windows(needle.len()).any(|window| window == needle));

@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use copal_engine::{Clock, Context};
 use copal_manifest::entry::Timestamp;
 use copal_store::ObjectId;
+use copal_store::collect::ResealReport;
 use copal_store::keys::{KeySlotInfo, StretchCost};
+use copal_store::roles::Role;
 use serde_json::{Value, json};
 
 use crate::environment::SystemClock;
@@ -40,12 +42,16 @@ enum Action {
 Examples:
   copal key add --label anna                             asks for the new password
   copal key add --label robot --new-key-file /etc/copal/key
+  copal key add --label web1 --role create --new-key-file web1.key      stores, and reads nothing back
 
 A key file has 32 random bytes: head -c 32 /dev/urandom > FILE && chmod 600 FILE")]
     Add {
         /// What people call it
         #[arg(long, default_value = "", value_name = "TEXT")]
         label: String,
+        /// What its holder may do; all but full need `copal key rotate` once before
+        #[arg(long, value_enum, default_value_t, value_name = "ROLE")]
+        role: RoleName,
         #[command(flatten)]
         new: NewCredential,
     },
@@ -58,6 +64,21 @@ Examples:
         #[command(flatten)]
         new: NewCredential,
     },
+    /// New keys for all that is stored from now on
+    #[command(after_help = "\
+Examples:
+  copal key rotate                                       after somebody has left
+  copal key rotate --reseal                              and seals again what is stored already
+
+Every slot that is there is given the new keys. Whoever had one that was removed has them not.")]
+    Rotate {
+        /// Seal again what is stored under earlier keys; it reads and writes all of it
+        #[arg(long)]
+        reseal: bool,
+    },
+    /// Seals again what is stored under earlier keys; goes on where it was interrupted
+    #[command(after_help = "Examples:\n  copal key reseal")]
+    Reseal,
     /// Removes a password or key; the last one stays
     #[command(after_help = "Examples:\n  copal key remove anna\n  copal key remove 5c1d")]
     Remove {
@@ -65,6 +86,31 @@ Examples:
         #[arg(value_name = "SLOT")]
         slot: String,
     },
+}
+
+/// Roles, as they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum RoleName {
+    /// Everything, keys included
+    #[default]
+    Full,
+    /// Takes snapshots and reads nothing, not even what it wrote
+    Create,
+    /// Reads everything and changes nothing
+    Read,
+    /// Lists, labels, removes and collects; opens no file contents
+    Maintain,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Full => Self::Full,
+            RoleName::Create => Self::Create,
+            RoleName::Read => Self::Read,
+            RoleName::Maintain => Self::Maintain,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -94,8 +140,8 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let context = invocation.open()?;
     match &arguments.action {
         Action::List => list(&context, invocation)?,
-        Action::Add { label, new } => {
-            let id = add(&context, label, new)?;
+        Action::Add { label, role, new } => {
+            let id = add(&context, label, (*role).into(), new)?;
             say(invocation, &format!("added the key slot {id}"), json!({ "added": id.to_string() }))?;
         }
         Action::Change { new } => {
@@ -103,10 +149,32 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             let old = slots.iter().find(|slot| slot.current);
             let old = old.ok_or_else(|| ProgramError::KeySlot("the key slot in use is gone".into()))?;
             // The new one is durable before the old one goes: at no moment is nobody let in.
-            let id = add(&context, &old.label, new)?;
+            let id = add(&context, &old.label, old.role, new)?;
             context.repository.remove_key_slot(old.id)?;
             let both = json!({ "added": id.to_string(), "removed": old.id.to_string() });
             say(invocation, &format!("replaced the key slot {} by {id}", old.id), both)?;
+        }
+        Action::Rotate { reseal } => {
+            let credential = invocation.credential(Ask::Once)?;
+            let now = SystemClock::new().now().seconds;
+            let rotation = context.repository.rotate_keys(&credential, StretchCost::default(), now)?;
+            let slots = count(rotation.slots as u64, "slot has", "slots have");
+            let sentence = format!("key epoch {} begins; {slots} its keys", rotation.epoch);
+            let mut document = json!({ "epoch": rotation.epoch, "slots": rotation.slots });
+            if let Some((old, new)) = rotation.replaced {
+                document["replaced"] = json!({ "removed": old.to_string(), "added": new.to_string() });
+            }
+            if *reseal {
+                let resealed = resealed(&context)?;
+                document["resealed"] = figures_of(resealed);
+                say(invocation, &format!("{sentence}; {}", sentence_of(resealed)), document)?;
+            } else {
+                say(invocation, &sentence, document)?;
+            }
+        }
+        Action::Reseal => {
+            let resealed = resealed(&context)?;
+            say(invocation, &sentence_of(resealed), figures_of(resealed))?;
         }
         Action::Remove { slot } => {
             let slots = context.repository.key_slots()?;
@@ -119,10 +187,33 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     Ok(ExitCode::Done)
 }
 
-fn add(context: &Context, label: &str, new: &NewCredential) -> anyhow::Result<ObjectId> {
+fn resealed(context: &Context) -> anyhow::Result<ResealReport> {
+    Ok(copal_engine::removal::reseal(context)?)
+}
+
+fn figures_of(report: ResealReport) -> Value {
+    let ResealReport { packs, fragments, roots, labels, packs_waiting } = report;
+    json!({ "packs": packs, "fragments": fragments, "roots": roots, "labels": labels, "packs_waiting": packs_waiting })
+}
+
+fn sentence_of(report: ResealReport) -> String {
+    let mut sentence = format!(
+        "sealed again: {}, {}, {}",
+        count(report.packs, "pack", "packs"),
+        count(report.fragments, "index fragment", "index fragments"),
+        count(report.roots, "snapshot", "snapshots")
+    );
+    if report.packs_waiting > 0 {
+        let waiting = count(report.packs_waiting, "old pack waits", "old packs wait");
+        sentence.push_str(&format!("; {waiting} for running commands, and go with the next `copal gc`"));
+    }
+    sentence
+}
+
+fn add(context: &Context, label: &str, role: Role, new: &NewCredential) -> anyhow::Result<ObjectId> {
     let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
     let now = SystemClock::new().now().seconds;
-    Ok(context.repository.add_key_slot(&credential, label, StretchCost::default(), now)?)
+    Ok(context.repository.add_role_slot(&credential, label, role, StretchCost::default(), now)?)
 }
 
 fn say(invocation: &mut Invocation, sentence: &str, document: Value) -> Result<(), ProgramError> {
@@ -157,6 +248,7 @@ fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
                 "id": slot.id.to_string(),
                 "label": slot.label,
                 "kind": kind(slot),
+                "role": slot.role.name(),
                 "created": rfc3339(created(slot)),
                 "current": slot.current,
             }))?;
@@ -168,6 +260,7 @@ fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
         ("ID", Align::Left),
         ("LABEL", Align::Left),
         ("KIND", Align::Left),
+        ("ROLE", Align::Left),
         ("CREATED (UTC)", Align::Left),
         ("", Align::Left),
     ]);
@@ -176,6 +269,7 @@ fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
             slot.id.to_string().into(),
             escaped(slot.label.as_bytes()).into(),
             kind(slot).into(),
+            slot.role.name().into(),
             time(created(slot)).into(),
             if slot.current { "opened the repository now" } else { "" }.into(),
         ]);
@@ -186,8 +280,6 @@ fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use copal_store::roles::Role;
-
     use super::*;
 
     fn slot(first: u8, label: &str) -> KeySlotInfo {

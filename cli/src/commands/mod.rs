@@ -2,18 +2,22 @@
 
 pub(crate) mod application;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod deploy;
 pub(crate) mod diff;
 pub(crate) mod dump;
+pub(crate) mod export;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod gc;
+pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;
+pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod pin;
@@ -24,6 +28,7 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod tag;
 pub(crate) mod token;
+pub(crate) mod unlock;
 pub(crate) mod verify;
 pub(crate) mod watchdog;
 
@@ -49,9 +54,14 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Tag(arguments) => tag::run(&arguments, invocation),
         Command::Pin(arguments) => pin::run(&arguments, invocation),
         Command::Find(arguments) => find::run(&arguments, invocation),
+        Command::Export(arguments) => export::run(&arguments, invocation),
+        Command::Import(arguments) => import::run(&arguments, invocation),
+        Command::Copy(arguments) => copy::run(&arguments, invocation),
         Command::Key(arguments) => key::run(&arguments, invocation),
         Command::Status(arguments) => status::run(&arguments, invocation),
         Command::Watchdog(_) => watchdog::run(),
+        Command::Unlock(arguments) => unlock::run(&arguments, invocation),
+        Command::Lock(arguments) => lock::run(&arguments, invocation),
         Command::Stats(arguments) => stats::run(&arguments, invocation),
         Command::Serve(arguments) => serve::run(&arguments, invocation),
         Command::Token(arguments) => token::run(&arguments, invocation),

@@ -2,12 +2,21 @@
 
 use std::path::PathBuf;
 
+use std::fs::File;
+use std::io::Read;
+
 use clap::Args;
+use copal_engine::bundle::Watch;
+use copal_engine::bundle::hub_tar::{self, HubLimits};
 use copal_engine::verify::{DamagedItem, VerifyReport, VerifyRequest, verify};
 use serde::Serialize;
 
+use crate::commands::export::Format;
+use crate::commands::import::format_of;
+use crate::commands::snapshot::full_name;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
+use crate::password::{Ask, bundle_password};
 use crate::shown::{count, escaped, size};
 
 /// Hashes every stored byte again and says what is hurt
@@ -16,13 +25,14 @@ use crate::shown::{count, escaped, size};
 Examples:
   copal verify                           everything in the repository
   copal verify monday tuesday            what these snapshots need
+  copal verify monday.copal              a bundle, without importing it
   copal verify --quick                   structure only: nothing is missing
   copal verify --repair                  mend the index, say what is lost
   copal verify --repair --from /srv/hub  and take lost chunks again from a live source
 
 What is lost comes back with the next create that meets the same bytes in its sources.")]
 pub(crate) struct Arguments {
-    /// Only these snapshots
+    /// Only these snapshots; or a bundle's file
     #[arg(value_name = "SNAPSHOT")]
     names: Vec<String>,
     /// Structure only: manifests, and that every chunk has a place in a pack that is there
@@ -71,6 +81,9 @@ impl<'a> Damaged<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    if let Some(file) = bundle_among(&arguments.names)? {
+        return bundle(file, arguments, invocation);
+    }
     let context = invocation.open()?;
     let request = VerifyRequest {
         references: arguments.names.clone(),
@@ -97,6 +110,96 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         0 => Ok(ExitCode::Done),
         number => Err(ProgramError::DoesNotVerify { count: number }.into()),
     }
+}
+
+/// A bundle, when the only name is that of a file that begins like one.
+fn bundle_among(names: &[String]) -> Result<Option<File>, ProgramError> {
+    let [name] = names else { return Ok(None) };
+    let Ok(mut file) = File::open(name) else { return Ok(None) };
+    let mut beginning = [0; 8];
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    if !is_file || file.read_exact(&mut beginning).is_err() {
+        return Ok(None);
+    }
+    let is_bundle = copal_store::stream::is_stream(&beginning) || hub_tar::is_gzip(&beginning);
+    Ok(is_bundle.then_some(file))
+}
+
+#[derive(Debug, Serialize)]
+struct BundleDocument {
+    ok: bool,
+    format: &'static str,
+    snapshots: u64,
+    packs: u64,
+    chunks: u64,
+    bytes: u64,
+    damaged: [u8; 0],
+    names: Vec<String>,
+    since: Option<String>,
+}
+
+fn bundle(mut file: File, arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    if arguments.quick || arguments.repair {
+        let hint = "leave --quick and --repair away";
+        return Err(ProgramError::usage("a bundle is read wholly, and cannot be mended", hint).into());
+    }
+    let format = format_of(&mut file)?;
+    let password = bundle_password(invocation.global.bundle_password_file.as_deref(), Ask::Once)?;
+    invocation.arm_interrupt()?;
+    let interrupt = invocation.interrupt_flag();
+    let watch = Watch { monitor: &*invocation.monitor, interrupt: &interrupt };
+    let document = match format {
+        Format::Native => {
+            let password = password.ok_or_else(|| {
+                let hint = "set COPAL_BUNDLE_PASSWORD or COPAL_BUNDLE_PASSWORD_FILE, or use --bundle-password-file";
+                ProgramError::usage("the bundle's password is needed", hint)
+            })?;
+            let summary = copal_engine::bundle::verify(watch, file, &password)?;
+            BundleDocument {
+                ok: true,
+                format: "native",
+                snapshots: summary.snapshots.len() as u64,
+                packs: 0,
+                chunks: summary.chunks,
+                bytes: summary.bytes,
+                damaged: [],
+                names: summary.snapshots.iter().map(full_name).collect(),
+                since: summary.since,
+            }
+        }
+        Format::HubTar => {
+            let password = password.as_ref().map(|password| password.as_slice());
+            let summary = hub_tar::verify(watch, file, password, &HubLimits::default())?;
+            BundleDocument {
+                ok: true,
+                format: "hub-tar",
+                snapshots: 1,
+                packs: 0,
+                chunks: 0,
+                bytes: summary.bytes,
+                damaged: [],
+                names: vec![summary.name],
+                since: None,
+            }
+        }
+    };
+    invocation.monitor.finish();
+    let output = &mut invocation.output;
+    if output.is_json() {
+        output.document(&document)?;
+        return Ok(ExitCode::Done);
+    }
+    output.line(format!(
+        "verified every byte of the bundle with {}: all is well",
+        count(document.snapshots, "snapshot", "snapshots")
+    ))?;
+    let mut figures =
+        vec![("snapshots", escaped(document.names.join(", ").as_bytes())), ("content", size(document.bytes))];
+    if let Some(since) = &document.since {
+        figures.push(("needs", escaped(since.as_bytes())));
+    }
+    output.figures(&figures)?;
+    Ok(ExitCode::Done)
 }
 
 /// Paths shown for one damage; JSON has all that the engine names.

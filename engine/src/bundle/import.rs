@@ -18,7 +18,7 @@ use crate::bundle::native::format::{BaseSnapshot, BundledSnapshot, OBJECT};
 use crate::bundle::native::read::BundleReader;
 use crate::bundle::native::write::BundleFile;
 use crate::bundle::receive::{Base, Built, ChunkContents, Receiver};
-use crate::bundle::{cuts_of, name_of};
+use crate::bundle::{Watch, cuts_of, name_of};
 use crate::catalogue::{Catalogue, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::creation::{cutter_of, tidy_index};
@@ -96,11 +96,11 @@ pub fn is_native(path: &Path) -> Result<bool> {
     }
 }
 
-/// Reads a bundle wholly: every byte, every chunk. Needs no repository but the monitor of `context`.
-pub fn verify(context: &Context, file: File, password: &[u8]) -> Result<BundleSummary> {
+/// Reads a bundle wholly: every byte, every chunk. Needs no repository.
+pub fn verify(watch: Watch<'_>, file: File, password: &[u8]) -> Result<BundleSummary> {
     let (keys, bytes) = open_keys(&file, password)?;
-    context.monitor.phase("verifying");
-    let reader = BundleReader::open(context, StreamOpener::new(&keys, BundleFile(file), bytes)?)?;
+    watch.monitor.phase("verifying");
+    let reader = BundleReader::open(watch, StreamOpener::new(&keys, BundleFile(file), bytes)?)?;
     let decode = |snapshot: &BundledSnapshot| Ok(Snapshot::decode(OBJECT, &snapshot.payload)?);
     Ok(BundleSummary {
         snapshots: reader.contents().snapshots.iter().map(decode).collect::<Result<_>>()?,
@@ -118,7 +118,7 @@ pub fn import(context: &Context, file: File, request: &ImportRequest) -> Result<
     let begun = context.clock.monotonic_nanoseconds();
     let (keys, bytes) = open_keys(&file, &request.password)?;
     context.monitor.phase("verifying");
-    let reader = BundleReader::open(context, StreamOpener::new(&keys, BundleFile(file), bytes)?)?;
+    let reader = BundleReader::open(Watch::of(context), StreamOpener::new(&keys, BundleFile(file), bytes)?)?;
     let session = Session::begin(&context.repository)?;
     let same_cuts = reader.contents().cuts == keys.check(&cuts_of(&session));
     let mut import =

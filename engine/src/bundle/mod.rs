@@ -12,13 +12,47 @@ mod native;
 mod receive;
 mod walk;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use copal_manifest::snapshot::Snapshot;
 use copal_store::config::{CutRule, Parameters};
 use copal_store::session::Session;
 
+use crate::context::{Context, Monitor};
+use crate::error::{Error, Result};
+
 pub use copy::{CopyReport, CopyRequest, copy};
 pub use export::{ExportReport, ExportRequest, ExportTarget, export};
 pub use import::{BundleSummary, ImportReport, ImportRequest, Imported, import, is_native, verify};
+
+pub(crate) use walk::unwrapped;
+
+/// What can be watched and stopped without a repository.
+#[derive(Clone, Copy)]
+pub struct Watch<'w> {
+    /// Hears how it goes.
+    pub monitor: &'w dyn Monitor,
+    /// Set to stop.
+    pub interrupt: &'w AtomicBool,
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch(…)")
+    }
+}
+
+impl<'w> Watch<'w> {
+    /// That of a context.
+    #[must_use]
+    pub fn of(context: &'w Context) -> Self {
+        Self { monitor: &*context.monitor, interrupt: &context.interrupt }
+    }
+
+    fn check_interrupt(self) -> Result<()> {
+        if self.interrupt.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
 
 /// What decides where content is cut: who has the same secret and sizes keeps the cuts of others.
 fn cuts_of(session: &Session) -> Vec<u8> {

@@ -4,9 +4,11 @@ use std::io::{self, Read, Write};
 
 use copal_manifest::content::{FileContent, Piece};
 use copal_manifest::entry::{Entry, EntryPath, Node};
+use copal_manifest::snapshot::SourceKind;
 use copal_manifest::tree::TreeReader;
 use copal_store::session::{ChunkSource, Session};
 
+use crate::bundle::unwrapped;
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -66,10 +68,23 @@ pub fn dump(context: &Context, reference: &str, path: &[u8], out: &mut dyn Write
                 return Err(Error::Usage(format!("{shown:?} is not a regular file; use --tar for a folder")));
             }
         };
-        written = Some(write_content(session, &content, out)?);
+        let secret = match place.source.kind {
+            SourceKind::Secret => unwrapped(session, &content)?,
+            _ => None,
+        };
+        written = Some(match secret {
+            // As the application knows it: it is stored wrapped.
+            Some(secret) => write_secret(&secret, out)?,
+            None => write_content(session, &content, out)?,
+        });
         Ok(())
     })?;
     written.ok_or_else(|| missing(reference, path))
+}
+
+fn write_secret(secret: &[u8], out: &mut dyn Write) -> Result<u64> {
+    out.write_all(secret).map_err(|error| sink_error(&error))?;
+    Ok(secret.len() as u64)
 }
 
 /// Receives the members of a folder, for an archive writer of the program.

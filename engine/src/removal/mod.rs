@@ -4,13 +4,13 @@ mod retention;
 
 use copal_manifest::snapshot::Label;
 use copal_store::SnapshotId;
-use copal_store::collect::{CollectOptions, CollectReport, collect};
+use copal_store::collect::{CollectOptions, CollectReport, ResealReport, collect};
 use copal_store::repository::RootName;
 
 pub use retention::{ForgetReport, KeepRules};
 
 use crate::catalogue::{Catalogue, Listed, Unreadable, known_roots};
-use crate::context::Context;
+use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
 use crate::walk::SnapshotReachability;
 
@@ -77,6 +77,23 @@ pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport
         context.repository.delete_orphaned_labels()?;
     }
     Ok(report)
+}
+
+/// Seals again what is sealed under keys of earlier epochs; an interrupted run goes on where it was.
+pub fn reseal(context: &Context) -> Result<ResealReport> {
+    context.monitor.phase("sealing again");
+    let mut interrupted = false;
+    let outcome = copal_store::collect::reseal(
+        &context.repository,
+        &SnapshotReachability { known: known_roots(context)? },
+        &mut |done, total| {
+            let progress = Progress { files_done: done, files_total: total, total_known: true, ..Progress::default() };
+            context.monitor.progress(progress);
+            interrupted = context.check_interrupt().is_err();
+            if interrupted { Err(copal_store::Error::Poisoned) } else { Ok(()) }
+        },
+    );
+    if interrupted { Err(Error::Interrupted) } else { Ok(outcome?) }
 }
 
 /// Whether a label that can be read pins a snapshot that cannot.

@@ -8,7 +8,7 @@ mod read;
 mod scan;
 mod write;
 
-pub use read::{HubImportReport, HubImportRequest, import};
+pub use read::{HubImportReport, HubImportRequest, HubSummary, import, verify};
 pub use scan::HubLimits;
 pub use write::{HubExportReport, HubExportRequest, export};
 

@@ -20,7 +20,7 @@ use crate::bundle::hub_tar::scan::{HubLimits, Member, Part, bad, broken, scan};
 use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, SQLITE_HEADER_BYTES, user_version};
 use crate::bundle::import::{Imported, has_name};
 use crate::bundle::ingest::{Ingest, with_ingest};
-use crate::bundle::name_of;
+use crate::bundle::{Watch, name_of};
 use crate::catalogue::payload_digest;
 use crate::context::{Context, Progress};
 use crate::create::creation::{cutter_of, new_snapshot_id, tidy_index};
@@ -64,7 +64,7 @@ pub struct HubImportReport {
 pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> Result<HubImportReport> {
     let begun = context.clock.monotonic_nanoseconds();
     context.monitor.phase("verifying");
-    let manifest = judge(context, &mut file, request)?;
+    let (manifest, ..) = judge(Watch::of(context), &mut file, &request.limits)?;
     let mut warnings = Vec::new();
     let key = match (&manifest.key, &request.password) {
         (Some(key), Some(password)) => Some(open_key(password, key)?),
@@ -134,12 +134,39 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     })
 }
 
-/// Reads the file wholly and returns its manifest.
-fn judge(context: &Context, file: &mut File, request: &HubImportRequest) -> Result<HubManifest> {
+/// What is in a hub-tar that is sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubSummary {
+    /// The name in its manifest.
+    pub name: String,
+    /// Whether a key is in it; with a password, that it opens.
+    pub has_key: bool,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Reads a hub-tar wholly, without a repository; with a password its key is opened too.
+pub fn verify(watch: Watch<'_>, mut file: File, password: Option<&[u8]>, limits: &HubLimits) -> Result<HubSummary> {
+    watch.monitor.phase("verifying");
+    let (manifest, files, bytes) = judge(watch, &mut file, limits)?;
+    if let (Some(key), Some(password)) = (&manifest.key, password) {
+        open_key(password, key)?;
+    }
+    Ok(HubSummary { has_key: manifest.key.is_some(), name: manifest.name, files, bytes })
+}
+
+/// Reads the file wholly; returns its manifest, the number of its files and their bytes.
+fn judge(watch: Watch<'_>, file: &mut File, limits: &HubLimits) -> Result<(HubManifest, u64, u64)> {
     let mut manifest = None;
+    let (mut files, mut file_bytes) = (0, 0);
     let bytes = rewound(file)?;
-    scan(&*file, bytes, &request.limits, &mut |member, data| {
-        context.check_interrupt()?;
+    scan(&*file, bytes, limits, &mut |member, data| {
+        watch.check_interrupt()?;
+        files += u64::from(!member.is_folder && member.part != Part::Manifest);
+        file_bytes += member.bytes;
+        watch.monitor.progress(Progress { bytes_done: file_bytes, ..Progress::default() });
         if member.part == Part::Manifest {
             let mut text = Vec::new();
             data.read_to_end(&mut text).map_err(broken)?;
@@ -147,7 +174,8 @@ fn judge(context: &Context, file: &mut File, request: &HubImportRequest) -> Resu
         }
         Ok(())
     })?;
-    manifest.ok_or_else(|| bad("it has no snapshot.yaml"))
+    let manifest = manifest.ok_or_else(|| bad("it has no snapshot.yaml"))?;
+    Ok((manifest, files, file_bytes))
 }
 
 fn rewound(file: &mut File) -> Result<u64> {

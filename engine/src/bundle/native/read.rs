@@ -11,13 +11,14 @@ use copal_store::location::{CHUNK_BYTES_MAX, Encoding, FRAME_BYTES_MAX};
 use copal_store::stream::{SEGMENT_PLAIN_BYTES, StreamKeys, StreamOpener};
 use rayon::prelude::*;
 
+use crate::bundle::Watch;
 use crate::bundle::native::format::{
     BLOCK_BYTES_MAX, BLOCK_HEAD_BYTES, BUNDLE_VERSION, BaseSnapshot, BlockKind, Contents, Item, Member, OBJECT,
     RecordHeader, SNAPSHOTS_MAX, damaged,
 };
 use crate::bundle::native::write::BundleFile;
 use crate::bundle::receive::ChunkContents;
-use crate::context::{Context, Progress};
+use crate::context::Progress;
 use crate::error::Result;
 
 /// Longest payload of a record in bytes: of the longest chunk that does not compress, with its header.
@@ -140,7 +141,7 @@ impl Head {
 
 impl<'k> BundleReader<'k> {
     /// Opens and verifies a bundle.
-    pub(crate) fn open(context: &Context, opener: StreamOpener<'k, BundleFile>) -> Result<Self> {
+    pub(crate) fn open(watch: Watch<'_>, opener: StreamOpener<'k, BundleFile>) -> Result<Self> {
         let plain = Plain { opener, segments: Mutex::default() };
         let head = head_at(&plain, 0)?;
         if head.kind != BlockKind::Contents {
@@ -157,7 +158,7 @@ impl<'k> BundleReader<'k> {
             chunk_bytes: 0,
         };
         let records_begin = reader.check_items()?;
-        reader.check_records(context, records_begin)?;
+        reader.check_records(watch, records_begin)?;
         reader.check_references()?;
         Ok(reader)
     }
@@ -217,11 +218,11 @@ impl<'k> BundleReader<'k> {
     }
 
     /// Reads every record, decodes it, hashes its chunks.
-    fn check_records(&mut self, context: &Context, begin: u64) -> Result<()> {
+    fn check_records(&mut self, watch: Watch<'_>, begin: u64) -> Result<()> {
         let mut at = begin;
         let mut batch: Vec<(u32, RecordHeader, Vec<u8>)> = Vec::new();
         loop {
-            context.check_interrupt()?;
+            watch.check_interrupt()?;
             let head = head_at(&self.plain, at)?;
             at = head.end();
             match head.kind {
@@ -233,12 +234,7 @@ impl<'k> BundleReader<'k> {
                 self.check_batch(&mut batch)?;
             }
             let bytes_total = self.plain.opener.plain_bytes();
-            context.monitor.progress(Progress {
-                bytes_done: at,
-                bytes_total,
-                total_known: true,
-                ..Progress::default()
-            });
+            watch.monitor.progress(Progress { bytes_done: at, bytes_total, total_known: true, ..Progress::default() });
         }
         self.check_batch(&mut batch)?;
         let zeros = self.plain.opener.plain_bytes() - at;
