@@ -21,7 +21,7 @@ Examples:
   copal init --repo /srv/backup                    make a repository
   copal -r /srv/backup create monday /srv/data     take a snapshot of a folder
   copal -r /srv/backup list                        see what is there
-  copal -r /srv/backup deploy monday /srv/data     put it back
+  copal -r /srv/backup deploy monday /srv/data     put it back; asks before it replaces anything
   copal demo                                       see all of it at work in a folder of its own
 
 Exit codes:

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use copal_engine::{Context, Monitor};
 use copal_store::Backend;
 use copal_store::config::config_names;
@@ -19,7 +19,7 @@ use crate::arguments::{Arguments, GlobalArguments};
 use crate::environment::{Environment, SystemClock};
 use crate::exit_code::{ExitCode, Explanation, ProgramError, explain, is_closed_pipe};
 use crate::interrupt::Interrupt;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, Paint, wants_colour};
 use crate::password::{Ask, CURRENT, CredentialFlags, obtain};
 use crate::progress::{ProgressMonitor, say};
 use crate::shown::escaped;
@@ -28,6 +28,11 @@ use crate::{commands, keyring, place};
 /// Runs the program.
 pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
     let json = words.iter().any(|word| word == "--json");
+    if words.len() <= 1 {
+        // The parser alone would count a variable as an argument and only complain.
+        let _ = write!(io::stderr().lock(), "{}", Arguments::command().render_help());
+        return ExitCode::Usage;
+    }
     let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => return not_parsed(&error, json),
@@ -55,7 +60,9 @@ fn report(explanation: &Explanation, json: bool) {
         let [code, message, hint] = [code, message.as_str(), hint.as_str()].map(|text| json!(text));
         say(&format!("{{\"error\":{{\"code\":{code},\"message\":{message},\"hint\":{hint}}}}}"));
     } else {
-        say(&format!("copal: {}", escaped(message.as_bytes())));
+        let is_coloured = io::stderr().is_terminal() && wants_colour();
+        let (begin, end) = if is_coloured { (Paint::Red.code(), "\x1b[0m") } else { ("", "") };
+        say(&format!("{begin}copal: {end}{}", escaped(message.as_bytes())));
         say(&format!("  {}", escaped(hint.as_bytes())));
     }
 }
@@ -178,7 +185,7 @@ impl Invocation {
         let question = escaped(question.as_bytes());
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return Err(ProgramError::usage(
-                format!("{question} There is no terminal to ask at"),
+                format!("{question} There is no terminal to answer at"),
                 "add --yes to agree beforehand",
             ));
         }

@@ -7,6 +7,7 @@ use copal_engine::Error as EngineError;
 use copal_source::Error as SourceError;
 use serde::Serialize;
 
+use crate::environment::variable;
 use crate::exit_code::ProgramError;
 use crate::shown::escaped;
 
@@ -24,6 +25,7 @@ pub(crate) enum Format {
 pub(crate) struct Output {
     format: Format,
     is_terminal: bool,
+    is_coloured: bool,
     writer: BufWriter<Stdout>,
     closed: bool,
     /// Elements of the array under way.
@@ -34,7 +36,14 @@ impl Output {
     pub(crate) fn new(format: Format) -> Self {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        Self { format, is_terminal, writer: BufWriter::with_capacity(64 << 10, stdout), closed: false, elements: 0 }
+        Self {
+            format,
+            is_terminal,
+            is_coloured: is_terminal && wants_colour(),
+            writer: BufWriter::with_capacity(64 << 10, stdout),
+            closed: false,
+            elements: 0,
+        }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -55,7 +64,8 @@ impl Output {
     pub(crate) fn figures(&mut self, figures: &[(&str, String)]) -> Result<(), ProgramError> {
         let width = figures.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
         for (label, value) in figures {
-            self.line(format!("  {label:width$}  {value}"))?;
+            let label = self.painted(Paint::Dim, format!("{label:width$}").as_bytes());
+            self.line([b"  ".as_slice(), &label, b"  ", value.as_bytes()].concat().trim_ascii_end())?;
         }
         Ok(())
     }
@@ -89,10 +99,25 @@ impl Output {
 
     /// A table, its columns aligned.
     pub(crate) fn table(&mut self, table: &Table) -> Result<(), ProgramError> {
-        for line in table.lines() {
-            self.line(line)?;
+        let mut lines = table.lines().into_iter();
+        let headings = lines.next().unwrap_or_default();
+        self.line(self.painted(Paint::Bold, &headings))?;
+        for (line, row) in lines.zip(&table.rows) {
+            match Paint::of_mark(row.first()) {
+                Some(paint) => self.line(self.painted(paint, &line))?,
+                None => self.line(line)?,
+            }
         }
         Ok(())
+    }
+
+    /// In colour on a terminal that wants it, else as it is.
+    fn painted(&self, paint: Paint, text: &[u8]) -> Vec<u8> {
+        if self.is_coloured && !text.is_empty() {
+            [paint.code().as_bytes(), text, b"\x1b[0m"].concat()
+        } else {
+            text.to_vec()
+        }
     }
 
     /// Nobody reads any more: a long listing may end.
@@ -154,6 +179,43 @@ impl JsonPath {
         let path = String::from_utf8_lossy(bytes).into_owned();
         Self { path_hex: (path.as_bytes() != bytes).then(|| hex::encode(bytes)), path }
     }
+}
+
+/// How text stands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paint {
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Yellow,
+}
+
+impl Paint {
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Bold => "\x1b[1m",
+            Self::Dim => "\x1b[2m",
+            Self::Red => "\x1b[31m",
+            Self::Green => "\x1b[32m",
+            Self::Yellow => "\x1b[33m",
+        }
+    }
+
+    /// Rows that begin with the mark of a difference.
+    fn of_mark(cell: Option<&Vec<u8>>) -> Option<Self> {
+        match cell?.as_slice() {
+            b"+" => Some(Self::Green),
+            b"-" => Some(Self::Red),
+            b"M" => Some(Self::Yellow),
+            _ => None,
+        }
+    }
+}
+
+/// What `NO_COLOR` (no-color.org) and a terminal without colours ask for.
+pub(crate) fn wants_colour() -> bool {
+    variable("NO_COLOR").is_none() && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// How a column stands.

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::arguments::ProgressKind;
-use crate::environment::variable;
+use crate::output::wants_colour;
 use crate::shown::escaped;
 
 /// Redrawing more often than this tells nobody anything.
@@ -127,7 +127,7 @@ fn message(phase: &str, progress: &Progress) -> String {
 
 /// With NO_COLOR the bar has none.
 fn coloured(template: &str) -> String {
-    let colour = if variable("NO_COLOR").is_some() { "" } else { ".cyan" };
+    let colour = if wants_colour() { ".cyan" } else { "" };
     template.replace(".COLOUR", colour)
 }
 

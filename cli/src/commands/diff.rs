@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
-use crate::output::JsonPath;
+use crate::output::{Align, JsonPath, Table};
 use crate::shown::size;
 
 /// Shows what changed from A to B, with sizes
@@ -98,19 +98,18 @@ fn print(report: &DiffReport, arguments: &Arguments, invocation: &mut Invocation
     all.extend(report.changed.iter().map(|item| (item, "M")));
     // Names joined by 0x00 sort as folders do: what is in one stands below it.
     all.sort_by_cached_key(|(item, _)| item.path.iter().map(|&b| if b == b'/' { 0 } else { b }).collect::<Vec<u8>>());
-    for (item, mark) in all {
-        let mut line = format!("{mark} ").into_bytes();
-        line.extend(if item.path.is_empty() { b".".to_vec() } else { output.name(&item.path) });
-        line.extend(format!("  {}", sizes(item)).into_bytes());
-        output.line(line)?;
+    if all.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let mut table =
+        Table::new(&[("", Align::Left), ("OLD", Align::Right), ("NEW", Align::Right), ("PATH", Align::Left)]);
+    for (item, mark) in all {
+        let path = if item.path.is_empty() { b".".to_vec() } else { output.name(&item.path) };
+        table.row(vec![mark.into(), shown_size(item.size_old), shown_size(item.size_new), path]);
+    }
+    output.table(&table)
 }
 
-fn sizes(item: &DiffItem) -> String {
-    match (item.size_old, item.size_new) {
-        (Some(old), Some(new)) if old != new => format!("{} -> {}", size(old), size(new)),
-        (_, Some(bytes)) | (Some(bytes), None) => size(bytes),
-        (None, None) => String::new(),
-    }
+fn shown_size(bytes: Option<u64>) -> Vec<u8> {
+    bytes.map(size).unwrap_or_default().into()
 }

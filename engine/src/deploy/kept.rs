@@ -11,6 +11,7 @@ use copal_source::target::TargetTree;
 
 use super::DeployRequest;
 use super::build::Syncing;
+use super::check::{Fetched, locate_all, room};
 use super::compare::compare;
 use super::evidence::{MemoryWitness, Witness};
 use super::execute::Job;
@@ -62,7 +63,9 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
         let capabilities = TargetTree::open(&folder)?.capabilities()?;
         let (desired, single) = (job.desired, job.single);
         let building = Job { run: &run, desired, place: &place, single, capabilities, staged: None };
-        super::check::room(&place, capabilities.free_bytes, snapshot.sources.iter().map(|source| source.bytes).sum())?;
+        // Holes take no room.
+        let needed = locate_all(&run, desired, &Plan::default(), Fetched::Everything)?;
+        room(&place, capabilities.free_bytes, needed)?;
         building.beside(None, Syncing::Filesystem)?;
         Memory::keep(context, state, &place.path, snapshot.id, None, job.desired)?;
         forget_oldest(&folder, &place.path)?;
