@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use copal_sim::mounts::{Filesystem, Mounted};
 use support::terminal::{at_terminal, in_shell};
 use support::{World, noise, plant};
 
@@ -54,8 +55,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn new() -> Self {
-        let world = World::new();
+    fn beneath(folder: &Path) -> Self {
+        let world = World::beneath(folder);
+        world.ok(&["init"]);
         for folder in ["srv/data/photos/2024", "srv/data/docs/old", "srv/data/etc", "home/anna/cache", "tmp"] {
             fs::create_dir_all(world.path(folder)).unwrap();
         }
@@ -128,6 +130,7 @@ impl Stage {
 fn every_example_of_every_help_works() {
     let pages = pages(&World::bare());
     assert!(pages.len() > 20, "{}", pages.len());
+    let mounted = Mounted::new(Filesystem::Tmpfs, 1024).unwrap();
     let mut run = 0;
     for (command, help) in pages {
         if ELSEWHERE.contains(&command.split_whitespace().next().unwrap_or_default()) {
@@ -137,14 +140,17 @@ fn every_example_of_every_help_works() {
         assert!(!examples.is_empty(), "copal {command} --help has no example");
         for (example, remark) in examples {
             assert!(example.starts_with("copal"), "{example}");
-            let stage = Stage::new();
+            let stage = Stage::beneath(mounted.path());
             stage.prepare(&example);
             let mut line = stage.line(&example);
             if command == "demo" || example == "copal demo" {
                 // As much as it takes, and not more.
                 line = format!("TMPDIR={} {} --size 3MiB", stage.world.text("tmp"), line.replace(" --size 200MiB", ""));
             }
-            let asks = remark.contains("asks") || example == "copal init --repo /srv/backup";
+            let needs_new_key =
+                ["copal init", "copal key add", "copal key change"].iter().any(|begin| example.starts_with(begin))
+                    && !example.contains("-file");
+            let asks = remark.contains("asks") || needs_new_key;
             let outcome = if asks {
                 let without_key: &[(&str, &str)] =
                     if example.contains("init") { &[("COPAL_KEY_FILE", "")] } else { &[] };

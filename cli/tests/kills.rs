@@ -352,3 +352,40 @@ fn c05_processes_that_are_killed_side_by_side_harm_no_other() {
     }
     known.check_end();
 }
+
+/// A repository is there or not; where it is not, it can be made.
+#[test]
+fn c08_an_init_that_is_killed_can_be_done_again() {
+    let (mut budget, mut random) = Budget::new("init and keys");
+    let mut spans = Spans::default();
+    let (mut whole, mut again) = (0, 0);
+    while budget.lasts() {
+        let world = World::bare();
+        fs::write(world.path("second key"), noise(5, 32)).unwrap();
+        let run = run_and_kill(world.command(&["init"]), random.moment(spans.of("init")));
+        budget.count(&run);
+        let listed = world.run(&["list", "--json"]);
+        if listed.code == 0 {
+            whole += 1;
+        } else {
+            assert!(run.code != 0, "acknowledged, and not there: {listed:?}");
+            assert_eq!((listed.code, listed.error()["code"].as_str()), (10, Some("no-repository")), "{listed:?}");
+            again += 1;
+            let begun = Instant::now();
+            world.ok(&["init"]);
+            spans.learn("init", begun);
+        }
+        let add = world.command(&["key", "add", "--label", "anna", "--new-key-file", "second key"]);
+        let run = run_and_kill(add, random.moment(spans.of("init")));
+        budget.count(&run);
+        let slots = world.json(&["key", "list"]).as_array().unwrap().len();
+        assert!(slots == 1 && run.code != 0 || slots == 2, "{slots} slots: {run:?}");
+        let change = world.command(&["key", "change", "--new-key-file", "second key"]);
+        let run = run_and_kill(change, random.moment(spans.of("init")));
+        budget.count(&run);
+        // One of the two keys opens it, whenever it died.
+        let opens = |key: &str| world.run(&["verify", "--key-file", key]).code == 0;
+        assert!(opens("key") || opens("second key"), "nobody gets in any more");
+    }
+    assert!(whole + again > 0);
+}

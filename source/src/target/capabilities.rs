@@ -14,6 +14,8 @@ use crate::stat::Mount;
 
 /// Names that a probe tries, should others probe the same folder at the time.
 const PROBES_MAX: u32 = 1000;
+/// Names at which abandoned probes are sought: several processes at once leave more than two.
+const PROBES_SOUGHT: u32 = 16;
 /// What a probe writes: an extent that can be shared.
 const PROBE_BYTES: usize = 4096;
 
@@ -47,6 +49,9 @@ pub(super) fn look(root: &Root) -> Result<Capabilities> {
 pub(super) fn probe(root: &Root) -> Result<Capabilities> {
     let failed = |action| move |error: Errno| root.failed(action, &[], error);
     let place = root.place(&[])?;
+    for number in 0..PROBES_SOUGHT {
+        remove_abandoned(&place, &Probe::name(number));
+    }
     let a = Probe::create(&place).map_err(failed("writing to"))?;
     let b = Probe::create(&place).map_err(failed("writing to"))?;
     // A clone of nothing succeeds everywhere that has the call: there must be an extent to share.
@@ -69,7 +74,7 @@ impl<'a> Probe<'a> {
     fn create(folder: &'a Place) -> rustix::io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for number in 0..PROBES_MAX {
-            let name = CString::new(format!(".copal-probe-{number}")).unwrap_or_default();
+            let name = Self::name(number);
             match rustix::fs::openat(folder.fd(), &name, flags, PRIVATE_FILE) {
                 Ok(fd) => {
                     let probe = Self { folder, name, fd };
@@ -79,11 +84,15 @@ impl<'a> Probe<'a> {
                     // Somebody took it for abandoned before it was locked: the name is theirs.
                     std::mem::forget(probe);
                 }
-                Err(Errno::EXIST) => remove_abandoned(folder, &name),
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Errno::EXIST)
+    }
+
+    fn name(number: u32) -> CString {
+        CString::new(format!(".copal-probe-{number}")).unwrap_or_default()
     }
 
     fn is_ours(&self) -> bool {
