@@ -21,7 +21,7 @@ use copal_sim::recording::Operation;
 use copal_sim::seeded::noise;
 use copal_store::backend::ObjectKind;
 
-const KINDS: [ObjectKind; 9] = [
+const KINDS: [ObjectKind; 10] = [
     ObjectKind::Config,
     ObjectKind::KeySlot,
     ObjectKind::Pack,
@@ -31,6 +31,7 @@ const KINDS: [ObjectKind; 9] = [
     ObjectKind::Condemned,
     ObjectKind::Session,
     ObjectKind::Lease,
+    ObjectKind::Parity,
 ];
 
 /// Operations on single objects: everything but listings, which are one call whatever they return.
@@ -44,6 +45,10 @@ const ON_OBJECTS: [Operation; 8] = [
     Operation::Hold,
     Operation::IsHeld,
 ];
+
+/// Which chunks share a pack is chance, and with it what a collection rewrites. Something done for each snapshot would be done 998
+/// times more.
+const BY_CHANCE: u64 = 60;
 
 type Counts = BTreeMap<String, u64>;
 
@@ -128,7 +133,13 @@ fn costs(count: usize) -> Vec<(&'static str, Counts)> {
 fn beside_a_thousand_snapshots_everything_costs_what_it_costs_beside_two() {
     let (few, many) = (costs(2), costs(1000));
     for ((what, few), (_, many)) in few.into_iter().zip(many) {
-        assert_eq!(few, many, "{what}: left beside 2, right beside 1,000");
+        for (operation, count) in &many {
+            let beside_two = few.get(operation).copied().unwrap_or_default();
+            assert!(
+                *count <= beside_two + BY_CHANCE,
+                "{what}: {operation} {beside_two} times, and {count} times beside 1,000"
+            );
+        }
     }
 }
 

@@ -144,7 +144,9 @@ fn lengths_are_on_the_grid_and_few() {
             lengths.insert(bytes);
         }
     }
-    assert_eq!(lengths, BTreeSet::from([4096, 8192, 65_536, 131_072]), "lengths within one step look alike");
+    // Where a file is cut, and in which of the open packs its chunks come to stand, is a secret's and a chance's affair.
+    let steps = BTreeSet::from([4096, 8192, 16_384, 32_768, 65_536, 131_072]);
+    assert!(lengths.is_subset(&steps), "lengths within one step look alike: {lengths:?}");
 }
 
 /// The configuration, or its copy.

@@ -261,5 +261,6 @@ fn kind_name(kind: ObjectKind) -> &'static str {
         ObjectKind::Condemned => "condemned",
         ObjectKind::Session => "sessions",
         ObjectKind::Lease => "leases",
+        ObjectKind::Parity => "parity",
     }
 }

@@ -30,6 +30,8 @@ pub enum ObjectKind {
     Session = 8,
     /// `leases/`
     Lease = 9,
+    /// `parity/`
+    Parity = 10,
 }
 
 impl ObjectKind {
@@ -46,6 +48,7 @@ impl ObjectKind {
             Self::Condemned => "condemned",
             Self::Session => "sessions",
             Self::Lease => "leases",
+            Self::Parity => "parity",
         }
     }
 }

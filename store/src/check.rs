@@ -13,8 +13,10 @@ use crate::ids::{ChunkId, PackId};
 use crate::index::is_fragment_missing;
 use crate::location::Location;
 use crate::pack::{PackOpener, PackTrailer, pack_name};
+use crate::parity::{self, Verdict};
 use crate::repository::Repository;
 use crate::session::Session;
+use crate::session::copy::PackCopier;
 use crate::{Error, Result};
 
 pub use objects::{check_index, check_small_objects, restore_config};
@@ -22,7 +24,7 @@ pub use objects::{check_index, check_small_objects, restore_config};
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// `pack`, `index`, `chunk`, `config`, `key`, `label`, `condemned`.
+    /// `pack`, `parity`, `index`, `chunk`, `config`, `key`, `label`, `condemned`.
     pub kind: &'static str,
     /// Object name or chunk id.
     pub id: String,
@@ -67,7 +69,50 @@ pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
     if hurt && session.is_condemned(&pack) && is_gone(session, pack)? {
         return Ok(CheckReport::default());
     }
-    outcome
+    let mut report = outcome?;
+    let repository = session.repository();
+    let damage = |kind, detail: &str| Damage { kind, id: pack.to_string(), detail: detail.into(), chunks: Vec::new() };
+    if !report.damaged.is_empty() && parity::heal(repository, pack)?.is_some() {
+        // Readers get what it was: nothing is lost.
+        let number = report.damaged.len();
+        report.damaged =
+            vec![damage("pack", &format!("{number} of its records do not verify; its parity brings them back"))];
+    } else if report.damaged.is_empty() && names_pack(session, pack)? {
+        match parity::judge(repository, pack)? {
+            None | Some(Verdict::Sound) => {}
+            Some(Verdict::PackHurt) => {
+                report
+                    .damaged
+                    .push(damage("pack", "its records verify, and other bytes of it are not as they were written"));
+            }
+            Some(Verdict::ParityHurt(detail)) => report.damaged.push(damage("parity", &detail)),
+        }
+    }
+    Ok(report)
+}
+
+/// Whether the index has anything to do with a pack.
+fn names_pack(session: &Session, pack: PackId) -> Result<bool> {
+    let fragments = session.index()?.fragments();
+    Ok(fragments.iter().any(|fragment| fragment.packs().iter().any(|(named, _)| *named == pack)))
+}
+
+/// Makes the parity again of packs that verify and whose parity is gone or damaged; returns how many. [`crate::Error::Busy`] when a
+/// collection runs.
+pub fn renew_parity(repository: &Repository) -> Result<u64> {
+    let lease = maintenance_lease(repository)?;
+    let session = Session::begin(repository)?;
+    let mut renewed = 0;
+    for pack in packs(repository)? {
+        let damaged = check_pack(&session, pack)?.damaged;
+        if matches!(damaged.as_slice(), [only] if only.kind == "parity") {
+            parity::renew(repository, pack)?;
+            renewed += 1;
+        }
+    }
+    session.end()?;
+    lease.release()?;
+    Ok(renewed)
 }
 
 fn is_gone(session: &Session, pack: PackId) -> Result<bool> {
@@ -248,7 +293,7 @@ pub fn lift_unreadable_sentences(repository: &Repository) -> Result<Vec<String>>
 
 /// Makes the index again from the packs' trailers: every record is decoded, and what is damaged or missing is left out, so that
 /// the next create that meets such a chunk stores it again. Of a pack whose trailer does not open, what the old index still finds
-/// and what is sound is copied to a new pack. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection runs.
+/// and what is sound is copied to a new pack; of one that its parity brings back, everything. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection runs.
 /// The new fragments are durable before the old ones go.
 pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
@@ -256,7 +301,15 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let mut sound: Vec<(ChunkId, Location)> = Vec::new();
     let mut deltas: Vec<(ChunkId, Location)> = Vec::new();
     let mut without_trailer = HashSet::new();
-    for pack in packs(repository)? {
+    let mut copier = PackCopier::new(repository);
+    let mut healed_chunks = HashSet::new();
+    for pack in parity::packs_or_their_parity(repository)? {
+        if let Some(healed) = parity::heal(repository, pack)?
+            && let Some(chunks) = copy_healed(&repository.with_backend(healed), pack, &mut copier)?
+        {
+            healed_chunks.extend(chunks);
+            continue;
+        }
         let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
             Ok(trailer) => trailer,
             Err(error) if error.is_integrity() => {
@@ -275,7 +328,9 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
             }
         }
     }
-    let salvaged = salvage(repository, &old, &without_trailer)?;
+    copier.publish()?;
+    let mut salvaged = salvage(repository, &old, &without_trailer)?;
+    salvaged.extend(healed_chunks);
     sound.sort_unstable_by_key(|(id, _)| *id);
     let is_whole = |id: &ChunkId| salvaged.contains(id) || sound.binary_search_by_key(id, |(id, _)| *id).is_ok();
     deltas.retain(|(_, location)| location.base.as_ref().is_some_and(is_whole));
@@ -287,6 +342,34 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     drop_unsound_deltas(repository)?;
     lease.release()?;
     Ok(count)
+}
+
+/// Copies the records of a pack that is read as its parity says it was; returns the chunks that are no deltas. `None` where not even
+/// its trailer opens: then it is another's parity.
+fn copy_healed(healed: &Repository, pack: PackId, copier: &mut PackCopier<'_>) -> Result<Option<Vec<ChunkId>>> {
+    let trailer = match PackOpener::read_trailer(healed.keys(), &**healed.backend(), pack) {
+        Err(error) if error.is_integrity() => return Ok(None),
+        trailer => trailer?,
+    };
+    let mut checker = RecordChecker::new(healed, pack)?;
+    let mut chunks = Vec::new();
+    for record in &trailer.records {
+        let entries: Vec<(ChunkId, Location)> = record.entries(pack, trailer.kind).collect();
+        let is_sound = match record.base {
+            None => checker.is_sound(&entries)?,
+            // Whether its base lasts is seen when all is done.
+            Some(_) => true,
+        };
+        match checker.open(&entries) {
+            Err(error) if error.is_integrity() => continue,
+            opened => opened?,
+        }
+        if is_sound {
+            copier.put(trailer.kind, record.encoding, &record.members, record.base, &checker.sealed)?;
+            chunks.extend(entries.iter().filter(|(_, location)| location.base.is_none()).map(|(id, _)| *id));
+        }
+    }
+    Ok(Some(chunks))
 }
 
 impl RecordChecker<'_> {

@@ -9,6 +9,7 @@ use crate::ids::{ObjectId, RepositoryId};
 use crate::keys::{Domain, Keys, nonce};
 use crate::location::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::pack::PACK_BYTES_MAX;
+use crate::parity::PARITY_PERCENT_MAX;
 use crate::{Error, Result, codec};
 
 /// Longest configuration object in bytes.
@@ -28,6 +29,8 @@ pub fn config_names() -> [ObjectName; 2] {
 const FEATURES_TO_READ: &[&str] = &["deltas", "frames", "prolly-tree"];
 /// Features that a writer must know beside these.
 const FEATURES_TO_WRITE: &[&str] = &["condemned-packs", "held-sessions"];
+/// What a writer must know besides where packs have parity: its share follows the parameters.
+const FEATURE_PARITY: &str = "parity";
 
 /// Authenticated encryption of a repository; chosen at `init` by what the machine does faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,9 @@ pub struct Parameters {
     pub pack_bytes_max: u32,
     /// Plaintext bytes collected into one frame of small chunks.
     pub frame_bytes: u32,
+    /// Parity beside each pack, in percent of its length; 0: none. Stored only where there is some.
+    #[serde(skip)]
+    pub parity_percent: u8,
 }
 
 impl Default for Parameters {
@@ -80,6 +86,7 @@ impl Default for Parameters {
             compression_level: 2,
             pack_bytes_max: 64 << 20,
             frame_bytes: 1 << 20,
+            parity_percent: 0,
         }
     }
 }
@@ -123,7 +130,8 @@ impl Parameters {
             && u64::from(self.pack_bytes_max) <= PACK_BYTES_MAX
             && self.pack_bytes_max >= 1 << 20
             && self.pack_bytes_max >= 2 * self.chunk_bytes_max
-            && (64 << 10..=FRAME_BYTES_MAX).contains(&self.frame_bytes);
+            && (64 << 10..=FRAME_BYTES_MAX).contains(&self.frame_bytes)
+            && self.parity_percent <= PARITY_PERCENT_MAX;
         if sound { Ok(()) } else { Err(Error::damaged("the repository's parameters", "they contradict their limits")) }
     }
 }
@@ -135,9 +143,13 @@ impl Config {
         let id = ObjectId(self.repository.0);
         let envelope = Envelope::first(ObjectKind::Config, self.suite, id).encode();
         let owned = |features: &[&str]| features.iter().map(|feature| (*feature).to_owned()).collect();
-        let clear =
+        let mut clear =
             ClearPart { features_to_read: owned(FEATURES_TO_READ), features_to_write: owned(FEATURES_TO_WRITE) };
         let mut sealed = codec::encode(&self.parameters)?;
+        if self.parameters.parity_percent > 0 {
+            clear.features_to_write.push(FEATURE_PARITY.to_owned());
+            sealed.push(self.parameters.parity_percent);
+        }
         let aad = [&envelope[..], &codec::encode(&clear)?].concat();
         let tag = keys.object_cipher(self.suite, ObjectKind::Config, id)?.seal(
             nonce(Domain::Wrapped, 0),
@@ -155,8 +167,9 @@ impl Config {
             features.iter().find(|feature| !known.contains(&feature.as_str())).cloned()
         };
         let clear = &document.clear;
+        let known_to_write = [FEATURES_TO_WRITE, &[FEATURE_PARITY]].concat();
         let unknown =
-            unknown(&clear.features_to_read, FEATURES_TO_READ).or(unknown(&clear.features_to_write, FEATURES_TO_WRITE));
+            unknown(&clear.features_to_read, FEATURES_TO_READ).or(unknown(&clear.features_to_write, &known_to_write));
         match unknown {
             Some(feature) => Err(Error::Unsupported {
                 what: format!("the repository needs {feature:?}, which"),
@@ -170,9 +183,14 @@ impl Config {
     /// Opens the object. What it says of features counts only when it verifies: a flipped bit makes no newer version.
     pub(crate) fn open(keys: &Keys, bytes: &[u8]) -> Result<Self> {
         let (envelope, document) = decode(bytes)?;
-        let parameters = unseal(keys, &envelope, document)?;
+        let has_parity = document.clear.features_to_write.iter().any(|feature| feature == FEATURE_PARITY);
+        let mut sealed = unseal(keys, &envelope, document)?;
         Self::peek(bytes)?;
-        let parameters: Parameters = codec::decode("config", &parameters)?;
+        let parity_percent = if has_parity { sealed.pop().unwrap_or_default() } else { 0 };
+        if has_parity != (parity_percent > 0) {
+            return Err(Error::damaged("config", "it has a parity of no bytes"));
+        }
+        let parameters = Parameters { parity_percent, ..codec::decode("config", &sealed)? };
         parameters.validate()?;
         Ok(Self { repository: RepositoryId(envelope.id.0), suite: envelope.suite, parameters })
     }
@@ -192,6 +210,7 @@ impl Config {
             compression_level,
             pack_bytes_max,
             frame_bytes,
+            parity_percent,
         } = &config.parameters;
         fields.add_debug("cut_rule", cut_rule);
         fields.add("chunk_bytes_min", chunk_bytes_min);
@@ -201,6 +220,9 @@ impl Config {
         fields.add("compression_level", compression_level);
         fields.add("pack_bytes_max", pack_bytes_max);
         fields.add("frame_bytes", frame_bytes);
+        if *parity_percent > 0 {
+            fields.add("parity_percent", parity_percent);
+        }
         codec::encode(&config.parameters)
     }
 }

@@ -65,6 +65,11 @@ pub fn describe(repository: &Repository, name: &ObjectName) -> Result<Descriptio
             }
             directory
         }
+        ObjectKind::Parity => {
+            let bytes = repository.backend().read(name, PAYLOAD_BYTES_MAX)?;
+            add_envelope(&mut fields, name, &bytes)?;
+            crate::parity::describe(name, &bytes, &mut fields)?
+        }
         ObjectKind::Root | ObjectKind::Label | ObjectKind::Condemned => {
             let bytes = repository.backend().read(name, PAYLOAD_BYTES_MAX)?;
             add_envelope(&mut fields, name, &bytes)?;

@@ -37,6 +37,7 @@ mod grants;
 mod index;
 pub mod pack;
 pub mod padding;
+pub mod parity;
 mod sealed;
 mod sealed_to;
 mod slots;

@@ -155,6 +155,11 @@ impl Repository {
         self.keys.epochs().learn()
     }
 
+    /// The same objects, read through another door.
+    pub(crate) fn with_backend(&self, backend: Arc<dyn Backend>) -> Self {
+        Self { backend, ..self.clone() }
+    }
+
     /// Its configuration.
     #[must_use]
     pub fn config(&self) -> &Config {

@@ -10,6 +10,7 @@ use copal_store::config::{CipherSuite, CutRule, Parameters};
 use copal_store::entropy::OsEntropy;
 use copal_store::keys::{StretchCost, faster_suite};
 use copal_store::local::LocalBackend;
+use copal_store::parity::PARITY_PERCENT_MAX;
 use copal_store::repository::{InitOptions, Repository};
 use serde_json::json;
 
@@ -40,6 +41,10 @@ pub(crate) struct Arguments {
     /// Largest pack file
     #[arg(long, default_value_t = ByteSize::b(u64::from(Parameters::default().pack_bytes_max)), value_name = "SIZE")]
     pack_size: ByteSize,
+    /// Parity beside each pack, in percent: heals damage up to this share; 0 is none
+    #[arg(long, default_value_t = 0, value_name = "PERCENT",
+          value_parser = clap::value_parser!(u8).range(0..=i64::from(PARITY_PERCENT_MAX)))]
+    parity: u8,
     /// How content is cut into chunks
     #[arg(long, value_enum, default_value_t, value_name = "RULE")]
     cut: Cut,
@@ -98,6 +103,7 @@ fn parameters(arguments: &Arguments) -> Result<Parameters, ProgramError> {
         },
         compression_level: arguments.compression_level,
         pack_bytes_max,
+        parity_percent: arguments.parity,
         ..Parameters::default()
     };
     parameters.validate().map_err(|_| {

@@ -105,6 +105,7 @@ pub fn stats(context: &Context) -> Result<Stats> {
         ObjectKind::Config,
         ObjectKind::KeySlot,
         ObjectKind::Pack,
+        ObjectKind::Parity,
         ObjectKind::Index,
         ObjectKind::Root,
         ObjectKind::Label,

@@ -37,7 +37,7 @@ pub struct VerifyRequest {
 /// Something that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedItem {
-    /// `pack`, `index`, `snapshot`, `chunk`, `node`, `key`, `config`, `label`, `condemned`.
+    /// `pack`, `parity`, `index`, `snapshot`, `chunk`, `node`, `key`, `config`, `label`, `condemned`.
     pub kind: String,
     /// Object name or chunk id.
     pub id: String,
@@ -97,6 +97,11 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
             repaired.push(format!(
                 "the index was made again from the packs: {chunks} sound chunks; records that do not verify are in it no more"
             ));
+            checked = check(context, request)?;
+        }
+        if checked.report.damaged.iter().any(|item| item.kind == "parity") {
+            let packs = check::renew_parity(&context.repository)?;
+            repaired.push(format!("the parity of {packs} packs was made again"));
             checked = check(context, request)?;
         }
         if !request.from.is_empty() && checked.hurts_packs_or_index() {

@@ -283,8 +283,10 @@ fn live_padded(live: u64) -> u64 {
     on_grid(live.saturating_add(live / LIVE_BYTES_PER_TRAILER_BYTE))
 }
 
+/// With their parity.
 fn stored_pack_bytes(repository: &Repository) -> Result<u64> {
-    Ok(repository.backend().list(ObjectKind::Pack)?.iter().map(|object| object.bytes).sum())
+    let packs = repository.backend().list(ObjectKind::Pack)?;
+    Ok(packs.iter().chain(&repository.backend().list(ObjectKind::Parity)?).map(|object| object.bytes).sum())
 }
 
 /// Session objects that nobody holds are those of processes that died.

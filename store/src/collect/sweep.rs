@@ -8,6 +8,7 @@ use crate::collect::{CollectReport, Reachability, living_sessions, merge};
 use crate::ids::PackId;
 use crate::index::Index;
 use crate::pack::pack_name;
+use crate::parity;
 use crate::repository::{Repository, RootName};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -78,6 +79,7 @@ fn sweep(
     let mut names: Vec<_> = doomed.iter().map(|pack| pack_name(*pack)).collect();
     names.sort_unstable();
     repository.backend().delete(&names)?;
+    parity::remove_orphans(repository)?;
     report.packs_removed += names.len() as u64;
     condemned::remove(repository, pending.id)
 }

@@ -137,6 +137,11 @@ impl LocalBackend {
             touched.insert(self.root.join("packs"));
             self.create_folder(&folder)?;
         }
+        if name.kind() == ObjectKind::Parity && touched.insert(folder.clone()) {
+            // Most repositories have none.
+            touched.insert(self.root.clone());
+            self.create_folder(&folder)?;
+        }
         touched.insert(folder.clone());
         Ok(folder)
     }

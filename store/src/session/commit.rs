@@ -5,9 +5,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::backend::{ObjectStat, publish_bytes};
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, PackId};
 use crate::index::{Fragment, build_fragment, fragment_name};
 use crate::location::Location;
+use crate::parity::protect;
 use crate::repository::RootName;
 use crate::session::pool::SealedPack;
 use crate::session::{Session, lock};
@@ -90,10 +91,11 @@ impl Session {
 }
 
 impl<'s> UnsyncedPacks<'s> {
-    /// Publishes the packs in one batch.
+    /// Publishes the packs in one batch, and then their parity where the repository has some.
     pub fn sync(self) -> Result<DurablePacks<'s>> {
         let session = self.session;
         session.check_poison()?;
+        let packs: Vec<PackId> = self.packs.iter().map(|sealed| sealed.pack).collect();
         let mut objects = Vec::with_capacity(self.packs.len());
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -105,6 +107,7 @@ impl<'s> UnsyncedPacks<'s> {
         let count = objects.len() as u64;
         if count > 0 {
             session.repository.backend().publish(objects).map_err(|error| session.poison(error))?;
+            bytes += protect(&session.repository, &packs).map_err(|error| session.poison(error))?;
         }
         session.counters.bytes_stored.fetch_add(bytes, Ordering::Relaxed);
         session.counters.packs_new.fetch_add(count, Ordering::Relaxed);

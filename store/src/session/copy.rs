@@ -2,8 +2,9 @@
 
 use crate::Result;
 use crate::collect::publish_fragment;
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, PackId};
 use crate::location::{Encoding, RecordKind};
+use crate::parity::protect;
 use crate::repository::Repository;
 use crate::session::pool::{PackPool, Record, SealedPack};
 
@@ -43,7 +44,7 @@ impl<'r> PackCopier<'r> {
         if self.sealed.len() >= PACKS_PER_PUBLICATION { self.publish_sealed() } else { Ok(()) }
     }
 
-    /// Packs first, then their index.
+    /// Packs first, then their parity, then their index.
     pub(crate) fn publish(mut self) -> Result<()> {
         for pool in [&self.data, &self.nodes] {
             self.sealed.extend(pool.seal_all()?);
@@ -54,11 +55,13 @@ impl<'r> PackCopier<'r> {
     fn publish_sealed(&mut self) -> Result<()> {
         let mut entries = Vec::new();
         let mut objects = Vec::new();
+        let packs: Vec<PackId> = self.sealed.iter().map(|sealed| sealed.pack).collect();
         for sealed in self.sealed.drain(..) {
             entries.extend(sealed.trailer.entries(sealed.pack));
             objects.push(sealed.object);
         }
         self.repository.backend().publish(objects)?;
+        protect(self.repository, &packs)?;
         publish_fragment(self.repository, &mut entries)
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use crate::backend::Backend;
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
 use crate::location::Location;
 use crate::pack::{PackOpener, pack_name};
+use crate::parity::{HealedPack, heal};
 use crate::session::{ChunkSource, Session, lock};
 use crate::{Error, Result};
 
@@ -19,6 +21,7 @@ const DECODERS_MAX: usize = 32;
 
 #[derive(Default)]
 pub(super) struct ReadCaches {
+    healed: Mutex<Option<(PackId, Option<Arc<HealedPack>>)>>,
     records: Mutex<RecordCache>,
     decoders: Mutex<Vec<(Decoder, Vec<u8>)>>,
     openers: Mutex<HashMap<PackId, Arc<PackOpener>>>,
@@ -115,20 +118,36 @@ impl Session {
         let name = pack_name(location.pack);
         let single = (location.bytes == location.record_plain_bytes).then_some(id);
         let backend = &**self.repository.backend();
-        let mut open = |opener: &PackOpener| {
+        let mut open = |opener: &PackOpener, backend: &dyn Backend| {
             sealed.resize(location.record_stored_bytes as usize, 0);
             backend.read_range(&name, u64::from(location.record_offset), sealed)?;
             opener.open_record(location, single, sealed)
         };
-        let opener = self.opener(location.pack)?;
-        match open(&opener) {
+        let keys = self.repository.keys();
+        let mut outcome = self.opener(location.pack).and_then(|opener| open(&opener, backend));
+        if keys.epoch() == 0 && matches!(outcome, Err(Error::Damaged { .. })) {
             // It may be of an epoch that began after this session: then its header says so.
-            Err(Error::Damaged { .. }) if self.repository.keys().epoch() == 0 => {
-                open(&PackOpener::read(self.repository.keys(), backend, location.pack)?)?;
-            }
-            outcome => outcome?,
+            outcome = PackOpener::read(keys, backend, location.pack).and_then(|opener| open(&opener, backend));
         }
-        Ok(())
+        if matches!(outcome, Err(Error::Damaged { .. }))
+            && let Some(healed) = self.healed(location.pack)?
+        {
+            outcome = PackOpener::read(keys, &*healed, location.pack).and_then(|opener| open(&opener, &*healed));
+        }
+        outcome
+    }
+
+    /// A pack as its parity says it was; the last one is kept, since what is damaged in one place is read in many.
+    fn healed(&self, pack: PackId) -> Result<Option<Arc<HealedPack>>> {
+        let mut kept = lock(&self.caches.healed);
+        if let Some((of, healed)) = &*kept
+            && *of == pack
+        {
+            return Ok(healed.clone());
+        }
+        let healed = heal(&self.repository, pack)?;
+        *kept = Some((pack, healed.clone()));
+        Ok(healed)
     }
 
     /// Opens a pack. Where packs have headers that must be read, and keys that must be found, those last used are kept.
