@@ -5,6 +5,7 @@
 
 mod duel;
 mod kill;
+mod load;
 mod setup;
 mod sim;
 
@@ -19,6 +20,7 @@ cargo xtask test     setup, then every test of the workspace
 cargo xtask check    formatting, clippy and the docs with warnings denied, licences and sources of dependencies
 cargo xtask ci       check, then test: what continuous integration runs
 cargo xtask duel     Copal beside its peers on the same workloads (--help has more)
+cargo xtask load     the daemon under load: requests a second, 64 clients, a kill in the middle (--help has more)
 cargo xtask kill     the program killed at random times over and over: --minutes N, --seed N
 cargo xtask sim      the simulated world, seed after seed: --minutes N, --first SEED; one again: --seed SEED";
 
@@ -38,6 +40,7 @@ fn run(command: Option<&str>) -> Result<()> {
         Some("test") => test(),
         Some("check") => check(),
         Some("duel") => duel::run(env::args_os().skip(2)),
+        Some("load") => load::run(env::args_os().skip(2)),
         Some("kill") => kill::run(env::args_os().skip(2)),
         Some("sim") => sim::run(env::args().skip(2)),
         Some("ci") => check().and_then(|()| test()),

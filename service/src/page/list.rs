@@ -95,6 +95,7 @@ fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now:
             th scope="row" {
                 a href=(place) { (snapshot.name) }
                 @if snapshot.pinned { " " span.badge { "pinned" } }
+                @if snapshot.safety { " " span.badge { "before a deploy" } }
             }
             td { time datetime=(snapshot.created) title=(time(&snapshot.created)) { (age(&snapshot.created, now)) } }
             td.number { (size(snapshot.size)) }

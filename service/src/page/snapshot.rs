@@ -59,15 +59,17 @@ pub(crate) async fn page(
             dt { "New with it" } dd { (size(snapshot.bytes_new)) ", stored in " (size(snapshot.stored_new)) }
             @if let Some(unique) = unique { dt { "Needed by it alone" } dd { (size(unique)) } }
             @if let Some(version) = &snapshot.db_version { dt { "Version of the database" } dd { (version) } }
+            @if let Some(consistency) = &snapshot.consistency { dt { "Consistency" } dd { (consistency) } }
+            @if let Some(trigger) = &snapshot.trigger { dt { "Caused by" } dd { (trigger) } }
             dt { "Digest" } dd { code { (snapshot.digest) } }
             dt { "Id" } dd { code { (snapshot.id) } }
             @for (key, value) in &snapshot.tags { dt { (key) } dd { (value) } }
         }
         table {
             caption { "Sources" }
-            thead { tr { th scope="col" { "Label" } th scope="col" { "Taken from" } th.number scope="col" { "Files" } th.number scope="col" { "Size" } } }
+            thead { tr { th scope="col" { "Label" } th scope="col" { "Kind" } th scope="col" { "Taken from" } th.number scope="col" { "Files" } th.number scope="col" { "Size" } } }
             tbody { @for source in &snapshot.sources { tr {
-                th scope="row" { (source.label) } td { code { (source.path) } }
+                th scope="row" { (source.label) } td { (source.kind) } td { code { (source.path) } }
                 td.number { (source.files) } td.number { (size(source.bytes)) }
             } } }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use copal_engine::catalogue::{Listed, Unreadable};
 use copal_engine::inspect::{DiffItem, DiffReport};
 use copal_manifest::entry::{Entry, Node, Timestamp};
-use copal_manifest::snapshot::{Origin, Phase, Snapshot};
+use copal_manifest::snapshot::{Consistency, LiveRecord, Origin, Phase, Snapshot};
 use copal_store::SnapshotId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -42,6 +42,17 @@ pub struct SnapshotView {
     pub unique_bytes: Option<u64>,
     /// Version of the database's schema as it was captured; null when nobody could say.
     pub db_version: Option<String>,
+    /// How far its sources agree: `application` or `crash`; null for a plain snapshot of files.
+    pub consistency: Option<String>,
+    /// What caused it: `manual`, `schedule`, `safety` …
+    pub trigger: Option<String>,
+    /// Version of the application's configuration.
+    pub config_version: Option<String>,
+    /// Taken by itself before a deploy; exempt from every count.
+    pub safety: bool,
+    /// For how long the application held still, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_microseconds: Option<u64>,
     /// Whether automatic removal passes it over.
     pub pinned: bool,
     /// Tags.
@@ -64,6 +75,11 @@ pub struct SnapshotView {
 pub struct SourceView {
     /// Label; empty for a single unlabelled source.
     pub label: String,
+    /// `tree`, `sqlite`, `postgres` …
+    pub kind: String,
+    /// Version of its schema as it was captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<String>,
     /// Where it was taken from.
     pub path: String,
     /// Entries that are no folders.
@@ -134,6 +150,7 @@ impl SnapshotView {
     #[must_use]
     pub fn new(listed: &Listed) -> Self {
         let snapshot = &listed.snapshot;
+        let live = snapshot.live.as_ref();
         let bytes = snapshot.sources.iter().map(|source| source.bytes).sum();
         Self {
             id: uuid(snapshot.id),
@@ -150,6 +167,11 @@ impl SnapshotView {
             stored_new: snapshot.stored_new,
             unique_bytes: None,
             db_version: db_version(snapshot),
+            consistency: live.map(|live| consistency(live.consistency).into()),
+            trigger: live.map(|live| live.trigger.clone()),
+            config_version: live.map(|live| live.config_version.clone()).filter(|version| !version.is_empty()),
+            safety: live.is_some_and(|live| live.safety),
+            frozen_microseconds: live.map(|live| live.frozen_microseconds),
             pinned: snapshot.pinned,
             tags: snapshot.tags.iter().cloned().collect(),
             digest: listed.digest.clone(),
@@ -160,6 +182,8 @@ impl SnapshotView {
                 .iter()
                 .map(|source| SourceView {
                     label: source.label.clone(),
+                    kind: source.kind.name().into(),
+                    schema_version: live.and_then(|live| schema_version(live, &source.label)),
                     path: String::from_utf8_lossy(&source.path).into_owned(),
                     files: source.files,
                     bytes: source.bytes,
@@ -239,8 +263,24 @@ impl EntryView {
 /// The tag that keeps the version of a database's schema.
 pub const DB_VERSION_TAG: &str = "db_version";
 
+/// Of the first database; what an import brought as a tag counts too.
 fn db_version(snapshot: &Snapshot) -> Option<String> {
+    let components = snapshot.live.iter().flat_map(|live| &live.components);
+    if let Some(version) = components.filter_map(|component| component.schema_version.clone()).next() {
+        return Some(version);
+    }
     snapshot.tags.iter().find(|(key, _)| key == DB_VERSION_TAG).map(|(_, value)| value.clone())
+}
+
+fn schema_version(live: &LiveRecord, label: &str) -> Option<String> {
+    live.components.iter().find(|component| component.label == label)?.schema_version.clone()
+}
+
+fn consistency(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Application => "application",
+        Consistency::Crash => "crash",
+    }
 }
 
 fn phase(phase: Phase) -> &'static str {
