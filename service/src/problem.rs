@@ -199,12 +199,6 @@ impl Problem {
         Self::new(&kind(StatusCode::BAD_REQUEST, Exit::Integrity, "bad-bundle", hint), detail)
     }
 
-    /// A wrong passphrase.
-    pub fn wrong_passphrase(detail: impl Into<String>) -> Self {
-        let hint = "nothing was imported; give the passphrase that the snapshot was exported with";
-        Self::new(&kind(StatusCode::UNPROCESSABLE_ENTITY, Exit::WrongKey, "wrong-key", hint), detail)
-    }
-
     /// A defect.
     pub fn internal(detail: impl Into<String>) -> Self {
         let hint = "this is a defect of copal: please report it with this message";
@@ -301,6 +295,21 @@ fn engine(error: &EngineError) -> Kind {
         EngineError::RolledBack { cause, .. } => {
             let cause = engine(cause);
             Kind { status: StatusCode::INTERNAL_SERVER_ERROR, exit: DeployFailed, ..cause }
+        }
+        EngineError::BundlePassword => kind(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Exit::WrongKey,
+            "wrong-key",
+            "nothing was imported; give the passphrase that the snapshot was exported with",
+        ),
+        EngineError::BadBundle(_) => kind(
+            StatusCode::BAD_REQUEST,
+            Exit::Integrity,
+            "bad-bundle",
+            "nothing was imported; export the snapshot again",
+        ),
+        EngineError::BundleBase { .. } => {
+            kind(StatusCode::CONFLICT, Failed, "no-base", "import that snapshot first, or export without --since")
         }
         EngineError::Pinned(_) => kind(StatusCode::CONFLICT, Failed, "pinned", "take the pin away first"),
         EngineError::BundlePassword => kind(

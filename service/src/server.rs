@@ -1,5 +1,6 @@
 //! Starting and stopping: the state folder and its lock, what a daemon before this one has left, listening, the graceful end.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use crate::access::{Audit, Counters, Limits, Role, Sessions, Tokens};
 use crate::daemon::{Access, Daemon};
 use crate::http;
 use crate::metrics::Metrics;
-use crate::operation::{Journal, Operations, Performer};
+use crate::operation::{Journal, Operations, Performer, Task};
 use crate::platform::{Applications, Platform};
 use crate::problem::{Problem, Result};
 use crate::schedule::{self, Planned};
@@ -106,6 +107,9 @@ impl Server {
         for sentence in sentences.map_err(|error| Problem::internal(error.to_string()))?? {
             tracing::warn!("{sentence}");
         }
+        let asking = Arc::clone(&platform);
+        let unfinished = tokio::task::spawn_blocking(move || asking.unfinished()).await;
+        let unfinished = unfinished.map_err(|error| Problem::internal(error.to_string()))??;
         let daemon = Arc::new(Daemon {
             platform,
             operations,
@@ -118,6 +122,7 @@ impl Server {
             deadline: options.deadline,
             is_encrypted: options.tls.is_some(),
         });
+        go_on(&daemon, unfinished).await;
         let tls = match &options.tls {
             None => None,
             Some(files) => Some(load_tls(files).await?),
@@ -167,6 +172,19 @@ impl Server {
         served?;
         // It ended because it was told to.
         ended.await.map_err(|error| Problem::internal(error.to_string()))
+    }
+}
+
+/// Uploads that no operation of the journal knows of: captures of the program that were cut off.
+async fn go_on(daemon: &Daemon, unfinished: Vec<(String, String)>) {
+    for (app, name) in unfinished {
+        let task = Task::Create { name: name.clone(), tags: BTreeMap::new(), pinned: false };
+        match daemon.submit(&app, task, None, "restart").await {
+            Ok(_) => tracing::warn!(app, name, "the upload of a capture goes on"),
+            // Its own operation goes on with it.
+            Err(problem) if problem.code == "name-taken" => {}
+            Err(problem) => tracing::error!(app, name, detail = problem.detail, "an upload could not go on"),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::answer::{Scope, application};
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
 use crate::operation::{Operation, State as OperationState};
-use crate::platform::Shelf;
+use crate::platform::{CaptureView, Shelf};
 use crate::problem::Result;
 
 /// An application.
@@ -44,6 +44,19 @@ pub(crate) async fn list(State(daemon): Shared, principal: Principal) -> Result<
     let shelf = daemon.ask(|platform| platform.shelf()).await?;
     let applications = daemon.platform.applications().iter().filter(|spec| principal.sees(&spec.name));
     Ok(Json(applications.map(|spec| view(&daemon, spec, &shelf)).collect()))
+}
+
+/// Captures of an application that are under way, and those that failed.
+#[utoipa::path(get, path = "/apps/{app}/captures", tag = "applications",
+    params(("app" = String, Path, description = "Its name")),
+    responses((status = 200, body = Vec<CaptureView>)))]
+pub(crate) async fn captures(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(scope): Path<Scope>,
+) -> Result<Json<Vec<CaptureView>>> {
+    let name = application(&daemon, &principal, scope.app.as_deref(), Role::View)?;
+    Ok(Json(daemon.ask(move |platform| platform.captures(&name)).await?))
 }
 
 /// One application.

@@ -80,6 +80,7 @@ fn described() -> (Router<Arc<Daemon>>, OpenApi) {
         .routes(routes!(snapshots::deploy_by_hub_route))
         .routes(routes!(applications::list))
         .routes(routes!(applications::show))
+        .routes(routes!(applications::captures))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
         .routes(routes!(operations::cancel))
@@ -118,7 +119,7 @@ fn finish(api: &mut OpenApi) {
         components.schemas.insert("ProblemDetails".into(), <ProblemDetails as utoipa::PartialSchema>::schema());
     }
     for (path, item) in &mut api.paths.paths {
-        let named = path.starts_with("/apps/{app}/");
+        let named = path.starts_with("/apps/{app}/snapshots");
         for (method, operation) in operations_of(item) {
             let place: Vec<&str> = path.split(['/', '{', '}']).filter(|part| !part.is_empty()).collect();
             operation.operation_id = Some(format!("{method}_{}", place.join("_")).replace('.', "_"));

@@ -195,13 +195,7 @@ pub(crate) async fn deploy(
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Deploy)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
     let asked = app.clone();
-    let found = daemon
-        .ask(move |platform| {
-            let found = platform.find(&asked, &path.name)?;
-            platform.check_deploy(&found)?;
-            Ok(found)
-        })
-        .await?;
+    let found = daemon.ask(move |platform| platform.find_to_deploy(&asked, &path.name)).await?;
     let task = Task::Deploy { id: found.view.id, name: found.view.name };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await

@@ -7,7 +7,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Shared;
@@ -67,8 +66,7 @@ pub(crate) async fn begin_export(
     let platform = Arc::clone(&daemon.platform);
     let watch = daemon.operations.run_beside(order, move |work| {
         let written = platform.export(&found, format, secret.as_ref(), work, &mut writer);
-        writer.finish(written)?;
-        Ok(json!({}))
+        writer.finish(written)
     })?;
     let mut response = attachment(reader.into_body(permit).await?, &file);
     let headers = response.headers_mut();

@@ -55,6 +55,12 @@ impl Work {
         Arc::clone(&self.interrupt)
     }
 
+    /// What caused the work, for the record: `schedule`, or a person or program.
+    #[must_use]
+    pub fn trigger(&self) -> &'static str {
+        if self.view.borrow().actor == "schedule" { "scheduled" } else { "manual" }
+    }
+
     /// Whether it should stop.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {

@@ -175,6 +175,9 @@ fn what_changes(preview: &DiffView) -> Markup {
             p { "Nothing will change: the data is as it was." }
         } @else {
             p { "This will change: " (compare::summary(preview, ["brought back", "removed", "replaced"])) "." }
+            @if !preview.uncompared.is_empty() {
+                p { "Replaced as a whole, without a comparison: " (preview.uncompared.join(", ")) "." }
+            }
         }
     }
 }

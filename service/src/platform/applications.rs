@@ -1,29 +1,27 @@
 //! Applications: what is captured together and put back together, as `copal.toml` says.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use copal_engine::Context;
 use copal_engine::application::config::SourceSpec;
-use copal_engine::application::{Application, Configuration, Tools};
+use copal_engine::application::{
+    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Configuration, DeployRequest, Tools,
+};
 use copal_engine::catalogue::Listed;
-use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
-use copal_engine::deploy::{DeployMode, DeployRequest, deploy};
+use copal_engine::create::CreateReport;
 use copal_manifest::snapshot::{Snapshot, SourceRecord};
 use copal_store::repository::RootName;
 use serde_json::{Value, json};
 
-use crate::operation::Secret;
-use crate::platform::views::SnapshotView;
-use crate::platform::{BundleFormat, Found, Places};
+use crate::platform::views::{CaptureView, SnapshotView, uuid};
+use crate::platform::{Found, Places};
 use crate::problem::{Problem, Result};
 
 /// All applications.
 #[derive(Clone, Debug, Default)]
 pub struct Applications {
     configuration: Configuration,
-    #[allow(dead_code)]
     tools: Tools,
 }
 
@@ -50,85 +48,76 @@ impl Applications {
         })
     }
 
-    pub(super) fn create(
-        &self,
-        context: &Context,
-        app: &str,
-        name: &str,
-        tags: &BTreeMap<String, String>,
-        pinned: bool,
-    ) -> Result<Value> {
+    /// Takes a snapshot; one whose upload was cut off goes on.
+    pub(super) fn create(&self, context: &Context, app: &str, request: &CaptureRequest) -> Result<Value> {
         let application = self.find(Some(app))?;
-        let sources: Vec<SourceRequest> = application
-            .sources()
-            .filter_map(|(_, source)| {
-                Some(SourceRequest { label: source.label.clone(), path: source.spec.path()?.to_owned() })
-            })
-            .collect();
-        let request = CreateRequest {
-            name: name.to_owned(),
-            app: app.to_owned(),
-            sources,
-            tags: tags.clone().into_iter().collect(),
-            pinned,
-            ..CreateRequest::default()
+        let unfinished = self.newest_capture(context, app, &request.name)?;
+        let report = match unfinished.filter(|record| record.phase == CapturePhase::Uploading && record.resumable) {
+            Some(record) => application::resume(context, application, &record.id),
+            None => application::create(context, application, request, &self.tools),
         };
-        Ok(created(context, create(context, &request)?))
+        Ok(created(context, report?))
+    }
+
+    /// What became of a create that was cut off: it goes on, or it was taken back.
+    pub(super) fn resolve_create(&self, context: &Context, app: &str, name: &str) -> Result<Option<Value>> {
+        match self.newest_capture(context, app, name)? {
+            Some(record) if record.phase.is_final() => {
+                let said = record.error.map_or_else(|| record.phase.name().to_owned(), |error| error.message);
+                Err(Problem::interrupted(format!("the capture was cut off: {said}; the application goes on")))
+            }
+            // It had not begun, or its upload goes on.
+            _ => Ok(None),
+        }
+    }
+
+    fn newest_capture(&self, context: &Context, app: &str, name: &str) -> Result<Option<CaptureRecord>> {
+        let Some(folder) = &context.state_folder else { return Ok(None) };
+        Ok(application::records(folder, Some(app))?.into_iter().rfind(|record| record.name == name))
+    }
+
+    /// Uploads that were cut off and can go on: application and name.
+    pub(super) fn unfinished(&self, context: &Context) -> Result<Vec<(String, String)>> {
+        let Some(folder) = &context.state_folder else { return Ok(Vec::new()) };
+        let records = application::records(folder, None)?.into_iter();
+        let resumable = records.filter(|record| record.phase == CapturePhase::Uploading && record.resumable);
+        let known = resumable.filter(|record| self.configuration.application(Some(&record.app)).is_some());
+        Ok(known.map(|record| (record.app, record.name)).collect())
+    }
+
+    /// Captures under way, and those that failed, of one application.
+    pub(super) fn captures(&self, context: &Context, app: &str) -> Result<Vec<CaptureView>> {
+        let Some(folder) = &context.state_folder else { return Ok(Vec::new()) };
+        Ok(application::records(folder, Some(app))?.iter().map(CaptureView::new).collect())
     }
 
     pub(super) fn deploy(&self, context: &Context, app: &str, found: &Found) -> Result<Value> {
-        self.find(Some(app))?;
-        let places = self.places(&found.listed.snapshot);
-        let mut reports = Vec::new();
-        for source in &found.listed.snapshot.sources {
-            let Some(target) = places(source) else { continue };
-            let request = DeployRequest {
-                reference: found.view.id.clone(),
-                target,
-                path: (!source.label.is_empty()).then(|| source.label.clone().into_bytes()),
-                mode: DeployMode::Auto,
-                replace: true,
-                dry_run: false,
-                force_read: true,
-            };
-            let report = deploy(context, &request)?;
-            reports.push(json!({
-                "label": source.label, "target": report.target.display().to_string(),
-                "bytes_total": report.bytes_total, "bytes_written": report.bytes_written,
-            }));
+        let application = self.find(Some(app))?;
+        let report = application::deploy(context, application, &deploy_request(&found.view.id, true), &self.tools)?;
+        let components: Vec<Value> = report
+            .components
+            .iter()
+            .map(|component| {
+                json!({
+                    "label": component.label, "target": component.target.display().to_string(),
+                    "bytes_total": component.bytes_total, "bytes_written": component.bytes_written,
+                })
+            })
+            .collect();
+        Ok(json!({
+            "id": found.view.id, "name": report.name, "safety": report.safety.map(uuid), "migrated": report.migrated,
+            "components": components, "down_ms": report.down_milliseconds, "duration_ms": report.duration_ms,
+            "warnings": report.warnings,
+        }))
+    }
+
+    /// Refuses what a deploy would refuse. An application that is busy is checked when its turn comes.
+    pub(super) fn check_deploy(&self, context: &Context, app: &str, reference: &str) -> Result<()> {
+        let request = DeployRequest { dry_run: true, ..deploy_request(reference, false) };
+        match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
+            Ok(_) | Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(()),
+            Err(error) => Err(Problem::from(error).of_deploy()),
         }
-        Ok(json!({ "id": found.view.id, "name": found.view.name, "components": reports }))
-    }
-
-    pub(super) fn check_deploy(&self, snapshot: &Snapshot) -> Result<()> {
-        self.find(Some(&snapshot.app)).map(|_| ())
-    }
-
-    pub(super) fn export(
-        &self,
-        _context: &Context,
-        _found: &Found,
-        _format: BundleFormat,
-        _secret: Option<&Secret>,
-        _out: &mut dyn Write,
-    ) -> Result<()> {
-        Err(Problem::bad_bundle("bundles are not known here"))
-    }
-
-    pub(super) fn import(
-        &self,
-        _context: &Context,
-        _app: &str,
-        _name: &str,
-        _staged: &Path,
-        _secret: Option<&Secret>,
-    ) -> Result<Value> {
-        Err(Problem::bad_bundle("bundles are not known here"))
-    }
-
-    /// A create that was cut off is begun again: what was stored is found again.
-    pub(super) fn resume_create(&self, app: &str) -> Result<Option<Value>> {
-        self.find(Some(app)).map(|_| None)
     }
 
     /// Where the sources of a snapshot stand: as the application has them now, else where they were taken. Databases of servers
@@ -149,16 +138,25 @@ fn placed(label: &str, spec: &SourceSpec) -> (String, Option<PathBuf>) {
     (label.to_owned(), spec.path().map(Path::to_owned))
 }
 
+fn deploy_request(reference: &str, safety: bool) -> DeployRequest {
+    DeployRequest { reference: reference.to_owned(), safety, ..DeployRequest::default() }
+}
+
 fn created(context: &Context, report: CreateReport) -> Value {
-    let full_name = Snapshot::full_name(&report.snapshot.app, &report.snapshot.name);
-    let tag = context.repository.keys().name_tag(full_name.as_bytes());
-    let root = RootName { tag, snapshot: report.snapshot.id };
-    let listed = Listed { root, digest: report.digest, snapshot: report.snapshot };
+    let warnings = report.warnings.clone();
     json!({
-        "snapshot": SnapshotView::new(&listed),
+        "snapshot": view_of(context, report.snapshot, report.digest),
         "bytes_read": report.bytes_read, "bytes_new": report.bytes_new, "stored_new": report.stored_new,
-        "duration_ms": report.duration_ms, "unread_files": report.unread_files,
+        "duration_ms": report.duration_ms, "unread_files": report.unread_files, "warnings": warnings,
     })
+}
+
+/// A snapshot just made, without a look at the repository.
+pub(super) fn view_of(context: &Context, snapshot: Snapshot, digest: String) -> SnapshotView {
+    let full_name = Snapshot::full_name(&snapshot.app, &snapshot.name);
+    let tag = context.repository.keys().name_tag(full_name.as_bytes());
+    let root = RootName { tag, snapshot: snapshot.id };
+    SnapshotView::new(&Listed { root, digest, snapshot })
 }
 
 fn bytes_path(bytes: &[u8]) -> PathBuf {

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use copal_engine::application::Application;
+use copal_engine::application::{Application, CaptureRequest};
 use copal_engine::catalogue::{Listed, relabel};
 use copal_engine::context::SilentMonitor;
 use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
-use copal_manifest::snapshot::{Snapshot, SourceRecord};
+use copal_manifest::snapshot::{Snapshot, SourceKind, SourceRecord};
 use serde_json::{Value, json};
 
 pub use applications::Applications;
@@ -27,7 +27,7 @@ pub use bundle::BundleFormat;
 pub(crate) use costs::CostsReading;
 pub use shelf::Shelf;
 use shelf::Shelves;
-pub use views::{DiffView, EntryView, SnapshotView};
+pub use views::{CaptureView, DiffView, EntryView, SnapshotView};
 
 use crate::metrics::Metrics;
 use crate::operation::{Performer, Secret, Task, Work};
@@ -57,7 +57,11 @@ impl Platform {
     /// Ends what a daemon that was killed has left: applications are resumed, deploys finished or taken back. Sentences for the log.
     pub(crate) fn recover(&self) -> Result<Vec<String>> {
         match &self.context.state_folder {
-            Some(folder) => Ok(copal_engine::deploy::recover(folder)?),
+            Some(folder) => {
+                let mut sentences = copal_engine::application::recover(folder)?;
+                sentences.extend(copal_engine::deploy::recover(folder)?);
+                Ok(sentences)
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -138,7 +142,7 @@ impl Platform {
         };
         let report = inspect::diff_with_places(&self.context, &found.view.id, &standing)?;
         // Seen from the disk: the snapshot is what will be.
-        let turned = |items: Vec<inspect::DiffItem>| {
+        let turned = |items: Vec<inspect::DiffItem>| -> Vec<inspect::DiffItem> {
             let turn = |item: inspect::DiffItem| inspect::DiffItem {
                 size_old: item.size_new,
                 size_new: item.size_old,
@@ -146,12 +150,29 @@ impl Platform {
             };
             items.into_iter().map(turn).collect()
         };
+        let (compared, uncompared) = self.compared(&found.listed.snapshot);
+        let turned = |items| turned(items).into_iter().filter(|item| compared(&item.path)).collect();
         let report = inspect::DiffReport {
             added: turned(report.removed),
             removed: turned(report.added),
             changed: turned(report.changed),
         };
-        Ok(DiffView::new(&report, DIFF_LINES_MAX))
+        Ok(DiffView { uncompared, ..DiffView::new(&report, DIFF_LINES_MAX) })
+    }
+
+    /// Which paths of a snapshot can be compared with what stands on disk, and the labels of what cannot: databases of servers,
+    /// outputs of commands, secrets, which are sealed once more.
+    fn compared(&self, snapshot: &Snapshot) -> (impl Fn(&[u8]) -> bool + use<>, Vec<String>) {
+        let cannot = |kind: SourceKind| matches!(kind, SourceKind::Postgres | SourceKind::Command | SourceKind::Secret);
+        let sources = snapshot.sources.iter().filter(|source| cannot(source.kind));
+        let labels: Vec<String> = sources.map(|source| source.label.clone()).collect();
+        let hidden = labels.clone();
+        let compared = move |path: &[u8]| {
+            !hidden
+                .iter()
+                .any(|label| path.strip_prefix(label.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
+        };
+        (compared, labels)
     }
 
     /// What differs between two snapshots.
@@ -222,9 +243,38 @@ impl Platform {
         }
     }
 
+    /// What a deploy of a reference is about. A snapshot whose upload goes on is there, but not ready.
+    pub fn find_to_deploy(&self, app: &str, reference: &str) -> Result<Found> {
+        let found = match self.find(app, reference) {
+            Err(problem) if problem.code == "no-such-snapshot" => {
+                let capturing = self.captures(app)?.into_iter().find(|capture| capture.name == reference);
+                return Err(match capturing {
+                    Some(capture) => {
+                        let (snapshot, phase) = (reference.to_owned(), capture.phase);
+                        Problem::from(copal_engine::Error::NotReady { snapshot, phase }).of_deploy()
+                    }
+                    None => problem,
+                });
+            }
+            found => found?,
+        };
+        self.check_deploy(&found)?;
+        Ok(found)
+    }
+
+    /// Captures under way, and those that failed.
+    pub fn captures(&self, app: &str) -> Result<Vec<CaptureView>> {
+        self.applications.captures(&self.context, app)
+    }
+
+    /// Uploads that were cut off and can go on: application and name.
+    pub(crate) fn unfinished(&self) -> Result<Vec<(String, String)>> {
+        self.applications.unfinished(&self.context)
+    }
+
     /// Refuses what a deploy would refuse, before anybody waits for it.
     pub fn check_deploy(&self, found: &Found) -> Result<()> {
-        self.applications.check_deploy(&found.listed.snapshot)
+        self.applications.check_deploy(&self.quiet(), &found.view.app, &found.view.id)
     }
 
     /// Writes a bundle.
@@ -235,8 +285,8 @@ impl Platform {
         secret: Option<&Secret>,
         work: &Work,
         out: &mut dyn Write,
-    ) -> Result<()> {
-        self.applications.export(&self.working(work), found, format, secret, out)
+    ) -> Result<Value> {
+        bundle::export(&self.working(work), found, format, secret, out)
     }
 
     fn delete(&self, id: &str) -> Result<Value> {
@@ -285,7 +335,14 @@ impl Performer for Platform {
     fn perform(&self, app: &str, task: &Task, secret: Option<&Secret>, work: &Work) -> Result<Value> {
         let done = match task {
             Task::Create { name, tags, pinned } => {
-                self.applications.create(&self.working(work), app, name, tags, *pinned).map_err(Problem::of_create)
+                let request = CaptureRequest {
+                    name: name.clone(),
+                    tags: tags.clone().into_iter().collect(),
+                    pinned: *pinned,
+                    trigger: work.trigger().into(),
+                    force_read: false,
+                };
+                self.applications.create(&self.working(work), app, &request).map_err(Problem::of_create)
             }
             Task::Deploy { id, .. } => self
                 .find(app, id)
@@ -293,7 +350,7 @@ impl Performer for Platform {
                 .map_err(Problem::of_deploy),
             Task::Delete { id, .. } => self.delete(id),
             Task::Import { name, staged } => {
-                let imported = self.applications.import(&self.working(work), app, name, staged, secret);
+                let imported = bundle::import(&self.working(work), app, name, staged, secret);
                 remove_staged(staged);
                 imported
             }
@@ -310,7 +367,9 @@ impl Performer for Platform {
             // It may have been committed in the instant before the end.
             Task::Create { name, .. } => match self.find(app, name) {
                 Ok(found) => Ok(Some(json!({ "snapshot": found.view }))),
-                Err(problem) if problem.code == "no-such-snapshot" => self.applications.resume_create(app),
+                Err(problem) if problem.code == "no-such-snapshot" => {
+                    self.applications.resolve_create(&self.context, app, name)
+                }
                 Err(problem) => Err(problem),
             },
             Task::Delete { id, .. } => match self.find(app, id) {

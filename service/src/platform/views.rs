@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use copal_engine::application::CaptureRecord;
 use copal_engine::catalogue::{Listed, Unreadable};
 use copal_engine::inspect::{DiffItem, DiffReport};
 use copal_manifest::entry::{Entry, Node, Timestamp};
@@ -88,6 +89,83 @@ pub struct SourceView {
     pub bytes: u64,
 }
 
+/// A capture under way, or one that failed. Completed ones are snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CaptureView {
+    /// UUID of the snapshot.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `quiescing`, `capturing`, `resuming`, `uploading`, `failed`, `canceled`.
+    pub phase: String,
+    /// Snapshot class.
+    pub class: String,
+    /// What caused it.
+    pub trigger: String,
+    /// Begin, RFC 3339.
+    pub created: String,
+    /// When the application went on.
+    pub captured: Option<String>,
+    /// For how long it held still, in microseconds.
+    pub frozen_microseconds: u64,
+    /// Bytes of the upload so far.
+    pub bytes_done: u64,
+    /// Bytes of the upload.
+    pub bytes_total: u64,
+    /// Plaintext bytes that the repository lacked.
+    pub bytes_new: u64,
+    /// The sources.
+    pub components: Vec<ComponentView>,
+    /// Code word of its failure.
+    pub error_code: Option<String>,
+    /// Its failure, as a sentence.
+    pub error: Option<String>,
+}
+
+/// One source of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComponentView {
+    /// Label of the source.
+    pub label: String,
+    /// The service that it belongs to.
+    pub service: String,
+    /// Where it stands.
+    pub phase: String,
+    /// Why it is missing.
+    pub error: Option<String>,
+}
+
+impl CaptureView {
+    pub(crate) fn new(record: &CaptureRecord) -> Self {
+        let id = SnapshotId::from_hex(&record.id).map_or_else(|| record.id.clone(), uuid);
+        Self {
+            id,
+            name: record.name.clone(),
+            phase: record.phase.name().into(),
+            class: record.class.clone(),
+            trigger: record.trigger.clone(),
+            created: rfc3339(record.created),
+            captured: record.captured.map(rfc3339),
+            frozen_microseconds: record.frozen_microseconds,
+            bytes_done: record.bytes_done,
+            bytes_total: record.bytes_total,
+            bytes_new: record.bytes_new,
+            components: record
+                .components
+                .iter()
+                .map(|component| ComponentView {
+                    label: component.label.clone(),
+                    service: component.service.clone(),
+                    phase: component.phase.name().into(),
+                    error: component.error.clone(),
+                })
+                .collect(),
+            error_code: record.error.as_ref().map(|error| error.code.clone()),
+            error: record.error.as_ref().map(|error| error.message.clone()),
+        }
+    }
+}
+
 /// A snapshot that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnreadableView {
@@ -125,6 +203,9 @@ pub struct DiffView {
     pub changed_total: u64,
     /// Whether the lists are cut short.
     pub truncated: bool,
+    /// Labels of sources that cannot be compared with what stands there, and are replaced.
+    #[serde(default)]
+    pub uncompared: Vec<String>,
 }
 
 /// An entry of a snapshot.
@@ -218,6 +299,7 @@ impl DiffView {
             added_total: report.added.len() as u64,
             removed_total: report.removed.len() as u64,
             changed_total: report.changed.len() as u64,
+            uncompared: Vec::new(),
             truncated: [&report.added, &report.removed, &report.changed].iter().any(|items| items.len() > limit),
         }
     }
@@ -225,7 +307,7 @@ impl DiffView {
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.added_total + self.removed_total + self.changed_total == 0
+        self.added_total + self.removed_total + self.changed_total == 0 && self.uncompared.is_empty()
     }
 }
 
