@@ -312,21 +312,6 @@ fn engine(error: &EngineError) -> Kind {
             kind(StatusCode::CONFLICT, Failed, "no-base", "import that snapshot first, or export without --since")
         }
         EngineError::Pinned(_) => kind(StatusCode::CONFLICT, Failed, "pinned", "take the pin away first"),
-        EngineError::BundlePassword => kind(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            Exit::WrongKey,
-            "wrong-bundle-password",
-            "a bundle has a password of its own",
-        ),
-        EngineError::BadBundle(_) => kind(
-            StatusCode::BAD_REQUEST,
-            Exit::Integrity,
-            "bad-bundle",
-            "nothing of it was taken; have it exported again",
-        ),
-        EngineError::BundleBase { .. } => {
-            kind(StatusCode::CONFLICT, Failed, "no-base", "import the snapshot first that the bundle builds on")
-        }
         EngineError::Interrupted => kind(StatusCode::CONFLICT, Interrupted, "interrupted", AGAIN),
         _ => {
             kind(StatusCode::INTERNAL_SERVER_ERROR, Failed, "failed", "look at the detail and at the log of the daemon")

@@ -26,7 +26,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const HEADERS: &[(&str, &str)] = &[
     ("content-security-policy", POLICY),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    // Without any, a form of our own page would come from nowhere.
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 ];
@@ -152,22 +153,20 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Every browser says where a request that changes something comes from; programs say nothing.
+/// Every browser says where a request that changes something comes from; programs say nothing. New browsers say it of secure places
+/// by `Sec-Fetch-Site`, which no page can change; otherwise `Origin` tells.
 fn same_site(headers: &HeaderMap) -> Result<()> {
     let refused = || Problem::forbidden("the request comes from a page of another site");
-    if let Some(site) = headers.get("sec-fetch-site")
-        && !matches!(site.as_bytes(), b"same-origin" | b"none")
-    {
-        return Err(refused());
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return match site.as_bytes() {
+            b"same-origin" | b"none" => Ok(()),
+            _ => Err(refused()),
+        };
     }
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        if origin.is_none() || origin != host {
-            return Err(refused());
-        }
-    }
-    Ok(())
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if origin.is_some() && origin == host { Ok(()) } else { Err(refused()) }
 }
 
 fn names_loopback(headers: &HeaderMap) -> bool {

@@ -19,7 +19,7 @@ use copal_engine::context::SilentMonitor;
 use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
-use copal_manifest::snapshot::{Snapshot, SourceKind, SourceRecord};
+use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
 use serde_json::{Value, json};
 
 pub use applications::Applications;
@@ -98,10 +98,13 @@ impl Platform {
         });
         let listed = match named {
             Some(listed) => listed.clone(),
-            None if reference == "latest" => {
-                let of_app = |listed: &&Listed| listed.snapshot.app == app;
-                shelf.catalogue.snapshots.iter().rfind(of_app).cloned().ok_or_else(missing)?
-            }
+            None if reference == "latest" => shelf
+                .catalogue
+                .snapshots
+                .iter()
+                .rfind(|listed| is_candidate(listed, app))
+                .cloned()
+                .ok_or_else(missing)?,
             None => {
                 return match shelf.catalogue.find_unreadable(&Snapshot::full_name(app, reference)) {
                     Some(unreadable) => Err(unreadable.error().into()),
@@ -389,6 +392,13 @@ impl Performer for Platform {
             Task::Deploy { .. } | Task::Verify { .. } | Task::Collect => Ok(None),
         }
     }
+}
+
+/// Whether `latest` may mean it: whole, and not the one that a deploy has put aside.
+fn is_candidate(listed: &Listed, app: &str) -> bool {
+    let snapshot = &listed.snapshot;
+    let safety = snapshot.live.as_ref().is_some_and(|live| live.safety);
+    snapshot.app == app && snapshot.phase == Phase::Completed && !safety
 }
 
 /// A snapshot that was found.
