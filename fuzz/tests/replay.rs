@@ -1,5 +1,5 @@
 //! Goal: no input breaks a target. Method: each target over its corpus, over its seeds, and over a fixed budget of mutations of them,
-//! the same in each run. `COPAL_FUZZ_SECONDS=N` goes on for N seconds a target with other mutations.
+//! the same in each run. `COPAL_FUZZ_SEEDS_TO=FOLDER` writes the seeds out for a fuzzing engine. `COPAL_FUZZ_SECONDS=N` goes on for N seconds a target with other mutations.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -34,6 +34,14 @@ fn feed(target: &Target, input: &[u8], what: &str) {
 fn replay(target: &Target) {
     let mut seeds = (target.seeds)();
     seeds.extend(corpus(target));
+    if let Some(folder) = std::env::var_os("COPAL_FUZZ_SEEDS_TO") {
+        let folder = Path::new(&folder).join(target.name);
+        fs::create_dir_all(&folder).unwrap();
+        for (number, seed) in seeds.iter().enumerate() {
+            fs::write(folder.join(format!("seed-{number:02}")), seed).unwrap();
+        }
+        return;
+    }
     for (number, seed) in seeds.iter().enumerate() {
         feed(target, seed, &format!("seed {number}"));
     }
