@@ -38,7 +38,11 @@ fn instance(folder: &Path, key: u8) {
     fs::create_dir_all(folder.join("bucket/sub")).unwrap();
     let database = Connection::open(folder.join("hub.db")).unwrap();
     let text = |text: &str| text.bytes().map(|byte| byte ^ key).collect::<Vec<u8>>();
-    database.execute_batch("PRAGMA user_version = 7; CREATE TABLE credential (secret BLOB); CREATE TABLE object (path TEXT);").unwrap();
+    database
+        .execute_batch(
+            "PRAGMA user_version = 7; CREATE TABLE credential (secret BLOB); CREATE TABLE object (path TEXT);",
+        )
+        .unwrap();
     database.execute("INSERT INTO credential VALUES (?1)", [text(&format!("secret of {key}"))]).unwrap();
     for number in 0..20 {
         database.execute("INSERT INTO object VALUES (?1)", [format!("sub/{number}")]).unwrap();
@@ -162,14 +166,18 @@ fn h04_a_hub_tar_has_the_manifest_the_database_and_the_bucket() {
     assert_eq!(&names[..4], ["snapshot.yaml", "hub.db", "bucket/", "bucket/sub/"]);
     assert_eq!(names.len(), 24);
     fs::create_dir(world.path("unpacked")).unwrap();
-    let unpacked = Command::new("tar").args(["xzf", "../hub.tgz"]).current_dir(world.path("unpacked")).status().unwrap();
+    let unpacked =
+        Command::new("tar").args(["xzf", "../hub.tgz"]).current_dir(world.path("unpacked")).status().unwrap();
     assert!(unpacked.success());
     let database = Connection::open(world.path("unpacked/hub.db")).unwrap();
     let check: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
     assert_eq!(fs::read(world.path("unpacked/bucket/sub/7")).unwrap(), fs::read(source.join("bucket/sub/7")).unwrap());
     let manifest = fs::read_to_string(world.path("unpacked/snapshot.yaml")).unwrap();
-    assert!(manifest.contains("name: monday") && manifest.contains("key: ") && manifest.contains("portable: true"), "{manifest}");
+    assert!(
+        manifest.contains("name: monday") && manifest.contains("key: ") && manifest.contains("portable: true"),
+        "{manifest}"
+    );
     assert!(manifest.contains("db_version: ") && manifest.contains('7'), "{manifest}");
     let mut all = fs::read(world.path("hub.tgz")).unwrap();
     all.extend(manifest.bytes());
@@ -263,7 +271,12 @@ fn archive(world: &World, name: &str, members: &[(&str, u8, &[u8])]) -> String {
 }
 
 fn zipped(world: &World, name: &str, tar: &[u8]) -> String {
-    let mut child = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(File::create(world.path(name)).unwrap()).spawn().unwrap();
+    let mut child = Command::new("gzip")
+        .arg("-c")
+        .stdin(Stdio::piped())
+        .stdout(File::create(world.path(name)).unwrap())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(tar).unwrap();
     assert!(child.wait().unwrap().success());
     world.text(name)
