@@ -119,6 +119,9 @@ impl Stage {
             copy.arg("-a").args([self.world.repository(), self.world.path("srv/backup")]);
             assert!(copy.status().unwrap().success());
         }
+        if example.contains("--role") {
+            self.world.ok(&["key", "rotate"]);
+        }
         if example.contains("monday.copal") {
             let exported = in_shell(&self.world, &format!("{BUNDLE_PASSWORD} copal export monday monday.copal"));
             assert_eq!(exported.code, 0, "{exported:?}");

@@ -233,7 +233,11 @@ fn commands(text: &str) -> Vec<String> {
     // Blocks by indentation: a comment stands behind two spaces.
     for line in prose(text).lines().filter_map(|line| line.strip_prefix("    copal ")) {
         let shown = line.split("  ").next().unwrap_or_default();
-        found.extend(shown.split(';').map(|part| format!("copal {}", part.trim().trim_start_matches("copal ").replace('…', "X"))));
+        found.extend(
+            shown
+                .split(';')
+                .map(|part| format!("copal {}", part.trim().trim_start_matches("copal ").replace('…', "X"))),
+        );
     }
     found.extend(spans(text).into_iter().filter(|span| span.starts_with("copal ") && !span.starts_with("copal v")));
     found
