@@ -94,7 +94,7 @@ fn a_file_changed_in_the_instant_of_the_last_snapshot_is_seen() {
 fn c01_one_percent_of_rows_grows_the_repository_by_less_than_one_percent() {
     let world = World::new();
     let source = world.path("app.db");
-    let mut pages = database(24 << 20);
+    let mut pages = database(40 << 20);
     fs::write(&source, &pages).unwrap();
     let first = world.snapshot("first", &source);
     // One row of about 150 bytes in a hundred, all over the file: every 64 KiB are touched.
@@ -204,7 +204,7 @@ fn an_edit_in_text_is_stored_as_a_delta() {
 fn a_database_whose_pages_moved_is_cut_by_content_from_then_on() {
     let world = World::new();
     let source = world.path("app.db");
-    let pages = database(24 << 20);
+    let pages = database(40 << 20);
     fs::write(&source, &pages).unwrap();
     let first = world.snapshot("first", &source);
     assert_eq!(content(&world.context, &first, "").cutting, Cutting::Fixed(64 << 10));
