@@ -171,6 +171,38 @@ fn pack() {
 }
 
 #[test]
+fn parity() {
+    let example = Example::new();
+    let pack = example.repository.backend().read(&example.data_pack, u64::MAX).unwrap();
+    // In a repository with parity, where that pack stands.
+    let backend = MemoryBackend::new();
+    let parameters = Parameters { parity_percent: 25, ..Parameters::default() };
+    let repository = format_example::init_with(Arc::new(backend.clone()), parameters);
+    publish_bytes(&backend, &example.data_pack, &pack).unwrap();
+    assert_eq!(copal_store::check::renew_parity(&repository).unwrap(), 0, "no index names the pack");
+    let id = copal_store::PackId::from_hex(example.data_pack.name()).unwrap();
+    copal_store::parity::protect(&repository, &[id]).unwrap();
+    check("parity.md", &blocks_of(&repository, &copal_store::parity::parity_name(id)));
+    // The page's words, read once more by hand.
+    let object = backend.read(&copal_store::parity::parity_name(id), u64::MAX).unwrap();
+    let at = |offset: usize, bytes: usize| {
+        object[ENVELOPE_BYTES + offset..][..bytes]
+            .iter()
+            .rev()
+            .fold(0, |sum: usize, byte| sum << 8 | usize::from(*byte))
+    };
+    let (shard, data, parity) = (at(8, 4), at(12, 4), at(16, 4));
+    assert_eq!((at(0, 8), shard, data), (pack.len(), 1024, pack.len() / 1024));
+    assert_eq!(parity, data.div_ceil(4));
+    let described = 20 + 16 * (data + parity + 1);
+    assert_eq!(object.len(), ENVELOPE_BYTES + 2 * described + parity * shard + 4);
+    for (number, shard) in pack.chunks(shard).enumerate() {
+        let hash = &object[ENVELOPE_BYTES + 20 + 16 * number..][..16];
+        assert_eq!(hash, &blake3::hash(shard).as_bytes()[..16]);
+    }
+}
+
+#[test]
 fn index_fragment() {
     let example = Example::new();
     check("index-fragment.md", &blocks_of(&example.repository, &example.fragment));

@@ -6,6 +6,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use copal_sim::fault::{FaultBackend, FaultMode};
 use copal_sim::{MemoryBackend, SeededEntropy, noise};
@@ -206,5 +207,38 @@ fn nothing_refers_to_a_pack_before_its_parity_is_durable() {
                 break;
             }
         }
+    }
+}
+
+/// `COPAL_PARITY_MIB=1024` for the figures in `docs/format/parity.md`, in a release build.
+#[test]
+fn parity_costs_its_share_of_space() {
+    let mib = std::env::var("COPAL_PARITY_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(24u64);
+    for percent in [0, 5, 10] {
+        let memory = MemoryBackend::new();
+        let plain = options(CipherSuite::Aes256Gcm);
+        let parameters = Parameters { pack_bytes_max: 64 << 20, parity_percent: percent, ..Parameters::default() };
+        let options = InitOptions { parameters, ..plain };
+        let entropy = Arc::new(SeededEntropy::new(5));
+        let repository = Repository::init(Arc::new(memory.clone()), entropy, &key_file(), &options).unwrap();
+        let plain: Vec<Vec<u8>> = (0..mib).map(|seed| noise(seed, 1 << 20)).collect();
+        let begun = Instant::now();
+        let root = snapshot(&repository, "s", &plain);
+        let stored = begun.elapsed();
+        let bytes = |kind| memory.list(kind).unwrap().iter().map(|object| object.bytes).sum::<u64>();
+        let (packs, parity) = (bytes(ObjectKind::Pack), bytes(ObjectKind::Parity));
+        let share = parity as f64 / packs as f64;
+        let wanted = f64::from(percent) / 100.0;
+        assert!(share >= wanted && share <= wanted * 1.02 + if percent > 0 { 0.002 } else { 0.0 }, "{share}");
+        for name in names(&memory, ObjectKind::Pack).into_iter().filter(|_| percent > 0) {
+            let middle = memory.stat(&name).unwrap().bytes as usize / 2;
+            memory.flip_byte(&name, middle);
+        }
+        let begun = Instant::now();
+        assert_eq!(read(&repository, &root).unwrap(), plain);
+        println!(
+            "{percent}%: {mib} MiB stored in {stored:?}, read back in {:?}, {share:.4} of parity",
+            begun.elapsed()
+        );
     }
 }

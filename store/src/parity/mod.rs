@@ -31,7 +31,7 @@ pub fn parity_name(pack: PackId) -> ObjectName {
 }
 
 /// Publishes the parity of packs that were just published; returns its bytes. Nothing where the repository has none.
-pub(crate) fn protect(repository: &Repository, packs: &[PackId]) -> Result<u64> {
+pub fn protect(repository: &Repository, packs: &[PackId]) -> Result<u64> {
     let percent = repository.config().parameters.parity_percent;
     if percent == 0 || packs.is_empty() {
         return Ok(0);

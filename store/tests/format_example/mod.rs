@@ -128,14 +128,17 @@ impl Example {
 }
 
 fn init() -> Repository {
+    init_with(Arc::new(MemoryBackend::new()), Parameters::default())
+}
+
+pub(crate) fn init_with(backend: Arc<MemoryBackend>, parameters: Parameters) -> Repository {
     let options = InitOptions {
-        parameters: Parameters::default(),
+        parameters,
         suite: CipherSuite::Aes256Gcm,
         stretch: StretchCost::default(),
         slot_label: "first".into(),
         created_seconds: NEW_YEAR.seconds,
     };
-    let backend = Arc::new(MemoryBackend::new());
     Repository::init(backend, Arc::new(CountingEntropy::default()), &credential(PASSWORD), &options).unwrap()
 }
 
