@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bundles;
 pub mod cutter;
 pub mod formats;
 pub mod journal;
@@ -44,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "snapshot", run: manifests::snapshot, seeds: manifests::snapshot_seeds, budget: 20_000 },
     Target { name: "entry_path", run: manifests::entry_path, seeds: manifests::entry_path_seeds, budget: 20_000 },
     Target { name: "deploy_journal", run: journal::deploy_journal, seeds: journal::seeds, budget: 150 },
+    Target { name: "bundle", run: bundles::native, seeds: bundles::native_seeds, budget: 1_000 },
+    Target { name: "hub_tar", run: bundles::hub_tar, seeds: bundles::hub_tar_seeds, budget: 3_000 },
     Target { name: "cutter", run: cutter::cutter, seeds: cutter::seeds, budget: 300 },
     Target { name: "tampering", run: tampering::tampering, seeds: tampering::seeds, budget: 1_500 },
     Target { name: "operations", run: operations::operations, seeds: operations::seeds, budget: 40 },

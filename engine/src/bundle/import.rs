@@ -351,3 +351,30 @@ pub(super) fn receive_one(
 pub(super) fn is_here(catalogue: &Catalogue, id: SnapshotId) -> bool {
     catalogue.snapshots.iter().any(|listed| listed.snapshot.id == id)
 }
+
+/// For fuzzing: seals any plaintext as a bundle would, and reads it.
+#[doc(hidden)]
+pub fn fuzz_native(plain: &[u8]) {
+    let cost = copal_store::keys::StretchCost { memory_kib: 8, passes: 1, lanes: 1 };
+    let suite = copal_store::config::CipherSuite::ChaCha20Poly1305;
+    let entropy = copal_store::entropy::OsEntropy;
+    let sealed = || -> Option<(StreamKeys, File)> {
+        let keys = StreamKeys::generate(&entropy, suite, b"fuzz", cost).ok()?;
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::memfd_create("bundle", flags).ok()?);
+        let mut sealer = copal_store::stream::StreamSealer::new(&keys, &mut file).ok()?;
+        sealer.append(plain, &mut file).ok()?;
+        sealer.finish(&mut file).ok()?;
+        Some((keys, file))
+    };
+    let Some((keys, file)) = sealed() else { return };
+    let Ok(bytes) = file.metadata().map(|found| found.len()) else { return };
+    let interrupt = std::sync::atomic::AtomicBool::new(false);
+    let watch = Watch { monitor: &crate::context::SilentMonitor, interrupt: &interrupt };
+    let opened = StreamOpener::new(&keys, BundleFile(file), bytes).map_err(Error::from);
+    if let Ok(reader) = opened.and_then(|opener| BundleReader::open(watch, opener)) {
+        for snapshot in &reader.contents().snapshots {
+            let _ = Snapshot::decode(OBJECT, &snapshot.payload);
+        }
+    }
+}

@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 
 pub use copy::{CopyReport, CopyRequest, copy};
 pub use export::{ExportReport, ExportRequest, ExportTarget, export};
+#[doc(hidden)]
+pub use import::fuzz_native;
 pub use import::{BundleSummary, ImportReport, ImportRequest, Imported, import, is_native, verify};
 
 pub(crate) use walk::unwrapped;

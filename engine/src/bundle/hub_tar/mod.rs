@@ -37,9 +37,35 @@ fn user_version(header: &[u8]) -> Option<String> {
     Some(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).to_string())
 }
 
-/// For fuzzing: reads any bytes as such a bundle, and keeps nothing.
+/// For fuzzing: reads any bytes as such a bundle, or as the archive in one, and keeps nothing.
 #[doc(hidden)]
 pub fn fuzz_scan(bytes: &[u8]) {
     let limits = HubLimits { bytes_max: 1 << 20, ..HubLimits::default() };
-    let _ = scan::scan(std::io::Cursor::new(bytes), bytes.len() as u64, &limits, &mut |_, _| Ok(()));
+    let packed = if is_gzip(bytes) { bytes.to_vec() } else { packed(bytes) };
+    let length = packed.len() as u64;
+    let _ = scan::scan(std::io::Cursor::new(packed), length, &limits, &mut |member, data| {
+        if member.part == scan::Part::Manifest {
+            let mut text = Vec::new();
+            std::io::Read::read_to_end(data, &mut text).map_err(scan::broken)?;
+            manifest::HubManifest::decode(&text)?;
+        }
+        Ok(())
+    });
+}
+
+/// For fuzzing: the archive of a bundle.
+#[doc(hidden)]
+#[must_use]
+pub fn fuzz_unpacked(bundle: &[u8]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    // A seed that cannot be read is a shorter seed.
+    let _ = std::io::Read::read_to_end(&mut flate2::bufread::GzDecoder::new(bundle), &mut archive);
+    archive
+}
+
+fn packed(archive: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    // Memory takes every byte.
+    let _ = std::io::Write::write_all(&mut encoder, archive);
+    encoder.finish().unwrap_or_default()
 }

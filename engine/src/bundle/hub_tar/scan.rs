@@ -20,13 +20,13 @@ pub struct HubLimits {
     pub bytes_max: u64,
     /// Members.
     pub members_max: u64,
-    /// How many times longer than the file its contents may be, beyond [`RATIO_FREE_BYTES`]. Databases and objects stay far below;
+    /// How many times longer than the file its contents may be, beyond 64 MiB. Databases and objects stay far below;
     /// gzip reaches 1030 with zeros.
     pub ratio_max: u64,
 }
 
 /// Up to here any ratio is taken: it costs little.
-pub const RATIO_FREE_BYTES: u64 = 64 << 20;
+const RATIO_FREE_BYTES: u64 = 64 << 20;
 /// Bytes of all paths together.
 const PATH_BYTES_MAX: u64 = 256 << 20;
 /// What may stand behind the archive in the compressed stream: records of `tar` are 10 KiB, or as large as somebody chose.
@@ -65,12 +65,10 @@ pub(super) type Visit<'v> = &'v mut dyn FnMut(&Member, &mut dyn Read) -> Result<
 /// Goes through the archive; `compressed_bytes` is its length. Whatever `visit` leaves of a member is read and judged all the same.
 pub(super) fn scan(source: impl Read, compressed_bytes: u64, limits: &HubLimits, visit: Visit<'_>) -> Result<()> {
     let position = Rc::new(Cell::new(0));
-    let most = limits.bytes_max.min(RATIO_FREE_BYTES.max(compressed_bytes.saturating_mul(limits.ratio_max)));
     let metered = Metered {
         inner: GzDecoder::new(BufReader::with_capacity(256 << 10, source)),
         position: Rc::clone(&position),
-        // Headers and padding of the members come on top of what they hold.
-        most: most.saturating_add(limits.members_max.min(compressed_bytes) * 3 * BLOCK_BYTES),
+        most: RATIO_FREE_BYTES.max(compressed_bytes.saturating_mul(limits.ratio_max)),
     };
     let mut archive = tar::Archive::new(metered);
     let mut seen = Seen::default();
