@@ -199,7 +199,7 @@ fn h05_without_a_password_the_key_is_left_out_and_an_import_warns() {
     assert!(imported["warnings"][0].as_str().unwrap().contains("no key"), "{imported}");
     away.ok(&["deploy", "monday", "target"]);
     let database = Connection::open(away.path("target/hub.db")).unwrap();
-    let rows: u64 = database.query_row("SELECT count(*) FROM object", [], |row| row.get(0)).unwrap();
+    let rows: i64 = database.query_row("SELECT count(*) FROM object", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 20, "plain rows are fine");
 }
 

@@ -168,13 +168,13 @@ fn c01_ten_states_are_taken_compared_put_back_and_half_of_them_removed() {
     assert!(number(&world.json(&["gc"]), "bytes_freed") > 0);
     let verified = world.json(&["verify"]);
     assert_eq!((&verified["ok"], &verified["snapshots"], &verified["damaged"]), (&json!(true), &json!(5), &json!([])));
-    for round in 0..10 {
+    for (round, state) in states.iter().enumerate() {
         let name = format!("state-{round}");
         if round % 2 == 0 {
             world.fails(&["deploy", &name, "target", "--yes"], 79, "no-such-snapshot");
         } else {
             world.ok(&["deploy", &name, "target", "--yes"]);
-            assert_same(&states[round], &look(&world.path("target")));
+            assert_same(state, &look(&world.path("target")));
         }
     }
     // Back to where the application was in its own place, and on from there.

@@ -138,12 +138,15 @@ pub(crate) fn unnamed(sources: Vec<(String, SourceSpec)>, exclude: &[String], on
     }
 }
 
+/// Hears of a capture once it is recorded.
+pub(crate) type Told<'t> = dyn Fn(&CaptureRecord) -> Result<(), ProgramError> + 't;
+
 /// Takes a snapshot of an application, or goes on with one of the same name whose upload was killed.
 pub(crate) fn create(
     context: &Context,
     application: &Application,
     request: &CaptureRequest,
-    told: Option<&dyn Fn(&CaptureRecord) -> Result<(), ProgramError>>,
+    told: Option<&Told<'_>>,
 ) -> anyhow::Result<CreateReport> {
     if let (Some(state), false) = (&context.state_folder, application.name.is_empty()) {
         let records = application::records(state, Some(&application.name))?;
