@@ -6,6 +6,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use copal_sim::fault::{FaultBackend, FaultMode};
@@ -13,13 +14,14 @@ use copal_sim::{MemoryBackend, SeededEntropy, noise};
 use copal_store::PackId;
 use copal_store::backend::{Backend, ObjectKind, ObjectName};
 use copal_store::check::{rebuild_index, renew_parity};
+use copal_store::collect::{CollectOptions, Marker, Reachability, collect};
 use copal_store::config::{CipherSuite, Parameters};
 use copal_store::describe::describe;
 use copal_store::pack::pack_name;
 use copal_store::parity::parity_name;
 use copal_store::repository::{InitOptions, Repository, RootName};
 use copal_store::session::Session;
-use support::{changed, check_packs, chunks, commit, gc, key_file, open, options, read, snapshot, store};
+use support::{Toy, changed, check_packs, chunks, commit, gc, key_file, open, options, read, snapshot, store};
 
 fn with_parity(backend: Arc<dyn Backend>, percent: u8) -> Repository {
     let plain = options(CipherSuite::ChaCha20Poly1305);
@@ -240,5 +242,37 @@ fn parity_costs_its_share_of_space() {
             "{percent}%: {mib} MiB stored in {stored:?}, read back in {:?}, {share:.4} of parity",
             begun.elapsed()
         );
+    }
+}
+
+/// Stores something the moment it is asked what a root reaches.
+struct Meddling<'a>(&'a Repository, AtomicBool);
+
+impl Reachability for Meddling<'_> {
+    fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> copal_store::Result<()> {
+        if !self.1.swap(true, Ordering::Relaxed) {
+            snapshot(self.0, "meanwhile", &chunks(100..130));
+        }
+        Toy.mark_root(root, payload, marker)
+    }
+}
+
+#[test]
+fn what_collection_frees_is_counted_exactly_whatever_others_store_meanwhile() {
+    for percent in [0, 10] {
+        let memory = MemoryBackend::new();
+        let repository = with_parity(Arc::new(memory.clone()), percent);
+        snapshot(&repository, "kept", &chunks(0..8));
+        let kept = memory.objects();
+        let gone = snapshot(&repository, "gone", &chunks(40..60));
+        let is_stored = |kind| [ObjectKind::Pack, ObjectKind::Parity].contains(&kind);
+        let new = memory.objects().into_iter().filter(|object| is_stored(object.name.kind()) && !kept.contains(object));
+        let expected: u64 = new.map(|object| object.bytes).sum();
+        repository.delete_roots(&[gone]).unwrap();
+        let dry = CollectOptions { dry_run: true, ..CollectOptions::default() };
+        assert_eq!(collect(&repository, &Toy, dry).unwrap().bytes_freed, expected);
+        let meddling = Meddling(&repository, AtomicBool::new(false));
+        let report = collect(&repository, &meddling, CollectOptions::default()).unwrap();
+        assert_eq!(report.bytes_freed, expected, "{report:?}");
     }
 }

@@ -17,7 +17,7 @@ mod reseal;
 mod rewrite;
 mod sweep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::Sentence;
@@ -40,7 +40,7 @@ pub struct CollectReport {
     pub packs_removed: u64,
     /// Packs whose live records were copied to new packs.
     pub packs_rewritten: u64,
-    /// Bytes returned to the storage, less those of copies.
+    /// Bytes of packs and parity that were deleted, less those of copies: what others store meanwhile does not count.
     pub bytes_freed: u64,
     /// Packs condemned that wait for living sessions.
     pub packs_waiting: u64,
@@ -116,7 +116,6 @@ fn collect_forced(
     forced: &HashSet<PackId>,
 ) -> Result<CollectReport> {
     let mut report = CollectReport::default();
-    let before = stored_pack_bytes(repository)?;
     if !options.dry_run {
         remove_dead_sessions(repository)?;
         sweep::carry_out(repository, reachability, &mut report)?;
@@ -126,9 +125,9 @@ fn collect_forced(
     let mut plan = plan(repository, &session, reachability, options, forced)?;
     if options.dry_run {
         session.end()?;
-        return Ok(plan.forecast());
+        return Ok(plan.forecast(&bytes_with_parity(repository)?));
     }
-    let damaged = rewrite::copy_live(repository, &plan)?;
+    let (damaged, copied) = rewrite::copy_live(repository, &plan)?;
     let marked = std::mem::take(&mut plan.marked);
     session.end()?;
     let doomed = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack);
@@ -141,7 +140,7 @@ fn collect_forced(
         sweep::carry_out(repository, reachability, &mut report)?;
     }
     report.fragments_merged = merge::merge(repository)?;
-    report.bytes_freed = before.saturating_sub(stored_pack_bytes(repository)?);
+    report.bytes_freed = report.bytes_freed.saturating_sub(copied);
     Ok(report)
 }
 
@@ -194,8 +193,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn forecast(&self) -> CollectReport {
-        let bytes = |packs: &[(PackId, u64)]| packs.iter().map(|(_, bytes)| *bytes).sum::<u64>();
+    fn forecast(&self, bytes: &HashMap<PackId, u64>) -> CollectReport {
+        let bytes = |packs: &[(PackId, u64)]| packs.iter().filter_map(|(pack, _)| bytes.get(pack)).sum::<u64>();
         CollectReport {
             packs_removed: self.dead.len() as u64,
             packs_rewritten: self.rewritten.len() as u64,
@@ -283,10 +282,17 @@ fn live_padded(live: u64) -> u64 {
     on_grid(live.saturating_add(live / LIVE_BYTES_PER_TRAILER_BYTE))
 }
 
-/// With their parity.
-fn stored_pack_bytes(repository: &Repository) -> Result<u64> {
-    let packs = repository.backend().list(ObjectKind::Pack)?;
-    Ok(packs.iter().chain(&repository.backend().list(ObjectKind::Parity)?).map(|object| object.bytes).sum())
+/// The packs that are there, with their bytes and those of their parity.
+fn bytes_with_parity(repository: &Repository) -> Result<HashMap<PackId, u64>> {
+    let mut bytes = HashMap::new();
+    for kind in [ObjectKind::Pack, ObjectKind::Parity] {
+        for listed in repository.backend().list(kind)? {
+            if let Some(pack) = PackId::from_hex(listed.name.name()) {
+                *bytes.entry(pack).or_default() += listed.bytes;
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Session objects that nobody holds are those of processes that died.

@@ -12,11 +12,11 @@ use crate::repository::Repository;
 use crate::session::copy::PackCopier;
 
 /// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not verify: of them no copy is
-/// whole, and they stay for a repair.
-pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<HashSet<PackId>> {
+/// whole, and they stay for a repair. Beside them the bytes of the copies.
+pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<(HashSet<PackId>, u64)> {
     let mut damaged = HashSet::new();
     if plan.rewritten.is_empty() {
-        return Ok(damaged);
+        return Ok((damaged, 0));
     }
     let mut copier = PackCopier::new(repository);
     let mut rewriter = Rewriter {
@@ -33,8 +33,8 @@ pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<HashSet<
             copied => copied?,
         }
     }
-    copier.publish()?;
-    Ok(damaged)
+    let bytes = copier.publish()?;
+    Ok((damaged, bytes))
 }
 
 struct Rewriter<'a> {

@@ -78,8 +78,10 @@ fn sweep(
     merge::forget(repository, &doomed)?;
     let mut names: Vec<_> = doomed.iter().map(|pack| pack_name(*pack)).collect();
     names.sort_unstable();
+    let bytes = super::bytes_with_parity(repository)?;
     repository.backend().delete(&names)?;
     parity::remove_orphans(repository)?;
+    report.bytes_freed += doomed.iter().filter_map(|pack| bytes.get(pack)).sum::<u64>();
     report.packs_removed += names.len() as u64;
     condemned::remove(repository, pending.id)
 }

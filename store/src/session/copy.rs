@@ -16,13 +16,14 @@ pub(crate) struct PackCopier<'r> {
     data: PackPool,
     nodes: PackPool,
     sealed: Vec<SealedPack>,
+    bytes: u64,
 }
 
 impl<'r> PackCopier<'r> {
     pub(crate) fn new(repository: &'r Repository) -> Self {
         let bytes_max = u64::from(repository.config().parameters.pack_bytes_max);
         let data = PackPool::new(RecordKind::Data, bytes_max, 2);
-        Self { repository, data, nodes: PackPool::new(RecordKind::Node, bytes_max, 1), sealed: Vec::new() }
+        Self { repository, data, nodes: PackPool::new(RecordKind::Node, bytes_max, 1), sealed: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn put(
@@ -44,12 +45,13 @@ impl<'r> PackCopier<'r> {
         if self.sealed.len() >= PACKS_PER_PUBLICATION { self.publish_sealed() } else { Ok(()) }
     }
 
-    /// Packs first, then their parity, then their index.
-    pub(crate) fn publish(mut self) -> Result<()> {
+    /// Packs first, then their parity, then their index. Returns the bytes of packs and parity.
+    pub(crate) fn publish(mut self) -> Result<u64> {
         for pool in [&self.data, &self.nodes] {
             self.sealed.extend(pool.seal_all()?);
         }
-        self.publish_sealed()
+        self.publish_sealed()?;
+        Ok(self.bytes)
     }
 
     fn publish_sealed(&mut self) -> Result<()> {
@@ -58,10 +60,11 @@ impl<'r> PackCopier<'r> {
         let packs: Vec<PackId> = self.sealed.iter().map(|sealed| sealed.pack).collect();
         for sealed in self.sealed.drain(..) {
             entries.extend(sealed.trailer.entries(sealed.pack));
+            self.bytes += sealed.object.bytes;
             objects.push(sealed.object);
         }
         self.repository.backend().publish(objects)?;
-        protect(self.repository, &packs)?;
+        self.bytes += protect(self.repository, &packs)?;
         publish_fragment(self.repository, &mut entries)
     }
 }
