@@ -2,7 +2,7 @@
 
 mod retention;
 
-use copal_manifest::snapshot::Label;
+use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::SnapshotId;
 use copal_store::collect::{CollectOptions, CollectReport, ResealReport, collect};
 use copal_store::repository::RootName;
@@ -23,7 +23,9 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
     let mut roots: Vec<RootName> = Vec::new();
     for reference in references {
         match catalogue.find(reference) {
-            Ok(listed) if listed.snapshot.pinned => return Err(Error::Pinned(listed.snapshot.name.clone())),
+            Ok(listed) if listed.snapshot.pinned => {
+                return Err(Error::Pinned(Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name)));
+            }
             Ok(listed) => {
                 if !roots.contains(&listed.root) {
                     roots.push(listed.root);
