@@ -122,7 +122,7 @@ impl Export<'_> {
 
     fn to_file(&self, request: &ExportRequest, path: &Path) -> Result<ExportReport> {
         let part = part_of(path);
-        let io = |action, source| copal_source::Error::Io { action, path: part.clone().into(), source };
+        let io = |action, source| copal_source::Error::Io { action, path: part.clone(), source };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&part).map_err(|error| io("opening", error))?;

@@ -219,7 +219,7 @@ impl<'r, 's> Receiver<'r, 's> {
                     Some(key) => path(&key)?,
                     None => file.path.clone(),
                 };
-                self.from_base(&mut file, source, from, offset, bytes, ingest)?;
+                self.take_from_base(&mut file, source, from, offset, bytes, ingest)?;
             }
             Run::Secret(_) => {}
         }
@@ -255,7 +255,7 @@ impl<'r, 's> Receiver<'r, 's> {
     }
 
     /// Bytes of a file of the base.
-    fn from_base(
+    fn take_from_base(
         &mut self,
         file: &mut FileState<'s>,
         source: u32,

@@ -122,10 +122,10 @@ impl Walk<'_, '_> {
         (self.take)(Item::Put(EntryDocument::new(entry)), self.travelling)?;
         let Node::File(content) = &entry.node else { return Ok(()) };
         let mut runs = Runs { list: Vec::new(), take: &mut *self.take, position: 0, place };
-        if kind == SourceKind::Secret {
-            if let Some(secret) = unwrapped(self.session, content)? {
-                return (runs.take)(Item::Runs(vec![Run::Secret(secret)]), self.travelling);
-            }
+        if kind == SourceKind::Secret
+            && let Some(secret) = unwrapped(self.session, content)?
+        {
+            return (runs.take)(Item::Runs(vec![Run::Secret(secret)]), self.travelling);
         }
         let pieces: Box<dyn Iterator<Item = copal_store::Result<PlacedPiece>>> = match before {
             Some(before) => content.changed_pieces(before, self.session),

@@ -71,7 +71,14 @@ struct RecordCache {
 /// The plaintext of the stream, anywhere.
 struct Plain<'k> {
     opener: StreamOpener<'k, BundleFile>,
-    segments: Mutex<(HashMap<u64, (Arc<Vec<u8>>, u64)>, u64)>,
+    segments: Mutex<Segments>,
+}
+
+/// Opened segments with the time of their last use, and the time.
+#[derive(Default)]
+struct Segments {
+    kept: HashMap<u64, (Arc<Vec<u8>>, u64)>,
+    tick: u64,
 }
 
 impl<'k> Plain<'k> {
@@ -82,9 +89,9 @@ impl<'k> Plain<'k> {
     fn segment(&self, number: u64) -> Result<Arc<Vec<u8>>> {
         {
             let mut kept = lock(&self.segments);
-            kept.1 += 1;
-            let tick = kept.1;
-            if let Some((segment, used)) = kept.0.get_mut(&number) {
+            kept.tick += 1;
+            let tick = kept.tick;
+            if let Some((segment, used)) = kept.kept.get_mut(&number) {
                 *used = tick;
                 return Ok(Arc::clone(segment));
             }
@@ -93,13 +100,13 @@ impl<'k> Plain<'k> {
         self.opener.segment(number, &mut plain)?;
         let segment = Arc::new(plain);
         let mut kept = lock(&self.segments);
-        if kept.0.len() >= SEGMENTS_KEPT
-            && let Some(oldest) = kept.0.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number)
+        if kept.kept.len() >= SEGMENTS_KEPT
+            && let Some(oldest) = kept.kept.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number)
         {
-            kept.0.remove(&oldest);
+            kept.kept.remove(&oldest);
         }
-        let tick = kept.1;
-        kept.0.insert(number, (Arc::clone(&segment), tick));
+        let tick = kept.tick;
+        kept.kept.insert(number, (Arc::clone(&segment), tick));
         Ok(segment)
     }
 
