@@ -128,7 +128,7 @@ pub struct KeptMetadata {
 /// A capture of an application, from its first hook to the end of its upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureRecord {
-    /// [`VERSION`] of the writer.
+    /// `VERSION` of the writer.
     pub version: u16,
     /// The snapshot's id, in hexadecimal.
     pub id: String,
