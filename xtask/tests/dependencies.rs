@@ -86,6 +86,7 @@ fn licence_expressions_are_read() {
 const DUPLICATES: &[(&str, &str)] = &[
     ("syn", "derive macros move to version 3 one by one; it is not in the program"),
     ("synstructure", "as syn"),
+    ("cpufeatures", "the ciphers have 0.3, reed-solomon-simd 0.2"),
     ("getrandom", "ring stays with 0.2"),
     ("hashbrown", "each map has its own; small and generic"),
     ("windows-sys", "of other systems: nothing of it is built"),
