@@ -141,7 +141,7 @@ fn h12_a_daemon_killed_under_load_loses_nothing_that_it_promised() {
         std::thread::scope(|scope| {
             for client in 0..clients {
                 let (told, over, url) = (&told, &over, &url);
-                scope.spawn(move || act(client, client % apps, round, url, told, over));
+                scope.spawn(move || act(client, client / 4 % apps, round, url, told, over));
             }
             std::thread::sleep(Duration::from_millis(2500));
             daemon.kill();

@@ -17,7 +17,7 @@ pub(crate) enum Access {
     /// Everybody on this machine may do everything.
     Open,
     /// By tokens, and sessions of browsers that have shown one.
-    Tokens { tokens: Tokens, sessions: Sessions },
+    Tokens { tokens: Box<Tokens>, sessions: Box<Sessions> },
 }
 
 /// The daemon.

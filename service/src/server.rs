@@ -87,8 +87,8 @@ impl Server {
         let access = match options.authentication {
             Authentication::None => Access::Open,
             Authentication::Tokens => Access::Tokens {
-                tokens: open_tokens(&options.state_folder, Arc::clone(&entropy))?,
-                sessions: Sessions::new(entropy),
+                tokens: Box::new(open_tokens(&options.state_folder, Arc::clone(&entropy))?),
+                sessions: Box::new(Sessions::new(entropy)),
             },
         };
         let planned = schedule::plan(&applications)?;

@@ -150,7 +150,7 @@ pub(crate) async fn remove_token(
 
 fn tokens(daemon: &Daemon) -> Result<&Tokens> {
     match &daemon.access {
-        Access::Tokens { tokens, .. } => Ok(tokens),
+        Access::Tokens { tokens, .. } => Ok(tokens.as_ref()),
         Access::Open => {
             Err(Problem::conflict("no-tokens", "the daemon runs without tokens", "start it without --no-auth"))
         }

@@ -95,19 +95,29 @@ pub(super) fn import(
     let (imported, warnings, bytes_new, stored_new) = if bundle::is_native(staged)? {
         let password = password.ok_or_else(|| Problem::from(copal_engine::Error::BundlePassword))?;
         let request = ImportRequest { password, name: Some(name.to_owned()), app: Some(app.to_owned()) };
-        let mut report = bundle::import(context, file, &request)?;
+        let mut report = bundle::import(context, file, &request).map_err(blame_bundle)?;
         let imported = report.snapshots.pop().ok_or_else(|| Problem::bad_bundle("no snapshot is in the bundle"))?;
         (imported, report.warnings, report.bytes_new, report.stored_new)
     } else {
         let limits = hub_tar::HubLimits::default();
         let request = hub_tar::HubImportRequest { name: Some(name.to_owned()), app: app.to_owned(), password, limits };
-        let report = hub_tar::import(context, file, &request)?;
+        let report = hub_tar::import(context, file, &request).map_err(blame_bundle)?;
         (report.imported, report.warnings, report.bytes_new, report.stored_new)
     };
     Ok(json!({
         "snapshot": view_of(context, imported.snapshot, imported.digest), "digest_there": imported.digest_there,
         "was_here": imported.was_here, "bytes_new": bytes_new, "stored_new": stored_new, "warnings": warnings,
     }))
+}
+
+/// A bundle that does not verify is the sender's affair, not damage of the repository.
+fn blame_bundle(error: copal_engine::Error) -> Problem {
+    match &error {
+        copal_engine::Error::Store(copal_store::Error::Damaged { object, .. }) if object.contains("bundle") => {
+            Problem::bad_bundle(error.to_string())
+        }
+        _ => error.into(),
+    }
 }
 
 fn bytes_of(secret: &Secret) -> Zeroizing<Vec<u8>> {
