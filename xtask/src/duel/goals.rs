@@ -26,6 +26,8 @@ pub(super) struct Verdict {
     /// Of the best peer; none where the goal is a number of bytes.
     pub(super) best: Option<f64>,
     pub(super) met: bool,
+    /// The same of Copal with a key file, and of the peer that has no passwords.
+    pub(super) with_key_file: Option<(f64, f64)>,
 }
 
 impl Goal {
@@ -46,7 +48,9 @@ pub(super) fn judge(name: &str, results: &WorkloadResults) -> Vec<Verdict> {
     let mut add = |value: &str, goal: Option<Goal>, of: &dyn Fn(&ToolResults) -> Option<f64>| {
         let (Some(goal), Some(ours)) = (goal, of(copal)) else { return };
         let best = if matches!(goal, Goal::Bytes(_)) { None } else { results.best_peer(of) };
-        verdicts.push(Verdict { value: value.to_owned(), goal, ours, best, met: goal.is_met(ours, best) });
+        let with_key_file = results.with_key_file(of);
+        let met = goal.is_met(ours, best);
+        verdicts.push(Verdict { value: value.to_owned(), goal, ours, best, met, with_key_file });
     };
     let by_workload = |db: Goal, tree: Goal, bucket: Goal| match name {
         "db" => Some(db),

@@ -136,8 +136,8 @@ fn find(arguments: &Arguments, root: &Path, peers: &Path, work: &Path) -> Result
             continue;
         }
         let program = match (name, &arguments.copal) {
-            ("copal", Some(program)) => Some(std::path::absolute(program)?),
-            ("copal", None) => Some(build(root)?),
+            ("copal" | tools::COPAL_KEY_FILE, Some(program)) => Some(std::path::absolute(program)?),
+            ("copal" | tools::COPAL_KEY_FILE, None) => Some(build(root)?),
             _ => tools::find(name, peers),
         };
         let Some(program) = program else {
@@ -148,11 +148,12 @@ fn find(arguments: &Arguments, root: &Path, peers: &Path, work: &Path) -> Result
         let output =
             tool.version().output().with_context(|| format!("asking {} for its version", program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let number = text
-            .split_whitespace()
-            .find(|word| word.trim_start_matches(['v', '-']).starts_with(|first: char| first.is_ascii_digit()));
-        let number = number.unwrap_or("").trim_start_matches("bupstash-").trim_start_matches('v');
-        found.push(Found { name, program, version: format!("{name} {number}"), remark: tool.remark() });
+        // Some print their name before the number, some a "v".
+        let digits = |word: &str| word.find(|letter: char| letter.is_ascii_digit());
+        let word = text.split_whitespace().find(|word| word.contains('.') && digits(word).is_some()).unwrap_or("?");
+        let number = &word[digits(word).unwrap_or(0)..];
+        let shown = if name == tools::COPAL_KEY_FILE { "copal, key file," } else { name };
+        found.push(Found { name, program, version: format!("{shown} {number}"), remark: tool.remark() });
     }
     Ok(found)
 }

@@ -12,7 +12,7 @@ const BAR: f64 = 11.0;
 const GAP: f64 = 9.0;
 const SECONDS_MIN: f64 = 0.01;
 /// Of the tools in their order; the product stands out.
-const COLOURS: [&str; 6] = ["#b5541c", "#7a8ca3", "#9fb2c8", "#5f7f6f", "#a9a58a", "#8c7a9a"];
+const COLOURS: [&str; 7] = ["#b5541c", "#d9a184", "#7a8ca3", "#9fb2c8", "#5f7f6f", "#a9a58a", "#8c7a9a"];
 
 /// An SVG document.
 pub(super) fn svg(results: &Results) -> String {

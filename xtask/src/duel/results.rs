@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::measure::Measure;
+use super::tools::WITH_KEY_FILE;
 
 /// The keys of phases that every workload has; changes are keyed by their labels.
 pub(super) const INITIAL: &str = "initial";
@@ -80,10 +81,16 @@ impl WorkloadResults {
         phases
     }
 
-    /// The smallest of the peers' values: what the product is measured against.
+    /// The smallest of the values of the peers that have passwords: what the product is measured against.
     pub(super) fn best_peer(&self, value: impl Fn(&ToolResults) -> Option<f64>) -> Option<f64> {
-        let peers = self.tools.iter().filter(|tool| tool.name != "copal");
+        let peers = self.tools.iter().filter(|tool| tool.name != "copal" && !WITH_KEY_FILE.contains(&&*tool.name));
         peers.filter_map(value).min_by(f64::total_cmp)
+    }
+
+    /// With key files: ours, and the peer's.
+    pub(super) fn with_key_file(&self, value: impl Fn(&ToolResults) -> Option<f64>) -> Option<(f64, f64)> {
+        let [ours, peer] = WITH_KEY_FILE.map(|name| self.tools.iter().find(|tool| tool.name == name).and_then(&value));
+        Some((ours?, peer?))
     }
 }
 
@@ -91,6 +98,11 @@ impl ToolResults {
     /// The median over the rounds.
     pub(super) fn seconds(&self, phase: &str) -> Option<f64> {
         median(self.phases.get(phase)?.iter().map(|measure| measure.seconds))
+    }
+
+    /// The median over the rounds, of user and system: the work itself, which other programs on the machine change little.
+    pub(super) fn processor_seconds(&self, phase: &str) -> Option<f64> {
+        median(self.phases.get(phase)?.iter().map(|measure| measure.processor_seconds))
     }
 
     /// The median growth by a change.

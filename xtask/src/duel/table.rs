@@ -12,6 +12,7 @@ pub(super) fn full(results: &Results) -> String {
         let _ = writeln!(text, "### `{name}`: {}\n", workload.describe);
         text.push_str(&conditions(workload));
         text.push_str(&seconds(workload));
+        text.push_str(&processor_seconds(workload));
         text.push_str(&verdicts(name, workload));
         text.push_str(&findings(workload));
     }
@@ -99,12 +100,31 @@ fn seconds(workload: &WorkloadResults) -> String {
     text
 }
 
+/// The work itself: beside other programs the wall clock also tells how many there were.
+fn processor_seconds(workload: &WorkloadResults) -> String {
+    let phases = workload.phases();
+    let mut text = format!("| processor seconds | {} |\n|---|", phases.join(" | "));
+    text.push_str(&"---|".repeat(phases.len()));
+    text.push('\n');
+    for tool in &workload.tools {
+        let _ = write!(text, "| {} |", tool.version);
+        for phase in &phases {
+            let _ = write!(text, " {} |", tool.processor_seconds(phase).map_or("–".to_owned(), figure));
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
 fn verdicts(name: &str, workload: &WorkloadResults) -> String {
     let verdicts = judge(name, workload);
     if verdicts.is_empty() || workload.tools.len() < 2 {
         return String::new();
     }
-    let mut text = String::from("| Copal against the best peer | goal | reached | |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "| Copal against the best peer with a password | goal | reached | | with key files: Copal, bupstash |\n|---|---|---|---|---|\n",
+    );
     for verdict in &verdicts {
         let goal = match verdict.goal {
             Goal::Faster(times) if verdict.value.starts_with("growth") => format!("1/{times:.0}"),
@@ -113,7 +133,12 @@ fn verdicts(name: &str, workload: &WorkloadResults) -> String {
             Goal::Bytes(bytes) => format!("{} MiB", mebibytes(bytes)),
         };
         let met = if verdict.met { "met" } else { "**not met**" };
-        let _ = writeln!(text, "| {} | {goal} | {} | {met} |", verdict.value, reached(verdict));
+        let is_time = !["growth", "repository", "peak"].iter().any(|bytes| verdict.value.starts_with(bytes));
+        let key_file = verdict.with_key_file.map_or("–".to_owned(), |(ours, peer)| match is_time {
+            true => format!("{}, {}", duration(ours), duration(peer)),
+            false => format!("{}, {}", mebibytes_named(ours), mebibytes_named(peer)),
+        });
+        let _ = writeln!(text, "| {} | {goal} | {} | {met} | {key_file} |", verdict.value, reached(verdict));
     }
     text.push('\n');
     text

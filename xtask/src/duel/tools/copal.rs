@@ -1,4 +1,4 @@
-//! Copal itself, with a password.
+//! Copal itself, with a password, and beside the peer that has none with a key file.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,32 +7,53 @@ use anyhow::Result;
 
 use super::{PASSWORD, Room, Tool};
 
-pub(super) struct Copal(pub(super) Room);
+pub(super) struct Copal {
+    pub(super) room: Room,
+    pub(super) unlock: Unlock,
+}
+
+/// What opens the repository.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unlock {
+    Password,
+    KeyFile,
+}
 
 impl Copal {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.0.command(arguments);
-        command.env("COPAL_REPO", self.0.repository()).env("COPAL_PASSWORD", PASSWORD);
+        let mut command = self.room.command(arguments);
+        command.env("COPAL_REPO", self.room.repository());
+        match self.unlock {
+            Unlock::Password => command.env("COPAL_PASSWORD", PASSWORD),
+            Unlock::KeyFile => command.env("COPAL_KEY_FILE", self.room.at("key")),
+        };
         command
     }
 }
 
 impl Tool for Copal {
     fn name(&self) -> &'static str {
-        "copal"
+        match self.unlock {
+            Unlock::Password => "copal",
+            Unlock::KeyFile => super::COPAL_KEY_FILE,
+        }
     }
 
     fn room(&self) -> &Room {
-        &self.0
+        &self.room
     }
 
     fn init(&self) -> Result<Vec<Command>> {
+        if self.unlock == Unlock::KeyFile {
+            // Only the measured machine's disk ever sees what it opens.
+            std::fs::write(self.room.at("key"), b"thirty-two bytes of no secrecy !")?;
+        }
         Ok(vec![self.command(&["init"])])
     }
 
     fn create(&self, name: &str) -> Result<Vec<Command>> {
         let mut command = self.command(&["create", name]);
-        command.arg(&self.0.source);
+        command.arg(&self.room.source);
         Ok(vec![command])
     }
 
@@ -59,6 +80,9 @@ impl Tool for Copal {
     }
 
     fn remark(&self) -> &'static str {
-        "password; syncs what it restores"
+        match self.unlock {
+            Unlock::Password => "password; syncs what it restores",
+            Unlock::KeyFile => "the same program with a key file, beside bupstash",
+        }
     }
 }

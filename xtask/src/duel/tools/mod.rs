@@ -15,7 +15,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Names of all tools: the product first, then its peers.
-pub(super) const NAMES: [&str; 6] = ["copal", "restic", "rustic", "borg", "bupstash", "kopia"];
+pub(super) const NAMES: [&str; 7] = ["copal", COPAL_KEY_FILE, "restic", "rustic", "borg", "bupstash", "kopia"];
+/// Copal without a password.
+pub(super) const COPAL_KEY_FILE: &str = "copal-key-file";
+/// What needs no password spends no time on stretching one: these are compared with each other.
+pub(super) const WITH_KEY_FILE: [&str; 2] = [COPAL_KEY_FILE, "bupstash"];
 
 const PASSWORD: &str = "a duel of snapshots";
 
@@ -77,7 +81,8 @@ impl Room {
 pub(super) fn open(name: &str, program: PathBuf, folder: PathBuf, source: PathBuf) -> Result<Box<dyn Tool>> {
     let room = Room { program, source, folder };
     Ok(match name {
-        "copal" => Box::new(copal::Copal(room)),
+        "copal" => Box::new(copal::Copal { room, unlock: copal::Unlock::Password }),
+        COPAL_KEY_FILE => Box::new(copal::Copal { room, unlock: copal::Unlock::KeyFile }),
         "restic" => Box::new(restic::Restic(room)),
         "rustic" => Box::new(rustic::Rustic(room)),
         "borg" => Box::new(borg::Borg(room)),
