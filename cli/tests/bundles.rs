@@ -78,6 +78,9 @@ fn walk(folder: &Path) -> usize {
     entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
 }
 
+/// Name, type and content of a member of an archive.
+type Member<'m> = (&'m str, u8, &'m [u8]);
+
 #[test]
 fn a_bundle_goes_from_one_repository_to_another() {
     let (home, away) = (World::new(), World::new());
@@ -300,7 +303,7 @@ fn h10_malformed_archives_are_refused_and_nothing_lands_anywhere() {
     let escape = format!("bucket/../../{}", outside.file_name().unwrap().to_str().unwrap());
     let long = "x".repeat(90_000);
     let not_a_database = vec![7u8; 4096];
-    let hostile: Vec<(&str, Vec<(&str, u8, &[u8])>)> = vec![
+    let hostile: Vec<(&str, Vec<Member<'_>>)> = vec![
         ("leads out", vec![(&escape, b'0', b"x")]),
         ("absolute", vec![("/etc/copal-was-here", b'0', b"x")]),
         ("symbolic link", vec![("bucket/link", b'2', b"")]),
@@ -318,7 +321,7 @@ fn h10_malformed_archives_are_refused_and_nothing_lands_anywhere() {
         let run = world.run(&["import", &file, "hostile"]);
         assert_eq!(run.code, 69, "{what}: {run:#?}");
     }
-    let replaced: Vec<(&str, Vec<(&str, u8, &[u8])>)> = vec![
+    let replaced: Vec<(&str, Vec<Member<'_>>)> = vec![
         ("no manifest", vec![sound[1], sound[2]]),
         ("no database", vec![sound[0], sound[2]]),
         ("nothing", vec![]),

@@ -21,7 +21,6 @@ fn a18_wrong_usage_is_2() {
     world.fails(&["nonsense"], 2, "usage");
     world.fails(&["list", "--nonsense"], 2, "usage");
     world.fails(&["create", "one"], 2, "usage");
-    world.fails(&["create", "one", "sqlite:/x"], 2, "usage");
     world.fails(&["create", "one", "a=/x", "a=/y"], 2, "usage");
     world.fails(&["create", "one", ".", "--tag", "novalue"], 2, "usage");
     world.fails(&["create", "one", ".", "--exclude", "["], 2, "bad-pattern");

@@ -120,7 +120,7 @@ impl Stage {
             assert!(copy.status().unwrap().success());
         }
         if example.contains("--role") {
-            self.world.ok(&["key", "rotate"]);
+            self.world.ok(&["key", "rotate", "--reseal"]);
         }
         if example.contains("monday.copal") {
             let exported = in_shell(&self.world, &format!("{BUNDLE_PASSWORD} copal export monday monday.copal"));

@@ -192,7 +192,7 @@ fn every_command_has_its_shape() {
     check_each(&stats["snapshots"], &["id", "name", "app", "bytes", "unique_stored"]);
 
     let keys = world.json(&["key", "list"]);
-    check_each(&keys, &["id", "label", "kind", "created", "current"]);
+    check_each(&keys, &["id", "label", "kind", "role", "created", "current"]);
     is_time(&keys[0]["created"]);
 
     let forget = world.json(&["forget", "--keep-last", "1", "--dry-run"]);

@@ -31,7 +31,8 @@ Examples:
 
 A SOURCE is a folder, whose contents are taken, or one file, or KIND:WHAT: sqlite:PATH,
 postgres:DSN, image:PATH, command:ARGV, config:PATH, secret:PATH. LABEL=SOURCE names it. A path
-that has an equals sign is written with a slash before it: ./a=b. Patterns are read as in .gitignore.")]
+that has an equals sign is written with a slash before it: ./a=b. Patterns are read as in
+.gitignore.")]
 pub(crate) struct Arguments {
     /// Name of the snapshot, unique in the repository
     name: String,

@@ -42,7 +42,7 @@ enum Action {
 Examples:
   copal key add --label anna                             asks for the new password
   copal key add --label robot --new-key-file /etc/copal/key
-  copal key add --label web1 --role create --new-key-file web1.key     after one `copal key rotate`
+  copal key add --label web1 --role create --new-key-file web1.key     after `key rotate --reseal`
 
 A key file has 32 random bytes: head -c 32 /dev/urandom > FILE && chmod 600 FILE")]
     Add {
