@@ -46,6 +46,9 @@ fn main() -> Outcome<()> {
     };
     let (folder, version) = (PathBuf::from(folder), version.to_string_lossy().into_owned());
     let sources = tempfile::tempdir()?;
+    if version == "v2" {
+        return rotated(&folder, "v2-rotated", &sources.path().join("rotated"));
+    }
     plain(&folder, &format!("{version}-plain"), &sources.path().join("plain"))?;
     history(&folder, &format!("{version}-history"), &sources.path().join("history"))
 }
@@ -75,7 +78,11 @@ fn new_repository(place: &Path, suite: CipherSuite, parameters: Parameters) -> O
     let repository = Repository::init(backend, Arc::new(OsEntropy), &password, &options)?;
     let key = Credential::KeyFile(Zeroizing::new(key_file()));
     repository.add_key_slot(&key, "key file", stretch, NEW_YEAR)?;
-    Ok(Context {
+    Ok(context_of(repository))
+}
+
+fn context_of(repository: Repository) -> Context {
+    Context {
         repository,
         clock: Arc::new(HourlyClock(AtomicI64::new(NEW_YEAR))),
         monitor: Arc::new(SilentMonitor),
@@ -85,7 +92,7 @@ fn new_repository(place: &Path, suite: CipherSuite, parameters: Parameters) -> O
         threads: 0,
         host: "golden".into(),
         program: format!("copal {}", env!("CARGO_PKG_VERSION")),
-    })
+    }
 }
 
 /// A snapshot, and what it must deploy.
@@ -173,6 +180,36 @@ fn history(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
         return Err("nothing was condemned".into());
     }
     living.end()?;
+    Ok(())
+}
+
+/// A repository whose keys were rotated between two snapshots: objects of both epochs.
+fn rotated(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
+    fs::create_dir_all(source)?;
+    fs::write(source.join("old"), text(6, 90_000))?;
+    write_pages(&source.join("database"), 0)?;
+    settle(source)?;
+    let place = folder.join(name);
+    let expected = folder.join(format!("{name}.expected"));
+    let key = Credential::KeyFile(Zeroizing::new(key_file()));
+    let stretch = StretchCost::default();
+    let options = InitOptions {
+        parameters: Parameters::default(),
+        suite: CipherSuite::Aes256Gcm,
+        stretch,
+        slot_label: "owner".into(),
+        created_seconds: NEW_YEAR,
+    };
+    let context =
+        context_of(Repository::init(Arc::new(LocalBackend::new(&place)), Arc::new(OsEntropy), &key, &options)?);
+    let sources = [("", source.to_owned())];
+    take(&context, &expected, "", "before", &sources)?;
+    context.repository.rotate_keys(&key, stretch, NEW_YEAR)?;
+    write_pages(&source.join("database"), 1)?;
+    fs::write(source.join("new"), text(7, 40_000))?;
+    settle(source)?;
+    take(&context, &expected, "", "after", &sources)?;
+    relabel(&context, "after", &[("epoch".into(), "1".into())], &[], Some(true))?;
     Ok(())
 }
 

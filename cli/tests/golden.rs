@@ -127,8 +127,22 @@ fn the_history_keeps_its_labels_and_its_differences() {
 }
 
 #[test]
+fn the_rotated_one_deploys_from_both_epochs() {
+    let world = copy_of("v2-rotated");
+    assert_eq!(names(&world), ["before", "after"]);
+    assert_eq!(world.json(&["verify"])["ok"], true);
+    for name in ["before", "after", "before"] {
+        world.ok(&["deploy", name, "target", "--yes"]);
+        check_deployed("v2-rotated", name, &world.path("target"));
+    }
+    let versions: std::collections::BTreeSet<u8> =
+        objects(&world.repository()).values().map(|bytes| bytes[7]).collect();
+    assert_eq!(versions, [1, 2].into(), "objects of both versions");
+}
+
+#[test]
 fn reading_alters_nothing() {
-    for (golden, name) in [("v1-plain", "first"), ("v1-history", "shop/two")] {
+    for (golden, name) in [("v1-plain", "first"), ("v1-history", "shop/two"), ("v2-rotated", "after")] {
         let world = copy_of(golden);
         for command in [
             &["list"][..],
