@@ -16,7 +16,7 @@ const ORDERS_MAX: i64 = 400;
 const OBJECT_BYTES: usize = 3000;
 
 /// Runs until killed, or until the file `stop` is there.
-pub fn serve(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn serve(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let bucket = folder.join("bucket");
     fs::create_dir_all(&bucket)?;
     let database = open(&folder.join("shop.db"))?;

@@ -135,8 +135,10 @@ impl PreparedSqlite {
     }
 }
 
-/// A connection that changes nothing by being there: no checkpoint when it closes.
+/// A connection that changes nothing by being there: a log that stands there is not emptied when it closes. Without one the files
+/// that it makes for itself go with it.
 fn connect(path: &Path, patience: Duration) -> Result<Connection> {
+    let has_log = sidecars(path).iter().any(|file| fs::metadata(file).is_ok_and(|found| found.len() > 0));
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // As a URI the name cannot be taken for anything else.
     let uri = uri_of(path);
@@ -149,7 +151,7 @@ fn connect(path: &Path, patience: Duration) -> Result<Connection> {
     });
     let connection = opened.map_err(|error| of_sqlite("opening", path, &error))?;
     let prepared = connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)
         .and_then(|_| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false))
         .and_then(|_| connection.busy_timeout(patience))
         .and_then(|()| connection.pragma_update(None, "cache_size", -READER_CACHE_KIB));

@@ -18,6 +18,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("man", "man-db"),
     ("jq", "jq"),
     ("zstd", "zstd"),
+    ("fsfreeze", "util-linux"),
+    ("pg_ctl", "postgresql"),
+    ("psql", "postgresql-client"),
     ("cc", "gcc"),
     ("make", "make"),
     ("chromium", "chromium"),
@@ -54,7 +57,11 @@ fn apt(arguments: &[&str]) -> Result<bool> {
 /// `mkfs.*` live in `/sbin`, which is not on every user's PATH.
 fn is_on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
+    // Debian keeps the programs of a PostgreSQL server in a folder for each version.
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let servers: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
     env::split_paths(&path)
+        .chain(servers)
         .chain(["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).to_owned()))
         .any(|folder| folder.join(program).is_file())
 }

@@ -221,12 +221,14 @@ fn sources(words: &[OsString]) -> Result<Vec<Wanted>, ProgramError> {
     Ok(sources)
 }
 
-/// `LABEL=PATH`: the label has no slash, so every path can be written without one.
+/// `LABEL=PATH`: the label has no slash and no colon, so every path and every KIND:WHAT can be written without one.
 fn labelled(word: &OsStr) -> (Option<&str>, &OsStr) {
     let bytes = word.as_bytes();
     let Some(at) = bytes.iter().position(|&b| b == b'=') else { return (None, word) };
     match std::str::from_utf8(&bytes[..at]) {
-        Ok(label) if !label.is_empty() && !label.contains('/') => (Some(label), OsStr::from_bytes(&bytes[at + 1..])),
+        Ok(label) if !label.is_empty() && !label.contains(['/', ':']) => {
+            (Some(label), OsStr::from_bytes(&bytes[at + 1..]))
+        }
         _ => (None, word),
     }
 }

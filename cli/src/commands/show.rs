@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use copal_engine::catalogue::{Catalogue, Listed};
-use copal_manifest::snapshot::SourceRecord;
+use copal_manifest::snapshot::{Consistency, HookOutcome, LiveRecord, SourceRecord};
 use serde::Serialize;
 
 use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
@@ -49,6 +49,83 @@ struct Document<'a> {
     pinned: bool,
     sources: Vec<Source<'a>>,
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live<'a>>,
+}
+
+/// What is known of a capture of databases or of an application.
+#[derive(Debug, Serialize)]
+struct Live<'a> {
+    config_version: &'a str,
+    class: &'a str,
+    trigger: &'a str,
+    consistency: &'static str,
+    captured: String,
+    frozen_ms: f64,
+    safety: bool,
+    components: Vec<LiveComponent<'a>>,
+    hooks: Vec<LiveHook<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct LiveComponent<'a> {
+    label: &'a str,
+    service: &'a str,
+    schema_version: Option<&'a str>,
+    method: &'a str,
+    error: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct LiveHook<'a> {
+    service: &'a str,
+    when: &'a str,
+    what: &'a str,
+    outcome: &'static str,
+    detail: &'a str,
+    milliseconds: f64,
+}
+
+fn live(record: &LiveRecord) -> Live<'_> {
+    Live {
+        config_version: &record.config_version,
+        class: &record.class,
+        trigger: &record.trigger,
+        consistency: match record.consistency {
+            Consistency::Application => "application",
+            Consistency::Crash => "crash",
+        },
+        captured: rfc3339(record.captured),
+        frozen_ms: record.frozen_microseconds as f64 / 1000.0,
+        safety: record.safety,
+        components: record
+            .components
+            .iter()
+            .map(|component| LiveComponent {
+                label: &component.label,
+                service: &component.service,
+                schema_version: component.schema_version.as_deref(),
+                method: &component.method,
+                error: component.error.as_deref(),
+            })
+            .collect(),
+        hooks: record
+            .hooks
+            .iter()
+            .map(|hook| LiveHook {
+                service: &hook.service,
+                when: &hook.when,
+                what: &hook.what,
+                outcome: match hook.outcome {
+                    HookOutcome::Done => "done",
+                    HookOutcome::Failed => "failed",
+                    HookOutcome::TimedOut => "timed_out",
+                },
+                detail: &hook.detail,
+                milliseconds: hook.microseconds as f64 / 1000.0,
+            })
+            .collect(),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +187,7 @@ fn document(listed: &Listed) -> Document<'_> {
             })
             .collect(),
         warnings: &snapshot.warnings,
+        live: snapshot.live.as_ref().map(live),
     }
 }
 

@@ -15,6 +15,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub mod kill;
+pub mod postgres;
+pub mod shop;
 pub mod terminal;
 
 /// The program under test.

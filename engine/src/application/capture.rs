@@ -16,6 +16,9 @@ use crate::context::Context;
 use crate::create::{Creation, Naming, check_labels};
 use crate::error::{Error, Result};
 
+/// Who else holds a database is waited for so long at most.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+
 /// A source that is held, or why it is not.
 #[derive(Debug)]
 pub(super) struct Component {
@@ -233,10 +236,11 @@ impl Run<'_> {
         stillness: Stillness,
     ) -> Result<Vec<(Source, Result<Prepared, String>)>> {
         let clones = self.folder.path().join("clones");
+        let patience = self.application.freeze_max.min(PATIENCE_MAX);
         let mut prepared = Vec::new();
         for (_, source) in self.application.sources() {
             self.context.check_interrupt()?;
-            let mut ready = prepare(self.context, creation, source, stillness, &clones);
+            let mut ready = prepare(self.context, creation, source, stillness, &clones, patience);
             if let Ok(Prepared::Tree { clone, .. }) = &mut ready
                 && self.is_frozen_ground(source.spec.path())
             {

@@ -25,8 +25,6 @@ use crate::context::Context;
 use crate::create::{Creation, Input, InputContent, Taken};
 use crate::error::{Error, Result};
 
-/// Who else holds a database is waited for so long.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// With fewer changed files than this, and no more bytes, a tree is not stored before the freeze: there is little to gain.
 const FILES_UNDER_FREEZE_MAX: u64 = 5000;
 const BYTES_UNDER_FREEZE_MAX: u64 = 8 << 20;
@@ -108,13 +106,14 @@ pub(super) fn prepare(
     source: &Source,
     stillness: Stillness,
     clones: &Path,
+    patience: Duration,
 ) -> Result<Prepared> {
     let absolute =
         |path: &Path| std::path::absolute(path).map_err(|error| Error::Usage(format!("{}: {error}", path.display())));
     match &source.spec {
         SourceSpec::Sqlite(spec) => {
             // One more than workers, for the check.
-            let prepared = PreparedSqlite::open(spec, context.worker_threads() + 1, PATIENCE)?;
+            let prepared = PreparedSqlite::open(spec, context.worker_threads() + 1, patience)?;
             Ok(Prepared::Sqlite(prepared))
         }
         SourceSpec::Postgres(spec) => Ok(Prepared::Postgres(PreparedPostgres::open(spec)?)),

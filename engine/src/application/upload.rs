@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::removal;
 
 /// What was stored is made to last so often, so that a killed upload finds it again.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 /// Less than this is not worth a checkpoint.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
 /// The record shows progress so often.

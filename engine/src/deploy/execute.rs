@@ -4,8 +4,10 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
-use copal_manifest::snapshot::Snapshot;
+use copal_manifest::snapshot::{Snapshot, SourceKind};
+use copal_source::sqlite::{settle, sidecars};
 use copal_source::target::{Capabilities, TargetTree, exchange, rename_new};
 use copal_store::session::Session;
 
@@ -26,6 +28,9 @@ use super::{DeployMode, DeployReport, DeployRequest, unavailable};
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
+
+/// Who else has a standing database open is waited for so long.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the execution needs to know of one deploy.
 pub(super) struct Job<'j> {
@@ -85,6 +90,9 @@ pub(super) fn execute(
         report.files_changed = plan.files_total;
     }
     if !request.dry_run {
+        if staged.is_none() {
+            settle_databases(&desired, &place)?;
+        }
         run.expect_work(plan.files_changed(), needed);
         run.monitor().phase("writing");
         job.act(&plan, way, snapshot)?;
@@ -98,6 +106,26 @@ pub(super) fn execute(
     session.end()?;
     report.duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000;
     Ok(report)
+}
+
+/// A database that stands where another one goes is brought into its one file first: its log would be taken for the new one's.
+/// Of a damaged one the log is worth nothing.
+fn settle_databases(desired: &Desired<'_>, place: &Place) -> Result<()> {
+    use std::ffi::OsStr;
+    for part in desired.parts().iter().filter(|part| part.source.kind == SourceKind::Sqlite) {
+        let path = match part.at.is_root() {
+            true => place.path.clone(),
+            false => place.path.join(OsStr::from_bytes(&part.at.to_slashes())),
+        };
+        match settle(&path, DATABASE_PATIENCE) {
+            Ok(()) => {}
+            Err(copal_source::Error::InUse { place, detail }) => {
+                return Err(copal_source::Error::InUse { place, detail }.into());
+            }
+            Err(_) => sidecars(&path).iter().try_for_each(|left| remove_whole(left))?,
+        }
+    }
+    Ok(())
 }
 
 /// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.

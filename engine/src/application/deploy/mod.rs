@@ -234,7 +234,12 @@ impl Deploy<'_> {
         )
         .and_then(|captured| captured.run_upload(self.context));
         match taken {
-            Ok(report) => Ok(Some(report.snapshot.id)),
+            Ok(report) => {
+                let missing =
+                    report.warnings.iter().map(|why| format!("what stood there could not be captured whole: {why}"));
+                self.warnings.extend(missing);
+                Ok(Some(report.snapshot.id))
+            }
             Err(Error::Source(error)) => {
                 self.warnings.push(format!("what stood there could not be captured: {error}"));
                 Ok(None)

@@ -1,0 +1,115 @@
+//! Goal: databases of a PostgreSQL server are captured at one instant and put back whole; any error is a failure. Method: the built
+//! program and Debian's server.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+
+use support::World;
+use support::postgres::Server;
+
+const SUM: &str = "SELECT count(*) || ':' || coalesce(sum(hashtext(t::text)::bigint), 0) FROM t";
+
+fn configure(world: &World, server: &Server, more: &str) {
+    let config = format!(
+        "[app.shop]\n[[app.shop.source]]\nkind = \"postgres\"\nlabel = \"pg\"\ndsn = \"host={} user=postgres\"\n\
+         databases = [\"shop\", \"log\"]\nbin = {:?}\nversion_query = \"SELECT version FROM schema_version\"\n{more}",
+        server.socket(),
+        server.bin().to_str().unwrap()
+    );
+    fs::write(world.path("copal.toml"), config).unwrap();
+}
+
+fn planted() -> (World, Server) {
+    let (world, server) = (World::new(), Server::start());
+    server.ask("postgres", "CREATE ROLE keeper");
+    for database in ["shop", "log"] {
+        server.ask("postgres", &format!("CREATE DATABASE {database} OWNER keeper"));
+        server.ask(database, "CREATE TABLE schema_version AS SELECT 3 AS version");
+        server.ask(database, "CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, 20000) n");
+        server.ask(database, "ALTER TABLE t OWNER TO keeper");
+    }
+    configure(&world, &server, "");
+    (world, server)
+}
+
+#[test]
+fn a6_databases_are_dumped_and_put_back_as_one() {
+    let (world, server) = planted();
+    let before = [server.ask("shop", SUM), server.ask("log", SUM)];
+    let first = world.json(&["create", "one", "--app", "shop"]);
+    server.ask("shop", "UPDATE t SET v = 'changed' WHERE id % 100 = 0");
+    server.ask("log", "DELETE FROM t WHERE id > 5");
+    let second = world.json(&["create", "two", "--app", "shop"]);
+    // Uncompressed dumps deduplicate.
+    let grown = |report: &serde_json::Value| report["bytes_new"].as_u64().unwrap();
+    assert!(grown(&second) < grown(&first), "{second}");
+    let after = [server.ask("shop", SUM), server.ask("log", SUM)];
+    let report = world.json(&["deploy", "shop/one", "--app", "shop", "--yes"]);
+    assert_eq!(report["components"][0]["label"], "pg");
+    assert_eq!([server.ask("shop", SUM), server.ask("log", SUM)], before);
+    world.ok(&["deploy", "shop/two", "--app", "shop", "--yes", "--no-safety"]);
+    assert_eq!([server.ask("shop", SUM), server.ask("log", SUM)], after);
+    let databases = server.ask("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE '%copal%'");
+    assert_eq!(databases, "0", "databases were left behind");
+    assert_eq!(server.ask("shop", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "keeper");
+}
+
+#[test]
+fn h14_what_is_pinned_is_what_stood_at_the_capture() {
+    let (world, server) = planted();
+    let post = "[[app.shop.hook]]\nwhen = \"pre\"\nargv = [\"/bin/true\"]\n[[app.shop.hook]]\nwhen = \"post\"\nargv = [\"psql\", \"-X\", \"-q\", \"-c\", \"DELETE FROM t\", \"-d\", \"DSN\"]\n";
+    configure(&world, &server, &post.replace("DSN", &server.dsn("shop")));
+    let before = server.ask("shop", SUM);
+    // The post hook changes everything before the dump begins.
+    world.ok(&["create", "one", "--app", "shop"]);
+    assert_eq!(server.ask("shop", SUM), "0:0");
+    world.ok(&["deploy", "shop/one", "--app", "shop", "--yes", "--no-safety"]);
+    assert_eq!(server.ask("shop", SUM), before);
+}
+
+#[test]
+fn a6_a_missing_role_is_a_failure_and_leaves_what_stood_there() {
+    let (world, server) = planted();
+    world.ok(&["create", "one", "--app", "shop"]);
+    let missing =
+        "ALTER TABLE t OWNER TO postgres; ALTER DATABASE shop OWNER TO postgres; ALTER DATABASE log OWNER TO postgres";
+    for statement in missing.split("; ") {
+        let database = "shop";
+        server.ask(database, statement);
+    }
+    server.ask("log", "ALTER TABLE t OWNER TO postgres");
+    server.ask("postgres", "DROP ROLE keeper");
+    server.ask("shop", "DELETE FROM t WHERE id > 7");
+    let before = server.ask("shop", SUM);
+    let error = world.fails(&["deploy", "shop/one", "--app", "shop", "--yes", "--no-safety"], 79, "database");
+    assert!(error["message"].as_str().unwrap().contains("keeper"), "{error}");
+    assert_eq!(server.ask("shop", SUM), before);
+    let databases = server.ask("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE '%copal%'");
+    assert_eq!(databases, "0", "databases were left behind");
+    // With the globals the role is made again.
+    configure(&world, &server, "globals = true\n");
+    world.ok(&["deploy", "shop/one", "--app", "shop", "--yes", "--no-safety"]);
+    assert_eq!(server.ask("shop", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "keeper");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let (world, server) = planted();
+    world.ok(&["create", "one", "--app", "shop"]);
+    server.ask("shop", "UPDATE schema_version SET version = 2");
+    let before = server.ask("shop", SUM);
+    world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 79, "schema-newer");
+    assert_eq!(server.ask("shop", SUM), before);
+}
+
+#[test]
+fn a_database_on_the_command_line() {
+    let (world, server) = planted();
+    world.ok(&["create", "one", &format!("postgres:{}", server.dsn("shop"))]);
+    world.ok(&["deploy", "one", &world.text("dumps")]);
+    let listed: Vec<_> = fs::read_dir(world.path("dumps")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    world.fails(&["create", "two", "postgres:host=/nowhere dbname=x"], 86, "database");
+}

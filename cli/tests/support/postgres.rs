@@ -1,0 +1,94 @@
+//! Debian's PostgreSQL, started for one test in a folder of its own, on a Unix socket.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A running server; it ends when dropped.
+pub struct Server {
+    bin: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// The newest version that is installed.
+fn bin() -> PathBuf {
+    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .expect("`cargo xtask setup` installs PostgreSQL")
+        .map(|entry| entry.unwrap().path().join("bin"))
+        .filter(|bin| bin.join("initdb").is_file())
+        .collect();
+    versions.sort();
+    versions.pop().expect("PostgreSQL's programs")
+}
+
+impl Server {
+    pub fn start() -> Self {
+        // Short: the path of a socket has some 100 bytes.
+        let folder = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
+        let server = Self { bin: bin(), folder };
+        server.as_postgres(Command::new("chown").arg("postgres").arg(server.folder.path()), true);
+        let (data, socket) = (server.data(), server.socket());
+        let mut init = Command::new(server.bin.join("initdb"));
+        init.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-U", "postgres", "-D"]).arg(&data);
+        server.as_postgres(&mut init, false);
+        let options = format!("-k {socket} -c listen_addresses='' -c fsync=off -c shared_buffers=32MB");
+        let mut start = Command::new(server.bin.join("pg_ctl"));
+        start
+            .args(["start", "-w", "-s", "-o", &options, "-l"])
+            .arg(server.folder.path().join("log"))
+            .arg("-D")
+            .arg(&data);
+        server.as_postgres(&mut start, false);
+        server
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Folder of the socket.
+    pub fn socket(&self) -> String {
+        self.folder.path().to_str().unwrap().to_owned()
+    }
+
+    /// A server does not run as root.
+    fn as_postgres(&self, command: &mut Command, as_root: bool) {
+        let is_root = rustix::process::geteuid().is_root();
+        let mut run = Command::new("setpriv");
+        if is_root && !as_root {
+            run.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        }
+        let status = run.arg(command.get_program()).args(command.get_args()).current_dir("/").status().unwrap();
+        assert!(status.success(), "{command:?}");
+    }
+
+    pub fn dsn(&self, database: &str) -> String {
+        format!("host={} user=postgres dbname={database}", self.socket())
+    }
+
+    /// Asks a statement; what it answers.
+    #[track_caller]
+    pub fn ask(&self, database: &str, statement: &str) -> String {
+        let output = Command::new(self.bin.join("psql"))
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, "-d"])
+            .arg(self.dsn(database))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut stop = Command::new(self.bin.join("pg_ctl"));
+        stop.args(["stop", "-s", "-m", "immediate", "-D"]).arg(self.data());
+        if !std::thread::panicking() {
+            self.as_postgres(&mut stop, false);
+        }
+    }
+}
