@@ -157,7 +157,10 @@ fn prepare_tree(
         parent.filter(|_| creation.trusts_parent())
     } else {
         // What changes meanwhile is seen and taken under the freeze.
-        Some(creation.take(context, &input_of_tree(source, &tree, kind, None))?.record)
+        let record = creation.take(context, &input_of_tree(source, &tree, kind, None))?.record;
+        // The comparison under the freeze reads it, and a session reads only what it has published.
+        creation.checkpoint()?;
+        Some(record)
     };
     Ok(Prepared::Tree { tree, kind, before, clone })
 }
