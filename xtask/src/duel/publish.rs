@@ -42,7 +42,24 @@ fn replaced(text: &str, table: &str) -> Result<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    //! Goal: no page shows other figures than those that were measured. Method: the pages are made again and compared.
+
     use super::*;
+
+    #[test]
+    fn the_pages_show_what_was_measured() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let results = Results::load(&root.join(RESULTS)).unwrap();
+        assert!(!results.workloads.is_empty(), "nothing was measured");
+        for (name, table) in [(PAGE, table::full(&results)), (README, table::short(&results))] {
+            let text = fs::read_to_string(root.join(name)).unwrap();
+            assert!(
+                replaced(&text, &table).unwrap() == text,
+                "{name} is stale: cargo xtask duel --publish makes it again"
+            );
+        }
+        assert!(fs::read_to_string(root.join(PLOT)).unwrap() == plot::svg(&results), "the plot is stale");
+    }
 
     #[test]
     fn only_the_text_between_the_markers_changes() {

@@ -109,10 +109,6 @@ impl<'w> Round<'w> {
         }
         self.phase(ROLL_BACK, results, |tool, target| tool.roll_back(&last, target));
         self.check(ROLL_BACK, results);
-        for number in 0..self.tools.len() {
-            // Room for the next workload; a tool that failed may have left nothing.
-            let _ = fs::remove_dir_all(self.target(number));
-        }
         results.plain_copy_seconds.push(self.plain_copy()?);
         // The older half goes, as by a rule of retention.
         names.truncate(names.len() / 2);
