@@ -37,7 +37,9 @@ pub(super) fn short(results: &Results) -> String {
         let time = |phase: &str| cell(&|tool: &ToolResults| tool.seconds(phase), duration);
         let _ = writeln!(
             text,
-            "| `{name}` | {} | {} | {} | {} | {} | {} | {} |",
+            "| `{name}`, {} files, {} MiB | {} | {} | {} | {} | {} | {} | {} |",
+            workload.files,
+            mebibytes(workload.bytes as f64),
             time("initial"),
             time("nothing changed"),
             time(change),
@@ -47,6 +49,10 @@ pub(super) fn short(results: &Results) -> String {
             cell(&|tool| tool.peak().map(|(bytes, _)| bytes), mebibytes_named),
         );
     }
+    text.push_str("\nIn brackets: the best of the peers with a password, each value of another perhaps. ");
+    text.push_str(
+        "How, on what, beside how much other work, and which goals are not met: [benchmarks](docs/benchmarks.md).\n",
+    );
     text
 }
 
