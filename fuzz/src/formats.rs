@@ -8,7 +8,7 @@ use copal_store::fuzzing::read_block;
 use copal_store::ids::ObjectId;
 use copal_store::location::Encoding;
 
-const KINDS: [ObjectKind; 9] = [
+const KINDS: [ObjectKind; 10] = [
     ObjectKind::Config,
     ObjectKind::KeySlot,
     ObjectKind::Pack,
@@ -18,6 +18,7 @@ const KINDS: [ObjectKind; 9] = [
     ObjectKind::Condemned,
     ObjectKind::Session,
     ObjectKind::Lease,
+    ObjectKind::Parity,
 ];
 
 /// What decodes as an envelope is that envelope: there is one spelling of each.

@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "root", run: objects::root, seeds: objects::root_seeds, budget: 1_500 },
     Target { name: "label", run: objects::label, seeds: objects::label_seeds, budget: 1_500 },
     Target { name: "condemned", run: objects::condemned, seeds: objects::condemned_seeds, budget: 1_500 },
+    Target { name: "parity", run: objects::parity, seeds: objects::parity_seeds, budget: 800 },
     Target { name: "session", run: objects::session, seeds: objects::session_seeds, budget: 500 },
     Target { name: "tree_node", run: manifests::tree_node, seeds: manifests::tree_node_seeds, budget: 20_000 },
     Target { name: "snapshot", run: manifests::snapshot, seeds: manifests::snapshot_seeds, budget: 20_000 },

@@ -27,13 +27,21 @@ pub(crate) fn open(memory: &MemoryBackend) -> copal_store::Result<Repository> {
 /// Made once.
 pub(crate) fn sample() -> &'static Sample {
     static SAMPLE: OnceLock<Sample> = OnceLock::new();
-    SAMPLE.get_or_init(|| make().expect("the sample can be made"))
+    SAMPLE.get_or_init(|| make(0).expect("the sample can be made"))
 }
 
-fn make() -> copal_store::Result<Sample> {
+/// Another, whose packs have parity.
+fn sample_with_parity() -> &'static Sample {
+    static SAMPLE: OnceLock<Sample> = OnceLock::new();
+    SAMPLE.get_or_init(|| make(20).expect("the sample can be made"))
+}
+
+fn make(parity_percent: u8) -> copal_store::Result<Sample> {
     let memory = MemoryBackend::new();
     let entropy = Arc::new(SeededEntropy::new(1));
-    let repository = Repository::init(Arc::new(memory.clone()), entropy, &credential(), &options())?;
+    let mut options = options();
+    options.parameters.parity_percent = parity_percent;
+    let repository = Repository::init(Arc::new(memory.clone()), entropy, &credential(), &options)?;
     let mut choices = Choices::new(3);
     let mut roots = Vec::new();
     let witness = Session::begin(&repository)?;
@@ -64,6 +72,10 @@ pub(crate) fn object(kind: ObjectKind) -> ObjectName {
 
 /// Every reader of a repository; what it gives is right.
 fn read_everything(memory: &MemoryBackend) {
+    read_all_of(sample(), memory);
+}
+
+fn read_all_of(sample: &Sample, memory: &MemoryBackend) {
     let Ok(repository) = open(memory) else { return };
     for kind in [
         ObjectKind::Config,
@@ -81,7 +93,7 @@ fn read_everything(memory: &MemoryBackend) {
     let _ = repository.key_slots();
     let _ = check_small_objects(&repository);
     let _ = check_index(&repository);
-    for (root, content) in &sample().roots {
+    for (root, content) in &sample.roots {
         let _ = repository.read_label(root.snapshot);
         let Ok(session) = Session::begin(&repository) else { continue };
         if let Ok(found) = tree::restore(&session, root) {
@@ -226,6 +238,28 @@ pub fn condemned(data: &[u8]) {
 #[must_use]
 pub fn condemned_seeds() -> Vec<Vec<u8>> {
     vec![raw(ObjectKind::Condemned), plain(ObjectKind::Condemned)]
+}
+
+/// Where a pack is damaged (2 bytes), then its parity, which is not sealed: what it brings back verifies or is an error.
+pub fn parity(data: &[u8]) {
+    let Some((place, bytes)) = data.split_first_chunk::<2>() else { return };
+    let sample = sample_with_parity();
+    let memory = sample.memory.fork();
+    let listed = memory.list(ObjectKind::Parity).expect("memory can be listed");
+    let name = listed[0].name.clone();
+    let pack = ObjectName::new(ObjectKind::Pack, name.name()).expect("a parity has the name of its pack");
+    memory.flip_byte(&pack, 32 + usize::from(u16::from_le_bytes(*place)) % 4000);
+    memory.overwrite(&name, bytes.to_vec());
+    read_all_of(sample, &memory);
+}
+
+/// Seeds of [`parity`].
+#[must_use]
+pub fn parity_seeds() -> Vec<Vec<u8>> {
+    let memory = &sample_with_parity().memory;
+    let name = memory.list(ObjectKind::Parity).expect("memory can be listed")[0].name.clone();
+    let bytes = memory.read(&name, 1 << 30).expect("the sample can be read");
+    vec![[&[5, 1], &bytes[..]].concat()]
 }
 
 /// Objects of sessions and leases of processes that died, under any content and name.

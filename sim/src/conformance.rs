@@ -20,6 +20,7 @@ const KINDS: &[ObjectKind] = &[
     ObjectKind::Condemned,
     ObjectKind::Session,
     ObjectKind::Lease,
+    ObjectKind::Parity,
 ];
 
 /// Runs the suite; `make` gives a new, empty, unprepared place each time. Panics at the first broken promise.
