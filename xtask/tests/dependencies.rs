@@ -126,3 +126,19 @@ fn every_direct_dependency_has_its_line() {
     let gone: Vec<_> = named.iter().filter(|name| !direct.contains(**name)).collect();
     assert!(gone.is_empty(), "docs/decisions/crates.md names {gone:?}, which nothing depends on");
 }
+#[test]
+fn every_shared_dependency_is_used() {
+    let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let table = text.split("[workspace.dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let metadata = metadata();
+    let used: BTreeSet<String> = metadata
+        .workspace_packages()
+        .iter()
+        .flat_map(|package| &package.dependencies)
+        .map(|dependency| dependency.rename.clone().unwrap_or_else(|| dependency.name.clone()))
+        .collect();
+    for line in table.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        let name = line.split(['=', '.']).next().unwrap().trim();
+        assert!(used.contains(name), "nobody uses {name}: take it out of the workspace's list");
+    }
+}
