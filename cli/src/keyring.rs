@@ -75,7 +75,7 @@ fn description(id: RepositoryId) -> String {
 
 fn unusable(error: KeyError) -> NoKeyring {
     NoKeyring(match error {
-        KeyError::AccessDenied | KeyError::OperationNotSupported => {
+        KeyError::AccessDenied | KeyError::PermissionDenied | KeyError::OperationNotSupported => {
             "it is forbidden, as containers often do".to_owned()
         }
         KeyError::QuotaExceeded => "the quota of keys is used up (see /proc/key-users)".to_owned(),
