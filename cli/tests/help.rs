@@ -105,7 +105,7 @@ impl Stage {
         let mut line = example.replace("01934f1e-2a4b", &self.id).replace("5c1d", &self.slot);
         // Two steps: the world's own folder begins like one of these.
         for folder in ["srv/", "etc/", "tmp/", "media/", "usr/share/"] {
-            for before in [" ", "="] {
+            for before in [" ", "=", "sqlite:"] {
                 line = line.replace(&format!("{before}/{folder}"), &format!("{before}WORLD/{folder}"));
             }
         }
