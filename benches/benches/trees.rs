@@ -96,7 +96,7 @@ fn manifests(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(MANIFEST_ENTRIES));
     group.bench_function("build", |bencher| bencher.iter(|| build(black_box(&entries), &mut Nodes::default())));
     group.bench_function("list", |bencher| {
-        bencher.iter(|| TreeReader::new(&nodes, before).entries().map(|entry| entry.expect("an entry")).count());
+        bencher.iter(|| TreeReader::new(&nodes, before).entries().filter(|entry| entry.is_ok()).count());
     });
     group.bench_function("diff, equal", |bencher| bencher.iter(|| differences(&nodes, before, before, 0)));
     let changes = MANIFEST_ENTRIES.div_ceil(1000) as usize;
@@ -106,7 +106,7 @@ fn manifests(criterion: &mut Criterion) {
 }
 
 fn differences(nodes: &Nodes, before: TreeRoot, after: TreeRoot, expected: usize) {
-    let found = diff(nodes, before, nodes, after).map(|change| change.expect("a difference")).count();
+    let found = diff(nodes, before, nodes, after).filter(|change| change.is_ok()).count();
     assert_eq!(found, expected);
 }
 
