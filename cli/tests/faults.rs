@@ -269,7 +269,7 @@ fn disturb(source: PathBuf, stop: &AtomicBool) -> impl FnOnce() + Send + '_ {
                 .map_err(|_| fs::remove_dir(source.join("folder or file")));
             let grows = File::options().append(true).open(source.join("grows")).unwrap();
             grows.write_all_at(&block, 0).unwrap();
-            if round % 3 == 0 {
+            if round.is_multiple_of(3) {
                 thread::sleep(Duration::from_millis(5));
             }
         }

@@ -250,7 +250,7 @@ impl Building {
     }
 }
 
-pub(super) fn config_of_another_repository() -> Vec<u8> {
+fn config_of_another_repository() -> Vec<u8> {
     let memory = MemoryBackend::new();
     let options = InitOptions {
         parameters: Parameters::default(),

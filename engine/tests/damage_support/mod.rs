@@ -30,7 +30,7 @@ use copal_store::repository::{InitOptions, Repository};
 use copal_store::session::Session;
 use tempfile::TempDir;
 
-use building::{Building, config_of_another_repository, take};
+use building::{Building, take};
 
 #[derive(Debug)]
 struct RealClock(Instant);
