@@ -335,7 +335,10 @@ fn h9_a_newer_schema_is_refused_and_an_older_one_migrated() {
     newer.fails(&["deploy", "shop/good", "--app", "shop", "--yes"], 79, "schema-newer");
     assert!(standing() == before, "the refusal touched something");
     let log = "migrated";
-    let migrate = hook("migrate", &format!("echo $COPAL_SCHEMA_FROM $COPAL_SCHEMA_TO > {log}"));
+    let migrate = hook(
+        "migrate",
+        &format!("echo $COPAL_SCHEMA_FROM $COPAL_SCHEMA_TO > {log}; sqlite3 shop/shop.db 'PRAGMA user_version = 6'"),
+    );
     let older = standing_still(&migrate, 6);
     let digest = older.json(&["show", "shop/good"])["digest"].clone();
     let report = older.json(&["deploy", "shop/good", "--app", "shop", "--yes"]);
