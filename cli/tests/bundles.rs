@@ -146,7 +146,8 @@ fn copies_need_the_other_repositorys_key() {
     let to = away.repository();
     let to = to.to_str().unwrap();
     let other = away.text("other key");
-    assert_eq!(home.run(&["copy", "--to", to, "--to-key-file", &home.text("source/file")]).code, 2);
+    fs::write(home.path("short"), [1; 5]).unwrap();
+    assert_eq!(home.run(&["copy", "--to", to, "--to-key-file", "short"]).code, 2);
     fs::write(home.path("wrong"), [1; 32]).unwrap();
     assert_eq!(home.run(&["copy", "--to", to, "--to-key-file", "wrong"]).code, 12);
     let copied = home.json(&["copy", "--to", to, "--to-key-file", &other]);

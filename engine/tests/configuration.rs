@@ -129,5 +129,5 @@ fn mistakes_are_refused_with_the_line() {
         "[app.a]\ndefault = true\n[[app.a.source]]\nkind=\"tree\"\npath=\"x\"\n[app.b]\ndefault = true <--\n[[app.b.source]]\nkind=\"tree\"\npath=\"x\"\n",
         "the default already",
     );
-    check("[app.a\n <--", "");
+    check("[app.a <--\n", "");
 }

@@ -79,5 +79,5 @@ macro_rules! targets {
 
 targets! {
     envelope index_block record config key_slot pack index root label condemned parity session tree_node snapshot entry_path deploy_journal
-    cutter tampering operations
+    bundle hub_tar cutter tampering operations
 }

@@ -28,8 +28,8 @@ Examples:
   copal export monday - | ssh backup copal import -
   copal export hub/monday monday.tar.gz --format hub-tar
 
-An interrupted export leaves FILE.part, with which the same command goes on. `copal verify FILE` reads
-a bundle without importing it.")]
+An interrupted export leaves FILE.part, with which the same command goes on.
+`copal verify FILE` reads a bundle without importing it.")]
 pub(crate) struct Arguments {
     /// Snapshots, and last the file; `-` is standard output
     #[arg(required = true, num_args = 2.., value_name = "SNAPSHOT… FILE")]

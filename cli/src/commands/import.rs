@@ -27,8 +27,8 @@ Examples:
   copal import - < monday.copal
   copal import hub.tar.gz monday --app hub         what a Hub has exported
 
-A bundle is read wholly before anything is stored. An interrupted import goes on with what was stored;
-snapshots that are here already are passed over.")]
+A bundle is read wholly before anything is stored. An interrupted import goes on with what
+was stored; snapshots that are here already are passed over.")]
 pub(crate) struct Arguments {
     /// The bundle; `-` is standard input
     #[arg(value_name = "FILE")]

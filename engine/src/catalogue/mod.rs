@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::keys::Keys;
 use copal_store::repository::{Repository, RootName};
+use copal_store::roles::Action;
 use copal_store::session::Session;
 use copal_store::{Error as StoreError, SnapshotId};
 
@@ -157,6 +158,8 @@ struct Gathering<'a> {
 
 fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catalogue> {
     let labels: BTreeMap<SnapshotId, u64> = context.repository.labels()?.into_iter().collect();
+    // Who may not open roots gets none from what another key's holder left in the cache.
+    let remember = remember && context.repository.keys().role().may(Action::OpenManifests);
     let cached = if remember { cache::read(context, !roots.is_empty()) } else { CacheRead::none() };
     let mut gathering = Gathering { context, known: cached.entries, added: Entries::new() };
     let name_tags = NameTags(Some(context.repository.keys().clone()));
