@@ -24,7 +24,8 @@ Examples:
   copal copy monday tuesday --to /media/disk/backup --to-key-file /etc/copal/disk.key
 
 Names, ids and times stay. The other repository has a password of its own: flags --to-…, or
-COPAL_TO_PASSWORD, COPAL_TO_PASSWORD_FILE, COPAL_TO_PASSWORD_COMMAND, COPAL_TO_KEY_FILE, or a question.")]
+COPAL_TO_PASSWORD, COPAL_TO_PASSWORD_FILE, COPAL_TO_PASSWORD_COMMAND,
+COPAL_TO_KEY_FILE, or a question.")]
 pub(crate) struct Arguments {
     /// Snapshots; none: all
     #[arg(value_name = "SNAPSHOT")]

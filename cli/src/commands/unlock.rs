@@ -16,8 +16,8 @@ Examples:
   copal unlock --for 8h
   copal lock                             forgets it at once
 
-Only this user finds the key, on this machine, until its time is over. A password or key file that is
-named by a flag is used all the same.")]
+Only this user finds the key, on this machine, until its time is over. A password or key
+file that is named by a flag is used all the same.")]
 pub(crate) struct Arguments {
     /// How long, for example 30m, 1h, 2d
     #[arg(long = "for", default_value = "1h", value_name = "TIME", value_parser = seconds)]
