@@ -41,7 +41,7 @@ pub(super) fn capture(
     // Sources that were named on a command line are no application: nobody else's capture is in the way.
     let held = match application.name.as_str() {
         "" => None,
-        name => Some(folder.hold(name, "a create")?),
+        name => Some(folder.hold(context, name, "a create")?),
     };
     if held.is_some() {
         for sentence in crate::application::recover::recover_held(&folder)? {

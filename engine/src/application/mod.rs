@@ -129,7 +129,13 @@ pub fn records(state_folder: &Path, app: Option<&str>) -> Result<Vec<CaptureReco
 
 /// What is under way on an application, in a few words: "a create", "a restore".
 pub fn under_way(state_folder: &Path, app: &str) -> Result<Option<String>> {
-    AppFolder::of(state_folder, app).busy_with()
+    let note = AppFolder::of(state_folder, app).busy_with()?;
+    Ok(note.map(|note| if note.is_empty() { "another operation".into() } else { note }))
+}
+
+/// Waits until nothing is under way on an application, at most so long: a process that was killed may take a moment to let go of it.
+pub fn wait_until_free(context: &Context, app: &str, limit: std::time::Duration) -> Result<()> {
+    AppFolder::of(state::state_folder(context)?, app).wait_until_free(context, limit)
 }
 
 /// Ends what killed processes have left: applications are let go on, killed captures are recorded as failed, killed deploys of

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::application::hooks::run_step;
 use crate::application::record::{CapturePhase, CaptureRecord, RecordedError};
-use crate::application::state::{AppFolder, CaptureFolder};
+use crate::application::state::{AppFolder, CaptureFolder, RECOVERY};
 use crate::error::Result;
 
 /// See [`super::recover`].
@@ -13,7 +13,7 @@ pub(super) fn recover(state_folder: &Path) -> Result<Vec<String>> {
     let mut sentences = Vec::new();
     for folder in AppFolder::list(state_folder)? {
         // Whoever holds it is at work.
-        if let Ok(_held) = folder.try_hold("the end of an interrupted operation")? {
+        if let Ok(_held) = folder.try_hold(RECOVERY)? {
             sentences.extend(recover_held(&folder)?);
         }
     }

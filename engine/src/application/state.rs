@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::application::record::{CaptureRecord, write_whole};
 use crate::context::Context;
@@ -13,6 +14,16 @@ use crate::error::{Error, Result};
 const FAILED_KEPT: usize = 20;
 /// Longest note in a lock.
 const NOTE_BYTES_MAX: u64 = 4096;
+/// Notes of those who hold a lock for a moment only.
+pub(super) const LOOK: &str = "a look";
+pub(super) const CHECK: &str = "a check";
+pub(super) const RECOVERY: &str = "the end of an interrupted operation";
+/// How long those are waited for.
+const PASSING_MAX: Duration = Duration::from_secs(30);
+/// A note may still be the one of the holder before, for as long as it takes to write another.
+const NOTE_SETTLES: Duration = Duration::from_millis(50);
+/// How often a lock that is held is tried again.
+const TRY_EACH: Duration = Duration::from_millis(5);
 /// The record of a capture in its folder.
 const RECORD: &str = "record.json";
 /// Left by a watchdog that has let the application go on.
@@ -40,6 +51,11 @@ fn all(state_folder: &Path) -> PathBuf {
     state_folder.join("applications")
 }
 
+/// Whether a lock's note is of somebody who lets go at once; one without a note has just been taken.
+fn is_passing(note: &str) -> bool {
+    note.is_empty() || [LOOK, CHECK, RECOVERY].contains(&note)
+}
+
 impl AppFolder {
     pub(super) fn of(state_folder: &Path, app: &str) -> Self {
         let name = blake3::hash(app.as_bytes()).to_hex();
@@ -51,16 +67,40 @@ impl AppFolder {
         Ok(subfolders(&all(state_folder))?.into_iter().map(|path| Self { path }).collect())
     }
 
-    /// Takes the lock, or says who has it.
-    pub(super) fn hold(&self, app: &str, verb: &str) -> Result<Held> {
+    /// Takes the lock, or says who has it. Who holds it for a moment only, for a look or a check, is waited for.
+    pub(super) fn hold(&self, context: &Context, app: &str, verb: &str) -> Result<Held> {
         fs::create_dir_all(&self.path).map_err(|error| failed("creating", &self.path, error))?;
-        match self.try_hold(verb)? {
-            Ok(held) => Ok(held),
-            Err(note) => {
+        let begun = Instant::now();
+        let mut at_work_since = None;
+        loop {
+            let note = match self.try_hold(verb)? {
+                Ok(held) => return Ok(held),
+                Err(note) => note,
+            };
+            let settled = if is_passing(&note) {
+                at_work_since = None;
+                false
+            } else {
+                at_work_since.get_or_insert_with(Instant::now).elapsed() >= NOTE_SETTLES
+            };
+            if settled || begun.elapsed() >= PASSING_MAX {
+                let note = if note.is_empty() { "another operation" } else { &note };
                 let what = format!("the application {app:?}: {note} is under way");
-                Err(copal_store::Error::Busy { what }.into())
+                return Err(copal_store::Error::Busy { what }.into());
             }
+            context.check_interrupt()?;
+            std::thread::sleep(TRY_EACH);
         }
+    }
+
+    /// Waits until nobody is at work, at most so long: a process that was killed may take a moment to let go.
+    pub(super) fn wait_until_free(&self, context: &Context, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while self.busy_with()?.is_some_and(|note| !is_passing(&note)) && begun.elapsed() < limit {
+            context.check_interrupt()?;
+            std::thread::sleep(TRY_EACH);
+        }
+        Ok(())
     }
 
     /// The lock, or what its holder does.
@@ -81,7 +121,7 @@ impl AppFolder {
                 let mut note = String::new();
                 // What cannot be read is only a word in a message.
                 let _ = file.take(NOTE_BYTES_MAX).read_to_string(&mut note);
-                Ok(Err(if note.is_empty() { "another operation".into() } else { note }))
+                Ok(Err(note))
             }
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
@@ -92,7 +132,7 @@ impl AppFolder {
         if !self.path.join("lock").exists() {
             return Ok(None);
         }
-        Ok(self.try_hold("a look")?.err())
+        Ok(self.try_hold(LOOK)?.err())
     }
 
     pub(super) fn captures(&self) -> Result<Vec<CaptureFolder>> {

@@ -305,7 +305,7 @@ impl Monitor for Showing {
 /// See [`super::resume`].
 pub(super) fn resume(context: &Context, application: &Application, id: &str) -> Result<CreateReport> {
     let folder = AppFolder::of(state_folder(context)?, &application.name);
-    let held = folder.hold(&application.name, "a create")?;
+    let held = folder.hold(context, &application.name, "a create")?;
     let place = folder.capture(id);
     let mut record = place.read()?;
     if record.phase != CapturePhase::Uploading || !record.resumable {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use copal_engine::Context;
 use copal_engine::application::config::SourceSpec;
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 use crate::platform::views::{CaptureView, SnapshotView, uuid};
 use crate::platform::{Found, Places};
 use crate::problem::{Problem, Result};
+
+/// How long a process outside, or one that was killed, may keep an application from an operation whose turn has come.
+const LET_GO_MAX: Duration = Duration::from_secs(30);
 
 /// All applications.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +55,7 @@ impl Applications {
     /// Takes a snapshot; one whose upload was cut off goes on.
     pub(super) fn create(&self, context: &Context, app: &str, request: &CaptureRequest) -> Result<Value> {
         let application = self.find(Some(app))?;
+        application::wait_until_free(context, app, LET_GO_MAX)?;
         let unfinished = self.newest_capture(context, app, &request.name)?;
         let report = match unfinished.filter(|record| record.phase == CapturePhase::Uploading && record.resumable) {
             Some(record) => application::resume(context, application, &record.id),
@@ -93,6 +98,7 @@ impl Applications {
 
     pub(super) fn deploy(&self, context: &Context, app: &str, found: &Found) -> Result<Value> {
         let application = self.find(Some(app))?;
+        application::wait_until_free(context, app, LET_GO_MAX)?;
         let report = application::deploy(context, application, &deploy_request(&found.view.id, true), &self.tools)?;
         let components: Vec<Value> = report
             .components

@@ -17,7 +17,7 @@ use self::journal::{Journal, Stage};
 use crate::application::config::Application;
 use crate::application::hooks::{Hooks, Order, run_step};
 use crate::application::record::{ResumeAction, ResumeStep};
-use crate::application::state::{AppFolder, state_folder};
+use crate::application::state::{AppFolder, CHECK, state_folder};
 use crate::application::{CaptureRequest, DeployReport, DeployRequest, SAFETY, Tools};
 use crate::context::Context;
 use crate::deploy::remove_whole;
@@ -35,7 +35,7 @@ pub(super) fn deploy(
 ) -> Result<DeployReport> {
     let begun = context.clock.monotonic_nanoseconds();
     let folder = AppFolder::of(state_folder(context)?, &application.name);
-    let held = folder.hold(&application.name, "a restore")?;
+    let held = folder.hold(context, &application.name, if request.dry_run { CHECK } else { "a restore" })?;
     for sentence in crate::application::recover::recover_held(&folder)? {
         context.monitor.notice(&sentence);
     }
