@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 pub(crate) use answer::escaped;
 pub(crate) use operations::{role_of, visible};
 pub(crate) use transfer::{ExportRequest, begin_export};
-pub(crate) use upload::{begin as begin_import, receive, unlimited};
+pub(crate) use upload::{begin as begin_import, drain, receive, unlimited};
 
 use crate::access::gate;
 use crate::daemon::Daemon;
@@ -109,7 +109,7 @@ fn of_snapshots() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(content::entries))
         .routes(routes!(content::content))
         .routes(routes!(transfer::export))
-        .merge(OpenApiRouter::new().routes(routes!(upload::import)).layer(unlimited()))
+        .merge(OpenApiRouter::new().routes(routes!(upload::import)).layer(unlimited()).layer(from_fn(drain)))
 }
 
 /// What is the same for every route: ids that differ, the application's name, problems.

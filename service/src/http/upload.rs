@@ -2,12 +2,19 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::header;
+use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::Shared;
@@ -22,6 +29,10 @@ use crate::problem::{Problem, Result};
 const PASSWORD_BYTES_MAX: usize = 4096;
 /// This much stays free on the disk of the uploads, whatever is sent.
 const FREE_BYTES_MIN: u64 = 64 << 20;
+/// This much of a refused upload is still read: who is cut off while sending does not hear why.
+const DRAINED_BYTES_MAX: u64 = 8 << 20;
+/// For so long.
+const DRAINED_FOR: Duration = Duration::from_secs(5);
 /// How often the free space is looked at.
 const LOOK_EACH_BYTES: u64 = 16 << 20;
 
@@ -169,4 +180,33 @@ fn broken(error: axum::extract::multipart::MultipartError) -> Problem {
 /// Uploads have a limit of their own.
 pub(crate) fn unlimited() -> DefaultBodyLimit {
     DefaultBodyLimit::disable()
+}
+
+/// Reads on, for a while, what a refused client is still sending: then it hears the answer.
+pub(crate) async fn drain(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    // Who waits to be told to send has nothing on its way.
+    let waits = parts.headers.contains_key(header::EXPECT);
+    let body = Arc::new(Mutex::new(body.into_data_stream().fuse()));
+    let pieces = unfold(Arc::clone(&body), |body| async move {
+        let piece = body.lock().await.next().await?;
+        Some((piece, body))
+    });
+    let response = next.run(Request::from_parts(parts, Body::from_stream(pieces.fuse()))).await;
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    if refused && !waits {
+        let rest = async {
+            let mut drained = 0;
+            let mut body = body.lock().await;
+            while let Some(Ok(piece)) = body.next().await {
+                drained += piece.len() as u64;
+                if drained > DRAINED_BYTES_MAX {
+                    return;
+                }
+            }
+        };
+        // One that sends more, or slowly, is cut off.
+        let _ = tokio::time::timeout(DRAINED_FOR, rest).await;
+    }
+    response
 }

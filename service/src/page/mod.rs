@@ -19,11 +19,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::header;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::daemon::Daemon;
-use crate::http::unlimited;
+use crate::http::{drain, unlimited};
 use crate::operation::Watch;
 use crate::problem::Problem;
 
@@ -40,7 +41,7 @@ pub(crate) fn router() -> Router<Arc<Daemon>> {
         .route("/login", get(login::page).post(login::begin))
         .route("/ui/logout", post(login::end))
         .route("/ui/create", post(forms::create))
-        .route("/ui/import", post(forms::import).layer(unlimited()))
+        .route("/ui/import", post(forms::import).layer(unlimited()).layer(from_fn(drain)))
         .route("/ui/compare", get(compare::page))
         .route("/ui/apps/{app}/snapshots/{name}", get(snapshot::page))
         .route("/ui/apps/{app}/snapshots/{name}/browse", get(browse::page))
