@@ -239,10 +239,9 @@ fn h11_an_application_that_holds_a_lock_past_the_deadline_is_no_snapshot() {
     world.ok(&["create", "one", "--app", "shop"]);
 }
 
-#[test]
-fn v9_a_killed_upload_goes_on_without_storing_again() {
+/// An upload that was killed after something was made to last and before its root stood. `None`: the kill came too late.
+fn killed_upload(rows: u64) -> Option<World> {
     let world = World::new();
-    let rows = 80_000;
     fs::create_dir_all(world.path("shop/bucket")).unwrap();
     plant_database(&world.path("shop/shop.db"), rows, 1);
     let config = configuration(&world.path("shop"), "", "").replace("while [ ! -e", "while false && [ ! -e");
@@ -254,14 +253,19 @@ fn v9_a_killed_upload_goes_on_without_storing_again() {
         .spawn()
         .unwrap();
     let begun = Instant::now();
-    // What was stored has been made to last at least once.
     while world.objects_in("index").len() < 2 && child.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < Duration::from_secs(60), "nothing was made to last");
         sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
     let killed = !child.wait().unwrap().success();
-    assert!(killed, "it was too fast to be killed");
+    (killed && world.objects_in("snapshots").is_empty()).then_some(world)
+}
+
+#[test]
+fn v9_a_killed_upload_goes_on_without_storing_again() {
+    let rows: u64 = 80_000;
+    let world = (0..20).find_map(|_| killed_upload(rows)).expect("of twenty kills one comes in time");
     let found = status(&world);
     assert_eq!((found[0]["phase"].as_str(), found[0]["resumable"].as_bool()), (Some("uploading"), Some(true)));
     world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 79, "not-ready");
