@@ -8,6 +8,7 @@
 mod attributes;
 mod beneath;
 pub mod error;
+pub mod extents;
 pub mod hook;
 pub mod kept;
 pub mod postgres;

@@ -265,6 +265,22 @@ impl OpenFile {
         }
     }
 
+    /// A file of the system.
+    pub(crate) fn opened(&self) -> Option<&Opened> {
+        match &self.file {
+            Content::File(file) => Some(file),
+            Content::Pinned(_) => None,
+        }
+    }
+
+    /// Metadata by descriptor, whatever it stands for.
+    pub fn own_stat(&self) -> Result<FileStat> {
+        match &self.file {
+            Content::File(file) => file.stat(),
+            Content::Pinned(bytes) => Ok(bytes.stat()),
+        }
+    }
+
     /// The descriptor of a file of the system.
     pub(crate) fn fd(&self) -> Option<&OwnedFd> {
         match &self.file {

@@ -13,9 +13,10 @@ use copal_source::scan::{FileKind, FileStat, FileTime, ScanEntry, ScanOptions, s
 use copal_source::target::{TargetMetadata, TargetTree};
 
 use crate::application::config::{Source, TreeSpec};
+use crate::application::kept;
 use crate::application::sources::{failed, same_filesystem};
 use crate::context::Context;
-use crate::create::{Creation, Input, InputContent, is_unchanged_since};
+use crate::create::{ContentIdentity, Creation, Input, InputContent, KeptClones, is_unchanged_since};
 use crate::deploy::remove_whole;
 use crate::error::{Error, Result};
 
@@ -69,6 +70,16 @@ impl Cloned {
 
     pub(super) fn content(&self) -> InputContent {
         InputContent::Cloned { clone: self.clone.clone(), entries: self.entries.clone() }
+    }
+
+    /// Clones that the capture before has left for a comparison.
+    pub(super) fn kept_before(&self) -> Option<KeptClones> {
+        kept::load(&self.root)
+    }
+
+    /// Leaves clones for the comparison of the next capture, now that the snapshot is committed.
+    pub(super) fn keep_for_next(&self, contents: &[(Vec<u8>, ContentIdentity)]) -> Result<()> {
+        kept::keep(&self.root, &self.clone, &self.entries, contents)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -135,6 +146,10 @@ pub(super) fn input_again(
     let bytes = fs::read(list).map_err(|error| failed("reading", list, error))?;
     let (clone, kept): (Vec<u8>, Vec<KeptEntry>) = copal_store::codec::decode("a list of cloned entries", &bytes)?;
     let clone = PathBuf::from(OsString::from_vec(clone));
+    // Of one file, the clone is in a folder of its own.
+    let single =
+        matches!(kept.first(), Some(KeptEntry(_, kind, ..)) if KINDS.get(usize::from(*kind)) == Some(&FileKind::File));
+    let clones = kept::load(if single { clone.parent().unwrap_or(&clone) } else { &clone });
     let entries = kept.into_iter().map(KeptEntry::entry).collect::<Option<Vec<_>>>();
     let entries = entries.ok_or_else(|| Error::Internal("a list of cloned entries has an unknown kind".into()))?;
     Ok(Input {
@@ -146,6 +161,7 @@ pub(super) fn input_again(
         one_file_system: false,
         page_structured: kind == SourceKind::Image,
         before,
+        clones,
     })
 }
 

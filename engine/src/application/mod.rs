@@ -11,6 +11,7 @@ mod clone;
 pub mod config;
 mod deploy;
 mod hooks;
+mod kept;
 mod record;
 mod recover;
 mod sources;

@@ -175,6 +175,7 @@ fn input_of_tree(source: &Source, tree: &TreeSpec, kind: SourceKind, before: Opt
         one_file_system: tree.one_file_system,
         page_structured: kind == SourceKind::Image,
         before,
+        clones: None,
     }
 }
 
@@ -235,6 +236,7 @@ pub(super) fn pinned_input(source: &Source, bytes: Arc<dyn PinnedBytes>) -> Resu
         one_file_system: false,
         page_structured: matches!(kind, SourceKind::Sqlite | SourceKind::Image),
         before: None,
+        clones: None,
     })
 }
 
@@ -289,7 +291,8 @@ impl Held {
             Self::Cloned { cloned, kind, before } => {
                 let tree = cloned.tree();
                 let content = cloned.content();
-                Ok(Some(Input { content, ..input_of_tree(source, tree, *kind, before.clone()) }))
+                let clones = cloned.kept_before();
+                Ok(Some(Input { content, clones, ..input_of_tree(source, tree, *kind, before.clone()) }))
             }
             Self::Sqlite(pin) => pinned_input(source, Arc::clone(pin) as Arc<dyn PinnedBytes>).map(Some),
             Self::Device(path) => pinned_input(source, Arc::new(KeptFile::device(path)?)).map(Some),
@@ -346,6 +349,7 @@ pub(super) fn input_of_folder(source: &Source, folder: PathBuf) -> Input {
         one_file_system: false,
         page_structured: false,
         before: None,
+        clones: None,
     }
 }
 

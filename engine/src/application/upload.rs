@@ -20,7 +20,7 @@ use crate::application::sources::{Held, input_of_folder, spool_path};
 use crate::application::state::{AppFolder, CaptureFolder, state_folder};
 use crate::catalogue::Catalogue;
 use crate::context::{Context, Monitor, Progress};
-use crate::create::{CreateReport, Creation, Input, Naming, Taken, is_present};
+use crate::create::{Contents, CreateReport, Creation, Input, Naming, Taken, is_present};
 use crate::error::{Error, Result};
 use crate::removal;
 
@@ -164,6 +164,7 @@ impl Captured {
         };
         let phase = hurt.then_some(Phase::PartiallyFailed);
         let live = (!unnamed_plain).then_some(live);
+        let contents: Vec<_> = taken.iter().map(|taken| (taken.record.label.clone(), taken.contents.clone())).collect();
         let committed = creation.finish(context, taken, live, phase);
         let mut report = match committed {
             Ok(report) => report,
@@ -178,6 +179,11 @@ impl Captured {
             report.warnings.push(format!("{}: {}", warning.0.source.label, warning.1));
             report.unread_files += 1;
         }
+        if !application.name.is_empty() {
+            for component in &components {
+                keep_clones(context, component, &contents);
+            }
+        }
         drop(components);
         // The snapshot is in the repository: nothing from here on is a failure of it.
         let tidied =
@@ -188,6 +194,15 @@ impl Captured {
         }
         drop(held);
         Ok(report)
+    }
+}
+
+/// For the next capture; a failure here costs it time and nothing else.
+fn keep_clones(context: &Context, component: &Component, contents: &[(String, Contents)]) {
+    let Ok(Held::Cloned { cloned, .. }) = &component.held else { return };
+    let Some((_, contents)) = contents.iter().find(|(label, _)| *label == component.source.label) else { return };
+    if let Err(error) = cloned.keep_for_next(contents) {
+        context.monitor.notice(&format!("the next capture will read large files whole: {error}"));
     }
 }
 
@@ -414,7 +429,7 @@ fn stored_before(creation: &Creation, state: &ComponentState) -> Result<Taken> {
             return Err(missing());
         }
     }
-    Ok(Taken { record, bytes_read: 0, warnings: Vec::new(), unread_files: 0 })
+    Ok(Taken { record, bytes_read: 0, warnings: Vec::new(), unread_files: 0, contents: Vec::new() })
 }
 
 fn is_whole(session: &copal_store::session::Session, content: &FileContent) -> Result<bool> {

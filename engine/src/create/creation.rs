@@ -12,6 +12,7 @@ use copal_store::session::Session;
 use crate::catalogue::payload_digest;
 use crate::context::Context;
 use crate::create::CreateReport;
+use crate::create::clones::ContentIdentity;
 use crate::create::input::Input;
 use crate::create::parent::Parent;
 use crate::create::pipeline::Capture;
@@ -36,7 +37,12 @@ pub(crate) struct Taken {
     pub(crate) bytes_read: u64,
     pub(crate) warnings: Vec<String>,
     pub(crate) unread_files: u64,
+    /// Of a clone: what its large files are in the snapshot.
+    pub(crate) contents: Contents,
 }
+
+/// Paths of large files, with slashes, and what they are.
+pub(crate) type Contents = Vec<(Vec<u8>, ContentIdentity)>;
 
 /// A snapshot that is being made.
 #[derive(Debug)]

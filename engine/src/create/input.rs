@@ -9,6 +9,7 @@ use copal_source::read::{PinnedBytes, TreeReader};
 use copal_source::scan::{ScanEntry, ScanOptions, scan};
 
 use crate::create::SourceRequest;
+use crate::create::clones::KeptClones;
 use crate::error::Result;
 
 /// A source to be stored.
@@ -30,6 +31,8 @@ pub(crate) struct Input {
     pub(crate) page_structured: bool,
     /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent snapshot's.
     pub(crate) before: Option<SourceRecord>,
+    /// Clones that may tell what of a large file need not be read.
+    pub(crate) clones: Option<KeptClones>,
 }
 
 /// Where entries and bytes come from.
@@ -63,6 +66,7 @@ impl Input {
             one_file_system,
             page_structured: false,
             before: None,
+            clones: None,
         }
     }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use copal_chunker::{Cutter, HEAD_BYTES, SEGMENT_BYTES, looks_page_structured};
-use copal_manifest::content::{Cutting, FileContent, Piece, PiecesBuilder};
+use copal_manifest::content::{Cutting, FileContent, Piece, PiecesBuilder, PlacedPiece};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::tree::NodeSink;
 use copal_source::read::{DataRange, OpenFile, TreeReader};
 use copal_source::scan::FileStat;
 use copal_store::session::{ChunkSource, Session};
 
+use crate::create::clones::{Beside, KeptClones};
 use crate::create::evidence::is_same_content;
 use crate::create::extent::{Extent, ExtentDone};
 use crate::create::job::Shared;
@@ -34,15 +35,32 @@ pub(super) struct LargeFile {
     cutting: Cutting,
     ranges: Vec<DataRange>,
     parent: Option<Arc<FileContent>>,
+    /// What is read; everything else is as the parent has it. None: all of it.
+    windows: Option<Vec<DataRange>>,
+}
+
+/// A part of a large file.
+pub(super) enum Part {
+    /// To be read.
+    Read(Extent),
+    /// As the parent has it, from where the part before ended, within a data range.
+    Reuse {
+        /// Where the data range begins.
+        begin: u64,
+        /// Where the part ends.
+        to: u64,
+    },
 }
 
 impl LargeFile {
+    /// Opens; `clones` may tell what of it need not be read.
     pub(super) fn open(
         shared: &Shared<'_>,
         reader: &TreeReader,
         path: EntryPath,
         stat: &FileStat,
         parent: Option<Arc<FileContent>>,
+        clones: Option<&KeptClones>,
     ) -> Result<Self, Trouble> {
         let file = shared.open(reader, &path, stat)?;
         let stat = file.stat()?;
@@ -53,43 +71,66 @@ impl LargeFile {
             false if stat.bytes == 0 => Vec::new(),
             false => vec![DataRange { offset: 0, bytes: stat.bytes }],
         };
-        let cutting = choose_cutting(shared, &file, parent.as_deref())?;
-        Ok(Self { path, file, stat, metadata, cutting, ranges, parent })
+        let (parent_content, slashes) = (parent.as_deref(), path.to_slashes());
+        let changed = clones.zip(parent_content).and_then(|(kept, parent)| kept.changed(&slashes, parent, &file));
+        let cutting = choose_cutting(shared, &file, parent_content, changed.as_deref())?;
+        let windows = changed.zip(parent_content).and_then(|(changed, parent)| {
+            let beside = Beside {
+                session: shared.session,
+                cutter: shared.cutter,
+                file: &file,
+                ranges: &ranges,
+                cutting,
+                parent,
+                changed: &changed,
+                count_read: &|read| shared.count_read(read),
+            };
+            beside.windows()
+        });
+        Ok(Self { path, file, stat, metadata, cutting, ranges, parent, windows })
     }
 
     pub(super) fn stat(&self) -> FileStat {
         self.stat
     }
 
-    /// The jobs that read it, in order.
-    pub(super) fn extents<'l>(&'l self, cutter: &Cutter) -> impl Iterator<Item = Extent> + use<'l> {
+    /// What it consists of, in order.
+    pub(super) fn parts<'l>(&'l self, cutter: &Cutter) -> impl Iterator<Item = Part> + use<'l> {
+        let has_hard_cuts = cutter.has_hard_cuts();
+        self.ranges.iter().flat_map(move |range| -> Box<dyn Iterator<Item = Part> + 'l> {
+            let (begin, end) = (range.offset, range.offset + range.bytes);
+            let Some(windows) = &self.windows else {
+                return Box::new(self.extents(*range, begin, end, has_hard_cuts));
+            };
+            let first = windows.partition_point(|window| window.offset + window.bytes <= begin);
+            let within = windows[first..].iter().take_while(move |window| window.offset < end);
+            let parts = within.flat_map(move |window| {
+                let (from, to) = (window.offset.max(begin), (window.offset + window.bytes).min(end));
+                let before = (from > begin).then_some(Part::Reuse { begin, to: from });
+                before.into_iter().chain(self.extents(*range, from, to, has_hard_cuts))
+            });
+            Box::new(parts.chain([Part::Reuse { begin, to: end }]))
+        })
+    }
+
+    /// The jobs that read a part of a data range.
+    fn extents(&self, range: DataRange, first: u64, end: u64, has_hard_cuts: bool) -> impl Iterator<Item = Part> {
         let fixed_bytes = match self.cutting {
             Cutting::Fixed(bytes) => Some(bytes),
             Cutting::Small | Cutting::Content => None,
         };
-        let has_hard_cuts = cutter.has_hard_cuts();
-        self.ranges.iter().flat_map(move |range| {
-            let end = range.offset + range.bytes;
-            let first_end = match fixed_bytes {
-                Some(_) => (range.offset / FIXED_EXTENT_BYTES + 1) * FIXED_EXTENT_BYTES,
-                None if has_hard_cuts => range.offset + SEGMENT_BYTES,
+        let mut from = first;
+        std::iter::from_fn(move || {
+            let to = match fixed_bytes {
+                Some(_) => (from / FIXED_EXTENT_BYTES + 1) * FIXED_EXTENT_BYTES,
+                None if has_hard_cuts => from + SEGMENT_BYTES,
                 None => end,
             };
-            let step = if fixed_bytes.is_some() { FIXED_EXTENT_BYTES } else { SEGMENT_BYTES };
-            let mut from = range.offset;
-            std::iter::from_fn(move || {
-                let to = if from == range.offset { first_end } else { from + step }.min(end);
-                let extent = (from < end).then(|| Extent {
-                    file: self.file.clone(),
-                    fixed_bytes,
-                    range: *range,
-                    from,
-                    to,
-                    parent: self.parent.clone(),
-                });
-                from = to;
-                extent
-            })
+            let to = to.min(end);
+            let (file, parent) = (self.file.clone(), self.parent.clone());
+            let extent = (from < end).then_some(Extent { file, fixed_bytes, range, from, to, parent });
+            from = to;
+            extent.map(Part::Read)
         })
     }
 }
@@ -113,7 +154,12 @@ fn without_short_holes(ranges: Vec<DataRange>) -> Vec<DataRange> {
 
 /// Fixed cuts for page-structured files, as long as their pages stay where they are in the parent; content cuts for all others, and for
 /// files that fell back to them once.
-fn choose_cutting(shared: &Shared<'_>, file: &OpenFile, parent: Option<&FileContent>) -> Result<Cutting, Trouble> {
+fn choose_cutting(
+    shared: &Shared<'_>,
+    file: &OpenFile,
+    parent: Option<&FileContent>,
+    changed: Option<&[DataRange]>,
+) -> Result<Cutting, Trouble> {
     let Shared { parameters, session, .. } = *shared;
     let mut head = vec![0; HEAD_BYTES + 64];
     let read = file.read_at(0, &mut head)?;
@@ -121,8 +167,13 @@ fn choose_cutting(shared: &Shared<'_>, file: &OpenFile, parent: Option<&FileCont
         return Ok(Cutting::Content);
     }
     let fixed = Cutting::Fixed(parameters.page_chunk_bytes);
+    let stays = |content: &FileContent| {
+        let changed = changed?.iter().map(|range| range.bytes).sum::<u64>();
+        (changed <= content.bytes / 2).then_some(())
+    };
     Ok(match parent {
         Some(content) if content.cutting == Cutting::Content => Cutting::Content,
+        Some(content) if content.cutting == fixed && stays(content).is_some() => fixed,
         Some(content) if content.cutting == fixed && !offsets_match(file, content, session)? => Cutting::Content,
         _ => fixed,
     })
@@ -180,7 +231,7 @@ impl Assembly {
         if self.torn || done.pieces.is_empty() {
             return Ok(());
         }
-        let begins_range = self.large.ranges.iter().any(|range| range.offset == done.begin);
+        let begins_range = self.large.ranges.binary_search_by_key(&done.begin, |range| range.offset).is_ok();
         if done.begin > self.position && begins_range {
             self.hole_to(done.begin, sink)?;
         }
@@ -193,6 +244,35 @@ impl Assembly {
             self.builder.push(piece, sink)?;
         }
         Ok(())
+    }
+
+    /// Takes what the parent has from here up to a place; returns its bytes.
+    pub(super) fn reuse(
+        &mut self,
+        begin: u64,
+        to: u64,
+        source: &dyn ChunkSource,
+        sink: &mut dyn NodeSink,
+    ) -> Result<u64> {
+        let Some(parent) = self.large.parent.clone().filter(|_| !self.torn) else { return Ok(0) };
+        if self.position < begin {
+            self.hole_to(begin, sink)?;
+        }
+        let from = self.position;
+        for placed in parent.pieces(source, from, to) {
+            match placed {
+                Ok(PlacedPiece { offset, piece: piece @ Piece::Chunk { .. } })
+                    if offset == self.position && offset + piece.bytes() <= to =>
+                {
+                    self.position += piece.bytes();
+                    self.builder.push(piece, sink)?;
+                }
+                _ => break,
+            }
+        }
+        // What does not fit after all is read.
+        self.torn |= self.position < to;
+        Ok(self.position - from)
     }
 
     fn hole_to(&mut self, end: u64, sink: &mut dyn NodeSink) -> Result<()> {

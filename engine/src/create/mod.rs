@@ -8,6 +8,7 @@
 //! the tree, and the names of files with several names.
 
 pub(crate) mod bases;
+pub(crate) mod clones;
 pub(crate) mod creation;
 pub(crate) mod evidence;
 mod extent;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 use copal_manifest::snapshot::{Snapshot, is_name};
 use copal_store::session::Session;
 
-pub(crate) use crate::create::creation::{Creation, Naming, Taken};
+pub(crate) use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity, KeptClone, KeptClones, Untouched};
+pub(crate) use crate::create::creation::{Contents, Creation, Naming, Taken};
 pub(crate) use crate::create::evidence::{is_present, is_unchanged_since};
 pub(crate) use crate::create::input::{Input, InputContent};
 

@@ -18,12 +18,13 @@ use copal_store::session::Session;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::context::Context;
+use crate::create::clones::{ContentIdentity, KeptClones};
 use crate::create::creation::Taken;
 use crate::create::evidence::{is_present, is_unchanged, trusted_before};
 use crate::create::extent::{Extent, ExtentDone};
 use crate::create::input::{Entries, Input};
 use crate::create::job::{Job, Promise, Shared, Worker, promise};
-use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile};
+use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile, Part};
 use crate::create::meter::Meter;
 use crate::create::nodes::TreeSink;
 use crate::create::parent::{Parent, ParentSource};
@@ -54,6 +55,11 @@ enum Waiting {
     /// A large file: its parts and its end follow.
     Begin(Box<LargeFile>),
     Part(Promise<ExtentDone>),
+    /// A part that is as the parent has it.
+    Reuse {
+        begin: u64,
+        to: u64,
+    },
     End(Option<FileKey>),
 }
 
@@ -76,6 +82,7 @@ pub(super) struct Capture<'s, 'j> {
     assembly: Option<Assembly>,
     parent: Option<Peekable<EntryIter<'s>>>,
     parent_source: Option<&'j ParentSource>,
+    clones: Option<&'j KeptClones>,
     force_read: bool,
     /// Files with several names: met by the scan, and put into the tree.
     met: HashMap<FileKey, ()>,
@@ -87,6 +94,7 @@ pub(super) struct Capture<'s, 'j> {
     bytes: u64,
     warnings: Vec<String>,
     unread_files: u64,
+    contents: Vec<(Vec<u8>, ContentIdentity)>,
 }
 
 impl Capture<'_, '_> {
@@ -144,6 +152,7 @@ impl Capture<'_, '_> {
                 assembly: None,
                 parent: iterator.map(Iterator::peekable),
                 parent_source: parent_source.as_ref(),
+                clones: input.clones.as_ref(),
                 force_read: force_read && input.before.is_none(),
                 met: HashMap::new(),
                 placed: HashMap::new(),
@@ -154,6 +163,7 @@ impl Capture<'_, '_> {
                 bytes: 0,
                 warnings: Vec::new(),
                 unread_files: 0,
+                contents: Vec::new(),
             };
             let outcome = capture.take_all(entries);
             if outcome.is_err() {
@@ -212,7 +222,8 @@ impl Capture<'_, '_> {
             trusted_before: begun,
         };
         let bytes_read = self.shared.bytes_read.load(Ordering::Relaxed);
-        Ok(Taken { record, bytes_read, warnings: self.warnings, unread_files: self.unread_files })
+        let Self { warnings, unread_files, contents, .. } = self;
+        Ok(Taken { record, bytes_read, warnings, unread_files, contents })
     }
 
     fn unread(&mut self, why: String) {
@@ -285,6 +296,14 @@ impl Capture<'_, '_> {
         }
     }
 
+    /// Whether pieces of the parent may stand for bytes that were not read.
+    fn may_reuse_parts_of(&self, content: &FileContent) -> Result<bool> {
+        match self.parent_source {
+            Some(source) if !self.force_read => Ok(source.trusted || is_present(self.shared.session, content)?),
+            _ => Ok(false),
+        }
+    }
+
     fn take_small(&mut self, file: SmallFile, key: Option<FileKey>) -> Result<()> {
         self.batch_bytes += if file.stat.kind == FileKind::File { file.stat.bytes } else { 0 };
         self.batch.push(file);
@@ -309,15 +328,22 @@ impl Capture<'_, '_> {
         key: Option<FileKey>,
     ) -> Result<()> {
         let cutter = self.shared.cutter;
-        match LargeFile::open(self.shared, &self.reader, path, &stat, parent) {
+        let clones = match (self.clones, &parent) {
+            (Some(clones), Some(content)) if self.may_reuse_parts_of(content)? => Some(clones),
+            _ => None,
+        };
+        match LargeFile::open(self.shared, &self.reader, path, &stat, parent, clones) {
             Err(trouble) => self.place_outcome(Outcome::of(trouble)?, key),
             Ok(large) => {
-                let extents: Vec<Extent> = large.extents(cutter).collect();
+                let parts: Vec<Part> = large.parts(cutter).collect();
                 self.wait_for(Waiting::Begin(Box::new(large)))?;
-                for extent in extents {
+                for part in parts {
                     self.make_room()?;
-                    let promise = self.send_extent(extent)?;
-                    self.wait_for(Waiting::Part(promise))?;
+                    let waiting = match part {
+                        Part::Read(extent) => Waiting::Part(self.send_extent(extent)?),
+                        Part::Reuse { begin, to } => Waiting::Reuse { begin, to },
+                    };
+                    self.wait_for(waiting)?;
                 }
                 self.wait_for(Waiting::End(key))
             }

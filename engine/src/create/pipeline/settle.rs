@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
+use copal_chunker::Cutter;
 use copal_manifest::entry::{Entry, Node};
 
 use super::{Batch, Capture, FileKey, Waiting};
+use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity};
 use crate::create::extent::{Extent, ExtentDone};
 use crate::create::job::Promise;
-use crate::create::large::{Assembled, Assembly, LargeFile};
+use crate::create::large::{Assembled, Assembly, LargeFile, Part};
 use crate::create::small::{ATTEMPTS, Outcome, SmallFile};
 use crate::error::{Error, Result};
 
@@ -15,7 +17,11 @@ impl Capture<'_, '_> {
     pub(super) fn settle_what_is_ready(&mut self) -> Result<()> {
         while let Some(front) = self.window.front_mut() {
             let ready = match front {
-                Waiting::Ready(..) | Waiting::Begin(_) | Waiting::Link(..) | Waiting::End(_) => true,
+                Waiting::Ready(..)
+                | Waiting::Begin(_)
+                | Waiting::Reuse { .. }
+                | Waiting::Link(..)
+                | Waiting::End(_) => true,
                 Waiting::Part(promise) => promise.is_kept(),
                 Waiting::Batched { batch, .. } => match self.batches.get_mut(batch) {
                     Some(Batch::Out(promise)) => promise.is_kept(),
@@ -52,6 +58,15 @@ impl Capture<'_, '_> {
                     Some(assembly) => assembly.add(done, &mut self.sink),
                     None => Err(Error::Internal("a part without its file".into())),
                 }
+            }
+            Some(Waiting::Reuse { begin, to }) => {
+                let session = self.shared.session;
+                let Some(assembly) = &mut self.assembly else {
+                    return Err(Error::Internal("a part without its file".into()));
+                };
+                let bytes = assembly.reuse(begin, to, session, &mut self.sink)?;
+                self.shared.meter.bytes_done(bytes);
+                Ok(())
             }
             Some(Waiting::End(key)) => {
                 let assembly = self.assembly.take().ok_or(Error::Internal("an end without its file".into()))?;
@@ -99,11 +114,11 @@ impl Capture<'_, '_> {
                 Ok(_) => {}
             }
             let cutter = self.shared.cutter;
-            let large = match LargeFile::open(self.shared, &self.reader, path, &stat, None) {
+            let large = match LargeFile::open(self.shared, &self.reader, path, &stat, None, None) {
                 Ok(large) => large,
                 Err(trouble) => return Outcome::of(trouble),
             };
-            let extents: Vec<Extent> = large.extents(cutter).collect();
+            let extents = extents_of(&large, cutter);
             assembly = Assembly::new(large);
             let mut under_way = VecDeque::new();
             for extent in extents {
@@ -149,10 +164,10 @@ impl Capture<'_, '_> {
             return self.place(entry, None);
         }
         let cutter = self.shared.cutter;
-        let outcome = match LargeFile::open(self.shared, &self.reader, file.path, &file.stat, None) {
+        let outcome = match LargeFile::open(self.shared, &self.reader, file.path, &file.stat, None, None) {
             Err(trouble) => Outcome::of(trouble)?,
             Ok(large) => {
-                let extents: Vec<Extent> = large.extents(cutter).collect();
+                let extents = extents_of(&large, cutter);
                 let mut assembly = Assembly::new(large);
                 for extent in extents {
                     let promise = self.send_extent(extent)?;
@@ -176,10 +191,22 @@ impl Capture<'_, '_> {
         self.files += u64::from(entry.node != Node::Directory);
         if let Node::File(content) = &entry.node {
             self.bytes += content.bytes;
+            if self.shared.cloned && content.bytes >= CLONE_BYTES_MIN {
+                self.contents.push((entry.path.to_slashes().to_vec(), ContentIdentity::of(content)));
+            }
         }
         if let Some(key) = key {
             self.placed.insert(key, (entry.path, entry.metadata));
         }
         Ok(())
     }
+}
+
+/// The parts of a file of which all is read.
+fn extents_of(large: &LargeFile, cutter: &Cutter) -> Vec<Extent> {
+    let extent = |part| match part {
+        Part::Read(extent) => Some(extent),
+        Part::Reuse { .. } => None,
+    };
+    large.parts(cutter).filter_map(extent).collect()
 }

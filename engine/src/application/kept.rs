@@ -1,0 +1,127 @@
+//! The clones of large files that stay between captures, one generation for each source, so that the next capture is told by their
+//! extents what changed. They stand beside the place where the next clone will be made, and nothing but time is lost with them.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use copal_source::read::TreeReader;
+use copal_source::scan::{FileKind, ScanEntry};
+
+use crate::create::{CLONE_BYTES_MIN, ContentIdentity, KeptClone, KeptClones, Untouched};
+use crate::deploy::{failed, remove_whole};
+use crate::error::Result;
+
+const VERSION: u16 = 1;
+/// The list of what is kept.
+const LIST: &str = "list";
+/// Most files of which a clone is kept: more are not few large ones.
+const FILES_MAX: usize = 4096;
+
+/// The list, as a document.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Generation {
+    version: u16,
+    clones: Vec<KeptClone>,
+}
+
+/// Where the clones stay of a source whose own clone is made at a place.
+fn folder_beside(place: &Path) -> PathBuf {
+    let mut folder = OsString::from(place);
+    folder.push(".kept");
+    folder.into()
+}
+
+fn name_of(path: &[u8]) -> String {
+    blake3::hash(path).to_hex().as_str()[..32].to_owned()
+}
+
+/// What is kept beside a place; what cannot be read is not there.
+pub(super) fn load(place: &Path) -> Option<KeptClones> {
+    let folder = folder_beside(place);
+    let clones = read_list(&folder)?;
+    Some(KeptClones::new(TreeReader::open(&folder).ok()?, clones))
+}
+
+fn read_list(folder: &Path) -> Option<Vec<KeptClone>> {
+    let bytes = fs::read(folder.join(LIST)).ok()?;
+    let generation: Generation = copal_store::codec::decode("a list of clones", &bytes).ok()?;
+    (generation.version == VERSION).then_some(generation.clones)
+}
+
+/// Takes from a clone, whose snapshot is committed, what the next capture will want, and removes what it will not.
+///
+/// A kill in between leaves clones that the list does not describe as they are: those are not used.
+pub(super) fn keep(
+    place: &Path,
+    clone: &Path,
+    entries: &[ScanEntry],
+    contents: &[(Vec<u8>, ContentIdentity)],
+) -> Result<()> {
+    let folder = folder_beside(place);
+    let before: HashMap<Vec<u8>, KeptClone> =
+        read_list(&folder).unwrap_or_default().into_iter().map(|kept| (kept.path.clone(), kept)).collect();
+    let contents: HashMap<&[u8], ContentIdentity> =
+        contents.iter().map(|(path, content)| (path.as_slice(), *content)).collect();
+    let is_large = |entry: &&ScanEntry| entry.stat.kind == FileKind::File && entry.stat.bytes >= CLONE_BYTES_MIN;
+    let mut large = entries.iter().filter(is_large).take(FILES_MAX).peekable();
+    if large.peek().is_none() {
+        return remove_whole(&folder);
+    }
+    make_private(&folder)?;
+    let reader = TreeReader::open(&folder)?;
+    let mut clones = Vec::new();
+    for entry in large {
+        let path: &[u8] = &entry.path;
+        let Some(content) = contents.get(path).copied() else { continue };
+        let name = name_of(path);
+        let made = if path.is_empty() { clone.to_owned() } else { clone.join(std::ffi::OsStr::from_bytes(path)) };
+        match fs::rename(&made, folder.join(&name)) {
+            Ok(()) => {
+                let untouched = Untouched::of(&reader.stat(name.as_bytes())?);
+                clones.push(KeptClone { path: path.to_vec(), name, untouched, content });
+            }
+            // It had not changed since the capture before: what was kept then is still of use.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                clones.extend(before.get(path).filter(|kept| kept.content == content).cloned());
+            }
+            Err(error) => return Err(failed("keeping", &made, error)),
+        }
+    }
+    write_list(&folder, &Generation { version: VERSION, clones: clones.clone() })?;
+    remove_others(&folder, &clones)
+}
+
+/// Only for whoever captures: a clone has the bytes of files that others may not read.
+fn make_private(folder: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed("creating", folder, error)),
+        _ => Ok(()),
+    }
+}
+
+fn write_list(folder: &Path, generation: &Generation) -> Result<()> {
+    let bytes = copal_store::codec::encode(generation)?;
+    let (new, list) = (folder.join("list.new"), folder.join(LIST));
+    let io = |error| failed("writing", &list, error);
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(io)?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    fs::rename(&new, &list).and_then(|()| File::open(folder)?.sync_all()).map_err(io)
+}
+
+fn remove_others(folder: &Path, clones: &[KeptClone]) -> Result<()> {
+    let wanted: HashSet<&[u8]> = clones.iter().map(|clone| clone.name.as_bytes()).chain([LIST.as_bytes()]).collect();
+    let io = |error| failed("listing", folder, error);
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if !wanted.contains(entry.file_name().as_bytes()) {
+            remove_whole(&entry.path())?;
+        }
+    }
+    Ok(())
+}
