@@ -1,5 +1,7 @@
 //! The content of a regular file: a list of pieces, inline when short, a tree of nodes when long.
 
+use std::ops::Range;
+
 use copal_store::session::ChunkSource;
 use copal_store::{ChunkId, Error, Result};
 
@@ -8,6 +10,7 @@ use crate::node::inner::PieceChild;
 use crate::node::{MEMBERS_MAX, MEMBERS_MIN, check_size, is_boundary, pieces};
 use crate::piece_cursor::{ChangedPieces, PieceIter};
 use crate::tree::{NodeSink, TreeRoot};
+use crate::walk::Walk;
 
 /// Most pieces that stand in the entry itself; longer lists are trees.
 pub const INLINE_PIECES_MAX: usize = 16;
@@ -184,7 +187,17 @@ impl FileContent {
         from: u64,
         to: u64,
     ) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
-        Box::new(PieceIter::new(self, source, from, to))
+        self.pieces_of_ranges(source, std::iter::once(from..to))
+    }
+
+    /// The pieces that overlap any of some ranges, which ascend and do not overlap; each piece comes once. No node is read
+    /// twice. It ends after an error.
+    pub fn pieces_of_ranges<'a>(
+        &'a self,
+        source: &'a dyn ChunkSource,
+        ranges: impl Iterator<Item = Range<u64>> + 'a,
+    ) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
+        Box::new(Walk::new(PieceIter::new(self, source, ranges)))
     }
 
     /// The pieces of `self` that `other` does not have at the same offset; equal subtrees are skipped unread. It ends after an error.
@@ -193,6 +206,6 @@ impl FileContent {
         other: &'a FileContent,
         source: &'a dyn ChunkSource,
     ) -> Box<dyn Iterator<Item = Result<PlacedPiece>> + 'a> {
-        Box::new(ChangedPieces::new(self, other, source))
+        Box::new(Walk::new(ChangedPieces::new(self, other, source)))
     }
 }

@@ -6,6 +6,7 @@ use copal_store::session::ChunkSource;
 use crate::cursor::{Cursor, Front};
 use crate::entry::Entry;
 use crate::tree::TreeRoot;
+use crate::walk::{Advance, Walk};
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +31,12 @@ pub fn diff<'a>(
     source_b: &'a dyn ChunkSource,
     b: TreeRoot,
 ) -> Box<dyn Iterator<Item = Result<Change>> + 'a> {
-    let differences = Differences { a: Cursor::new(source_a, a), b: Cursor::new(source_b, b), ended: false };
-    Box::new(differences)
+    Box::new(Walk::new(Differences { a: Cursor::new(source_a, a), b: Cursor::new(source_b, b) }))
 }
 
 struct Differences<'a> {
     a: Cursor<'a>,
     b: Cursor<'a>,
-    ended: bool,
 }
 
 /// What to do about two fronts.
@@ -75,6 +74,10 @@ impl Differences<'_> {
             (Front::End, Front::End) => Step::End,
         }
     }
+}
+
+impl Advance for Differences<'_> {
+    type Item = Change;
 
     fn advance(&mut self) -> Result<Option<Change>> {
         loop {
@@ -108,17 +111,4 @@ impl Differences<'_> {
 fn is_same(a: &Entry, b: &Entry) -> bool {
     let (x, y) = (&a.metadata, &b.metadata);
     a.node == b.node && (x.mode, x.uid, x.gid, x.modified) == (y.mode, y.uid, y.gid, y.modified) && x.xattrs == y.xattrs
-}
-
-impl Iterator for Differences<'_> {
-    type Item = Result<Change>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.advance().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
-    }
 }

@@ -12,3 +12,4 @@ mod node;
 mod piece_cursor;
 pub mod snapshot;
 pub mod tree;
+mod walk;

@@ -1,11 +1,14 @@
 //! Walks the pieces of files, from left to right, with their offsets.
 
+use std::ops::Range;
+
 use copal_store::session::ChunkSource;
 use copal_store::{ChunkId, Error, Result};
 
 use crate::content::{FileContent, Piece, Pieces, PlacedPiece};
 use crate::node::inner::decode_piece_children;
 use crate::node::{damaged, pieces};
+use crate::walk::Advance;
 
 /// What stands at a place.
 #[derive(Clone, Copy)]
@@ -79,26 +82,36 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The pieces that overlap a range.
-pub(crate) struct PieceIter<'a> {
+/// The pieces that overlap ranges.
+pub(crate) struct PieceIter<'a, R> {
     cursor: Cursor<'a>,
-    from: u64,
-    to: u64,
-    ended: bool,
+    range: Range<u64>,
+    /// Those to come, ascending.
+    ranges: R,
 }
 
-impl<'a> PieceIter<'a> {
-    pub(crate) fn new(content: &FileContent, source: &'a dyn ChunkSource, from: u64, to: u64) -> Self {
-        Self { cursor: Cursor::new(content, source), from, to, ended: false }
+impl<'a, R: Iterator<Item = Range<u64>>> PieceIter<'a, R> {
+    pub(crate) fn new(content: &FileContent, source: &'a dyn ChunkSource, ranges: R) -> Self {
+        Self { cursor: Cursor::new(content, source), range: 0..0, ranges }
     }
+}
+
+impl<R: Iterator<Item = Range<u64>>> Advance for PieceIter<'_, R> {
+    type Item = PlacedPiece;
 
     fn advance(&mut self) -> Result<Option<PlacedPiece>> {
         loop {
             let offset = self.cursor.offset;
+            if offset >= self.range.end {
+                match self.ranges.next() {
+                    Some(range) => self.range = range,
+                    None => return Ok(None),
+                }
+                continue;
+            }
             match self.cursor.front() {
                 Front::End => return Ok(None),
-                _ if offset >= self.to => return Ok(None),
-                _ if self.cursor.front_end() <= self.from => self.cursor.skip(),
+                _ if self.cursor.front_end() <= self.range.start => self.cursor.skip(),
                 Front::Node { .. } => self.cursor.open()?,
                 Front::Piece(piece) => {
                     self.cursor.skip();
@@ -109,30 +122,20 @@ impl<'a> PieceIter<'a> {
     }
 }
 
-impl Iterator for PieceIter<'_> {
-    type Item = Result<PlacedPiece>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.advance().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
 /// The pieces of one content that another does not have at the same offset.
 pub(crate) struct ChangedPieces<'a> {
     new: Cursor<'a>,
     old: Cursor<'a>,
-    ended: bool,
 }
 
 impl<'a> ChangedPieces<'a> {
     pub(crate) fn new(new: &FileContent, old: &FileContent, source: &'a dyn ChunkSource) -> Self {
-        Self { new: Cursor::new(new, source), old: Cursor::new(old, source), ended: false }
+        Self { new: Cursor::new(new, source), old: Cursor::new(old, source) }
     }
+}
+
+impl Advance for ChangedPieces<'_> {
+    type Item = PlacedPiece;
 
     fn advance(&mut self) -> Result<Option<PlacedPiece>> {
         loop {
@@ -167,18 +170,5 @@ impl<'a> ChangedPieces<'a> {
                 }
             }
         }
-    }
-}
-
-impl Iterator for ChangedPieces<'_> {
-    type Item = Result<PlacedPiece>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.advance().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
     }
 }

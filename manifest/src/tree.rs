@@ -11,6 +11,7 @@ use crate::entry::{Entry, EntryPath, Node};
 use crate::node::columns::Malformed;
 use crate::node::inner::{EntryChild, decode_entry_children, decode_piece_children, entry_hash, is_full};
 use crate::node::{MEMBERS_MAX, MEMBERS_MIN, check_size, entries, is_boundary, pieces};
+use crate::walk::{Advance, Walk};
 
 pub use crate::diff::{Change, diff};
 
@@ -122,7 +123,7 @@ impl<'a> TreeReader<'a> {
     #[must_use]
     pub fn entries_from(&self, from: &EntryPath) -> EntryIter<'a> {
         let start = (!from.is_root()).then(|| from.clone());
-        EntryIter { cursor: Cursor::new(self.source, self.root), start, ended: false }
+        EntryIter { walk: Walk::new(Entries { cursor: Cursor::new(self.source, self.root), start }) }
     }
 
     /// All entries in path order.
@@ -134,17 +135,24 @@ impl<'a> TreeReader<'a> {
 
 /// Entries in path order; at most one node of each level is in memory. It ends after an error.
 pub struct EntryIter<'a> {
+    walk: Walk<Entries<'a>>,
+}
+
+struct Entries<'a> {
     cursor: Cursor<'a>,
     start: Option<EntryPath>,
-    ended: bool,
 }
 
 impl EntryIter<'_> {
     /// Skips forward to the first entry at or after a path, without reading what lies between.
     pub fn seek(&mut self, path: &EntryPath) -> Result<()> {
-        self.start = None;
-        self.cursor.seek(path)
+        self.walk.inner.start = None;
+        self.walk.inner.cursor.seek(path)
     }
+}
+
+impl Advance for Entries<'_> {
+    type Item = Entry;
 
     fn advance(&mut self) -> Result<Option<Entry>> {
         if let Some(start) = self.start.take() {
@@ -164,12 +172,7 @@ impl Iterator for EntryIter<'_> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.advance().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
+        self.walk.next()
     }
 }
 

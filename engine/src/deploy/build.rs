@@ -150,15 +150,13 @@ impl Builder<'_, '_> {
             };
             if let Some(origin) = origin {
                 let slot = Slot::new(&self.root.tree, path, origin, metadata, self.syncing == Syncing::Each);
-                for range in change.map(ranges_of).unwrap_or_default() {
-                    put_pieces(self.desired, content, range, &slot, 0, fetcher)?;
-                }
+                put_pieces(self.desired, content, change.map(ranges_of).unwrap_or_default(), &slot, fetcher)?;
                 return fetcher.close(slot);
             }
         }
         let origin = Origin::New { bytes: content.bytes, sparse: is_sparse(self.desired, content)? };
         let slot = Slot::new(&self.root.tree, path, origin, metadata, self.syncing == Syncing::Each);
-        put_pieces(self.desired, content, &Range { offset: 0, bytes: content.bytes }, &slot, 0, fetcher)?;
+        put_pieces(self.desired, content, &[Range::whole(content.bytes)], &slot, fetcher)?;
         fetcher.close(slot)
     }
 }
@@ -177,19 +175,18 @@ fn holes_of(change: &Change) -> Vec<(u64, u64)> {
     }
 }
 
-/// Has the chunks of a range written, to the place of the range in the file or, in a staging file, from `moved_to` on.
+/// Has the chunks of ranges, which ascend, written to their places.
 pub(super) fn put_pieces(
     desired: &Desired<'_>,
     content: &FileContent,
-    range: &Range,
+    ranges: &[Range],
     slot: &std::sync::Arc<Slot>,
-    moved_by: i64,
     fetcher: &mut Fetcher<'_>,
 ) -> Result<()> {
-    for placed in content.pieces(desired.session(), range.offset, range.offset + range.bytes) {
+    for placed in content.pieces_of_ranges(desired.session(), ranges.iter().map(|range| range.offset..range.end())) {
         let placed = placed?;
         if let Piece::Chunk { id, bytes } = placed.piece {
-            fetcher.piece(slot, placed.offset.wrapping_add_signed(moved_by), id, bytes)?;
+            fetcher.piece(slot, placed.offset, id, bytes)?;
         }
     }
     Ok(())

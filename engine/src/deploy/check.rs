@@ -6,7 +6,7 @@ use copal_manifest::entry::Node;
 use super::desired::Desired;
 use super::fetch::locate;
 use super::place::Place;
-use super::plan::{Action, Plan};
+use super::plan::{Action, Plan, Range};
 use super::run::Run;
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub(super) fn locate_all(run: &Run<'_>, desired: &Desired<'_>, plan: &Plan, fetc
         for item in desired.items() {
             run.context.check_interrupt()?;
             if let Node::File(content) = item?.entry.node {
-                bytes += locate_range(desired, &content, 0, content.bytes)?;
+                bytes += locate_ranges(desired, &content, &[Range::whole(content.bytes)])?;
             }
         }
         return Ok(bytes);
@@ -48,22 +48,16 @@ pub(super) fn locate_all(run: &Run<'_>, desired: &Desired<'_>, plan: &Plan, fetc
         let Node::File(content) = node else { continue };
         bytes += match (&change.action, fetched) {
             (Action::Metadata, Fetched::Changes) => 0,
-            (Action::Patch { ranges, .. }, Fetched::Changes) => {
-                let mut bytes = 0;
-                for range in ranges {
-                    bytes += locate_range(desired, content, range.offset, range.offset + range.bytes)?;
-                }
-                bytes
-            }
-            _ => locate_range(desired, content, 0, content.bytes)?,
+            (Action::Patch { ranges, .. }, Fetched::Changes) => locate_ranges(desired, content, ranges)?,
+            _ => locate_ranges(desired, content, &[Range::whole(content.bytes)])?,
         };
     }
     Ok(bytes)
 }
 
-fn locate_range(desired: &Desired<'_>, content: &FileContent, from: u64, to: u64) -> Result<u64> {
+fn locate_ranges(desired: &Desired<'_>, content: &FileContent, ranges: &[Range]) -> Result<u64> {
     let mut located = 0;
-    for placed in content.pieces(desired.session(), from, to) {
+    for placed in content.pieces_of_ranges(desired.session(), ranges.iter().map(|range| range.offset..range.end())) {
         if let Piece::Chunk { id, bytes } = placed?.piece {
             locate(desired.session(), &id)?;
             located += u64::from(bytes);

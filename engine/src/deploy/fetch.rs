@@ -15,6 +15,7 @@ use copal_store::location::Location;
 use copal_store::session::{ChunkSource, Session};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::blocks::Patch;
 use super::run::Run;
 use crate::error::{Error, Result};
 
@@ -53,6 +54,8 @@ pub(super) enum Origin {
     },
     /// Another name of a file of another tree.
     LinkOf { tree: TargetTree, path: Vec<u8> },
+    /// No file: what differs from a standing one is put into a journal.
+    PatchOf(Patch),
 }
 
 /// A file to be written. It is made when the first of its bytes arrive, and closed after the last.
@@ -104,24 +107,28 @@ impl Slot {
                 }
                 made
             }
-            Origin::LinkOf { .. } => return Err(Error::Internal("a link has no bytes of its own".into())),
+            Origin::LinkOf { .. } | Origin::PatchOf(_) => {
+                return Err(Error::Internal("a link or a patch is no file of its own".into()));
+            }
         };
         *file = Some(made.clone());
         Ok(made)
     }
 
     fn finish(&self, run: &Run<'_>) -> Result<()> {
-        if let Origin::LinkOf { tree, path } = &self.origin {
-            self.tree.hard_link_from(&self.path, tree, path)?;
-        } else {
-            let file = self.file()?;
-            if let Some(metadata) = &self.metadata {
-                run.warn(file.set_metadata(metadata)?);
+        match &self.origin {
+            Origin::LinkOf { tree, path } => self.tree.hard_link_from(&self.path, tree, path)?,
+            Origin::PatchOf(patch) => patch.finish()?,
+            Origin::New { .. } | Origin::CloneOf { .. } => {
+                let file = self.file()?;
+                if let Some(metadata) = &self.metadata {
+                    run.warn(file.set_metadata(metadata)?);
+                }
+                if self.sync {
+                    file.sync()?;
+                }
+                *self.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
-            if self.sync {
-                file.sync()?;
-            }
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         run.file_done();
         Ok(())
@@ -291,7 +298,7 @@ pub(super) fn locate(session: &Session, id: &ChunkId) -> Result<Location> {
 
 fn work(session: &Session, run: &Run<'_>, units: &Receiver<Unit>) {
     let reader = ChunkReader { session, record: Vec::new(), record_at: None };
-    let mut worker = Worker { reader, run, buffer: WriteBuffer::default() };
+    let mut worker = Worker { reader, run, buffer: WriteBuffer::default(), standing: Vec::new() };
     for unit in units {
         if run.is_failed() {
             continue;
@@ -306,6 +313,8 @@ struct Worker<'f> {
     reader: ChunkReader<'f>,
     run: &'f Run<'f>,
     buffer: WriteBuffer,
+    /// What stands where a patch goes.
+    standing: Vec<u8>,
 }
 
 impl Worker<'_> {
@@ -327,7 +336,10 @@ impl Worker<'_> {
             self.reader.read(id, location, chunk)?;
             rest = tail;
         }
-        span.slot.file()?.write_at(span.offset, bytes)?;
+        match &span.slot.origin {
+            Origin::PatchOf(patch) => patch.put(span.offset, bytes, &mut self.standing)?,
+            _ => span.slot.file()?.write_at(span.offset, bytes)?,
+        }
         self.run.wrote(span.bytes);
         span.slot.release(span.pieces.len() as u64, self.run)
     }

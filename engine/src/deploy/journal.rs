@@ -126,6 +126,7 @@ pub(super) fn shard_name(shard: u64) -> String {
 }
 
 /// Writes the steps.
+#[derive(Debug)]
 pub(super) struct StepWriter {
     folder: PathBuf,
     file: BufWriter<File>,

@@ -6,6 +6,7 @@
 //! target wholly old, or a committed journal that the next command finishes. No link in the target is ever followed.
 
 mod apply;
+mod blocks;
 mod build;
 mod check;
 mod compare;

@@ -15,6 +15,18 @@ pub(super) struct Range {
     pub(super) bytes: u64,
 }
 
+impl Range {
+    /// A whole file of so many bytes.
+    pub(super) fn whole(bytes: u64) -> Self {
+        Self { offset: 0, bytes }
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.bytes
+    }
+}
+
 /// What happens to one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
