@@ -318,6 +318,10 @@ impl OpenFile for ProcessFile {
         self.process.look(|| self.process.disk.bytes(self.inode))
     }
 
+    fn write_out(&self, _offset: u64, _bytes: u64) {
+        // What reaches the disk unsynced is chosen at the crash.
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mutated = matches!(self.process.fate().mutant, Some(Mutant::SkipsFileSync(_)));
         self.process.effect(|| {

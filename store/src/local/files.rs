@@ -5,12 +5,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, flock, linkat, statvfs};
+use rustix::fs::{Advice, AtFlags, CWD, FlockOperation, OFlags, fadvise, flock, linkat, statvfs};
 use rustix::io::Errno;
 
 /// What stands in a folder.
@@ -74,6 +75,8 @@ pub trait OpenFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Length in bytes.
     fn bytes(&self) -> io::Result<u64>;
+    /// Asks for bytes to be written out soon, without waiting: the sync at the end has less left to do. A hint.
+    fn write_out(&self, offset: u64, bytes: u64);
     /// Makes its bytes durable.
     fn sync(&self) -> io::Result<()>;
     /// Gives it a (further) name, which nothing may have. `from` is a name that it has already, if it has one.
@@ -161,6 +164,11 @@ impl OpenFile for File {
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    /// The advice has Linux begin to write what is dirty; only pages that are clean already leave the cache, and none of these is.
+    fn write_out(&self, offset: u64, bytes: u64) {
+        let _ = fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -26,6 +26,8 @@ const FOLDERS: &[&str] =
 const TEMPORARY: &str = "tmp";
 /// Open descriptors kept for reading.
 const DESCRIPTORS_MAX: usize = 128;
+/// The device is given so many bytes of an object at once while the next ones come.
+const WRITE_OUT_BYTES: u64 = 8 << 20;
 /// Attempts to take a lease whose file is removed by its last holder at the same moment.
 const HOLD_ATTEMPTS: usize = 16;
 /// Folders above a new repository that `init` makes at most.
@@ -274,12 +276,18 @@ struct LocalWriter {
     name: ObjectName,
     file: NewFile,
     bytes: u64,
+    /// From here on nothing was asked to be written out.
+    kept_back: u64,
 }
 
 impl ObjectWriter for LocalWriter {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write(&self.name, bytes)?;
         self.bytes += bytes.len() as u64;
+        if self.bytes - self.kept_back >= WRITE_OUT_BYTES {
+            self.file.file.write_out(self.kept_back, self.bytes - self.kept_back);
+            self.kept_back = self.bytes;
+        }
         Ok(())
     }
 
@@ -327,7 +335,7 @@ impl Backend for LocalBackend {
     }
 
     fn create(&self, name: &ObjectName, _bytes_hint: u64) -> Result<Box<dyn ObjectWriter>> {
-        Ok(Box::new(LocalWriter { name: name.clone(), file: self.new_file(name)?, bytes: 0 }))
+        Ok(Box::new(LocalWriter { name: name.clone(), file: self.new_file(name)?, bytes: 0, kept_back: 0 }))
     }
 
     fn publish(&self, objects: Vec<FinishedObject>) -> Result<()> {
