@@ -6,6 +6,7 @@
 pub mod conformance;
 pub mod disk;
 pub mod fault;
+pub mod meeting;
 pub mod memory;
 pub mod mounts;
 pub mod process;
@@ -19,7 +20,7 @@ pub mod world;
 pub use disk::Disk;
 pub use fault::{FaultBackend, FaultMode};
 pub use memory::MemoryBackend;
-pub use process::{Mutant, Process, Trouble, Troubles};
+pub use process::{Moment, Process, SkippedSync, Trouble, Troubles};
 pub use recording::{Operation, RecordingBackend, Tally};
 pub use schedule::{Schedule, Turn};
 pub use seeded::{Choices, SeededEntropy, noise, text};

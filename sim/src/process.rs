@@ -1,6 +1,7 @@
 //! Processes of the test world: each sees the disk through doors that count effects, fail as planned, wait for their turn, and
 //! shut when the process dies.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,11 +48,11 @@ pub struct Troubles {
 
 /// A fault that was built in on purpose, to see whether the checks see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mutant {
+pub enum SkippedSync {
     /// Files below this folder are not synced.
-    SkipsFileSync(PathBuf),
+    OfFiles(PathBuf),
     /// The names in this folder and below are not synced.
-    SkipsFolderSync(PathBuf),
+    OfNames(PathBuf),
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +64,30 @@ struct Fate {
     troubles: Troubles,
     choices: Choices,
     faults: u64,
-    mutant: Option<Mutant>,
+    skipped: Option<SkippedSync>,
     turn: Option<Turn>,
+    interruption: Option<Interruption>,
+}
+
+/// What happens elsewhere in the midst of a process's work.
+struct Interruption {
+    place: Moment,
+    others: Box<dyn FnOnce() + Send>,
+}
+
+/// When others act in the midst of a process's work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before its next operation but so many.
+    Operation(u64),
+    /// Before it next lists this folder, or gives or takes a name in it, but for so many times.
+    Name(PathBuf, u64),
+}
+
+impl fmt::Debug for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Interruption({:?})", self.place)
+    }
 }
 
 /// One process. Clones are the same process.
@@ -136,13 +159,46 @@ impl Process {
     }
 
     /// Builds a fault in.
-    pub fn mutate(&self, mutant: Mutant) {
-        self.fate().mutant = Some(mutant);
+    pub fn skip(&self, sync: SkippedSync) {
+        self.fate().skipped = Some(sync);
     }
 
     /// From now on it waits for its turn before each operation.
     pub fn wait_for(&self, turn: Turn) {
         self.fate().turn = Some(turn);
+    }
+
+    /// At that moment others act.
+    pub fn interrupt(&self, place: Moment, others: Box<dyn FnOnce() + Send>) {
+        self.fate().interruption = Some(Interruption { place, others });
+    }
+
+    /// Nobody interrupts it any more.
+    pub fn go_on(&self) {
+        self.fate().interruption = None;
+    }
+
+    /// Lets others act when their moment has come. `name` is what is listed or named; `None` at every operation.
+    fn be_interrupted(&self, name: Option<&Path>) {
+        let mut fate = self.fate();
+        let left = match (&mut fate.interruption, name) {
+            (Some(Interruption { place: Moment::Operation(left), .. }), None) => left,
+            (Some(Interruption { place: Moment::Name(folder, left), .. }), Some(name))
+                if name.starts_with(&*folder) =>
+            {
+                left
+            }
+            _ => return,
+        };
+        if *left > 0 {
+            *left -= 1;
+            return;
+        }
+        let interruption = fate.interruption.take();
+        drop(fate);
+        if let Some(interruption) = interruption {
+            (interruption.others)();
+        }
     }
 
     /// Its view of the disk.
@@ -157,6 +213,7 @@ impl Process {
         if let Some(turn) = &turn {
             turn.wait();
         }
+        self.be_interrupted(None);
         let slow = {
             let mut fate = self.fate();
             if fate.dead {
@@ -219,9 +276,9 @@ impl Process {
     }
 
     fn skips(&self, folder: &Path, file: bool) -> bool {
-        match &self.fate().mutant {
-            Some(Mutant::SkipsFileSync(of)) => file && folder.starts_with(of),
-            Some(Mutant::SkipsFolderSync(of)) => !file && folder.starts_with(of),
+        match &self.fate().skipped {
+            Some(SkippedSync::OfFiles(of)) => file && folder.starts_with(of),
+            Some(SkippedSync::OfNames(of)) => !file && folder.starts_with(of),
             None => false,
         }
     }
@@ -262,12 +319,14 @@ impl Files for ProcessFiles {
     }
 
     fn entries(&self, folder: &Path) -> io::Result<Vec<FolderEntry>> {
+        self.process.be_interrupted(Some(folder));
         let entries = self.process.look(|| self.process.disk.entries(folder))?;
         let kind = |bytes: Option<u64>| bytes.map_or(EntryKind::Folder, EntryKind::File);
         Ok(entries.into_iter().map(|(name, bytes)| FolderEntry { name, kind: kind(bytes) }).collect())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.process.be_interrupted(Some(path));
         self.process.effect(|| self.process.disk.remove(path))
     }
 
@@ -323,10 +382,10 @@ impl OpenFile for ProcessFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mutated = matches!(self.process.fate().mutant, Some(Mutant::SkipsFileSync(_)));
+        let skipped = matches!(self.process.fate().skipped, Some(SkippedSync::OfFiles(_)));
         self.process.effect(|| {
             // Where an unnamed file will go is known when it gets its name.
-            if mutated {
+            if skipped {
                 *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = false;
                 return Ok(());
             }
@@ -339,6 +398,7 @@ impl OpenFile for ProcessFile {
         if put_off && !self.process.skips(to, true) {
             self.process.disk.sync(self.inode)?;
         }
+        self.process.be_interrupted(Some(to));
         self.process.effect(|| self.process.disk.link(self.inode, to))
     }
 

@@ -15,6 +15,7 @@ use copal_store::collect::{CollectOptions, CollectReport, collect, merge_index};
 use copal_store::config::{CipherSuite, Parameters};
 use copal_store::keys::{Credential, StretchCost};
 use copal_store::local::LocalBackend;
+use copal_store::mutants::Mutant;
 use copal_store::repository::{InitOptions, Repository, RootName};
 use copal_store::session::Session;
 use copal_store::{Error, Result, SnapshotId};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub power: bool,
     /// Whether listings show what is gone, and miss packs and index fragments that are new.
     pub stale: bool,
+    /// A fault that is built into the store, to see whether it is noticed.
+    pub mutant: Option<Mutant>,
 }
 
 impl Plan {
@@ -75,6 +78,7 @@ impl Plan {
             kills: seed % 4 >= 2,
             power: seed.is_multiple_of(3),
             stale: seed.is_multiple_of(5),
+            mutant: None,
         }
     }
 }
@@ -252,7 +256,8 @@ impl World {
             }
             let repository = open_on(backend, seed);
             match repository {
-                Ok(repository) => {
+                Ok(mut repository) => {
+                    repository.mutate(self.plan.mutant);
                     while left > 0 && !process.is_dead() {
                         left -= 1;
                         self.operate(actor, &repository, &process, &mut choices, left);
@@ -368,7 +373,8 @@ impl World {
     /// Nothing runs: what must hold at rest.
     fn check(&self, when: &str) {
         let process = Process::new(&self.disk);
-        let repository = open(&process, self.seed(3)).unwrap_or_else(|error| panic!("{when}: {error}"));
+        let mut repository = open(&process, self.seed(3)).unwrap_or_else(|error| panic!("{when}: {error}"));
+        repository.mutate(self.plan.mutant);
         self.restore_all(&repository, when);
         let mut choices = Choices::new(self.seed(4));
         // The next try succeeds.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use copal_sim::tree::{self, Content, Toys};
 use copal_sim::world::{PLACE, init, open};
-use copal_sim::{Choices, Disk, Mutant, Process};
+use copal_sim::{Choices, Disk, Process, SkippedSync};
 use copal_store::backend::{ObjectKind, ObjectName};
 use copal_store::collect::{CollectOptions, collect, merge_index};
 use copal_store::repository::{Repository, RootName};
@@ -144,11 +144,11 @@ fn every_effect_may_be_the_last() {
 }
 
 /// Power is lost right after the last acknowledgement, again and again, on a store with a fault: some loss must be noticed.
-fn is_noticed(mutant: Mutant) -> bool {
+fn is_noticed(skipped: SkippedSync) -> bool {
     (0..12).any(|seed| {
         let disk = Disk::new();
         let process = Process::new(&disk);
-        process.mutate(mutant.clone());
+        process.skip(skipped.clone());
         let mut model = Model::default();
         workload(&process, &mut model).unwrap();
         disk.lose_power(&mut Choices::new(seed));
@@ -160,18 +160,18 @@ fn is_noticed(mutant: Mutant) -> bool {
 fn canary_every_skipped_sync_is_noticed() {
     for folder in ["packs", "index", "snapshots", "keys", ""] {
         let folder = PathBuf::from(PLACE).join(folder);
-        let mutant = Mutant::SkipsFolderSync(folder);
-        assert!(is_noticed(mutant.clone()), "nobody notices {mutant:?}");
+        let skipped = SkippedSync::OfNames(folder);
+        assert!(is_noticed(skipped.clone()), "nobody notices {skipped:?}");
     }
     for folder in ["packs", "index", "snapshots", "keys", ""] {
-        let mutant = Mutant::SkipsFileSync(PathBuf::from(PLACE).join(folder));
-        assert!(is_noticed(mutant.clone()), "nobody notices {mutant:?}");
+        let skipped = SkippedSync::OfFiles(PathBuf::from(PLACE).join(folder));
+        assert!(is_noticed(skipped.clone()), "nobody notices {skipped:?}");
     }
 }
 
 #[test]
 fn a_store_without_a_fault_passes_the_same_check() {
-    assert!(!is_noticed(Mutant::SkipsFolderSync(PathBuf::from("/elsewhere"))));
+    assert!(!is_noticed(SkippedSync::OfNames(PathBuf::from("/elsewhere"))));
 }
 
 /// A collection that deletes one pack more than it may.

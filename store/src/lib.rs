@@ -35,6 +35,8 @@ mod epochs;
 pub mod fuzzing;
 mod grants;
 mod index;
+#[doc(hidden)]
+pub mod mutants;
 pub mod pack;
 pub mod padding;
 pub mod parity;

@@ -14,6 +14,7 @@ use crate::epochs::{Door, Epochs};
 use crate::grants::{self, KeyObject};
 use crate::ids::{ObjectId, RepositoryId, SnapshotId};
 use crate::keys::{Credential, Keys, StretchCost, Unlocked};
+use crate::mutants::Mutant;
 use crate::roles::Action;
 use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
 use crate::slots::{Holds, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, open_slot, seal_first_slot};
@@ -42,6 +43,8 @@ pub struct Repository {
     config: Config,
     keys: Keys,
     unlocked: Unlocked,
+    #[cfg(feature = "mutants")]
+    mutant: Option<Mutant>,
 }
 
 impl Repository {
@@ -83,7 +86,7 @@ impl Repository {
         for name in config_names() {
             publish_bytes(&*backend, &name, &sealed)?;
         }
-        Ok(Self { backend, entropy, config, keys, unlocked: opened.unlocked })
+        Ok(Self::of(backend, entropy, config, keys, opened.unlocked))
     }
 
     /// Opens a repository with a password or key.
@@ -134,7 +137,43 @@ impl Repository {
         };
         let (keys, config) = open_config(ring, configs)?;
         keys.epochs().learn()?;
-        Ok(Self { backend, entropy, config, keys, unlocked: opened.unlocked.clone() })
+        Ok(Self::of(backend, entropy, config, keys, opened.unlocked.clone()))
+    }
+
+    fn of(
+        backend: Arc<dyn Backend>,
+        entropy: Arc<dyn Entropy>,
+        config: Config,
+        keys: Keys,
+        unlocked: Unlocked,
+    ) -> Self {
+        Self {
+            backend,
+            entropy,
+            config,
+            keys,
+            unlocked,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
+    }
+
+    /// Builds a fault into all that is done through this and its clones.
+    #[cfg(feature = "mutants")]
+    pub fn mutate(&mut self, mutant: Option<Mutant>) {
+        self.mutant = mutant;
+    }
+
+    /// Whether this fault is built in.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn is_mutant(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// No fault is built in.
+    #[cfg(not(feature = "mutants"))]
+    pub(crate) const fn is_mutant(&self, _mutant: Mutant) -> bool {
+        false
     }
 
     /// What identifies the repository without any key.

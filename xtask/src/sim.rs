@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 const HELP: &str = "\
-cargo xtask sim [--minutes N] [--first SEED]    worlds from SEED on, for N minutes (10), and a death at every effect
+cargo xtask sim [--minutes N] [--first SEED]    a death at every effect, then meetings and worlds from SEED on, N minutes each (10)
 cargo xtask sim --seed SEED                     one world again";
 
 /// Seeds below are those of the usual test run.
@@ -31,5 +31,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         return test("swarm", &[("COPAL_SIM_SEED", &seed)]);
     }
     test("sweep", &[("COPAL_SIM_MINUTES", &minutes)])?;
-    test("swarm", &[("COPAL_SIM_MINUTES", &minutes), ("COPAL_SIM_FIRST", &first)])
+    let environment = [("COPAL_SIM_MINUTES", &*minutes), ("COPAL_SIM_FIRST", &*first)];
+    test("meetings", &environment)?;
+    test("swarm", &environment)
 }

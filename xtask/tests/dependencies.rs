@@ -142,3 +142,21 @@ fn every_shared_dependency_is_used() {
         assert!(used.contains(name), "nobody uses {name}: take it out of the workspace's list");
     }
 }
+
+/// Doors into the store that only tests may open, and who may.
+const DOORS: &[(&str, &str)] = &[("mutants", "copal-sim"), ("fuzzing", "copal-fuzz")];
+
+#[test]
+fn only_tests_open_doors_into_the_store() {
+    let mut opened = BTreeSet::new();
+    for package in metadata().workspace_packages() {
+        for dependency in package.dependencies.iter().filter(|dependency| dependency.name == "copal-store") {
+            for feature in &dependency.features {
+                let door = DOORS.iter().find(|(door, who)| door == feature && *who == package.name.as_str());
+                assert!(door.is_some(), "{} asks for the store's feature {feature}", package.name);
+                opened.insert(feature.clone());
+            }
+        }
+    }
+    assert_eq!(opened.len(), DOORS.len(), "a door that nobody opens");
+}

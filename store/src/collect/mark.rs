@@ -8,6 +8,7 @@ use crate::collect::Marker;
 use crate::ids::{ChunkId, PackId};
 use crate::index::{Found, Index};
 use crate::location::Location;
+use crate::mutants::Mutant;
 use crate::repository::Repository;
 use crate::session::Session;
 use crate::{Error, Result};
@@ -90,7 +91,9 @@ impl<'a> Marks<'a> {
                     let mut readable = false;
                     for base in whole {
                         readable = true;
-                        self.mark_place(&base)?;
+                        if !self.forgets_bases() {
+                            self.mark_place(&base)?;
+                        }
                     }
                     if !readable {
                         continue;
@@ -104,6 +107,10 @@ impl<'a> Marks<'a> {
             return Ok(());
         }
         Err(self.index.unreadable().unwrap_or_else(|| Error::Missing { object: format!("chunk {id}") }))
+    }
+
+    fn forgets_bases(&self) -> bool {
+        self.session.repository().is_mutant(Mutant::ForgetsBases)
     }
 
     fn find_all(&self, id: &ChunkId) -> Result<Vec<Found>> {
@@ -132,7 +139,9 @@ impl<'a> Marks<'a> {
 impl Marker for Marks<'_> {
     fn mark(&self, id: &ChunkId) -> Result<()> {
         let Some((found, base)) = self.find_lasting(id)? else { return self.mark_everywhere(id) };
-        if let Some(base) = base {
+        if let Some(base) = base
+            && !self.forgets_bases()
+        {
             self.mark_place(&base)?;
         }
         self.mark_place(&found)

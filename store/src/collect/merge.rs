@@ -8,6 +8,7 @@ use crate::collect::mark;
 use crate::ids::{ChunkId, PackId};
 use crate::index::{Fragment, Index, build_fragment, fragment_name};
 use crate::location::Location;
+use crate::mutants::Mutant;
 use crate::pack::pack_name;
 use crate::repository::Repository;
 use crate::{Error, Result};
@@ -116,8 +117,11 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
             Ok(())
         })?;
     }
-    publish_fragment(repository, &mut entries)?;
     let names: Vec<ObjectName> = old.iter().map(|fragment| fragment.borrow().name().clone()).collect();
+    if repository.is_mutant(Mutant::RemovesFragmentsFirst) {
+        backend.delete(&names)?;
+    }
+    publish_fragment(repository, &mut entries)?;
     backend.delete(&names)
 }
 

@@ -27,6 +27,7 @@ pub use crate::collect::reseal::{ResealReport, reseal};
 use crate::ids::{ChunkId, PackId, SnapshotId};
 use crate::index::Index;
 use crate::location::RecordKind;
+use crate::mutants::Mutant;
 use crate::padding::on_grid;
 use crate::repository::{Repository, RootName};
 use crate::roles::Action;
@@ -135,8 +136,13 @@ fn collect_forced(
     report.packs_rewritten = (plan.rewritten.len() - damaged.len()) as u64;
     report.packs_damaged = damaged.len() as u64;
     if !packs.is_empty() {
+        let too_early = match repository.is_mutant(Mutant::ListsSessionsFirst) {
+            true => Some(living_sessions(repository)?),
+            false => None,
+        };
         let id = condemned::publish(repository, &Sentence { packs, marked })?;
-        condemned::publish_sessions(repository, id, &living_sessions(repository)?)?;
+        let living = too_early.map_or_else(|| living_sessions(repository), Ok)?;
+        condemned::publish_sessions(repository, id, &living)?;
         sweep::carry_out(repository, reachability, &mut report)?;
     }
     report.fragments_merged = merge::merge(repository)?;
@@ -239,7 +245,7 @@ fn plan(
             continue;
         }
         let live = marks.live_bytes(&pack);
-        if live == 0 {
+        if live == 0 || (repository.is_mutant(Mutant::SweepsALivePack) && plan.dead.is_empty()) {
             plan.dead.push((pack, listed.bytes));
         } else if forced.contains(&pack) {
             plan.rewritten.push((pack, listed.bytes));
@@ -299,7 +305,7 @@ fn bytes_with_parity(repository: &Repository) -> Result<HashMap<PackId, u64>> {
 fn remove_dead_sessions(repository: &Repository) -> Result<()> {
     let backend = repository.backend();
     for listed in backend.list(ObjectKind::Session)? {
-        if !backend.is_held(&listed.name)? {
+        if !backend.is_held(&listed.name)? || repository.is_mutant(Mutant::TakesTheLivingForDead) {
             backend.delete(&[listed.name])?;
         }
     }

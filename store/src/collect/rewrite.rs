@@ -7,6 +7,7 @@ use crate::collect::Plan;
 use crate::encoding::{Decoder, Encoder};
 use crate::ids::{ChunkId, PackId};
 use crate::location::{Location, RecordKind};
+use crate::mutants::Mutant;
 use crate::pack::{PackOpener, PackTrailer, TrailerRecord, pack_name};
 use crate::repository::Repository;
 use crate::session::copy::PackCopier;
@@ -15,7 +16,7 @@ use crate::session::copy::PackCopier;
 /// whole, and they stay for a repair. Beside them the bytes of the copies.
 pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<(HashSet<PackId>, u64)> {
     let mut damaged = HashSet::new();
-    if plan.rewritten.is_empty() {
+    if plan.rewritten.is_empty() || repository.is_mutant(Mutant::RewritesWithoutCopies) {
         return Ok((damaged, 0));
     }
     let mut copier = PackCopier::new(repository);

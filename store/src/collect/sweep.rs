@@ -7,6 +7,7 @@ use crate::collect::mark::{self, Marks};
 use crate::collect::{CollectReport, Reachability, living_sessions, merge};
 use crate::ids::PackId;
 use crate::index::Index;
+use crate::mutants::Mutant;
 use crate::pack::pack_name;
 use crate::parity;
 use crate::repository::{Repository, RootName};
@@ -34,7 +35,8 @@ pub(super) fn carry_out(
                 living.clone()
             }
         };
-        if witnesses.iter().any(|witness| living.contains(witness)) {
+        let waits = witnesses.iter().any(|witness| living.contains(witness));
+        if waits && !repository.is_mutant(Mutant::WaitsForNobody) {
             report.packs_waiting += pending.sentence.packs.len() as u64;
             continue;
         }
@@ -62,7 +64,7 @@ fn sweep(
     // Listed last: every pack that a listed root or the index names is there by now, unless it is gone.
     let present = mark::present(repository)?;
     let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
-    if !since.is_empty() {
+    if !since.is_empty() && !repository.is_mutant(Mutant::PardonsNothing) {
         let marks = Marks::new(&session, &index, present, condemned.clone());
         for root in &since {
             match reachability.root_payload(repository, root) {

@@ -23,6 +23,7 @@ use crate::collect::condemned::Condemned;
 use crate::ids::{ChunkId, PackId};
 use crate::index::{Index, LOAD_ATTEMPTS, is_fragment_missing, too_busy};
 use crate::location::{Location, RecordKind};
+use crate::mutants::Mutant;
 use crate::repository::{Repository, RootName};
 use crate::session::fresh::FreshChunks;
 use crate::session::pool::{PackPool, SealedPack};
@@ -106,6 +107,11 @@ impl Session {
     /// Registers (an object in `sessions/`, held), then reads what is condemned and lists the roots. The index and the list of
     /// packs are read when the first lookup needs them.
     pub fn begin(repository: &Repository) -> Result<Self> {
+        if repository.is_mutant(Mutant::BeginsUnregistered) {
+            let session = Self::held(repository, None)?;
+            *lock(&session.hold) = Some(hold(repository)?);
+            return Ok(session);
+        }
         let hold = hold(repository)?;
         Self::held(repository, Some(hold))
     }
@@ -175,7 +181,7 @@ impl Session {
     /// fragment names may be one that is just being published, and costs lookups until the next session.
     pub fn trusts(&self, root: &RootName) -> Result<bool> {
         self.condemned.check_readable()?;
-        if !self.condemned.all_marked(root) {
+        if !self.condemned.all_marked(root) && !self.repository.is_mutant(Mutant::TrustsEveryParent) {
             return Ok(false);
         }
         self.with_index(|index, present| Ok(index.unreadable().is_none() && names_exactly(index, present)))
@@ -268,13 +274,28 @@ impl Session {
         Ok(self.index.get_or_init(|| index))
     }
 
-    /// Packs that are there, listed after the index was: a pack that the index names and that is not there is absent.
+    /// Packs that are there, listed after the index was: a pack that the index names and that is not there is absent. It may have
+    /// been swept between the two, and its chunks stand where that index does not know: then both are read again, until the same
+    /// packs are missing as before.
     fn present(&self) -> Result<RwLockReadGuard<'_, HashSet<PackId>>> {
         let present = match self.present.get() {
             Some(present) => present,
             None => {
-                self.index()?;
-                let packs = crate::check::packs(&self.repository)?.into_iter().collect();
+                let index = self.index()?;
+                let mut packs: HashSet<PackId> = crate::check::packs(&self.repository)?.into_iter().collect();
+                let mut missing = missing_packs(index, &packs);
+                for _ in 0..LOAD_ATTEMPTS {
+                    if missing.is_empty() || self.repository.is_mutant(Mutant::ListsPacksOnce) {
+                        break;
+                    }
+                    index.reload()?;
+                    packs = crate::check::packs(&self.repository)?.into_iter().collect();
+                    let still = missing_packs(index, &packs);
+                    if still == missing {
+                        break;
+                    }
+                    missing = still;
+                }
                 self.present.get_or_init(|| RwLock::new(packs))
             }
         };
@@ -308,8 +329,9 @@ impl Session {
 
     /// A place that no collection is about to take away.
     fn find_live(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let reuses = self.repository.is_mutant(Mutant::ReusesCondemnedChunks);
         self.with_index(|index, present| {
-            find_decodable(index, id, &|pack| present.contains(pack) && !self.condemned.contains(pack))
+            find_decodable(index, id, &|pack| present.contains(pack) && (reuses || !self.condemned.contains(pack)))
         })
     }
 
@@ -324,6 +346,13 @@ impl Session {
             or_unreadable(index, found)
         })
     }
+}
+
+/// Packs that fragments name and that are not there.
+fn missing_packs(index: &Index, present: &HashSet<PackId>) -> HashSet<PackId> {
+    let fragments = index.fragments();
+    let named = fragments.iter().flat_map(|fragment| fragment.packs()).map(|(pack, _)| *pack);
+    named.filter(|pack| !present.contains(pack)).collect()
 }
 
 /// Whether the packs that fragments name are those that are there.

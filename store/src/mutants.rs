@@ -1,0 +1,55 @@
+//! Faults that can be built into the store on purpose, to see whether the checks of the simulated world see them: a check that passes
+//! over a mutant proves nothing. `sim/tests/canaries.rs` demands that each is found.
+//!
+//! No program has any: without the feature `mutants`, which only the test world asks for, nobody can build one in, and every question for
+//! one is the constant `false`.
+
+/// One fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Marking a delta does not mark its base.
+    ForgetsBases,
+    /// A pack in which something lives is condemned with the dead ones.
+    SweepsALivePack,
+    /// Packs to be rewritten are condemned, and their live records are not copied.
+    RewritesWithoutCopies,
+    /// The sweep does not wait for the sessions that lived when the sentence was published.
+    WaitsForNobody,
+    /// The living sessions are listed before the sentence is published and not after.
+    ListsSessionsFirst,
+    /// The sweep does not look at snapshots that appeared after the sentence.
+    PardonsNothing,
+    /// Objects of living sessions are removed as if they were those of dead processes.
+    TakesTheLivingForDead,
+    /// A session lists roots and sentences before it is registered.
+    BeginsUnregistered,
+    /// A chunk in a condemned pack counts as stored.
+    ReusesCondemnedChunks,
+    /// Every parent is trusted, also one that a sentence does not know.
+    TrustsEveryParent,
+    /// Merged fragments go before the one that replaces them is there.
+    RemovesFragmentsFirst,
+    /// A name is looked for before a root is published and not after.
+    LooksForTheNameOnce,
+    /// Packs are listed once after the index was read, also when that index names one that is gone.
+    ListsPacksOnce,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::ForgetsBases,
+        Self::SweepsALivePack,
+        Self::RewritesWithoutCopies,
+        Self::WaitsForNobody,
+        Self::ListsSessionsFirst,
+        Self::PardonsNothing,
+        Self::TakesTheLivingForDead,
+        Self::BeginsUnregistered,
+        Self::ReusesCondemnedChunks,
+        Self::TrustsEveryParent,
+        Self::RemovesFragmentsFirst,
+        Self::LooksForTheNameOnce,
+        Self::ListsPacksOnce,
+    ];
+}
