@@ -82,6 +82,10 @@ pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result
         return Ok(());
     }
     let index = Index::load(repository.backend(), repository.keys())?;
+    if let Some(damage) = index.unreadable() {
+        // It may name them, and would go on naming what is gone.
+        return Err(damage);
+    }
     for fragment in index.fragments().iter() {
         if fragment.packs().iter().any(|(pack, _)| packs.contains(pack)) {
             replace(repository, std::slice::from_ref(&**fragment), packs)?;
@@ -145,11 +149,14 @@ pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(Chunk
 /// Packs of entries that are gone. A listing that lags may miss a pack, and nothing would ever name its chunks again: so each is
 /// asked for by name.
 fn missing_packs(repository: &Repository, entries: &[(ChunkId, Location)]) -> Result<HashSet<PackId>> {
-    let mut gone = HashSet::new();
     let present = mark::present(repository)?;
-    let absent: BTreeSet<PackId> =
-        entries.iter().map(|(_, location)| location.pack).filter(|pack| !present.contains(pack)).collect();
-    for pack in absent {
+    gone(repository, entries.iter().map(|(_, location)| location.pack).filter(|pack| !present.contains(pack)).collect())
+}
+
+/// Those that are gone of packs that fragments name and a listing does not.
+pub(super) fn gone(repository: &Repository, unlisted: BTreeSet<PackId>) -> Result<HashSet<PackId>> {
+    let mut gone = HashSet::new();
+    for pack in unlisted {
         match repository.backend().stat(&pack_name(pack)) {
             Err(Error::Missing { .. }) => drop(gone.insert(pack)),
             stat => drop(stat?),

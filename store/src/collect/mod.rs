@@ -145,6 +145,7 @@ fn collect_forced(
         condemned::publish_sessions(repository, id, &living)?;
         sweep::carry_out(repository, reachability, &mut report)?;
     }
+    merge::forget(repository, &plan.gone)?;
     report.fragments_merged = merge::merge(repository)?;
     report.bytes_freed = report.bytes_freed.saturating_sub(copied);
     Ok(report)
@@ -196,6 +197,8 @@ struct Plan {
     live_in_rewritten: HashSet<(PackId, ChunkId)>,
     live_bytes_rewritten: u64,
     marked: Vec<SnapshotId>,
+    /// Packs that the index names and that are gone: a sweep died before it was done, or an old fragment came back.
+    gone: HashSet<PackId>,
 }
 
 impl Plan {
@@ -223,8 +226,12 @@ fn plan(
     }
     let waiting: HashSet<PackId> =
         condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
-    let marks = Marks::new(session, &index, mark::present(repository)?, waiting.clone());
-    let mut plan = Plan::default();
+    let present = mark::present(repository)?;
+    let fragments = index.fragments();
+    let named = fragments.iter().flat_map(|fragment| fragment.packs()).map(|(pack, _)| *pack);
+    let unlisted = named.filter(|pack| !present.contains(pack)).collect();
+    let mut plan = Plan { gone: merge::gone(repository, unlisted)?, ..Plan::default() };
+    let marks = Marks::new(session, &index, present, waiting.clone());
     for root in session.roots() {
         match reachability.root_payload(repository, root) {
             Ok(payload) => {
