@@ -227,6 +227,11 @@ fn engine(error: &EngineError) -> Verdict {
             let exit = if cause.exit == Failed { ExitCode::DeployFailed } else { cause.exit };
             Verdict { exit, ..cause }
         }
+        EngineError::UnfitTarget { .. } => Verdict::new(
+            Failed,
+            "unfit-target",
+            "nothing was touched; prepare the place as the message says, then deploy again",
+        ),
         EngineError::ModeUnavailable { .. } => Verdict::new(
             Failed,
             "mode-unavailable",

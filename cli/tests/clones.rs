@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -222,6 +222,8 @@ fn check_random_changes(filesystem: Filesystem, options: &str, seed: u64) {
         for file in &files {
             (0..choices.below(4)).for_each(|_| change(&mut choices, file, round));
         }
+        let blocks = || files.iter().map(|file| file.metadata().unwrap().blocks()).collect::<Vec<_>>();
+        let blocks_before = blocks();
         let (report, _) = capture(&world, &[&format!("s{round}")]);
         assert_eq!(
             (&report["phase"], &report["warnings"]),
@@ -236,7 +238,10 @@ fn check_random_changes(filesystem: Filesystem, options: &str, seed: u64) {
         if round % 3 == 0 {
             let (all, _) = capture(&world, &[&format!("all{round}"), "--force-read"]);
             assert!(number(&all, "bytes_read") > 0);
-            assert_eq!(number(&all, "bytes_new"), 0, "round {round} of seed {seed}: {all:#}");
+            // XFS gives back what it had allocated in advance when it likes: then holes are seen that were not looked for before.
+            if blocks() == blocks_before {
+                assert_eq!(number(&all, "bytes_new"), 0, "round {round} of seed {seed}: {all:#}");
+            }
         }
     }
     if options.is_empty() {

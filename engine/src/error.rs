@@ -65,6 +65,14 @@ pub enum Error {
         /// Cause.
         cause: Box<Error>,
     },
+    /// A place that cannot be deployed to as it is.
+    #[error("{} cannot be deployed to: {detail}", target.display())]
+    UnfitTarget {
+        /// The target.
+        target: PathBuf,
+        /// Why, and what would help.
+        detail: String,
+    },
     /// A deploy mode that this target cannot have.
     #[error("{} cannot be deployed in mode {mode}: {detail}", target.display())]
     ModeUnavailable {

@@ -276,6 +276,12 @@ fn engine(error: &EngineError) -> Kind {
             let cause = engine(cause);
             if cause.exit == Failed { Kind { exit: DeployFailed, ..cause } } else { cause }
         }
+        EngineError::UnfitTarget { .. } => kind(
+            StatusCode::CONFLICT,
+            DeployFailed,
+            "unfit-target",
+            "prepare the place as the message says; nothing was touched",
+        ),
         EngineError::ModeUnavailable { .. } => {
             kind(StatusCode::CONFLICT, Failed, "mode-unavailable", "leave the mode away: auto takes one that fits")
         }

@@ -104,6 +104,46 @@ impl Drop for Mounted {
     }
 }
 
+/// A file as a block device.
+#[derive(Debug)]
+pub struct LoopDevice {
+    device: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl LoopDevice {
+    /// Makes one of a size, full of zeros.
+    pub fn new(mebibytes: u64) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("copal-device-").tempdir()?;
+        let image = folder.path().join("image");
+        std::fs::File::create_new(&image)?.set_len(mebibytes << 20)?;
+        let mut attempt = 1;
+        loop {
+            let output = Command::new("losetup").args(["--find", "--show"]).arg(&image).output()?;
+            if output.status.success() {
+                let device = String::from_utf8_lossy(&output.stdout).trim().into();
+                return Ok(Self { device, _folder: folder });
+            }
+            if attempt == ATTEMPTS_MAX {
+                return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.device
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = run(Command::new("losetup").arg("--detach").arg(&self.device));
+    }
+}
+
 fn run(command: &mut Command) -> io::Result<()> {
     let output = command.output().map_err(|error| io::Error::new(error.kind(), format!("{command:?}: {error}")))?;
     if output.status.success() {

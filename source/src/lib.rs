@@ -7,10 +7,12 @@
 
 mod attributes;
 mod beneath;
+pub mod device;
 pub mod error;
 pub mod extents;
 pub mod hook;
 pub mod kept;
+pub mod mounts;
 pub mod postgres;
 pub mod process;
 pub mod read;

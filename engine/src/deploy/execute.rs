@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use copal_manifest::snapshot::{Snapshot, SourceKind};
+use copal_source::mounts::mount_points_from;
 use copal_source::sqlite::{settle, sidecars};
 use copal_source::target::{Capabilities, TargetTree, exchange, rename_new};
 use copal_store::session::Session;
@@ -67,7 +68,8 @@ pub(super) fn execute(
         return Err(Error::TargetNotEmpty(place.path));
     }
     let single = desired.is_single()?;
-    let capabilities = capabilities(&place, single)?;
+    refuse_device(&place)?;
+    let capabilities = capabilities(&place, single, staged)?;
     let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, staged };
     run.monitor().phase("comparing");
     let plan = job.plan(context, request, &catalogue, &session)?;
@@ -128,6 +130,16 @@ fn settle_databases(desired: &Desired<'_>, place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// Nothing may take the name of a device away.
+fn refuse_device(place: &Place) -> Result<()> {
+    if place.standing != Standing::Other || !copal_source::kept::is_block_device(&place.path)? {
+        return Ok(());
+    }
+    let detail =
+        "it is a block device: let it be the path of a source of the kind \"image\" of an application, and deploy that";
+    Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.into() })
+}
+
 /// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.
 const FEW_ENTRIES: u64 = 256;
 
@@ -157,13 +169,20 @@ impl Way {
 
 /// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that fails, leaves
 /// the target as it was to the time of its folder. At a mount point nothing beside it counts, and nothing needs a probe.
-fn capabilities(place: &Place, single: bool) -> Result<Capabilities> {
+fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Capabilities> {
+    // Who builds in a mount point knows how it is switched.
+    let within = staged.and_then(Path::parent).filter(|parent| *parent == place.path);
+    if let Some(within) = within {
+        return Ok(Capabilities { mount_point: false, exchange: true, ..TargetTree::open(within)?.capabilities()? });
+    }
     if matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single {
         let inside = TargetTree::open(&place.path)?.look()?;
         // A subvolume is no mount point, and can be exchanged as little.
         let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev());
         let same = device(&place.path).is_ok_and(|inside| device(&place.parent).is_ok_and(|beside| beside == inside));
-        if inside.mount_point || !same {
+        // A tree that is exchanged is removed afterwards: with what is mounted in it.
+        let has_mounts = !mount_points_from(&place.path)?.is_empty();
+        if inside.mount_point || !same || has_mounts {
             return Ok(Capabilities { mount_point: true, ..inside });
         }
     }
@@ -252,7 +271,7 @@ impl Job<'_> {
 
     fn why_not_exchanged(&self) -> &'static str {
         if self.capabilities.mount_point {
-            "it is a mount point, which cannot be exchanged"
+            "it is a mount point, or has one in it, and cannot be exchanged"
         } else {
             "its filesystem cannot exchange two names"
         }

@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use copal_manifest::snapshot::{Phase, Snapshot, SourceRecord};
+use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
+use copal_source::device::device_bytes;
+use copal_source::kept::is_block_device;
 use copal_source::{postgres, sqlite};
 use copal_store::SnapshotId;
 
@@ -87,6 +89,7 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
         }
         match snapshot.sources.iter().find(|record| record.label == source.label) {
             Some(record) if fits(source, record) => {
+                refuse_small_device(source, record)?;
                 components.push(Component { source: source.clone(), record: record.clone() });
             }
             Some(record) => {
@@ -112,6 +115,20 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
         versions,
         warnings,
     })
+}
+
+/// A larger device is fine: what is behind the end of the image stays.
+fn refuse_small_device(source: &Source, record: &SourceRecord) -> Result<()> {
+    let Some(path) = source.spec.path().filter(|path| is_block_device(path).is_ok_and(|is| is)) else { return Ok(()) };
+    let refuse = |detail: String| Err(Error::UnfitTarget { target: path.to_owned(), detail });
+    if source.spec.kind() != SourceKind::Image {
+        return refuse("it is a block device, and the source is no image".into());
+    }
+    let found = device_bytes(path)?;
+    if found < record.bytes {
+        return refuse(format!("the device has {found} bytes and the image {}: make it larger", record.bytes));
+    }
+    Ok(())
 }
 
 fn fits(source: &Source, record: &SourceRecord) -> bool {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use copal_source::postgres::PostgresSpec;
 use serde::{Deserialize, Serialize};
 
+use super::within::Times;
 use crate::application::record::{ResumeStep, write_whole};
 use crate::deploy::failed;
 use crate::error::{Error, Result};
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// How far a deploy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,24 @@ pub(super) enum Target {
         identity: Option<(u64, u64)>,
         /// Files that belong to what stood there, and where they are meanwhile.
         asides: Vec<(PathBuf, PathBuf)>,
+    },
+    /// A folder that cannot be exchanged: a mount point.
+    Within {
+        /// Where.
+        path: PathBuf,
+        /// The new state before the switch, in it.
+        staged: PathBuf,
+        /// When it was changed last, by others and by what is built in it.
+        times: Times,
+    },
+    /// A block device.
+    Device {
+        /// Where.
+        path: PathBuf,
+        /// Where its new state is, and its old one.
+        folder: PathBuf,
+        /// Which device it is.
+        identity: String,
     },
     /// Databases of a server.
     Databases {

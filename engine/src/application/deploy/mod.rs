@@ -4,9 +4,11 @@
 //! ends with what stood there before; the journal says how.
 
 mod check;
+mod device;
 mod journal;
 mod stage;
 mod switch;
+mod within;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use copal_source::hook::{Action, When};
 
 use self::check::{Checked, Verdict};
 use self::journal::{Journal, Stage};
-use crate::application::config::Application;
+use crate::application::config::{Application, SourceSpec};
 use crate::application::hooks::{Hooks, Order, run_step};
 use crate::application::record::{ResumeAction, ResumeStep};
 use crate::application::state::{AppFolder, CHECK, state_folder};
@@ -211,6 +213,12 @@ impl Deploy<'_> {
         standing.policy.wanted = copal_manifest::snapshot::Consistency::Crash;
         for service in &mut standing.services {
             service.sources.retain(|source| source.spec.path().is_none_or(std::path::Path::exists));
+            for source in &mut service.sources {
+                if let SourceSpec::Tree(tree) = &mut source.spec {
+                    // What is being built there does not stand there.
+                    tree.exclude.push("*.copal-unit-*".into());
+                }
+            }
         }
         if standing.sources().count() == 0 {
             return Ok(None);

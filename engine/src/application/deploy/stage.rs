@@ -2,9 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use copal_manifest::snapshot::SourceKind;
+use copal_source::device::device_identity;
+use copal_source::kept::is_block_device;
+use copal_source::mounts::mount_points_from;
 use copal_source::postgres::{database_exists, load, plan};
 use copal_source::process::{Program, run};
 use copal_source::target::TargetTree;
@@ -13,6 +17,7 @@ use copal_store::secret::INSTANCE_KEY;
 use super::check::{Checked, Component};
 use super::journal::Target;
 use super::switch::{asides_of, identity};
+use super::{device, within};
 use crate::application::config::SourceSpec;
 use crate::application::state::AppFolder;
 use crate::context::Context;
@@ -31,9 +36,14 @@ pub(super) enum When {
 /// When to build a source: what stands still can be shared, what moves cannot.
 pub(super) fn when(component: &Component) -> When {
     let Some(target) = component.target() else { return When::Running };
-    let folder = target.parent().filter(|parent| parent.is_dir());
-    let shares = folder.and_then(|folder| TargetTree::open(folder).ok()?.capabilities().ok());
-    if target.exists() && shares.is_some_and(|found| found.reflink) { When::Stopped } else { When::Running }
+    let shares = if is_unexchangeable(&target) {
+        within::shares_extents(&target).unwrap_or(false)
+    } else {
+        let folder = target.parent().filter(|parent| parent.is_dir());
+        let found = folder.and_then(|folder| TargetTree::open(folder).ok()?.capabilities().ok());
+        found.is_some_and(|found| found.reflink)
+    };
+    if target.exists() && shares { When::Stopped } else { When::Running }
 }
 
 /// What will be built; none for a command, which has no place.
@@ -57,6 +67,17 @@ pub(super) fn target(
         }
         spec => {
             let path = component.target().unwrap_or_default();
+            if is_block_device(&path).is_ok_and(|is| is) {
+                let identity = device_identity(&path)?;
+                let folder = folder.path().join("devices").join(name_of(component));
+                return Ok(Some(Target::Device { path, folder, identity }));
+            }
+            refuse_mounts(component, &path)?;
+            if is_unexchangeable(&path) {
+                let staged = path.join(format!(".copal-unit-{mark}"));
+                let times = within::Times { before: within::time_of(&path)?, after: None };
+                return Ok(Some(Target::Within { path, staged, times }));
+            }
             let Some(last) = path.file_name() else {
                 return Err(Error::Usage(format!("{} cannot be a target", path.display())));
             };
@@ -91,9 +112,8 @@ pub(super) fn build(
             loaded?;
             Ok((component.record.bytes, Vec::new()))
         }
-        (SourceSpec::Secret { .. }, Target::Place { path, staged, identity: new, .. }) => {
+        (SourceSpec::Secret { .. }, Target::Place { staged, identity: new, .. }) => {
             remove_whole(staged)?;
-            refuse_mount_point(path)?;
             let sealed = fetch(context, component, checked, folder)?;
             let wrapped = fs::read(&sealed).map_err(|error| failed("reading", &sealed, error))?;
             let secret = context.repository.unwrap_secret(INSTANCE_KEY, &wrapped)?;
@@ -108,61 +128,83 @@ pub(super) fn build(
         }
         (_, Target::Place { path, staged, identity: new, .. }) => {
             remove_whole(staged)?;
-            refuse_mount_point(path)?;
-            let label = checked.labelled.then(|| component.source.label.clone().into_bytes());
-            let request = DeployRequest {
-                reference: checked.snapshot.to_string(),
-                target: path.clone(),
-                path: label,
-                mode: DeployMode::Swap,
-                replace: true,
-                dry_run: false,
-                force_read: false,
-            };
-            let report = stage_beside(context, &request, staged)?;
+            let report = stage_beside(context, &request_of(component, checked, path, DeployMode::Swap), staged)?;
             *new = identity(staged);
             Ok((report.bytes_written, report.warnings))
+        }
+        (_, Target::Within { path, staged, times }) => {
+            remove_whole(staged)?;
+            let report = stage_beside(context, &request_of(component, checked, path, DeployMode::Swap), staged)?;
+            times.after = Some(within::time_of(path)?);
+            Ok((report.bytes_written, report.warnings))
+        }
+        (_, Target::Device { folder, .. }) => {
+            let folder = folder.as_path();
+            remove_whole(folder)?;
+            fs::create_dir_all(folder).map_err(|error| failed("creating", folder, error))?;
+            let request = request_of(component, checked, &device::new_of(folder), DeployMode::Auto);
+            Ok((deploy(context, &request)?.bytes_written, Vec::new()))
         }
         _ => Err(Error::Internal("a source and its target are of different kinds".into())),
     }
 }
 
-fn refuse_mount_point(path: &Path) -> Result<()> {
-    let is_mount_point = path.is_dir() && TargetTree::open(path)?.capabilities()?.mount_point;
-    if is_mount_point {
-        return Err(Error::ModeUnavailable {
-            target: path.to_owned(),
-            mode: "swap",
-            detail: "it is a mount point, which cannot change places with another folder: use a folder in it".into(),
-        });
+fn request_of(component: &Component, checked: &Checked, target: &Path, mode: DeployMode) -> DeployRequest {
+    DeployRequest {
+        reference: checked.snapshot.to_string(),
+        target: target.to_owned(),
+        path: checked.labelled.then(|| component.source.label.clone().into_bytes()),
+        mode,
+        replace: true,
+        dry_run: false,
+        force_read: false,
+    }
+}
+
+/// Whether a folder cannot change places with another one: a mount point, a subvolume.
+fn is_unexchangeable(path: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
+    let is_mount_point = || TargetTree::open(path).is_ok_and(|tree| tree.look().is_ok_and(|found| found.mount_point));
+    path.is_dir() && (is_mount_point() || path.parent().is_some_and(|parent| device(parent) != device(path)))
+}
+
+/// What is mounted in a tree cannot go with it, and a file that is a mount point cannot go at all.
+fn refuse_mounts(component: &Component, path: &Path) -> Result<()> {
+    let Ok(canonical) = fs::canonicalize(path) else { return Ok(()) };
+    let is_folder = canonical.is_dir();
+    let mut mounts = mount_points_from(&canonical)?.into_iter();
+    let refuse = |detail: String| Err(Error::UnfitTarget { target: path.to_owned(), detail });
+    if let Some(mount) = mounts.find(|mount| !(is_folder && *mount == canonical)) {
+        let mount = mount.display();
+        return refuse(format!(
+            "{mount} is mounted in it or on it: unmount that, or use a folder without mount points"
+        ));
+    }
+    if is_unexchangeable(path) && component.record.kind == SourceKind::File {
+        return refuse("it is a mount point, and what goes there is one file: use a file in it".into());
     }
     Ok(())
+}
+
+fn name_of(component: &Component) -> String {
+    blake3::hash(component.source.label.as_bytes()).to_hex().as_str()[..16].to_owned()
 }
 
 /// Puts what a source consists of into a private folder of the application.
 fn fetch(context: &Context, component: &Component, checked: &Checked, folder: &AppFolder) -> Result<PathBuf> {
     let path = fetched_path(component, folder);
     remove_whole(&path)?;
-    let request = DeployRequest {
-        reference: checked.snapshot.to_string(),
-        target: path.clone(),
-        path: checked.labelled.then(|| component.source.label.clone().into_bytes()),
-        mode: DeployMode::Auto,
-        replace: false,
-        dry_run: false,
-        force_read: false,
-    };
+    let request = DeployRequest { replace: false, ..request_of(component, checked, &path, DeployMode::Auto) };
     deploy(context, &request)?;
     Ok(path)
 }
 
 fn fetched_path(component: &Component, folder: &AppFolder) -> PathBuf {
-    let name = blake3::hash(component.source.label.as_bytes()).to_hex();
-    folder.path().join("fetched").join(&name.as_str()[..16])
+    folder.path().join("fetched").join(name_of(component))
 }
 
 fn copy_private(from: &Path, to: &Path) -> Result<()> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+    use std::os::unix::fs::{OpenOptionsExt, chown};
     let io = |error| failed("writing", to, error);
     let found = fs::metadata(from).map_err(io)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(io)?;

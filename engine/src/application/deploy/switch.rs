@@ -9,6 +9,7 @@ use copal_source::sqlite::sidecars;
 use copal_source::target::{exchange, rename_new};
 
 use super::journal::Target;
+use super::{device, within};
 use crate::deploy::{failed, remove_whole};
 use crate::error::Result;
 
@@ -29,6 +30,8 @@ pub(super) fn switch(target: &Target) -> Result<()> {
                 None => Ok(rename_new(staged, path)?),
             }
         }
+        Target::Within { path, staged, times } => within::switch(path, staged, times),
+        Target::Device { path, folder, identity } => device::switch(path, folder, identity).map(drop),
         Target::Databases { dsn, bin, timeout, names } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             for (name, staged, aside, _) in names {
@@ -59,6 +62,8 @@ pub(super) fn undo(target: &Target) -> Result<()> {
             }
             remove_whole(staged)
         }
+        Target::Within { path, staged, times } => within::undo(path, staged, times),
+        Target::Device { path, folder, identity } => device::undo(path, folder, identity),
         Target::Databases { dsn, bin, timeout, names } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             for (name, staged, aside, had) in names {
@@ -85,6 +90,8 @@ pub(super) fn finish(target: &Target) -> Result<()> {
             }
             remove_whole(staged)
         }
+        Target::Within { path, staged, .. } => within::finish(path, staged),
+        Target::Device { folder, .. } => device::finish(folder),
         Target::Databases { dsn, bin, timeout, names } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             names.iter().try_for_each(|(_, _, aside, _)| Ok(remove_database(&server, aside)?))

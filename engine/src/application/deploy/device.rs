@@ -1,0 +1,51 @@
+//! A target that is a block device. It has no name to exchange: its bytes are overwritten. So what stands on it is copied first, whole,
+//! because the application may write anywhere once it has started; the image is fetched before anything is stopped.
+//!
+//! In the folder: `new` is the image, `old` the copy, `old.part` a copy that is not complete.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use copal_source::device::{BlockDevice, device_identity};
+
+use crate::deploy::{failed, remove_whole};
+use crate::error::{Error, Result};
+
+pub(super) fn new_of(folder: &Path) -> PathBuf {
+    folder.join("new")
+}
+
+/// Writes the image, once the copy is complete; returns what was written.
+pub(super) fn switch(path: &Path, folder: &Path, identity: &str) -> Result<u64> {
+    let device = hold(path, identity)?;
+    let (part, old) = (folder.join("old.part"), folder.join("old"));
+    remove_whole(&part)?;
+    device.copy_to(&part)?;
+    let io = |error| failed("keeping", &old, error);
+    fs::rename(&part, &old).and_then(|()| File::open(folder)?.sync_all()).map_err(io)?;
+    Ok(device.make_equal_to(&new_of(folder))?)
+}
+
+/// Writes the copy back, if the device was touched.
+pub(super) fn undo(path: &Path, folder: &Path, identity: &str) -> Result<()> {
+    let old = folder.join("old");
+    if old.exists() {
+        hold(path, identity)?.make_equal_to(&old)?;
+    }
+    remove_whole(folder)
+}
+
+pub(super) fn finish(folder: &Path) -> Result<()> {
+    remove_whole(folder)
+}
+
+/// Never another device than the one that the deploy began with: numbers are given anew when a machine starts.
+fn hold(path: &Path, identity: &str) -> Result<BlockDevice> {
+    let found = device_identity(path)?;
+    if found != identity {
+        let detail =
+            format!("is another device now ({found}) than when the deploy began ({identity}): attach that one there");
+        return Err(Error::Source(copal_source::Error::Refused { path: path.to_owned(), detail }));
+    }
+    Ok(BlockDevice::hold(path)?)
+}
