@@ -111,6 +111,8 @@ pub(super) struct Worker<'s> {
     pub(super) shared: &'s Shared<'s>,
     pub(super) writer: ChunkWriter<'s>,
     pub(super) buffer: Vec<u8>,
+    /// The base of the delta that is tried.
+    base: Vec<u8>,
     pub(super) frame: Frame,
 }
 
@@ -125,7 +127,7 @@ impl<'s> Worker<'s> {
     /// Works until no more jobs come.
     pub(super) fn run(shared: &'s Shared<'s>, jobs: &Receiver<Job>) {
         let mut worker = match shared.session.writer() {
-            Ok(writer) => Self { shared, writer, buffer: Vec::new(), frame: Frame::default() },
+            Ok(writer) => Self { shared, writer, buffer: Vec::new(), base: Vec::new(), frame: Frame::default() },
             Err(error) => {
                 // One of the promises brings the cause; the others are broken, and that is said after it.
                 if let Ok(job) = jobs.recv() {
@@ -163,7 +165,7 @@ impl<'s> Worker<'s> {
             Likeness::Like(like) if bases.worth_trying() => self.read_base(&like),
             _ => None,
         };
-        let base = base.as_ref().map(|(id, plain)| DeltaBase { id: *id, plain });
+        let base = base.map(|id| DeltaBase { id, plain: &self.base });
         let deltas_before = base.is_some().then(|| self.writer.deltas_stored());
         self.writer.store(RecordKind::Data, &id, plain, base)?;
         if let Some(before) = deltas_before {
@@ -173,10 +175,11 @@ impl<'s> Worker<'s> {
     }
 
     /// A base that cannot be had is none: the chunk is stored whole.
-    fn read_base(&self, like: &ChunkId) -> Option<(ChunkId, Vec<u8>)> {
+    fn read_base(&mut self, like: &ChunkId) -> Option<ChunkId> {
         let session = self.shared.session;
         let base = session.delta_base(like).ok()??;
-        Some((base, session.read_chunk(&base).ok()?))
+        session.read_delta_base(&base, &mut self.base).ok()?;
+        Some(base)
     }
 
     /// Takes a chunk into the frame, unless the repository has it.

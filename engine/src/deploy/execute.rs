@@ -146,6 +146,10 @@ const FEW_ENTRIES: u64 = 256;
 /// Most entries that are synced one by one: beyond, one call for the whole filesystem costs less.
 const SINGLE_SYNCS_MAX: u64 = 128;
 
+/// Files of at least so many bytes on average are synced one by one, however many: each waits for its own bytes alone, while others
+/// are still being decoded.
+const SINGLE_SYNC_BYTES_MIN: u64 = 1 << 20;
+
 /// How the target comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -312,8 +316,9 @@ impl Job<'_> {
     }
 
     fn act(&self, plan: &Plan, way: Way, snapshot: &Snapshot) -> Result<()> {
-        let few = plan.entries_total <= SINGLE_SYNCS_MAX;
-        let syncing = if few { Syncing::Each } else { Syncing::Filesystem };
+        let single = plan.entries_total <= SINGLE_SYNCS_MAX
+            || plan.bytes_total / plan.entries_total.max(1) >= SINGLE_SYNC_BYTES_MIN;
+        let syncing = if single { Syncing::Each } else { Syncing::Filesystem };
         match way {
             Way::InPlace if plan.is_empty() => Ok(()),
             Way::InPlace => self.in_place(plan),

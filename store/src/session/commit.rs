@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// Full packs that are published before the end: an interrupted create is found again, and memory stays bounded.
 const CHECKPOINT_PACKS: usize = 16;
 /// The same for chunks, whose entries wait in memory.
-const CHECKPOINT_CHUNKS: usize = 256 << 10;
+const CHECKPOINT_CHUNKS: usize = 64 << 10;
 
 /// Packs written and not yet durable.
 #[must_use]

@@ -169,6 +169,19 @@ impl Session {
         Ok(opener)
     }
 
+    /// The plaintext of what shall be a delta's base, as a reader of the delta will get it: authentic, not hashed. `buffer`'s
+    /// content is replaced.
+    pub fn read_delta_base(&self, base: &ChunkId, buffer: &mut Vec<u8>) -> Result<()> {
+        let location = self.locate_base(base)?.ok_or_else(|| missing(base))?;
+        if location.bytes == location.record_plain_bytes {
+            return self.read_record(base, &location, buffer);
+        }
+        let plain = self.read_base(base)?;
+        buffer.clear();
+        buffer.extend_from_slice(&plain);
+        Ok(())
+    }
+
     /// The plaintext of a delta's base.
     pub(crate) fn read_base(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
         let location = self.locate_base(id)?.ok_or_else(|| missing(id))?;
