@@ -5,6 +5,7 @@
 pub mod application;
 pub mod bundle;
 pub mod catalogue;
+mod content_reader;
 pub mod context;
 pub mod create;
 pub mod deploy;

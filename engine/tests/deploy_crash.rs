@@ -6,9 +6,9 @@
 mod deploy_support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use copal_engine::deploy::{CrashPoints, DeployMode, recover, recover_until};
 use deploy_support::{World, assert_same, look, noise, plant};
@@ -166,6 +166,40 @@ fn what_waits_beside_a_target_is_for_its_owner_only() {
     for folder in ["", "pending", "deployed"] {
         private(&world.state().join(folder));
     }
+}
+
+/// Counts what a deploy in place has in its journal when it is decided.
+struct JournalBytes(PathBuf, AtomicU64);
+
+impl CrashPoints for JournalBytes {
+    fn reached(&self, step: &str) -> bool {
+        if step == "the commit" {
+            let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+            let journal = entries.into_iter().find(|path| path.to_string_lossy().contains(".copal-journal-")).unwrap();
+            self.1.store(fs::metadata(journal.join("ranges")).unwrap().len(), Ordering::SeqCst);
+        }
+        false
+    }
+}
+
+#[test]
+fn of_a_chunk_that_differs_only_the_blocks_that_differ_are_staged() {
+    let world = World::new();
+    let (source, target) = (world.path("source"), world.path("target"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("database"), noise(1, 16 << 20)).unwrap();
+    world.snapshot("s", &source);
+    world.deploy("s", &target, DeployMode::Auto).unwrap();
+    let database = fs::File::options().write(true).open(target.join("database")).unwrap();
+    for number in 0..10u64 {
+        database.write_all_at(b"drift", (number << 20) + 12345).unwrap();
+    }
+    drop(database);
+    let counted = JournalBytes(world.path(""), AtomicU64::new(0));
+    let report = world.deploy_until("s", &target, DeployMode::InPlace, &counted).unwrap();
+    assert_same(&look(&source), &look(&target), "patched");
+    assert!(report.bytes_written >= 10 * (32 << 10), "chunks are fetched whole: {report:?}");
+    assert_eq!(counted.1.load(Ordering::SeqCst), 10 * 4096, "bytes staged");
 }
 
 #[test]

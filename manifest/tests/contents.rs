@@ -92,6 +92,26 @@ fn one_changed_chunk_of_a_million_costs_a_path() {
 }
 
 #[test]
+fn the_pieces_of_many_ranges_read_no_node_twice() {
+    let nodes = Nodes::default();
+    let content = list(&nodes, &(0..100_000).map(chunk).collect::<Vec<_>>());
+    let ranges = (0..1000u64).map(|number| number * 100 * 65536 + 5..number * 100 * 65536 + 65537);
+    let ((), all) = nodes.reads_of(|| assert_eq!(content.pieces(&nodes, 0, u64::MAX).count(), 100_000));
+    let (found, reads) =
+        nodes.reads_of(|| content.pieces_of_ranges(&nodes, ranges.clone()).collect::<Result<Vec<_>, _>>().unwrap());
+    assert!(reads <= all, "{reads} nodes read, of {all}");
+    let wanted = ranges.flat_map(|range| {
+        let first = range.start / 65536;
+        [first, first + 1].map(|number| PlacedPiece { offset: number * 65536, piece: chunk(number) })
+    });
+    assert_eq!(found, wanted.collect::<Vec<_>>());
+    // What lies between is not read.
+    let few = [10 * 65536..11 * 65536, 90_000 * 65536..90_001 * 65536];
+    let (found, reads) = nodes.reads_of(|| content.pieces_of_ranges(&nodes, few.into_iter()).count());
+    assert!(found == 2 && reads <= 8, "{found} pieces, {reads} nodes read");
+}
+
+#[test]
 fn an_insertion_keeps_the_nodes_behind_it() {
     let nodes = Nodes::default();
     let pieces: Vec<Piece> = (0..100_000).map(chunk).collect();

@@ -44,6 +44,32 @@ pub enum FileKind {
     BlockDevice,
 }
 
+impl FileKind {
+    /// Every kind, at the place of its number.
+    const ALL: [Self; 7] =
+        [Self::Directory, Self::File, Self::Symlink, Self::Fifo, Self::Socket, Self::CharDevice, Self::BlockDevice];
+
+    /// Its number in what is written to disk: it never changes.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Directory => 0,
+            Self::File => 1,
+            Self::Symlink => 2,
+            Self::Fifo => 3,
+            Self::Socket => 4,
+            Self::CharDevice => 5,
+            Self::BlockDevice => 6,
+        }
+    }
+
+    /// The kind of a number; `None` for none.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+}
+
 /// One `statx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStat {

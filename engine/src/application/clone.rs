@@ -92,31 +92,20 @@ impl Cloned {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct KeptEntry(Vec<u8>, u8, [u32; 3], [u64; 4], [(i64, u32); 2], [u32; 3]);
 
-const KINDS: [FileKind; 7] = [
-    FileKind::Directory,
-    FileKind::File,
-    FileKind::Symlink,
-    FileKind::Fifo,
-    FileKind::Socket,
-    FileKind::CharDevice,
-    FileKind::BlockDevice,
-];
-
 impl KeptEntry {
     fn of(entry: &ScanEntry) -> Self {
         let FileStat { kind, mode, uid, gid, bytes, allocated_bytes, modified, changed, inode, links, device, special } =
             entry.stat;
-        let kind = KINDS.iter().position(|known| *known == kind).and_then(|at| u8::try_from(at).ok()).unwrap_or(1);
         let times = [(modified.seconds, modified.nanoseconds), (changed.seconds, changed.nanoseconds)];
         let numbers = [bytes, allocated_bytes, inode, device];
-        Self(entry.path.to_vec(), kind, [mode, uid, gid], numbers, times, [links, special.0, special.1])
+        Self(entry.path.to_vec(), kind.number(), [mode, uid, gid], numbers, times, [links, special.0, special.1])
     }
 
     fn entry(self) -> Option<ScanEntry> {
         let Self(path, kind, [mode, uid, gid], [bytes, allocated_bytes, inode, device], times, [links, major, minor]) =
             self;
         let [modified, changed] = times.map(|(seconds, nanoseconds)| FileTime { seconds, nanoseconds });
-        let (kind, special) = (*KINDS.get(usize::from(kind))?, (major, minor));
+        let (kind, special) = (FileKind::of_number(kind)?, (major, minor));
         let stat =
             FileStat { kind, mode, uid, gid, bytes, allocated_bytes, modified, changed, inode, links, device, special };
         Some(ScanEntry { path: path.into(), stat })
@@ -147,8 +136,7 @@ pub(super) fn input_again(
     let (clone, kept): (Vec<u8>, Vec<KeptEntry>) = copal_store::codec::decode("a list of cloned entries", &bytes)?;
     let clone = PathBuf::from(OsString::from_vec(clone));
     // Of one file, the clone is in a folder of its own.
-    let single =
-        matches!(kept.first(), Some(KeptEntry(_, kind, ..)) if KINDS.get(usize::from(*kind)) == Some(&FileKind::File));
+    let single = matches!(kept.first(), Some(KeptEntry(_, kind, ..)) if *kind == FileKind::File.number());
     let clones = kept::load(if single { clone.parent().unwrap_or(&clone) } else { &clone });
     let entries = kept.into_iter().map(KeptEntry::entry).collect::<Option<Vec<_>>>();
     let entries = entries.ok_or_else(|| Error::Internal("a list of cloned entries has an unknown kind".into()))?;

@@ -9,7 +9,7 @@ use copal_source::scan::FileStat;
 use copal_store::ChunkId;
 use copal_store::config::Parameters;
 use copal_store::location::RecordKind;
-use copal_store::session::{ChunkSource, ChunkWriter, DeltaBase, Reservation, Session};
+use copal_store::session::{ChunkWriter, DeltaBase, Reservation, Session};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::context::Context;

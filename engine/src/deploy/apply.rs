@@ -8,7 +8,7 @@ use copal_source::read::OpenFile;
 use copal_source::scan::FileKind;
 use copal_source::target::{TargetFile, TargetMetadata, TargetTree};
 
-use super::journal::{Commit, RANGES, Step, kind_of_number, staged_path, steps};
+use super::journal::{Commit, RANGES, Step, staged_path, steps};
 use super::place::failed;
 use super::run::Steps;
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl Applier {
             }
             Step::Patch { path, bytes, ranges, holes } => self.patch(&path, bytes, &ranges, &holes),
             Step::Metadata { path, kind, metadata } => {
-                let kind = kind_of_number(kind).ok_or_else(|| Error::Internal("a step names no kind".into()))?;
+                let kind = FileKind::of_number(kind).ok_or_else(|| Error::Internal("a step names no kind".into()))?;
                 self.metadata(&path, kind, &metadata.into())
             }
         }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use copal_source::read::Attribute;
-use copal_source::scan::{FileKind, FileTime};
+use copal_source::scan::FileTime;
 use copal_source::target::TargetMetadata;
 use serde::{Deserialize, Serialize};
 
@@ -83,26 +83,6 @@ impl From<Put> for TargetMetadata {
         }
     }
 }
-
-/// A kind of file as a step writes it.
-pub(super) fn kind_number(kind: FileKind) -> u8 {
-    KINDS.iter().position(|&known| known == kind).unwrap_or(0) as u8
-}
-
-/// The kind of a number; `None` for none.
-pub(super) fn kind_of_number(number: u8) -> Option<FileKind> {
-    KINDS.get(usize::from(number)).copied()
-}
-
-const KINDS: [FileKind; 7] = [
-    FileKind::Directory,
-    FileKind::File,
-    FileKind::Symlink,
-    FileKind::Fifo,
-    FileKind::Socket,
-    FileKind::CharDevice,
-    FileKind::BlockDevice,
-];
 
 /// The commit record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

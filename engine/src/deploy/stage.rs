@@ -13,7 +13,7 @@ use super::blocks::{Patch, StagedRanges};
 use super::build::{create_other, is_sparse, kind_of, put_pieces, target_metadata};
 use super::desired::Desired;
 use super::fetch::{Fetcher, Origin, Slot, with_fetcher};
-use super::journal::{RANGES, ReadyJournal, SHARDS, Step, StepWriter, kind_number, shard_name, staged_path};
+use super::journal::{RANGES, ReadyJournal, SHARDS, Step, StepWriter, shard_name, staged_path};
 use super::place::WriteRoot;
 use super::plan::{Action, Change, Folder, Over, Plan, Range};
 use super::run::Run;
@@ -53,7 +53,7 @@ pub(super) fn stage(
     let is_set = |folder: &&Folder| (folder.touched || is_inside && folder.path.is_root()) && !folder.synthetic;
     for folder in plan.folders.iter().rev().filter(is_set) {
         let metadata = target_metadata(&folder.metadata).into();
-        let kind = kind_number(FileKind::Directory);
+        let kind = FileKind::Directory.number();
         stager.push(&Step::Metadata { path: root.path(&folder.path), kind, metadata })?;
     }
     run.steps.reach("syncing what is staged")?;
@@ -121,7 +121,7 @@ impl Stager<'_> {
     }
 
     fn metadata(&mut self, path: Vec<u8>, entry: &Entry) -> Result<()> {
-        let kind = kind_number(kind_of(&entry.node));
+        let kind = kind_of(&entry.node).number();
         self.push(&Step::Metadata { path, kind, metadata: target_metadata(&entry.metadata).into() })
     }
 
@@ -149,7 +149,7 @@ impl Stager<'_> {
             path: path.clone(),
             bytes: content.bytes,
             holes: holes.to_vec(),
-            metadata: (kind_number(FileKind::File), target_metadata(&entry.metadata)),
+            metadata: (FileKind::File.number(), target_metadata(&entry.metadata)),
             ranges: self.ranges.clone(),
             steps: self.steps.clone(),
             found: Mutex::default(),

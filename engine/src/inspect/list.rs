@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use copal_manifest::content::{FileContent, Piece};
+use copal_manifest::content::FileContent;
 use copal_manifest::entry::{Entry, EntryPath, Node};
 use copal_manifest::snapshot::SourceKind;
 use copal_manifest::tree::TreeReader;
@@ -10,12 +10,10 @@ use copal_store::session::{ChunkSource, Session};
 
 use crate::bundle::unwrapped;
 use crate::catalogue::Catalogue;
+use crate::content_reader::ContentReader;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::inspect::place::{Place, display, resolve};
-
-/// Zeros for holes are written in runs of this many bytes.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Calls `visit` for the entry at a display path (`[label/]path`) and, for a folder, what is in it (`recursive`: all below
 /// it), in path order, each with its display path.
@@ -184,69 +182,4 @@ fn sink_error(error: &io::Error) -> Error {
         path: "the output".into(),
         source: io::Error::new(error.kind(), error.to_string()),
     })
-}
-
-/// Reads a file's content piece by piece: one chunk in memory.
-struct ContentReader<'a> {
-    source: &'a dyn ChunkSource,
-    pieces: Box<dyn Iterator<Item = copal_store::Result<copal_manifest::content::PlacedPiece>> + 'a>,
-    chunk: Vec<u8>,
-    taken: usize,
-    zeros: u64,
-}
-
-impl<'a> ContentReader<'a> {
-    fn new(source: &'a dyn ChunkSource, content: &'a FileContent) -> Self {
-        Self { source, pieces: content.pieces(source, 0, content.bytes), chunk: Vec::new(), taken: 0, zeros: 0 }
-    }
-
-    /// Makes [`Self::available`] non-empty; `false` at the end.
-    fn fill(&mut self) -> Result<bool> {
-        while self.available().is_empty() {
-            match self.pieces.next().transpose()? {
-                None => return Ok(false),
-                Some(placed) => match placed.piece {
-                    Piece::Hole { bytes } => self.zeros = bytes,
-                    Piece::Chunk { id, bytes } => {
-                        self.chunk = self.source.read_chunk(&id)?;
-                        self.taken = 0;
-                        if self.chunk.len() as u64 != u64::from(bytes) {
-                            return Err(copal_store::Error::damaged(id, "its length is not the manifest's").into());
-                        }
-                    }
-                },
-            }
-        }
-        Ok(true)
-    }
-
-    fn available(&self) -> &[u8] {
-        if self.zeros > 0 {
-            let run = usize::try_from(self.zeros).unwrap_or(usize::MAX).min(ZEROS.len());
-            &ZEROS[..run]
-        } else {
-            &self.chunk[self.taken..]
-        }
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        if self.zeros > 0 {
-            self.zeros -= bytes as u64;
-        } else {
-            self.taken += bytes;
-        }
-    }
-}
-
-impl Read for ContentReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.fill().map_err(io::Error::other)? {
-            return Ok(0);
-        }
-        let run = self.available();
-        let taken = run.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&run[..taken]);
-        self.consume(taken);
-        Ok(taken)
-    }
 }

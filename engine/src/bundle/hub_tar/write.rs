@@ -5,12 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use copal_manifest::content::{FileContent, Piece};
+use copal_manifest::content::FileContent;
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::snapshot::{Snapshot, SourceKind, SourceRecord};
 use copal_manifest::tree::TreeReader;
 use copal_store::keys::StretchCost;
-use copal_store::session::{ChunkSource, Session};
+use copal_store::session::Session;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{EntryType, Header};
@@ -20,6 +20,7 @@ use crate::bundle::hub_tar::manifest::{HubManifest, seal_key};
 use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, MANIFEST, SQLITE_HEADER_BYTES, SQLITE_MAGIC, user_version};
 use crate::bundle::walk::unwrapped;
 use crate::catalogue::Catalogue;
+use crate::content_reader::ContentReader;
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
 
@@ -258,53 +259,6 @@ impl Writer<'_, '_> {
 fn other_kind(name: &[u8], what: &str) -> Error {
     let name = String::from_utf8_lossy(name).into_owned();
     Error::Usage(format!("{name} is {what}, and a hub-tar holds files and folders only: export it as native"))
-}
-
-/// A file's bytes, chunk by chunk.
-struct ContentReader<'r> {
-    session: &'r Session,
-    pieces: Box<dyn Iterator<Item = copal_store::Result<copal_manifest::content::PlacedPiece>> + 'r>,
-    chunk: Vec<u8>,
-    position: usize,
-    zeros: u64,
-}
-
-impl<'r> ContentReader<'r> {
-    fn new(session: &'r Session, content: &'r FileContent) -> Self {
-        let pieces = content.pieces(session, 0, content.bytes);
-        Self { session, pieces, chunk: Vec::new(), position: 0, zeros: 0 }
-    }
-}
-
-impl Read for ContentReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.zeros > 0 {
-                let length = self.zeros.min(buffer.len() as u64) as usize;
-                buffer[..length].fill(0);
-                self.zeros -= length as u64;
-                return Ok(length);
-            }
-            let left = &self.chunk[self.position..];
-            if !left.is_empty() || buffer.is_empty() {
-                let length = left.len().min(buffer.len());
-                buffer[..length].copy_from_slice(&left[..length]);
-                self.position += length;
-                return Ok(length);
-            }
-            let through = |error: copal_store::Error| io::Error::other(Error::Store(error));
-            match self.pieces.next() {
-                None => return Ok(0),
-                Some(placed) => match placed.map_err(through)?.piece {
-                    Piece::Hole { bytes } => self.zeros = bytes,
-                    Piece::Chunk { id, .. } => {
-                        self.chunk = self.session.read_chunk(&id).map_err(through)?;
-                        self.position = 0;
-                    }
-                },
-            }
-        }
-    }
 }
 
 /// An error of the engine that came through a reader is itself again; any other is the output's.
