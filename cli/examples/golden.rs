@@ -87,6 +87,7 @@ fn context_of(repository: Repository) -> Context {
         clock: Arc::new(HourlyClock(AtomicI64::new(NEW_YEAR))),
         monitor: Arc::new(SilentMonitor),
         cache_folder: None,
+        memory: None,
         state_folder: None,
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 0,

@@ -78,7 +78,7 @@ fn not_parsed(error: &clap::Error, json: bool) -> ExitCode {
         let text = error.render().to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         let hint = "see `copal --help`, or `copal COMMAND --help`".to_owned();
-        report(&Explanation { exit: ExitCode::Usage, code: "usage", message, hint }, true);
+        report(&Explanation { exit: ExitCode::Usage, code: "usage".into(), message, hint }, true);
     } else {
         let _ = error.print();
     }
@@ -172,6 +172,7 @@ impl Invocation {
             clock: Arc::new(SystemClock::new()),
             monitor: Arc::clone(&self.monitor) as Arc<dyn Monitor>,
             cache_folder: self.environment.cache_folder.clone(),
+            memory: None,
             state_folder: self.environment.state_folder.clone(),
             interrupt: self.interrupt.flag(),
             threads: self.global.threads,

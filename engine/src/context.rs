@@ -9,6 +9,8 @@ use copal_manifest::entry::Timestamp;
 use copal_store::repository::Repository;
 use copal_store::session::Session;
 
+use crate::catalogue::Memory;
+
 /// The one door to the time of day. Never used to decide a deletion in the store.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now.
@@ -63,6 +65,8 @@ pub struct Context {
     pub monitor: Arc<dyn Monitor>,
     /// Folder for what can be rebuilt (the catalogue); `None`: go without.
     pub cache_folder: Option<PathBuf>,
+    /// What this process remembers of roots it has opened; `None` for one that ends with its command.
+    pub memory: Option<Arc<Memory>>,
     /// Folder for local state (pointers to deploy journals, kept materialisations); `None`: go without.
     pub state_folder: Option<PathBuf>,
     /// Set to stop at the next safe point with [`crate::Error::Interrupted`].

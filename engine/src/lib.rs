@@ -12,6 +12,8 @@ pub mod deploy;
 pub mod error;
 pub mod inspect;
 pub mod removal;
+pub mod timespan;
+pub mod verdict;
 pub mod verify;
 mod walk;
 

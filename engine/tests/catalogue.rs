@@ -373,7 +373,7 @@ fn labels_set_and_remove_tags_and_pins_and_leave_the_root_alone() {
     assert_eq!(listed.digest, digest);
     assert!(!listed.snapshot.pinned);
     assert_eq!(world.memory.list(ObjectKind::Label).unwrap().len(), 1, "older labels go");
-    assert_eq!(catalogue.find("two").unwrap().snapshot, snapshot("", "two", 300), "others are as they were");
+    assert_eq!(catalogue.find("two").unwrap().snapshot, snapshot("", "two", 300).into(), "others are as they were");
     check_whole(&world);
 }
 

@@ -94,7 +94,7 @@ fn populated(count: usize) -> Populated {
     for number in 2..count {
         let name = format!("s{number}");
         let like = snapshot("", &name, 1_000_000_000_001 + number as i64);
-        let copy = Snapshot { name, id: like.id, created: like.created, completed: like.completed, ..taken.clone() };
+        let copy = Snapshot { name, id: like.id, created: like.created, completed: like.completed, ..(*taken).clone() };
         world.publish(&copy).unwrap();
     }
     world.set_time(1_000_000_000_001 + count as i64);

@@ -45,6 +45,7 @@ fn context(state: &Path) -> Context {
         clock: Arc::new(Still),
         monitor: Arc::new(SilentMonitor),
         cache_folder: None,
+        memory: None,
         state_folder: Some(state.to_owned()),
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,

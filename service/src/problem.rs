@@ -8,7 +8,7 @@ use std::ops::Deref;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use copal_engine::Error as EngineError;
-use copal_source::Error as SourceError;
+use copal_engine::verdict::{ExitCode, Reason, Verb, Verdict};
 use copal_store::Error as StoreError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -53,50 +53,13 @@ impl Deref for Problem {
 /// What kind of problem: status, exit code, code word, hint.
 struct Kind {
     status: StatusCode,
-    exit: Exit,
+    exit: ExitCode,
     code: &'static str,
     hint: &'static str,
 }
 
-const fn kind(status: StatusCode, exit: Exit, code: &'static str, hint: &'static str) -> Kind {
+const fn kind(status: StatusCode, exit: ExitCode, code: &'static str, hint: &'static str) -> Kind {
     Kind { status, exit, code, hint }
-}
-
-/// Exit codes of the program, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Exit {
-    Failed = 1,
-    Usage = 2,
-    NoRepository = 10,
-    Busy = 11,
-    WrongKey = 12,
-    Newer = 13,
-    Permission = 68,
-    Integrity = 69,
-    Deadline = 78,
-    DeployFailed = 79,
-    CreateFailed = 86,
-    Interrupted = 130,
-}
-
-impl Exit {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Usage => "usage",
-            Self::NoRepository => "no-repository",
-            Self::Busy => "busy",
-            Self::WrongKey => "wrong-key",
-            Self::Newer => "newer",
-            Self::Permission => "permission",
-            Self::Integrity => "integrity",
-            Self::Deadline => "deadline",
-            Self::DeployFailed => "deploy-failed",
-            Self::CreateFailed => "create-failed",
-            Self::Interrupted => "interrupted",
-        }
-    }
 }
 
 impl Problem {
@@ -121,24 +84,27 @@ impl Problem {
 
     /// A request that makes no sense.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(&kind(StatusCode::BAD_REQUEST, Exit::Usage, "usage", "see /openapi.json, or docs/service.md"), detail)
+        Self::new(
+            &kind(StatusCode::BAD_REQUEST, ExitCode::Usage, "usage", "see /openapi.json, or docs/service.md"),
+            detail,
+        )
     }
 
     /// A request whose body is larger than the limit.
     pub fn too_large(detail: impl Into<String>) -> Self {
         let hint = "send less, or let the administrator raise the limit";
-        Self::new(&kind(StatusCode::PAYLOAD_TOO_LARGE, Exit::Usage, "too-large", hint), detail)
+        Self::new(&kind(StatusCode::PAYLOAD_TOO_LARGE, ExitCode::Usage, "too-large", hint), detail)
     }
 
     /// Something that the path names is not there.
     pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         let hint = "GET /snapshots, /apps and /operations list what is there";
-        Self::new(&kind(StatusCode::NOT_FOUND, Exit::Failed, code, hint), detail)
+        Self::new(&kind(StatusCode::NOT_FOUND, ExitCode::Failed, code, hint), detail)
     }
 
     /// A state that does not allow it.
     pub fn conflict(code: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Self::new(&kind(StatusCode::CONFLICT, Exit::Failed, code, hint), detail)
+        Self::new(&kind(StatusCode::CONFLICT, ExitCode::Failed, code, hint), detail)
     }
 
     /// A name that is there already, or under way.
@@ -152,7 +118,7 @@ impl Problem {
     pub fn unauthorized() -> Self {
         let hint = "send the header Authorization: Bearer TOKEN; `copal token add` makes one";
         Self::new(
-            &kind(StatusCode::UNAUTHORIZED, Exit::Permission, "unauthorized", hint),
+            &kind(StatusCode::UNAUTHORIZED, ExitCode::Permission, "unauthorized", hint),
             "this needs a token that is known here",
         )
     }
@@ -160,226 +126,150 @@ impl Problem {
     /// The token's role is not enough.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         let hint = "use a token with a higher role";
-        Self::new(&kind(StatusCode::FORBIDDEN, Exit::Permission, "forbidden", hint), detail)
+        Self::new(&kind(StatusCode::FORBIDDEN, ExitCode::Permission, "forbidden", hint), detail)
     }
 
     /// Too many requests.
     pub fn too_many(detail: impl Into<String>) -> Self {
-        Self::new(&kind(StatusCode::TOO_MANY_REQUESTS, Exit::Busy, "too-many", "wait a little, then try again"), detail)
+        Self::new(
+            &kind(StatusCode::TOO_MANY_REQUESTS, ExitCode::Busy, "too-many", "wait a little, then try again"),
+            detail,
+        )
     }
 
     /// The daemon cannot take it now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let hint = "try again in a moment";
-        Self::new(&kind(StatusCode::SERVICE_UNAVAILABLE, Exit::Busy, "unavailable", hint), detail)
+        Self::new(&kind(StatusCode::SERVICE_UNAVAILABLE, ExitCode::Busy, "unavailable", hint), detail)
     }
 
     /// The operation's deadline passed.
     pub fn deadline(detail: impl Into<String>) -> Self {
         let hint = "give it more time, or look at what it waits for";
-        Self::new(&kind(StatusCode::GATEWAY_TIMEOUT, Exit::Deadline, "deadline", hint), detail)
+        Self::new(&kind(StatusCode::GATEWAY_TIMEOUT, ExitCode::Deadline, "deadline", hint), detail)
     }
 
     /// Somebody canceled the operation.
     #[must_use]
     pub fn canceled() -> Self {
         let hint = "start it again: what was stored already is found again";
-        Self::new(&kind(StatusCode::CONFLICT, Exit::Interrupted, "canceled", hint), "the operation was canceled")
+        Self::new(&kind(StatusCode::CONFLICT, ExitCode::Interrupted, "canceled", hint), "the operation was canceled")
     }
 
     /// The daemon ended in the middle of the operation, which was taken back.
     pub fn interrupted(detail: impl Into<String>) -> Self {
         let hint = "start it again: what was stored already is found again";
-        Self::new(&kind(StatusCode::CONFLICT, Exit::Interrupted, "interrupted", hint), detail)
+        Self::new(&kind(StatusCode::CONFLICT, ExitCode::Interrupted, "interrupted", hint), detail)
     }
 
     /// A bundle that is not one.
     pub fn bad_bundle(detail: impl Into<String>) -> Self {
         let hint = "nothing was imported; export the snapshot again";
-        Self::new(&kind(StatusCode::BAD_REQUEST, Exit::Integrity, "bad-bundle", hint), detail)
+        Self::new(&kind(StatusCode::BAD_REQUEST, ExitCode::Integrity, "bad-bundle", hint), detail)
     }
 
     /// A defect.
     pub fn internal(detail: impl Into<String>) -> Self {
         let hint = "this is a defect of copal: please report it with this message";
-        Self::new(&kind(StatusCode::INTERNAL_SERVER_ERROR, Exit::Failed, "internal", hint), detail)
+        Self::new(&kind(StatusCode::INTERNAL_SERVER_ERROR, ExitCode::Failed, "internal", hint), detail)
     }
 
-    /// Names a failure without an exit code of its own after a create.
+    /// Names a failure without an exit code of its own after what was tried.
     #[must_use]
-    pub fn of_create(self) -> Self {
-        self.named_after(Exit::CreateFailed)
-    }
-
-    /// Names a failure without an exit code of its own after a deploy.
-    #[must_use]
-    pub fn of_deploy(self) -> Self {
-        self.named_after(Exit::DeployFailed)
-    }
-
-    fn named_after(mut self, exit: Exit) -> Self {
-        if self.0.exit_code == Exit::Failed as u8 {
-            self.0.exit_code = exit as u8;
-            self.0.exit = exit.name().into();
-        }
+    pub fn during(mut self, verb: Verb) -> Self {
+        let exit = ExitCode::of_number(self.0.exit_code.into()).during(verb);
+        self.0.exit_code = exit as u8;
+        self.0.exit = exit.name().into();
         self
     }
 }
 
-const VERIFY: &str = "verify the repository to learn what is hurt";
-const AGAIN: &str = "start it again: what was stored already is found again";
-
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
-        let kind = engine(&error);
+        let mut kind = of(Verdict::from(&error));
+        // What was tried failed on the way, whatever its cause: the request was in order.
+        if matches!(error, EngineError::RolledBack { .. }) {
+            kind.status = StatusCode::INTERNAL_SERVER_ERROR;
+        }
         Self::new(&kind, error.to_string())
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        Self::new(&store(&error), error.to_string())
+        Self::new(&of(Verdict::from(&error)), error.to_string())
     }
 }
 
 impl From<io::Error> for Problem {
     fn from(error: io::Error) -> Self {
-        Self::new(&environment(&error, "files"), error.to_string())
+        Self::new(&of(Verdict::of_io(&error, Reason::Files)), error.to_string())
     }
 }
 
-fn engine(error: &EngineError) -> Kind {
-    use Exit::{DeployFailed, Failed, Interrupted, Usage};
-    match error {
-        EngineError::Store(error) => store(error),
-        EngineError::Source(error) => source(error),
-        EngineError::NoSuchSnapshot(_) => {
-            kind(StatusCode::NOT_FOUND, Failed, "no-such-snapshot", "GET /snapshots lists the snapshots that are there")
+fn of(verdict: Verdict) -> Kind {
+    let (status, hint) = status_and_hint(verdict.reason);
+    kind(status, verdict.exit, verdict.reason.name(), hint)
+}
+
+/// How HTTP takes a reason, and what to do next, in routes.
+fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
+    const BAD: StatusCode = StatusCode::BAD_REQUEST;
+    const CONFLICT: StatusCode = StatusCode::CONFLICT;
+    const INTERNAL: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+    const FULL: StatusCode = StatusCode::INSUFFICIENT_STORAGE;
+    const AGAIN: &str = "start it again: what was stored already is found again";
+    match reason {
+        Reason::NoSuchSnapshot => (StatusCode::NOT_FOUND, "GET /snapshots lists the snapshots that are there"),
+        Reason::Ambiguous => (CONFLICT, "give the whole name or id of the snapshot"),
+        Reason::NameTaken => (CONFLICT, "choose another name, or delete that snapshot first"),
+        Reason::BadName => (BAD, "choose another name, for example one of letters, digits, '-' and '.'"),
+        Reason::NoSuchPath => (StatusCode::NOT_FOUND, "list the entries of the snapshot to see what is in it"),
+        Reason::TargetNotEmpty => (CONFLICT, "agree to the replacement of what stands there"),
+        Reason::NoSpace => (FULL, "free some space there"),
+        Reason::UnfitTarget => (CONFLICT, "prepare the place as the message says; nothing was touched"),
+        Reason::ModeUnavailable => (CONFLICT, "leave the mode away: auto takes one that fits"),
+        Reason::Usage => (BAD, "see /openapi.json"),
+        Reason::Pinned => (CONFLICT, "take the pin away first"),
+        Reason::Configuration => (INTERNAL, "correct that line of the configuration, then start the daemon again"),
+        Reason::Hook => (INTERNAL, "run the hook by hand and see why it fails; the application has been let go on"),
+        Reason::SchemaNewer => (CONFLICT, "update the application first; nothing was touched"),
+        Reason::NotReady => (CONFLICT, "wait for its upload, or take another snapshot"),
+        Reason::OtherDigest => (CONFLICT, "this is another snapshot than the one meant"),
+        Reason::FreezeBroken => {
+            (INTERNAL, "allow the application to be held for longer (freeze_max), or make the capture shorter")
         }
-        EngineError::Ambiguous { .. } => {
-            kind(StatusCode::CONFLICT, Usage, "ambiguous", "give the whole name or id of the snapshot")
-        }
-        EngineError::NameTaken(_) => {
-            kind(StatusCode::CONFLICT, Failed, "name-taken", "choose another name, or delete that snapshot first")
-        }
-        EngineError::BadName { .. } => kind(StatusCode::BAD_REQUEST, Usage, "bad-name", "choose another name"),
-        EngineError::NoSuchPath { .. } => {
-            kind(StatusCode::NOT_FOUND, Failed, "no-such-path", "list the entries of the snapshot to see what is in it")
-        }
-        EngineError::TargetNotEmpty(_) => {
-            kind(StatusCode::CONFLICT, Usage, "target-not-empty", "agree to the replacement of what stands there")
-        }
-        EngineError::NoSpace { .. } => {
-            kind(StatusCode::INSUFFICIENT_STORAGE, Failed, "no-space", "free some space there")
-        }
-        EngineError::DeployFailed { cause, .. } => {
-            let cause = engine(cause);
-            if cause.exit == Failed { Kind { exit: DeployFailed, ..cause } } else { cause }
-        }
-        EngineError::UnfitTarget { .. } => kind(
-            StatusCode::CONFLICT,
-            DeployFailed,
-            "unfit-target",
-            "prepare the place as the message says; nothing was touched",
-        ),
-        EngineError::ModeUnavailable { .. } => {
-            kind(StatusCode::CONFLICT, Failed, "mode-unavailable", "leave the mode away: auto takes one that fits")
-        }
-        EngineError::Usage(_) => kind(StatusCode::BAD_REQUEST, Usage, "usage", "see /openapi.json"),
-        EngineError::NotReady { .. } => {
-            kind(StatusCode::CONFLICT, DeployFailed, "not-ready", "wait for its upload, or take another snapshot")
-        }
-        EngineError::SchemaNewer { .. } => kind(
-            StatusCode::CONFLICT,
-            DeployFailed,
-            "schema-newer",
-            "update the application first; nothing was touched",
-        ),
-        EngineError::OtherDigest { .. } => {
-            kind(StatusCode::CONFLICT, Exit::Integrity, "other-digest", "this is another snapshot than the one meant")
-        }
-        EngineError::RolledBack { cause, .. } => {
-            let cause = engine(cause);
-            Kind { status: StatusCode::INTERNAL_SERVER_ERROR, exit: DeployFailed, ..cause }
-        }
-        EngineError::BundlePassword => kind(
+        Reason::WrongBundlePassword => (
             StatusCode::UNPROCESSABLE_ENTITY,
-            Exit::WrongKey,
-            "wrong-key",
             "nothing was imported; give the passphrase that the snapshot was exported with",
         ),
-        EngineError::BadBundle(_) => kind(
-            StatusCode::BAD_REQUEST,
-            Exit::Integrity,
-            "bad-bundle",
-            "nothing was imported; export the snapshot again",
+        Reason::BadBundle => (BAD, "nothing was imported; export the snapshot again"),
+        Reason::NoBase => (CONFLICT, "import that snapshot first, or export without --since"),
+        Reason::Interrupted => (CONFLICT, AGAIN),
+        Reason::WriteFailed => (INTERNAL, AGAIN),
+        Reason::Internal => (INTERNAL, "this is a defect of copal: please report it with this message"),
+        Reason::NoRepository => (INTERNAL, "the daemon's repository is gone: look at its place"),
+        Reason::NotEmpty => (CONFLICT, "choose an empty place"),
+        Reason::WrongKey => (StatusCode::UNPROCESSABLE_ENTITY, "check the password"),
+        Reason::NewerFormat => (CONFLICT, "use a newer version of copal; nothing is damaged"),
+        Reason::Damaged | Reason::Missing => (INTERNAL, "verify the repository to learn what is hurt"),
+        Reason::Busy => (CONFLICT, "wait until the other one has ended, then try again"),
+        Reason::Limit => (BAD, "ask for less: this is a limit of the format"),
+        Reason::KeySlot => (CONFLICT, "`copal key list` shows the key slots"),
+        Reason::Role => (StatusCode::FORBIDDEN, "the daemon's key has a role that does not include it"),
+        Reason::Refused => (INTERNAL, "look at that path: something else may be changing it"),
+        Reason::Database => (INTERNAL, "look at the database or its server, then start it again"),
+        Reason::SourceDamaged => (
+            INTERNAL,
+            "mend the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot",
         ),
-        EngineError::BundleBase { .. } => {
-            kind(StatusCode::CONFLICT, Failed, "no-base", "import that snapshot first, or export without --since")
-        }
-        EngineError::Pinned(_) => kind(StatusCode::CONFLICT, Failed, "pinned", "take the pin away first"),
-        EngineError::Interrupted => kind(StatusCode::CONFLICT, Interrupted, "interrupted", AGAIN),
-        _ => {
-            kind(StatusCode::INTERNAL_SERVER_ERROR, Failed, "failed", "look at the detail and at the log of the daemon")
-        }
-    }
-}
-
-fn store(error: &StoreError) -> Kind {
-    use Exit::Failed;
-    let internal = StatusCode::INTERNAL_SERVER_ERROR;
-    match error {
-        StoreError::NotARepository { .. } => {
-            kind(internal, Exit::NoRepository, "no-repository", "the daemon's repository is gone: look at its place")
-        }
-        StoreError::NotEmpty { .. } => kind(StatusCode::CONFLICT, Failed, "not-empty", "choose an empty place"),
-        StoreError::WrongKey => {
-            kind(StatusCode::UNPROCESSABLE_ENTITY, Exit::WrongKey, "wrong-key", "check the password")
-        }
-        StoreError::Unsupported { .. } => {
-            kind(StatusCode::CONFLICT, Exit::Newer, "newer-format", "use a newer version of copal; nothing is damaged")
-        }
-        StoreError::Damaged { .. } => kind(internal, Exit::Integrity, "damaged", VERIFY),
-        StoreError::Missing { .. } => kind(internal, Exit::Integrity, "missing", VERIFY),
-        StoreError::NameTaken => kind(StatusCode::CONFLICT, Failed, "name-taken", "choose another name"),
-        StoreError::Busy { .. } => {
-            kind(StatusCode::CONFLICT, Exit::Busy, "busy", "wait until the other one has ended, then try again")
-        }
-        StoreError::Io { source, .. } => environment(source, "storage"),
-        StoreError::NotPermitted { .. } => kind(
-            StatusCode::FORBIDDEN,
-            Exit::Permission,
-            "role",
-            "the daemon's key has a role that does not include it",
-        ),
-        StoreError::Limit { .. } => kind(StatusCode::BAD_REQUEST, Failed, "limit", "ask for less"),
-        _ => kind(internal, Failed, "failed", AGAIN),
-    }
-}
-
-fn source(error: &SourceError) -> Kind {
-    match error {
-        SourceError::Io { source, .. } => environment(source, "files"),
-        SourceError::Pattern { .. } => kind(StatusCode::BAD_REQUEST, Exit::Usage, "bad-pattern", "correct the pattern"),
-        _ => kind(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Exit::Failed,
-            "refused",
-            "look at that path: something else may be changing it",
-        ),
-    }
-}
-
-fn environment(error: &io::Error, code: &'static str) -> Kind {
-    let internal = StatusCode::INTERNAL_SERVER_ERROR;
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            kind(internal, Exit::Permission, "permission", "the daemon's user may not do this: change the permissions")
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            kind(StatusCode::INSUFFICIENT_STORAGE, Exit::Failed, "disk-full", "free some space, then start it again")
-        }
-        _ => kind(internal, Exit::Failed, code, "look at that place, then start it again"),
+        Reason::InUse => (CONFLICT, "end what holds it, or wait, then start it again"),
+        Reason::Program => (INTERNAL, "run that program by hand and see why it fails"),
+        Reason::BadPattern => (BAD, "correct the pattern"),
+        Reason::Permission => (INTERNAL, "the daemon's user may not do this: change the permissions"),
+        Reason::ReadOnly => (INTERNAL, "that filesystem is mounted read-only: mount it for writing"),
+        Reason::DiskFull => (FULL, "free some space, then start it again"),
+        Reason::Storage | Reason::Files => (INTERNAL, "look at that place, then start it again"),
     }
 }
 
@@ -427,16 +317,27 @@ mod tests {
     fn errors_have_status_exit_code_and_word() {
         check(EngineError::NoSuchSnapshot("x".into()), 404, 1, "no-such-snapshot");
         check(EngineError::NameTaken("x".into()), 409, 1, "name-taken");
-        check(Problem::from(EngineError::NameTaken("x".into())).of_create(), 409, 86, "name-taken");
+        check(Problem::from(EngineError::NameTaken("x".into())).during(Verb::Create), 409, 86, "name-taken");
         check(EngineError::Pinned("x".into()), 409, 1, "pinned");
         check(StoreError::WrongKey, 422, 12, "wrong-key");
         check(StoreError::damaged("x", "y"), 500, 69, "damaged");
         check(StoreError::Unsupported { what: "x".into(), found: 2, supported: 1 }, 409, 13, "newer-format");
         check(StoreError::io("writing", "x", io::ErrorKind::StorageFull.into()), 507, 1, "disk-full");
-        check(Problem::from(StoreError::damaged("x", "y")).of_deploy(), 500, 69, "damaged");
+        check(Problem::from(StoreError::damaged("x", "y")).during(Verb::Deploy), 500, 69, "damaged");
         check(Problem::unauthorized(), 401, 68, "unauthorized");
         check(Problem::deadline("4 h passed"), 504, 78, "deadline");
         let cause = Box::new(EngineError::Internal("x".into()));
-        check(EngineError::DeployFailed { target: "/t".into(), cause }, 500, 79, "failed");
+        check(EngineError::DeployFailed { target: "/t".into(), cause }, 500, 79, "internal");
+        let cause = Box::new(EngineError::NameTaken("x".into()));
+        check(EngineError::RolledBack { app: "a".into(), cause }, 500, 79, "name-taken");
+    }
+
+    #[test]
+    fn every_reason_has_a_status_and_a_hint() {
+        for reason in Reason::ALL {
+            let (status, hint) = status_and_hint(*reason);
+            assert!(status.is_client_error() || status.is_server_error());
+            assert!(!hint.is_empty() && !hint.contains("run the command"), "{reason:?}");
+        }
     }
 }

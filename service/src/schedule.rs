@@ -116,7 +116,7 @@ async fn snapshots_of(daemon: &Arc<Daemon>, app: &str) -> Result<Vec<String>> {
     daemon
         .ask(move |platform| {
             let shelf = platform.shelf()?;
-            let of_app = shelf.snapshots.iter().filter(|snapshot| snapshot.app == app);
+            let of_app = shelf.snapshots().filter(|snapshot| snapshot.app == app);
             Ok(of_app.map(|snapshot| snapshot.id.clone()).collect())
         })
         .await

@@ -47,6 +47,7 @@ fn context(repository: Repository, seed: u64) -> Context {
         clock: JumpingClock::new(seed),
         monitor: Arc::new(SilentMonitor),
         cache_folder: None,
+        memory: None,
         state_folder: None,
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,

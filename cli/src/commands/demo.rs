@@ -348,6 +348,7 @@ fn repository(folder: &Path, invocation: &Invocation) -> anyhow::Result<Context>
     // Nothing of a demonstration stays outside its folder.
     Ok(Context {
         cache_folder: Some(folder.join("local/cache")),
+        memory: None,
         state_folder: Some(folder.join("local/state")),
         ..context
     })

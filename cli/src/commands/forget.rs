@@ -1,8 +1,10 @@
 //! `copal forget`: removes snapshots by rule.
 
+use std::time::Duration;
+
 use clap::Args;
 use copal_engine::removal::{ForgetReport, KeepRules, forget};
-use jiff::{Span, SpanRelativeTo};
+use copal_engine::timespan;
 use serde_json::json;
 
 use crate::commands::snapshot::{SnapshotLine, full_name};
@@ -70,13 +72,9 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     Ok(ExitCode::Done)
 }
 
-/// A length of time; months and years are those of an average calendar.
+/// A length of time; months and years are those of an ordinary calendar.
 fn seconds(text: &str) -> Result<u64, String> {
-    let span: Span = text.parse().map_err(|_| "write it as 36h, 7d, 2w, 3mo or 1y".to_owned())?;
-    // Years and months have no fixed length: they are taken back from a day of an ordinary year.
-    let base = jiff::civil::date(2023, 1, 1);
-    let length = span.to_duration(SpanRelativeTo::from(base)).map_err(|error| error.to_string())?;
-    u64::try_from(length.as_secs()).ok().filter(|&seconds| seconds > 0).ok_or_else(|| "it must be positive".to_owned())
+    Ok(timespan::parse(text, Duration::from_secs(1)..=timespan::LONGEST)?.as_secs())
 }
 
 fn print(report: &ForgetReport, dry_run: bool, invocation: &mut Invocation) -> Result<(), ProgramError> {
@@ -118,28 +116,4 @@ fn print(report: &ForgetReport, dry_run: bool, invocation: &mut Invocation) -> R
         ]);
     }
     if table.is_empty() { Ok(()) } else { output.table(&table) }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        const DAY: u64 = 86_400;
-        for (text, expected) in [
-            ("36h", 36 * 3600),
-            ("7d", 7 * DAY),
-            ("2w", 14 * DAY),
-            ("1y", 365 * DAY),
-            ("1mo", 31 * DAY),
-            ("1d 12h", DAY + DAY / 2),
-        ] {
-            assert_eq!(seconds(text).unwrap(), expected, "{text}");
-        }
-        for text in ["", "7", "-1d", "0d", "x", "5 parsecs"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 }

@@ -33,7 +33,7 @@ pub(crate) mod verify;
 pub(crate) mod watchdog;
 
 use crate::arguments::Command;
-use crate::exit_code::{ExitCode, Operation};
+use crate::exit_code::{ExitCode, Verb};
 use crate::invocation::Invocation;
 
 /// Does what the command line asks for.
@@ -72,10 +72,10 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
 }
 
 /// What a failure of the command is called when it has no code of its own.
-pub(crate) fn operation(command: &Command) -> Operation {
+pub(crate) fn operation(command: &Command) -> Verb {
     match command {
-        Command::Create(_) => Operation::Create,
-        Command::Deploy(_) => Operation::Deploy,
-        _ => Operation::Other,
+        Command::Create(_) => Verb::Create,
+        Command::Deploy(_) => Verb::Deploy,
+        _ => Verb::Other,
     }
 }

@@ -1,7 +1,9 @@
 //! `copal unlock`: keeps the opened key in the kernel's keyring for a while.
 
+use std::time::Duration;
+
 use clap::Args;
-use jiff::SignedDuration;
+use copal_engine::timespan;
 use serde_json::json;
 
 use crate::exit_code::{ExitCode, ProgramError};
@@ -24,21 +26,12 @@ pub(crate) struct Arguments {
     time: usize,
 }
 
-/// Longest time: a month.
-const SECONDS_MAX: i64 = 31 * 24 * 3600;
+/// Longest time.
+const TIME_MAX: Duration = Duration::from_secs(31 * 86_400);
 
 fn seconds(text: &str) -> Result<usize, String> {
-    // jiff counts no days in durations.
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()).map(|days| days.saturating_mul(86_400));
-    let seconds = match days {
-        Some(seconds) => seconds,
-        None => text.parse::<SignedDuration>().map_err(|error| error.to_string())?.as_secs(),
-    };
-    if (1..=SECONDS_MAX).contains(&seconds) {
-        usize::try_from(seconds).map_err(|error| error.to_string())
-    } else {
-        Err("it must be between a second and 31 days".into())
-    }
+    let time = timespan::parse(text, Duration::from_secs(1)..=TIME_MAX)?;
+    usize::try_from(time.as_secs()).map_err(|error| error.to_string())
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
@@ -52,20 +45,4 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         invocation.output.line(format!("the key is kept for {} seconds; `copal lock` forgets it", arguments.time))?;
     }
     Ok(ExitCode::Done)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_and_bounded() {
-        for (text, expected) in [("1h", 3600), ("90s", 90), ("30m", 1800), ("2d", 172_800)] {
-            assert_eq!(seconds(text).unwrap(), expected);
-        }
-        for text in ["0s", "-1h", "60d", "soon", ""] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 }

@@ -174,6 +174,17 @@ impl Browser {
         self.protocol("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
+    /// Where downloads go.
+    pub fn downloads_to(&self, folder: &std::path::Path) {
+        self.protocol("Browser.setDownloadBehavior", json!({ "behavior": "allow", "downloadPath": folder }));
+    }
+
+    /// The size of the window, in CSS pixels; a phone's is narrow.
+    pub fn window(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.protocol("Emulation.setDeviceMetricsOverride", size);
+    }
+
     /// A picture of the page for the docs, when somebody asks for pictures (`COPAL_SCREENSHOTS` names a folder).
     pub fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("COPAL_SCREENSHOTS") else { return };

@@ -15,6 +15,7 @@ use crate::application::{CaptureRequest, Captured, Tools};
 use crate::context::Context;
 use crate::create::{Creation, Naming, check_labels};
 use crate::error::{Error, Result};
+use crate::verdict::Verdict;
 
 /// Who else holds a database is waited for so long at most.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
@@ -394,7 +395,7 @@ pub(super) fn fail_record(
         _ => CapturePhase::Failed,
     };
     record.error = Some(RecordedError {
-        code: code(error).into(),
+        code: Verdict::from(error).reason.name().into(),
         message: shortened(error.to_string()),
         time: context.clock.now(),
     });
@@ -404,22 +405,5 @@ pub(super) fn fail_record(
     });
     if let Err(error) = tidied {
         context.monitor.notice(&format!("the failed capture could not be recorded: {error}"));
-    }
-}
-
-/// A word for programs.
-pub(super) fn code(error: &Error) -> &'static str {
-    use copal_source::Error as SourceError;
-    match error {
-        Error::Hook { .. } => "hook",
-        Error::FreezeBroken { .. } => "freeze-broken",
-        Error::Interrupted => "canceled",
-        Error::NameTaken(_) => "name-taken",
-        Error::NoSpace { .. } => "no-space",
-        Error::Source(SourceError::Corrupt { .. }) => "source-damaged",
-        Error::Source(SourceError::InUse { .. }) => "in-use",
-        Error::Source(_) => "source",
-        Error::Store(_) => "store",
-        _ => "failed",
     }
 }

@@ -248,8 +248,15 @@ pub(super) fn spool_path(spool: &Path, label: &str) -> Result<PathBuf> {
 
 pub(super) use crate::deploy::failed;
 
+fn check_database(pin: &SqlitePin, context: &Context) -> Result<()> {
+    let interrupt = Arc::clone(&context.interrupt);
+    let checked = pin.check(move || interrupt.load(Ordering::Relaxed));
+    context.check_interrupt()?;
+    Ok(checked?)
+}
+
 impl Held {
-    /// Copies what only this process holds to the spool.
+    /// Copies what only this process holds to the spool, and checks it meanwhile: a copy is not checked any more.
     pub(super) fn spool(&mut self, context: &Context, source: &Source, spool: &Path) -> Result<()> {
         let interrupt = Arc::clone(&context.interrupt);
         let threads = context.worker_threads();
@@ -259,10 +266,15 @@ impl Held {
                 let stat = pin.stat();
                 let stands = Stands { mode: stat.mode, uid: stat.uid, gid: stat.gid, modified: stat.modified };
                 let stop = || interrupt.load(Ordering::Relaxed);
-                copal_source::kept::copy(&**pin, &path, threads, &stop).or_else(|error| {
-                    context.check_interrupt()?;
-                    Err(Error::from(error))
-                })?;
+                let pin = &**pin;
+                let (copied, checked) = std::thread::scope(|scope| {
+                    let check = scope.spawn(|| check_database(pin, context));
+                    let copied = copal_source::kept::copy(pin, &path, threads, &stop);
+                    (copied, check.join().unwrap_or_else(|_| Err(Error::Internal("a check died".into()))))
+                });
+                context.check_interrupt()?;
+                checked?;
+                copied?;
                 *self = Self::Spooled { path, stands };
                 Ok(())
             }
@@ -273,12 +285,7 @@ impl Held {
     /// Checks what is held, where that is more than reading it.
     pub(super) fn check(&self, context: &Context) -> Result<()> {
         match self {
-            Self::Sqlite(pin) => {
-                let interrupt = Arc::clone(&context.interrupt);
-                let checked = pin.check(move || interrupt.load(Ordering::Relaxed));
-                context.check_interrupt()?;
-                Ok(checked?)
-            }
+            Self::Sqlite(pin) => check_database(pin, context),
             _ => Ok(()),
         }
     }

@@ -85,7 +85,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     let same_cuts = cuts_of(here) == cuts_of(there);
     let mut at_target: HashMap<_, (Snapshot, bool)> = HashMap::new();
     for listed in &target.snapshots {
-        at_target.insert(listed.snapshot.id, (listed.snapshot.clone(), there.trusts(&listed.root)?));
+        at_target.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root)?));
     }
     to.monitor.phase("copying");
     let mut report = CopyReport::default();
@@ -113,7 +113,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
         let feed = |take: &mut dyn FnMut(Item, u64) -> Result<u64>| -> Result<()> {
             let mut taken = 0;
             let mut own = contents.take();
-            walk(from, here, snapshot, base.map(|base| &base.snapshot), &mut own, &mut |item, travelling| {
+            walk(from, here, snapshot, base.map(|base| &*base.snapshot), &mut own, &mut |item, travelling| {
                 contents.show(travelling);
                 taken = take(item, taken)?;
                 let progress = Progress { bytes_done: already + taken, ..Progress::default() };
@@ -131,7 +131,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
             same_cuts,
             known: &mut known,
         };
-        let (copied, digest, bytes) = receive_one(parts, snapshot.clone(), Evidence::Kept, &feed)?;
+        let (copied, digest, bytes) = receive_one(parts, (**snapshot).clone(), Evidence::Kept, &feed)?;
         report.bytes_read += bytes;
         at_target.insert(copied.id, (copied.clone(), true));
         report.snapshots.push(Imported {

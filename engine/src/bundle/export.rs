@@ -207,7 +207,7 @@ impl Export<'_> {
         writer.document(BlockKind::Contents, &Contents { version: BUNDLE_VERSION, program, cuts, since, snapshots })?;
         let mut travelling = Travelling::default();
         for (listed, base) in self.chosen.iter().zip(&bases) {
-            let base = base.map(|base| &base.snapshot);
+            let base = base.map(|base| &*base.snapshot);
             walk(self.context, self.session, &listed.snapshot, base, &mut travelling, &mut |item, _| {
                 writer.item(item)
             })?;

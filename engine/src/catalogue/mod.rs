@@ -5,9 +5,11 @@
 
 mod cache;
 mod find;
+mod memory;
 mod relabel;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::keys::Keys;
@@ -16,9 +18,10 @@ use copal_store::roles::Action;
 use copal_store::session::Session;
 use copal_store::{Error as StoreError, SnapshotId};
 
+pub use memory::Memory;
 pub use relabel::relabel;
 
-use crate::catalogue::cache::{CacheRead, Cached, Entries};
+use crate::catalogue::cache::{CacheRead, CacheState, Cached, Entries};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -30,7 +33,7 @@ pub struct Listed {
     /// SHA-256 of the root's payload as committed, in hexadecimal.
     pub digest: String,
     /// The snapshot; tags and pin as labelled last.
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// A root that could not be opened.
@@ -154,26 +157,35 @@ struct Gathering<'a> {
     known: Entries,
     /// What had to be read.
     added: Entries,
+    /// Roots whose label could not be read this time.
+    unsure: Vec<RootName>,
 }
 
 fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catalogue> {
     let labels: BTreeMap<SnapshotId, u64> = context.repository.labels()?.into_iter().collect();
     // Who may not open roots gets none from what another key's holder left in the cache.
     let remember = remember && context.repository.keys().role().may(Action::OpenManifests);
-    let cached = if remember { cache::read(context, !roots.is_empty()) } else { CacheRead::none() };
-    let mut gathering = Gathering { context, known: cached.entries, added: Entries::new() };
     let name_tags = NameTags(Some(context.repository.keys().clone()));
     let mut catalogue = Catalogue { name_tags, ..Catalogue::default() };
-    for root in roots {
+    let memory = context.memory.as_ref().filter(|_| remember);
+    let recalled = memory.and_then(|memory| memory.recall(roots, &labels));
+    let (state, missing) = match recalled {
+        Some((snapshots, missing)) => {
+            catalogue.snapshots = snapshots;
+            (None, missing)
+        }
+        None => {
+            let cached = if remember { cache::read(context, !roots.is_empty()) } else { CacheRead::none() };
+            (Some(cached), roots.to_vec())
+        }
+    };
+    let (state, known) = state.map_or((CacheState::Unusable, Entries::new()), |cached| (cached.state, cached.entries));
+    let mut gathering = Gathering { context, known, added: Entries::new(), unsure: Vec::new() };
+    for root in &missing {
         context.check_interrupt()?;
-        match gathering.listed(root) {
+        match gathering.listed(root, &labels) {
             Ok(None) => {}
-            Ok(Some(mut listed)) => {
-                if let Some(&seq) = labels.get(&root.snapshot) {
-                    gathering.apply_label(&mut listed.snapshot, seq)?;
-                }
-                catalogue.snapshots.push(listed);
-            }
+            Ok(Some(listed)) => catalogue.snapshots.push(listed),
             Err(Error::Store(error)) if concerns_one_object(&error) => {
                 catalogue.unreadable.push(Unreadable::new(*root, &error));
             }
@@ -182,13 +194,16 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     }
     catalogue.snapshots.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
     catalogue.unreadable.sort_by_key(|unreadable| unreadable.root.snapshot);
-    cache::keep(context, cached.state, &gathering.added, &gathering.known);
+    cache::keep(context, state, &gathering.added, &gathering.known);
+    if let Some(memory) = memory {
+        memory.learn(&catalogue.snapshots, &labels, &gathering.unsure);
+    }
     Ok(catalogue)
 }
 
 impl Gathering<'_> {
     /// `None`: it was deleted since it was listed.
-    fn listed(&mut self, root: &RootName) -> Result<Option<Listed>> {
+    fn listed(&mut self, root: &RootName, labels: &BTreeMap<SnapshotId, u64>) -> Result<Option<Listed>> {
         let object = object_of(root);
         let (known, read) = match self.known.remove(&object) {
             Some(cached) => (cached, None),
@@ -197,16 +212,22 @@ impl Gathering<'_> {
                 (Cached { digest: payload_digest(&payload), payload }, Some(object.clone()))
             }
         };
-        let listed =
-            Listed { root: *root, snapshot: open_root(&object, root, &known.payload)?, digest: known.digest.clone() };
+        let mut snapshot = open_root(&object, root, &known.payload)?;
+        let digest = known.digest.clone();
         if let Some(object) = read {
             self.added.insert(object, known);
         }
-        Ok(Some(listed))
+        if let Some(&seq) = labels.get(&root.snapshot) {
+            let sure = self.apply_label(&mut snapshot, seq)?;
+            if !sure {
+                self.unsure.push(*root);
+            }
+        }
+        Ok(Some(Listed { root: *root, digest, snapshot: Arc::new(snapshot) }))
     }
 
-    /// A label that cannot be read may have been a pin: the snapshot counts as pinned until somebody says otherwise.
-    fn apply_label(&mut self, snapshot: &mut Snapshot, seq: u64) -> Result<()> {
+    /// A label that cannot be read may have been a pin: the snapshot counts as pinned until somebody says otherwise. Whether it was read.
+    fn apply_label(&mut self, snapshot: &mut Snapshot, seq: u64) -> Result<bool> {
         match self.label(snapshot.id, seq) {
             Ok(None) => {}
             Ok(Some(label)) => {
@@ -219,10 +240,11 @@ impl Gathering<'_> {
                     "the label of the snapshot {} cannot be read ({error}); until it is set again the snapshot counts as pinned",
                     snapshot.name
                 ));
+                return Ok(false);
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `None`: all labels went since they were listed.

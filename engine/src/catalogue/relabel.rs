@@ -1,5 +1,7 @@
 //! Changes what may be changed of a committed snapshot: its tags and its pin.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use copal_manifest::snapshot::Label;
@@ -43,7 +45,8 @@ pub fn relabel(
                 return Err(Error::NoSuchSnapshot(reference.to_owned()));
             }
         }
-        (listed.snapshot.tags, listed.snapshot.pinned) = (label.tags, label.pinned);
+        let snapshot = Arc::make_mut(&mut listed.snapshot);
+        (snapshot.tags, snapshot.pinned) = (label.tags, label.pinned);
         return Ok(listed);
     }
     Err(StoreError::Busy { what: format!("the label of the snapshot {reference}") }.into())

@@ -238,7 +238,7 @@ impl Job<'_> {
                     at.push(b'/');
                     at.extend(part.at.to_slashes());
                 }
-                let snapshots = catalogue.snapshots.iter().map(|listed| &listed.snapshot);
+                let snapshots = catalogue.snapshots.iter().map(|listed| &*listed.snapshot);
                 witnesses.extend(source_witnesses(session, snapshots, part, &at).into_iter().map(Witness::Source));
             }
         }

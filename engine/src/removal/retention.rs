@@ -167,7 +167,7 @@ mod tests {
             warnings: Vec::new(),
             live: None,
         };
-        Listed { root: RootName { tag: [0; 16], snapshot: id }, digest: String::new(), snapshot }
+        Listed { root: RootName { tag: [0; 16], snapshot: id }, digest: String::new(), snapshot: snapshot.into() }
     }
 
     /// Kept times, oldest first, of snapshots at the given times.
@@ -276,7 +276,7 @@ mod tests {
             let place = |(number, (app, gap, pinned)): (usize, (&str, i64, bool))| {
                 at += gap;
                 let mut listed = listed(app, at, pinned);
-                listed.snapshot.id.0[15] = number as u8;
+                std::sync::Arc::make_mut(&mut listed.snapshot).id.0[15] = number as u8;
                 listed
             };
             steps.into_iter().enumerate().map(place).collect()

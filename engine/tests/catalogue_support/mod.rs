@@ -99,6 +99,7 @@ impl World {
             clock: clock.clone(),
             monitor: notices.clone(),
             cache_folder: Some(folder.path().join("cache")),
+            memory: None,
             state_folder: None,
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 2,

@@ -234,6 +234,7 @@ fn context_of(repository: Repository, folder: &Path, cache: Option<PathBuf>) -> 
         clock: Arc::new(RealClock(Instant::now())),
         monitor: Arc::new(SilentMonitor),
         cache_folder: cache,
+        memory: None,
         state_folder: Some(folder.join("state")),
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 2,

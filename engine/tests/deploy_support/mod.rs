@@ -70,6 +70,7 @@ impl World {
             clock: Arc::new(RealClock(Instant::now())),
             monitor: Arc::new(SilentMonitor),
             cache_folder: Some(folder.join("cache")),
+            memory: None,
             state_folder: Some(folder.join("state")),
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 0,

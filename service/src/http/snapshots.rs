@@ -15,7 +15,7 @@ use super::answer::{Scope, SnapshotPath, Success, Wait, answer, application};
 use super::{Shared, json};
 use crate::access::{Principal, Role};
 use crate::operation::{Operation, Task};
-use crate::platform::SnapshotView;
+use crate::platform::{Line, SnapshotView, json_of};
 use crate::problem::{Problem, Result};
 
 /// A deletion is a matter of milliseconds: most clients would rather have it done.
@@ -56,28 +56,27 @@ pub(crate) async fn list(
     let etag = [(header::ETAG, format!("W/\"{}\"", shelf.generation))];
     let plain = query.limit.is_none() && query.after.is_none() && query.name.is_none();
     if app.is_none() && plain && principal.apps.is_empty() {
-        return Ok((etag, json(shelf.json.clone())).into_response());
+        return Ok((etag, json(shelf.json())).into_response());
     }
-    let wanted = |snapshot: &&SnapshotView| {
+    let wanted = |line: &&Line| {
+        let snapshot = &line.view;
         app.as_ref().is_none_or(|app| snapshot.app == *app)
             && principal.sees(&snapshot.app)
             && query.name.as_ref().is_none_or(|part| snapshot.name.contains(part.as_str()))
     };
     let mut after = query.after.is_some();
-    let lines: Vec<&SnapshotView> = shelf
-        .snapshots
+    let lines: Vec<&Line> = shelf
+        .lines
         .iter()
-        .map(AsRef::as_ref)
         .filter(wanted)
-        .filter(|snapshot| {
+        .filter(|line| {
             let skipped = after;
-            after = after && query.after.as_ref() != Some(&snapshot.id);
+            after = after && query.after.as_ref() != Some(&line.view.id);
             !skipped
         })
         .take(query.limit.unwrap_or(usize::MAX))
         .collect();
-    let body = serde_json::to_vec(&lines).map_err(|error| Problem::internal(error.to_string()))?;
-    Ok((etag, json(body)).into_response())
+    Ok((etag, json(json_of(lines.into_iter()))).into_response())
 }
 
 /// One snapshot.

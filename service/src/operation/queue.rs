@@ -218,7 +218,9 @@ impl Operations {
     #[must_use]
     pub fn active(&self) -> Vec<Operation> {
         let lines = self.shared.lines();
-        lines.entries.values().map(|entry| entry.view.borrow().clone()).filter(|view| !view.state.is_final()).collect()
+        // Of a thousand that are remembered some two have not ended: only these are copied.
+        let active = lines.entries.values().filter(|entry| !entry.view.borrow().state.is_final());
+        active.map(|entry| entry.view.borrow().clone()).collect()
     }
 
     /// Asks an operation to stop: one that waits ends at once, one that runs at its next safe point.

@@ -38,9 +38,7 @@ pub(crate) async fn page(
     let costs = daemon.platform.costs();
     let now = jiff::Timestamp::now();
     let wanted: Vec<&SnapshotView> = shelf
-        .snapshots
-        .iter()
-        .map(AsRef::as_ref)
+        .snapshots()
         .filter(|snapshot| principal.sees(&snapshot.app))
         .filter(|snapshot| query.app.is_empty() || snapshot.app == query.app)
         .filter(|snapshot| snapshot.name.contains(&query.q))

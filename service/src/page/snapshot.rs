@@ -37,9 +37,7 @@ pub(crate) async fn page(
     let snapshot = &found.view;
     let shelf = daemon.ask(|platform| platform.shelf()).await?;
     let others: Vec<&SnapshotView> = shelf
-        .snapshots
-        .iter()
-        .map(AsRef::as_ref)
+        .snapshots()
         .filter(|other| other.app == snapshot.app && other.id != snapshot.id)
         .take(OTHERS_MAX)
         .collect();

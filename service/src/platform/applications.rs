@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use copal_engine::Context;
@@ -11,6 +12,7 @@ use copal_engine::application::{
 };
 use copal_engine::catalogue::Listed;
 use copal_engine::create::CreateReport;
+use copal_engine::verdict::Verb;
 use copal_manifest::snapshot::{Snapshot, SourceRecord};
 use copal_store::repository::RootName;
 use serde_json::{Value, json};
@@ -122,7 +124,7 @@ impl Applications {
         let request = DeployRequest { dry_run: true, ..deploy_request(reference, false) };
         match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
             Ok(_) | Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(()),
-            Err(error) => Err(Problem::from(error).of_deploy()),
+            Err(error) => Err(Problem::from(error).during(Verb::Deploy)),
         }
     }
 
@@ -162,7 +164,7 @@ pub(super) fn view_of(context: &Context, snapshot: Snapshot, digest: String) -> 
     let full_name = Snapshot::full_name(&snapshot.app, &snapshot.name);
     let tag = context.repository.keys().name_tag(full_name.as_bytes());
     let root = RootName { tag, snapshot: snapshot.id };
-    SnapshotView::new(&Listed { root, digest, snapshot })
+    SnapshotView::new(&Listed { root, digest, snapshot: Arc::new(snapshot) })
 }
 
 fn bytes_path(bytes: &[u8]) -> PathBuf {

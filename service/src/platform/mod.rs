@@ -14,19 +14,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use copal_engine::application::{Application, CaptureRequest};
-use copal_engine::catalogue::{Listed, relabel};
+use copal_engine::catalogue::{Listed, Memory, relabel};
 use copal_engine::context::SilentMonitor;
+use copal_engine::verdict::Verb;
 use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
 use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
+use copal_store::SnapshotId;
 use serde_json::{Value, json};
 
 pub use applications::Applications;
 pub use bundle::BundleFormat;
 pub(crate) use costs::CostsReading;
-pub use shelf::Shelf;
 use shelf::Shelves;
+pub use shelf::{Line, Shelf, json_of};
 pub use views::{CaptureView, DiffView, EntryView, SnapshotView};
 
 use crate::metrics::Metrics;
@@ -51,6 +53,8 @@ impl Platform {
     /// Over an open repository.
     #[must_use]
     pub fn new(context: Context, applications: Applications, metrics: Arc<Metrics>) -> Self {
+        // Ten thousand roots are opened once, not for each operation.
+        let context = Context { memory: Some(Arc::new(Memory::default())), ..context };
         Self { context, applications, shelves: Shelves::default(), costs: costs::CostsKept::default(), metrics }
     }
 
@@ -92,9 +96,10 @@ impl Platform {
     pub fn find(&self, app: &str, reference: &str) -> Result<Found> {
         let shelf = self.shelf()?;
         let missing = || Problem::from(copal_engine::Error::NoSuchSnapshot(Snapshot::full_name(app, reference)));
+        let id = uuid::Uuid::try_parse(reference).ok().map(|id| SnapshotId(id.into_bytes()));
         let named = shelf.catalogue.snapshots.iter().find(|listed| {
             let snapshot = &listed.snapshot;
-            snapshot.app == app && (snapshot.name == reference || views::uuid(snapshot.id) == reference)
+            snapshot.app == app && (snapshot.name == reference || Some(snapshot.id) == id)
         });
         let listed = match named {
             Some(listed) => listed.clone(),
@@ -254,7 +259,7 @@ impl Platform {
                 return Err(match capturing {
                     Some(capture) => {
                         let (snapshot, phase) = (reference.to_owned(), capture.phase);
-                        Problem::from(copal_engine::Error::NotReady { snapshot, phase }).of_deploy()
+                        Problem::from(copal_engine::Error::NotReady { snapshot, phase }).during(Verb::Deploy)
                     }
                     None => problem,
                 });
@@ -345,12 +350,14 @@ impl Performer for Platform {
                     trigger: work.trigger().into(),
                     force_read: false,
                 };
-                self.applications.create(&self.working(work), app, &request).map_err(Problem::of_create)
+                self.applications
+                    .create(&self.working(work), app, &request)
+                    .map_err(|problem| problem.during(Verb::Create))
             }
             Task::Deploy { id, .. } => self
                 .find(app, id)
                 .and_then(|found| self.applications.deploy(&self.working(work), app, &found))
-                .map_err(Problem::of_deploy),
+                .map_err(|problem| problem.during(Verb::Deploy)),
             Task::Delete { id, .. } => self.delete(id),
             Task::Import { name, staged } => {
                 let imported = bundle::import(&self.working(work), app, name, staged, secret);

@@ -4,12 +4,13 @@
 //! The repository stays the truth: a shelf is only ever made from a reading of it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use copal_engine::Context;
-use copal_engine::catalogue::Catalogue;
+use copal_engine::catalogue::{Catalogue, Listed};
+use copal_manifest::snapshot::Snapshot;
 use copal_store::SnapshotId;
 use copal_store::repository::RootName;
 
@@ -27,12 +28,23 @@ pub struct Shelf {
     /// The engine's own listing, oldest first.
     pub catalogue: Catalogue,
     /// The same as clients see it, newest first.
-    pub snapshots: Vec<Arc<SnapshotView>>,
+    pub lines: Vec<Line>,
     /// Roots that cannot be opened.
     pub unreadable: Vec<UnreadableView>,
-    /// The whole list as JSON.
-    pub json: Bytes,
+    /// The whole list as JSON, made for the first who asks.
+    json: OnceLock<Bytes>,
     evidence: Evidence,
+}
+
+/// A snapshot as clients see it. Readings share the lines of what did not change between them.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Its fields.
+    pub view: Arc<SnapshotView>,
+    /// The same as JSON.
+    json: Arc<[u8]>,
+    /// What it was made of.
+    of: Arc<Snapshot>,
 }
 
 /// What tells that a listing is the same as before: the names of roots and labels, which are written once.
@@ -71,11 +83,9 @@ impl Shelves {
         let evidence = Evidence::gather(context)?;
         let shelf = match before {
             Some((_, shelf)) if shelf.evidence == evidence => shelf,
-            before => Arc::new(Shelf::new(
-                before.map_or(1, |(_, shelf)| shelf.generation + 1),
-                Catalogue::load(context)?,
-                evidence,
-            )?),
+            before => {
+                Arc::new(Shelf::new(before.map(|(_, shelf)| shelf).as_deref(), Catalogue::load(context)?, evidence)?)
+            }
         };
         // The time before the reading: what changed while it went on is seen by the next.
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((begun, Arc::clone(&shelf)));
@@ -102,22 +112,61 @@ impl Evidence {
 }
 
 impl Shelf {
-    fn new(generation: u64, catalogue: Catalogue, evidence: Evidence) -> Result<Self> {
-        let snapshots: Vec<Arc<SnapshotView>> =
-            catalogue.snapshots.iter().rev().map(|listed| Arc::new(SnapshotView::new(listed))).collect();
-        let lines: Vec<&SnapshotView> = snapshots.iter().map(AsRef::as_ref).collect();
-        let json = serde_json::to_vec(&lines).map_err(|error| Problem::internal(error.to_string()))?;
+    fn new(before: Option<&Self>, catalogue: Catalogue, evidence: Evidence) -> Result<Self> {
+        let known: HashMap<SnapshotId, &Line> =
+            before.map(|shelf| shelf.lines.iter().map(|line| (line.of.id, line)).collect()).unwrap_or_default();
+        let line = |listed: &Listed| match known.get(&listed.snapshot.id) {
+            Some(line) if Arc::ptr_eq(&line.of, &listed.snapshot) => Ok((*line).clone()),
+            _ => Line::new(listed),
+        };
+        let lines = catalogue.snapshots.iter().rev().map(line).collect::<Result<_>>()?;
         let unreadable = catalogue.unreadable.iter().map(UnreadableView::new).collect();
-        Ok(Self { generation, catalogue, snapshots, unreadable, json: json.into(), evidence })
+        let generation = before.map_or(1, |shelf| shelf.generation + 1);
+        Ok(Self { generation, catalogue, lines, unreadable, json: OnceLock::new(), evidence })
+    }
+
+    /// The whole list as JSON.
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        self.json.get_or_init(|| json_of(self.lines.iter())).clone()
+    }
+
+    /// Snapshots, newest first.
+    pub fn snapshots(&self) -> impl Iterator<Item = &SnapshotView> {
+        self.lines.iter().map(|line| &*line.view)
     }
 
     /// How many snapshots each application has.
     #[must_use]
     pub fn counts(&self) -> HashMap<&str, u64> {
         let mut counts = HashMap::new();
-        for snapshot in &self.snapshots {
+        for snapshot in self.snapshots() {
             *counts.entry(snapshot.app.as_str()).or_default() += 1;
         }
         counts
     }
+}
+
+impl Line {
+    fn new(listed: &Listed) -> Result<Self> {
+        let view = Arc::new(SnapshotView::new(listed));
+        let json = serde_json::to_vec(&*view).map_err(|error| Problem::internal(error.to_string()))?;
+        Ok(Self { view, json: json.into(), of: Arc::clone(&listed.snapshot) })
+    }
+}
+
+/// An array of lines.
+#[must_use]
+pub fn json_of<'l>(lines: impl Iterator<Item = &'l Line> + Clone) -> Bytes {
+    let bytes: usize = lines.clone().map(|line| line.json.len() + 1).sum();
+    let mut json = Vec::with_capacity(bytes + 2);
+    json.push(b'[');
+    for line in lines {
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        json.extend_from_slice(&line.json);
+    }
+    json.push(b']');
+    json.into()
 }

@@ -15,11 +15,15 @@ use super::{
     Application, Configuration, ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec, raw,
 };
 use crate::removal::KeepRules;
+use crate::timespan;
 
 /// An application is resumed after so long when it does not say.
 const FREEZE_MAX: Duration = Duration::from_secs(60);
 /// A dump, a load or a command may take so long.
 const LONG_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+
+/// Longest time that a configuration may name: what takes longer hangs.
+const TIME_MAX: Duration = Duration::from_secs(31 * 86_400);
 
 /// A mistake and where it is.
 pub(super) struct Problem {
@@ -363,7 +367,5 @@ fn hook(raw: Spanned<raw::Hook>, folder: &Path) -> Resolved<Hook> {
 
 fn duration(written: Option<&Spanned<String>>, default: Duration) -> Resolved<Duration> {
     let Some(written) = written else { return Ok(default) };
-    let parsed = written.get_ref().parse::<jiff::SignedDuration>().ok();
-    let positive = parsed.and_then(|parsed| Duration::try_from(parsed).ok()).filter(|parsed| !parsed.is_zero());
-    positive.ok_or_else(|| problem(written, "a duration is written as \"30s\", \"5m\", \"1h 30m\" or \"250ms\""))
+    timespan::parse(written.get_ref(), timespan::SHORTEST..=TIME_MAX).map_err(|message| problem(written, message))
 }
