@@ -60,6 +60,9 @@ fn names(backend: &dyn Backend, kind: ObjectKind) -> BTreeSet<ObjectName> {
     let listed = backend.list(kind).expect("a kind can be listed");
     let set: BTreeSet<ObjectName> = listed.iter().map(|object| object.name.clone()).collect();
     assert_eq!(set.len(), listed.len(), "an object is listed twice");
+    let named = backend.names(kind).expect("its names can be listed");
+    assert_eq!(named.len(), set.len(), "names are those of the list");
+    assert_eq!(named.into_iter().collect::<BTreeSet<_>>(), set, "names are those of the list");
     set
 }
 

@@ -227,6 +227,10 @@ impl Backend for FaultBackend {
         self.run(Operation::List, kind_name(kind), || self.inner.list(kind))
     }
 
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+        self.run(Operation::List, kind_name(kind), || self.inner.names(kind))
+    }
+
     fn delete(&self, names: &[ObjectName]) -> Result<()> {
         match self.verdict(Operation::Delete, "a batch") {
             Verdict::Pass => self.inner.delete(names),

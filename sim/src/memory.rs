@@ -217,6 +217,10 @@ impl Backend for MemoryBackend {
         Ok(self.objects().into_iter().filter(|object| object.name.kind() == kind).collect())
     }
 
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+        Ok(self.list(kind)?.into_iter().map(|object| object.name).collect())
+    }
+
     fn delete(&self, names: &[ObjectName]) -> Result<()> {
         let mut disk = lock(&self.disk);
         for name in names {

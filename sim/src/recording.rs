@@ -176,6 +176,11 @@ impl Backend for RecordingBackend {
         self.inner.list(kind)
     }
 
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+        count(&self.tallies, Operation::List, Some(kind), 0);
+        self.inner.names(kind)
+    }
+
     fn delete(&self, names: &[ObjectName]) -> Result<()> {
         for name in names {
             count(&self.tallies, Operation::Delete, Some(name.kind()), 0);

@@ -100,6 +100,10 @@ impl Backend for StaleBackend {
         Ok(now)
     }
 
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+        Ok(self.list(kind)?.into_iter().map(|object| object.name).collect())
+    }
+
     fn delete(&self, names: &[ObjectName]) -> Result<()> {
         self.inner.delete(names)
     }

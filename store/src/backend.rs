@@ -160,6 +160,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn stat(&self, name: &ObjectName) -> Result<ObjectStat>;
     /// All objects of a kind, in any order. Foreign files are passed over.
     fn list(&self, kind: ObjectKind) -> Result<Vec<ObjectStat>>;
+    /// The names of the same, for who needs no lengths: where there are ten thousand, these cost more than all else.
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>>;
     /// Removes objects, durably when it returns; one that is missing is no error.
     fn delete(&self, names: &[ObjectName]) -> Result<()>;
     /// Publishes an object and holds it ([`crate::Error::Busy`] when held elsewhere). Used for sessions and leases.

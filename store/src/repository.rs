@@ -222,11 +222,11 @@ impl Repository {
 
     /// Names of all snapshot roots, as listed now. Foreign names are passed over.
     pub fn roots(&self) -> Result<Vec<RootName>> {
-        let listed = self.backend.list(ObjectKind::Root)?;
+        let listed = self.backend.names(ObjectKind::Root)?;
         let mut roots: Vec<RootName> = Vec::with_capacity(listed.len());
         let mut resealed = false;
-        for object in &listed {
-            let Ok((root, epoch)) = RootName::parse_sealed(object.name.name()) else { continue };
+        for name in &listed {
+            let Ok((root, epoch)) = RootName::parse_sealed(name.name()) else { continue };
             resealed |= epoch.is_some();
             roots.push(root);
         }
@@ -417,13 +417,13 @@ impl Repository {
     }
 
     fn label_objects(&self) -> Result<Vec<(SnapshotId, u64, ObjectName)>> {
-        let listed = self.backend.list(ObjectKind::Label)?;
+        let listed = self.backend.names(ObjectKind::Label)?;
         let parse = |name: ObjectName| {
             let (snapshot, seq) = name.name().split_once('-')?;
             let seq = u64::from_str_radix(seq, 16).ok().filter(|_| seq.len() == 16)?;
             Some((SnapshotId::from_hex(snapshot)?, seq, name))
         };
-        Ok(listed.into_iter().filter_map(|object| parse(object.name)).collect())
+        Ok(listed.into_iter().filter_map(parse).collect())
     }
 
     /// A fresh random id.

@@ -28,6 +28,10 @@ use crate::removal;
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 /// Less than this is not worth a checkpoint.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// An upload that is faster than that is made to last in so many parts at the most,
+const CHECKPOINT_SHARES: u64 = 16;
+/// of this size at the least.
+const CHECKPOINT_SHARE_BYTES_MIN: u64 = 8 << 20;
 /// The record shows progress so often.
 const SHOW_NANOSECONDS: u64 = 1_000_000_000;
 
@@ -56,19 +60,21 @@ impl Captured {
         let ended = AtomicBool::new(false);
         let creation = &self.creation;
         let (components, place) = (&self.components, &self.place);
+        let total = self.record.bytes_total;
         let outcome = std::thread::scope(|scope| {
             let checks: Vec<_> = components
                 .iter()
                 .filter_map(|component| component.held.as_ref().ok())
                 .map(|held| scope.spawn(move || held.check(context)))
                 .collect();
-            scope.spawn(|| checkpoint_now_and_then(context, creation, &ended));
+            let checkpoints = scope.spawn(|| checkpoint_now_and_then(context, creation, total, &ended));
             let outcome = components.iter().try_for_each(|component| {
                 let taken = store_one(context, creation, component, place)?;
                 stored.extend(taken.map(|taken| (component.source.label.clone(), taken)));
                 Ok(())
             });
-            ended.store(true, Ordering::Relaxed);
+            ended.store(true, Ordering::Release);
+            checkpoints.thread().unpark();
             checks.into_iter().try_fold(outcome, |outcome, check| {
                 let checked = check.join().unwrap_or_else(|_| Err(Error::Internal("a check died".into())));
                 Ok::<_, Error>(outcome.and(checked))
@@ -230,15 +236,17 @@ fn store_one(
     input.map(|input| creation.take(context, &input)).transpose()
 }
 
-fn checkpoint_now_and_then(context: &Context, creation: &Creation, ended: &AtomicBool) {
+/// However fast the disk: what a kill costs is a small share of the upload, for a few more packs and fragments.
+fn checkpoint_now_and_then(context: &Context, creation: &Creation, bytes_total: u64, ended: &AtomicBool) {
     let mut stored = creation.bytes_new();
     let mut waited = Duration::ZERO;
     let step = Duration::from_millis(20);
-    while !ended.load(Ordering::Relaxed) {
-        std::thread::sleep(step);
+    let share = (bytes_total / CHECKPOINT_SHARES).max(CHECKPOINT_SHARE_BYTES_MIN);
+    while !ended.load(Ordering::Acquire) {
+        std::thread::park_timeout(step);
         waited += step;
         let now = creation.bytes_new();
-        if waited < CHECKPOINT_EVERY || now < stored + CHECKPOINT_BYTES {
+        if now < stored + share && (waited < CHECKPOINT_EVERY || now < stored + CHECKPOINT_BYTES) {
             continue;
         }
         waited = Duration::ZERO;

@@ -57,6 +57,11 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn file_bytes(&self, path: &Path) -> io::Result<u64>;
     /// All entries of a folder; what vanishes meanwhile may be left out.
     fn entries(&self, folder: &Path) -> io::Result<Vec<FolderEntry>>;
+    /// The names of the files among them.
+    fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let files = self.entries(folder)?.into_iter().filter(|entry| matches!(entry.kind, EntryKind::File(_)));
+        Ok(files.map(|entry| entry.name).collect())
+    }
     /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
@@ -130,6 +135,21 @@ impl Files for RealFiles {
                 Err(error) => return Err(error),
             };
             found.push(FolderEntry { name: entry.file_name(), kind });
+        }
+        Ok(found)
+    }
+
+    /// The folder says itself what is a file: nothing is asked for each name.
+    fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            match entry.file_type() {
+                Ok(kind) if kind.is_file() => found.push(entry.file_name()),
+                // On filesystems that do not say, it may have been removed meanwhile.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(found)
     }

@@ -405,6 +405,23 @@ impl Backend for LocalBackend {
         Ok(found)
     }
 
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+        match kind {
+            // Few, or in folders of their own.
+            ObjectKind::Config | ObjectKind::Pack => {
+                Ok(self.list(kind)?.into_iter().map(|object| object.name).collect())
+            }
+            _ => {
+                let folder = self.root.join(kind.folder());
+                let names = match self.files.names(&folder) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                    names => names.map_err(|error| Error::io("listing", folder.display(), error))?,
+                };
+                Ok(names.iter().filter_map(|name| ObjectName::new(kind, name.to_str()?)).collect())
+            }
+        }
+    }
+
     fn delete(&self, names: &[ObjectName]) -> Result<()> {
         let mut touched = BTreeSet::new();
         for name in names {

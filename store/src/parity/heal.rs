@@ -65,6 +65,10 @@ impl Backend for HealedPack {
         self.inner.list(kind)
     }
 
+    fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+        self.inner.names(kind)
+    }
+
     fn delete(&self, names: &[ObjectName]) -> Result<()> {
         self.inner.delete(names)
     }
