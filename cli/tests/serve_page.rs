@@ -91,6 +91,7 @@ fn h13_h17_one_press_in_a_browser_brings_a_dead_application_back() {
     browser.press_text("Deploy now");
     browser.wait_for_text("Done");
     assert!(browser.url().contains("/ui/operations/"));
+    browser.wait_for_text("the way back");
     browser.picture("operation.png");
     is_whole(&world);
     assert_eq!(fs::read_to_string(world.path("hub/bucket/reports/8.txt")).unwrap(), "report 8\n");
@@ -99,6 +100,24 @@ fn h13_h17_one_press_in_a_browser_brings_a_dead_application_back() {
         Vec::<String>::new(),
         "no script fails and the policy forbids nothing that the page does"
     );
+
+    // As on a phone: nothing stands outside of the window.
+    browser.window(390, 844);
+    for (path, name) in [
+        ("/", "phone.png"),
+        ("/ui/apps/hub/snapshots/before-update", "phone-snapshot.png"),
+        ("/ui/apps/hub/snapshots/before-update/deploy", "phone-deploy.png"),
+        ("/ui/apps/hub/snapshots/before-update/browse?path=bucket", "phone-browse.png"),
+        ("/ui/operations", "phone-operations.png"),
+    ] {
+        browser.go(&format!("{}{path}", daemon.url));
+        let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
+        browser.picture(name);
+        assert_eq!(wide, 0, "{path} is wider than a phone");
+    }
+    browser.window(1200, 1000);
+    browser.go(&format!("{}/ui/apps/hub/snapshots/before-update", daemon.url));
+    browser.picture("snapshot.png");
 
     // In the dark, with a comparison.
     browser.scheme("dark");
@@ -149,6 +168,7 @@ fn a_screen_reader_hears_what_is_there() {
         "/ui/apps/hub/snapshots/first",
         "/ui/apps/hub/snapshots/first/deploy",
         "/ui/apps/hub/snapshots/first/browse?path=bucket",
+        "/ui/operations",
     ] {
         browser.go(&format!("{}{path}", daemon.url));
         let spoken = browser.spoken();

@@ -113,7 +113,7 @@ impl Site {
         let mut places = database.prepare("SELECT object FROM orders").unwrap();
         for place in places.query_map([], |row| row.get::<_, String>(0)).unwrap() {
             let place = self.world.path("shop").join(place.unwrap());
-            assert!(place.starts_with(&self.world.path("shop")) && place.is_file(), "{}", place.display());
+            assert!(place.starts_with(self.world.path("shop")) && place.is_file(), "{}", place.display());
         }
         rows
     }

@@ -25,7 +25,11 @@ pub(super) fn page(title: &str, principal: Option<&Principal>, main: &Markup) ->
                 a.skip href="#main" { "Skip to the content" }
                 header {
                     a.mark href="/" { "Copal" }
-                    nav aria-label="Pages" { a href="/" { "Snapshots" } }
+                    nav aria-label="Pages" {
+                        @for (place, name) in [("/", "Snapshots"), ("/ui/operations", "Operations")] {
+                            a href=(place) aria-current=[(title == name).then_some("page")] { (name) }
+                        }
+                    }
                     @if let Some(principal) = principal {
                         p.who {
                             span { (principal.name) " · " (principal.role.name()) }

@@ -67,15 +67,18 @@ pub(crate) async fn page(
         }
         @if principal.role >= Role::Create && !apps.is_empty() { (create_form(&apps)) }
         (filter(&apps, &query))
-        table.snapshots {
+        // On a narrow screen each row is a card: the roles stay what they are.
+        table.snapshots.cards role="table" {
             caption { (count(wanted.len() as u64, "snapshot", "snapshots")) @if pages > 1 { ", page " (number) " of " (pages) } }
-            thead { tr {
-                th scope="col" { "Application" } th scope="col" { "Name" } th scope="col" { "Age" }
-                th.number scope="col" { "Size" }
-                th.number scope="col" title="Stored bytes that only this snapshot needs; before they are counted, what the repository grew by" { "Costs" }
-                th scope="col" { "Phase" } th scope="col" { "Origin" } th scope="col" { "Actions" }
+            thead role="rowgroup" { tr role="row" {
+                th role="columnheader" scope="col" { "Application" } th role="columnheader" scope="col" { "Name" }
+                th role="columnheader" scope="col" { "Age" }
+                th.number role="columnheader" scope="col" { "Size" }
+                th.number role="columnheader" scope="col" title="Stored bytes that only this snapshot needs; before they are counted, what the repository grew by" { "Costs" }
+                th role="columnheader" scope="col" { "Phase" } th role="columnheader" scope="col" { "Origin" }
+                th role="columnheader" scope="col" { "Actions" }
             } }
-            tbody { @for snapshot in visible { (row(snapshot, unique(snapshot), &principal, now)) } }
+            tbody role="rowgroup" { @for snapshot in visible { (row(snapshot, unique(snapshot), &principal, now)) } }
         }
         @if wanted.is_empty() { p.empty { "No snapshot is here yet." } }
         @if pages > 1 { (pager(&query, number, pages)) }
@@ -88,19 +91,19 @@ pub(crate) async fn page(
 fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now: jiff::Timestamp) -> Markup {
     let place = place(snapshot);
     html! {
-        tr id={ "snapshot-" (snapshot.id) } {
-            td { (snapshot.app) }
-            th scope="row" {
+        tr role="row" id={ "snapshot-" (snapshot.id) } {
+            td role="cell" data-label="Application" { (snapshot.app) }
+            th role="rowheader" scope="row" {
                 a href=(place) { (snapshot.name) }
                 @if snapshot.pinned { " " span.badge { "pinned" } }
                 @if snapshot.safety { " " span.badge { "before a deploy" } }
             }
-            td { time datetime=(snapshot.created) title=(time(&snapshot.created)) { (age(&snapshot.created, now)) } }
-            td.number { (size(snapshot.size)) }
-            td.number { (size(unique.unwrap_or(snapshot.stored_new))) }
-            td { (snapshot.phase.replace('_', " ")) }
-            td { (snapshot.origin) }
-            td.actions {
+            td.when role="cell" data-label="Age" { time datetime=(snapshot.created) title=(time(&snapshot.created)) { (age(&snapshot.created, now)) } }
+            td.number role="cell" data-label="Size" { (size(snapshot.size)) }
+            td.number role="cell" data-label="Costs" { (size(unique.unwrap_or(snapshot.stored_new))) }
+            td role="cell" data-label="Phase" class={ "phase " (snapshot.phase) } { (snapshot.phase.replace('_', " ")) }
+            td role="cell" data-label="Origin" { (snapshot.origin) }
+            td.actions role="cell" {
                 @if principal.role >= Role::Deploy {
                     a.button href={ (place) "/deploy" } { "Deploy" span.hidden { " " (snapshot.name) } }
                 }

@@ -50,6 +50,7 @@ pub(crate) fn router() -> Router<Arc<Daemon>> {
         .route("/ui/apps/{app}/snapshots/{name}/pin", post(forms::pin))
         .route("/ui/apps/{app}/snapshots/{name}/verify", post(forms::verify))
         .route("/ui/apps/{app}/snapshots/{name}/export", post(forms::export))
+        .route("/ui/operations", get(operation::all))
         .route("/ui/operations/{id}", get(operation::page))
         .route("/ui/operations/{id}/cancel", post(operation::cancel))
         .route("/assets/{name}", get(asset))

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use maud::{Markup, PreEscaped, html};
+use serde_json::Value;
 
-use crate::access::Principal;
+use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
-use crate::http::{role_of, visible};
+use crate::http::{escaped, role_of, visible};
 use crate::operation::{Operation, State as OperationState};
 use crate::page::shown::{count, size, time};
 use crate::page::{PageResult, layout, to_operation};
 use crate::problem::Problem;
+
+/// Operations on one page.
+const SHOWN_MAX: usize = 100;
 
 pub(crate) async fn page(
     State(daemon): State<Arc<Daemon>>,
@@ -27,6 +31,7 @@ pub(crate) async fn page(
         }
         h1 { (title) }
         (progress(&operation))
+        @if let Some(result) = &operation.result { (outcome(&operation, result)) }
         @if let Some(error) = &operation.error {
             div.problem role="alert" {
                 p { (error.detail) }
@@ -95,18 +100,88 @@ fn progress(operation: &Operation) -> Markup {
     }
 }
 
-fn title(operation: &Operation) -> String {
-    let what = match operation.verb.as_str() {
-        "create" => "Taking the snapshot",
-        "deploy" => "Deploying",
-        "delete" => "Deleting",
-        "export" => "Exporting",
-        "import" => "Importing",
-        "verify" => "Verifying",
-        "collect" => "Returning unused space",
-        other => other,
+/// What came of it, and the way back.
+fn outcome(operation: &Operation, result: &Value) -> Markup {
+    let number = |field: &str| result[field].as_u64();
+    let place = |id: &str| format!("/ui/apps/{}/snapshots/{}", escaped(&operation.app), escaped(id));
+    let warnings = result["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    html! {
+        dl.facts.outcome {
+            @if let Some(milliseconds) = number("down_ms") {
+                dt { "The application was down for" } dd { (milliseconds) " ms" }
+            }
+            @if let Some(safety) = result["safety"].as_str() {
+                dt { "What stood there before" } dd { a href=(place(safety)) { "is a snapshot: the way back" } }
+            }
+            @if let Some(snapshot) = result["snapshot"]["id"].as_str() {
+                dt { "Snapshot" } dd { a href=(place(snapshot)) { (operation.subject) } }
+            }
+            @if let Some(bytes) = number("stored_new") { dt { "The repository grew by" } dd { (size(bytes)) } }
+            @if let Some(bytes) = number("bytes_freed") { dt { "Returned" } dd { (size(bytes)) } }
+            @if let (Some(chunks), Some(bytes)) = (number("chunks"), number("bytes")) {
+                dt { "Verified" } dd { (count(chunks, "piece", "pieces")) " of " (size(bytes)) ": all are whole" }
+            }
+        }
+        @if !warnings.is_empty() {
+            h2 { "Warnings" }
+            ul { @for warning in warnings.iter().filter_map(Value::as_str) { li { (warning) } } }
+        }
+    }
+}
+
+/// The operations that are remembered.
+pub(crate) async fn all(State(daemon): State<Arc<Daemon>>, principal: Principal) -> PageResult<Markup> {
+    principal.has(Role::View)?;
+    let mut operations = daemon.operations.list();
+    operations.retain(|operation| principal.sees(&operation.app));
+    let total = operations.len() as u64;
+    let main = html! {
+        h1 { "Operations" }
+        table.cards role="table" {
+            caption {
+                (count(total, "operation", "operations"))
+                @if operations.len() > SHOWN_MAX { ", the newest " (SHOWN_MAX) " of them" }
+            }
+            thead role="rowgroup" { tr role="row" {
+                @for name in ["Operation", "Application", "State", "Asked for by", "Asked for"] {
+                    th role="columnheader" scope="col" { (name) }
+                }
+            } }
+            tbody role="rowgroup" { @for operation in operations.iter().take(SHOWN_MAX) {
+                tr role="row" {
+                    th role="rowheader" scope="row" { a href={ "/ui/operations/" (operation.id) } { (title(operation)) } }
+                    td role="cell" data-label="Application" { (operation.app) }
+                    td role="cell" data-label="State" class={ "phase " (operation.state.name()) } {
+                        (sentence(operation)) @if let Some(error) = &operation.error { ": " (error.code) }
+                    }
+                    td role="cell" data-label="Asked for by" { (operation.actor) }
+                    td.when role="cell" data-label="Asked for" { (time(&operation.created)) }
+                }
+            } }
+        }
+        @if operations.is_empty() { p.empty { "Nothing was asked for yet." } }
     };
-    if operation.subject.is_empty() { what.to_owned() } else { format!("{what} {}", operation.subject) }
+    Ok(layout::page("Operations", Some(&principal), &main))
+}
+
+fn title(operation: &Operation) -> String {
+    let done = operation.state == OperationState::Succeeded;
+    let (is_done, goes_on) = match operation.verb.as_str() {
+        "create" => ("Took the snapshot", "Taking the snapshot"),
+        "deploy" => ("Deployed", "Deploying"),
+        "delete" => ("Deleted", "Deleting"),
+        "export" => ("Exported", "Exporting"),
+        "import" => ("Imported", "Importing"),
+        "verify" => ("Verified", "Verifying"),
+        "collect" => ("Returned unused space", "Returning unused space"),
+        other => (other, other),
+    };
+    let what = if done { is_done } else { goes_on };
+    match (operation.verb.as_str(), operation.subject.as_str()) {
+        ("verify", "") if operation.app.is_empty() => format!("{what} the repository"),
+        (_, "") => what.to_owned(),
+        (_, subject) => format!("{what} {subject}"),
+    }
 }
 
 fn sentence(operation: &Operation) -> String {

@@ -57,7 +57,7 @@ pub(crate) async fn page(
             dt { "New with it" } dd { (size(snapshot.bytes_new)) ", stored in " (size(snapshot.stored_new)) }
             @if let Some(unique) = unique { dt { "Needed by it alone" } dd { (size(unique)) } }
             @if let Some(version) = &snapshot.db_version { dt { "Version of the database" } dd { (version) } }
-            @if let Some(consistency) = &snapshot.consistency { dt { "Consistency" } dd { (consistency) } }
+            @if let Some(consistency) = &snapshot.consistency { dt { "Consistency" } dd { (consistency) ": " (meaning(consistency)) } }
             @if let Some(trigger) = &snapshot.trigger { dt { "Caused by" } dd { (trigger) } }
             dt { "Digest" } dd { code { (snapshot.digest) } }
             dt { "Id" } dd { code { (snapshot.id) } }
@@ -80,6 +80,13 @@ pub(crate) async fn page(
         p { a href="/" { "Back to the snapshots" } }
     };
     Ok(layout::page(&snapshot.name, Some(&principal), &main))
+}
+
+fn meaning(consistency: &str) -> &'static str {
+    match consistency {
+        "application" => "all of it is of one instant, in which the application held still",
+        _ => "as after a loss of power; hooks can make the application hold still",
+    }
 }
 
 fn forms(snapshot: &SnapshotView, place: &str, principal: &Principal) -> Markup {

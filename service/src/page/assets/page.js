@@ -22,6 +22,7 @@ function show(place, operation) {
   // A screen reader hears a change of the words, not each number.
   if (state.textContent !== text) state.textContent = text;
   const bar = place.querySelector("progress");
+  if (bar && !["queued", "running"].includes(operation.state)) { bar.remove(); return; }
   const { bytes_done, bytes_total, files_done, total_known } = operation.progress;
   if (bar && total_known && bytes_total > 0) { bar.max = bytes_total; bar.value = bytes_done; }
   else if (bar) bar.removeAttribute("value");
