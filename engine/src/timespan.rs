@@ -13,10 +13,10 @@ pub const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Reads one; the error is a sentence that says what is wanted.
 pub fn parse(text: &str, within: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let unreadable = || "write a time as 250ms, 30s, 5m, 1h 30m, 7d, 2w, 3mo or 1y".to_owned();
+    let unreadable = || "write a duration as 250ms, 30s, 5m, 1h 30m, 7d, 2w, 3mo or 1y".to_owned();
     let span: Span = text.trim().parse().map_err(|_| unreadable())?;
     if span.is_negative() || span.is_zero() {
-        return Err("the time must be longer than nothing".into());
+        return Err("the duration must be longer than nothing".into());
     }
     // Years and months have no fixed length: they are those that begin with an ordinary year.
     let base = jiff::civil::date(2023, 1, 1);
@@ -25,7 +25,7 @@ pub fn parse(text: &str, within: RangeInclusive<Duration>) -> Result<Duration, S
     if within.contains(&length) {
         return Ok(length);
     }
-    Err(format!("the time must be between {} and {}", shown(*within.start()), shown(*within.end())))
+    Err(format!("the duration must be between {} and {}", shown(*within.start()), shown(*within.end())))
 }
 
 /// As it could be written again, in its largest unit that says it exactly.
@@ -80,7 +80,7 @@ mod tests {
     fn what_is_no_time_is_refused_in_words() {
         for text in ["", "7", "-1d", "0s", "x", "5 parsecs", "999999999y", "1e9s", "200y"] {
             let refused = parse(text, SHORTEST..=LONGEST).unwrap_err();
-            assert!(refused.contains("time"), "{text}: {refused}");
+            assert!(refused.contains("duration"), "{text}: {refused}");
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let within = Duration::from_secs(1)..=Duration::from_secs(31 * DAY);
         assert_eq!(parse("31d", within.clone()), Ok(Duration::from_secs(31 * DAY)));
         let refused = parse("32d", within.clone()).unwrap_err();
-        assert_eq!(refused, "the time must be between 1s and 31d");
+        assert_eq!(refused, "the duration must be between 1s and 31d");
         assert!(parse("999ms", within).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The second stage: what is held goes into the repository, while the application runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use copal_manifest::content::FileContent;
@@ -18,7 +18,7 @@ use crate::application::config::{Application, Pinning, Source};
 use crate::application::record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata};
 use crate::application::sources::{Held, input_of_folder, spool_path};
 use crate::application::state::{AppFolder, CaptureFolder, state_folder};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Listed};
 use crate::context::{Context, Monitor, Progress};
 use crate::create::{Contents, CreateReport, Creation, Input, Naming, Taken, is_present};
 use crate::error::{Error, Result};
@@ -348,7 +348,24 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
     let places: Vec<_> =
         record.components.iter().map(|state| (state.label.clone(), state.place.clone().into_bytes())).collect();
     let id = parse_id(&record.id)?;
-    let creation = Creation::begin(context, naming, &places)?.of(id, record.created);
+    let catalogue = Catalogue::load(context)?;
+    if let Some(listed) = catalogue.snapshots.into_iter().find(|listed| listed.snapshot.id == id) {
+        // It was killed in the instant after its root stood: what is left to do is to tidy up.
+        place.remove_kept(&record)?;
+        place.remove()?;
+        folder.forget_failures(true)?;
+        evict(context, application)?;
+        return Ok(report_of(listed));
+    }
+    let creation = match Creation::begin(context, naming, &places) {
+        Ok(creation) => creation.of(id, record.created),
+        Err(error @ Error::NameTaken(_)) => {
+            // By another one, meanwhile: this one can never be.
+            fail_record(context, &folder, &place, &mut record, &error);
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
     let outcome = store_again(context, application, &creation, &record);
     let (taken, components) = match outcome {
         Ok(stored) => stored,
@@ -372,6 +389,24 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
         held: Some(held),
     };
     captured.commit(context, taken, hurt)
+}
+
+/// Of a snapshot whose create was killed after its commit.
+fn report_of(listed: Listed) -> CreateReport {
+    let snapshot = Arc::unwrap_or_clone(listed.snapshot);
+    CreateReport {
+        digest: listed.digest,
+        files: snapshot.sources.iter().map(|source| source.files).sum(),
+        bytes: snapshot.sources.iter().map(|source| source.bytes).sum(),
+        bytes_read: 0,
+        bytes_new: snapshot.bytes_new,
+        stored_new: snapshot.stored_new,
+        chunks_new: 0,
+        duration_ms: 0,
+        warnings: snapshot.warnings.clone(),
+        unread_files: 0,
+        snapshot,
+    }
 }
 
 fn store_again(
