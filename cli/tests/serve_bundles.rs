@@ -152,7 +152,7 @@ fn h06_h10_what_is_no_bundle_leaves_nothing_behind() {
     let before = stats();
     for bundle in [&tar, &native] {
         let (status, problem) = import(&two, "x", bundle, Some("wrong"));
-        assert_eq!((status, &problem["code"]), (422, &json!("wrong-key")), "{problem}");
+        assert_eq!((status, &problem["code"]), (422, &json!("wrong-bundle-password")), "{problem}");
         let (status, problem) = import(&two, "x", &bundle[..bundle.len() / 2], Some("right"));
         assert_eq!(status, 400, "{problem}");
         let mut flipped = bundle.clone();
