@@ -239,8 +239,9 @@ fn h11_an_application_that_holds_a_lock_past_the_deadline_is_no_snapshot() {
     world.ok(&["create", "one", "--app", "shop"]);
 }
 
-/// An upload that was killed after something was made to last and before its root stood. `None`: the kill came too late.
-fn killed_upload(rows: u64) -> Option<World> {
+/// An upload that was killed when half of it had been made to last and before its root stood, and what its packs took at that moment.
+/// `None`: the kill came too late.
+fn upload_killed_at_half(rows: u64) -> Option<(World, u64)> {
     let world = World::new();
     fs::create_dir_all(world.path("shop/bucket")).unwrap();
     plant_database(&world.path("shop/shop.db"), rows, 1);
@@ -253,19 +254,30 @@ fn killed_upload(rows: u64) -> Option<World> {
         .spawn()
         .unwrap();
     let begun = Instant::now();
-    while world.objects_in("index").len() < 2 && child.try_wait().unwrap().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was made to last");
-        sleep(Duration::from_millis(2));
-    }
+    let mut wait_until = |done: &dyn Fn() -> bool| {
+        while !done() && child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing was made to last");
+            sleep(Duration::from_millis(2));
+        }
+    };
+    wait_until(&|| packs_bytes(&world) >= rows * 1000 / 2);
+    let lasting = world.objects_in("index").len();
+    wait_until(&|| world.objects_in("index").len() > lasting);
     child.kill().unwrap();
     let killed = !child.wait().unwrap().success();
-    (killed && world.objects_in("snapshots").is_empty()).then_some(world)
+    let sent = packs_bytes(&world);
+    (killed && world.objects_in("snapshots").is_empty()).then_some((world, sent))
+}
+
+/// What all packs take together.
+fn packs_bytes(world: &World) -> u64 {
+    world.objects_in("packs").iter().filter_map(|pack| Some(pack.metadata().ok()?.len())).sum()
 }
 
 #[test]
-fn v9_a_killed_upload_goes_on_without_storing_again() {
-    let rows: u64 = 80_000;
-    let world = (0..20).find_map(|_| killed_upload(rows)).expect("of twenty kills one comes in time");
+fn v9_an_upload_killed_at_half_goes_on_and_sends_under_60_percent() {
+    let rows: u64 = 160_000;
+    let (world, sent) = (0..20).find_map(|_| upload_killed_at_half(rows)).expect("of twenty kills one comes in time");
     let found = status(&world);
     assert_eq!((found[0]["phase"].as_str(), found[0]["resumable"].as_bool()), (Some("uploading"), Some(true)));
     world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 79, "not-ready");
@@ -275,7 +287,9 @@ fn v9_a_killed_upload_goes_on_without_storing_again() {
     drop(writer);
     let report = world.json(&["create", "one", "--app", "shop"]);
     let (bytes, new) = (report["bytes"].as_u64().unwrap(), report["bytes_new"].as_u64().unwrap());
-    assert!(new < bytes, "all {bytes} bytes were stored again");
+    assert!(new * 10 < bytes * 6, "{new} of {bytes} bytes were sent again");
+    let grown = packs_bytes(&world) - sent;
+    assert!(grown * 10 < bytes * 6, "the repository has grown by {grown} of {bytes} bytes");
     assert!(world.fails(&["create", "one", "--app", "shop"], 86, "name-taken")["message"].is_string());
     world.ok(&["deploy", "shop/one", "--app", "shop", "--yes"]);
     assert_eq!(count(&world.path("shop/shop.db")), rows as i64);

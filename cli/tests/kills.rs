@@ -271,6 +271,11 @@ fn h16_a_killed_deploy_leaves_old_or_new() {
 }
 
 #[test]
+fn h16_a_killed_deploy_leaves_old_or_new_without_reflinks() {
+    kill_deploys("deploy on ext4", Some(Filesystem::Ext4), &["auto", "swap", "in-place"]);
+}
+
+#[test]
 fn h16_a_killed_deploy_leaves_old_or_new_on_xfs() {
     kill_deploys("deploy on XFS", Some(Filesystem::Xfs), &["clone", "swap", "in-place"]);
 }

@@ -152,7 +152,12 @@ fn wait(mut child: Child, begun: Instant, timeout: Duration, tail: &mut Tail) ->
     if !ended {
         let _ = child.kill();
     }
-    let _ = child.wait();
+    if ended || ends_before(&watched, Instant::now(), GRACE, tail) {
+        let _ = child.wait();
+    } else {
+        // It hangs in the system, as a write to a frozen filesystem does: it dies when that goes on, which must not wait for it.
+        let _ = std::thread::Builder::new().name("await its end".into()).spawn(move || child.wait());
+    }
     How::TimedOut
 }
 

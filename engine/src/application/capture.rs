@@ -241,13 +241,9 @@ impl Run<'_> {
         let mut prepared = Vec::new();
         for (_, source) in self.application.sources() {
             self.context.check_interrupt()?;
-            let mut ready = prepare(self.context, creation, source, stillness, &clones, patience);
-            if let Ok(Prepared::Tree { clone, .. }) = &mut ready
-                && self.is_frozen_ground(source.spec.path())
-            {
-                // A clone is a write.
-                *clone = None;
-            }
+            // A clone is a write: on ground that will be frozen there is none, and the bulk is stored before.
+            let clones = (!self.is_frozen_ground(source.spec.path())).then_some(clones.as_path());
+            let ready = prepare(self.context, creation, source, stillness, clones, patience);
             prepared.push((source.clone(), self.tolerated(source, ready)?));
         }
         Ok(prepared)

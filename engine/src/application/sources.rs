@@ -105,7 +105,7 @@ pub(super) fn prepare(
     creation: &Creation,
     source: &Source,
     stillness: Stillness,
-    clones: &Path,
+    clones: Option<&Path>,
     patience: Duration,
 ) -> Result<Prepared> {
     let absolute =
@@ -138,7 +138,7 @@ fn prepare_tree(
     source: &Source,
     tree: TreeSpec,
     stillness: Stillness,
-    clones: &Path,
+    clones: Option<&Path>,
 ) -> Result<Prepared> {
     let kind = source.spec.kind();
     fs::metadata(&tree.path).map_err(|source| copal_source::Error::Io {
@@ -149,7 +149,8 @@ fn prepare_tree(
     if stillness == Stillness::Running {
         return Ok(Prepared::Tree { tree, kind, before: None, clone: None });
     }
-    let clone = ClonePlace::find(&tree.path, clones, &source.label)?;
+    let found = clones.map(|clones| ClonePlace::find(&tree.path, clones, &source.label)).transpose()?;
+    let clone = found.flatten();
     let parent = creation.parent_record(&source.label, tree.path.as_os_str().as_bytes());
     let (files, bytes) = estimate(context, creation, &tree, parent.as_ref())?;
     let few = files <= FILES_UNDER_FREEZE_MAX && (clone.is_some() || bytes <= BYTES_UNDER_FREEZE_MAX);
