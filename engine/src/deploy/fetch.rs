@@ -55,7 +55,7 @@ pub(super) enum Origin {
     /// Another name of a file of another tree.
     LinkOf { tree: TargetTree, path: Vec<u8> },
     /// No file: what differs from a standing one is put into a journal.
-    PatchOf(Patch),
+    PatchOf(Box<Patch>),
 }
 
 /// A file to be written. It is made when the first of its bytes arrive, and closed after the last.

@@ -154,7 +154,7 @@ impl Stager<'_> {
             steps: self.steps.clone(),
             found: Mutex::default(),
         };
-        let slot = Slot::new(self.journal, path, Origin::PatchOf(patch), None, false);
+        let slot = Slot::new(self.journal, path, Origin::PatchOf(Box::new(patch)), None, false);
         put_pieces(self.desired, content, ranges, &slot, fetcher)?;
         fetcher.close(slot)
     }
