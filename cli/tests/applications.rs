@@ -84,6 +84,39 @@ fn h14_rows_that_are_still_in_the_log_are_captured() {
 }
 
 #[test]
+fn h14_rows_that_came_to_the_log_since_the_last_snapshot_are_captured() {
+    for (app, class) in [("", ""), ("shop", "class = \"direct\""), ("shop", "")] {
+        let world = World::new();
+        fs::create_dir_all(world.path("shop/bucket")).unwrap();
+        let path = world.path("shop/shop.db");
+        plant_database(&path, 3000, 7);
+        let config = configuration(&world.path("shop"), class, "").replace("while [ ! -e", "while false && [ ! -e");
+        fs::write(world.path("copal.toml"), config).unwrap();
+        let writer = Connection::open(&path).unwrap();
+        writer.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        let source = format!("shop.db=sqlite:{}", path.display());
+        let taken = |name: &str| match app {
+            "" => world.ok(&["create", name, &source]),
+            app => world.ok(&["create", name, "--app", app]),
+        };
+        taken("one");
+        let file = fs::metadata(&path).unwrap().modified().unwrap();
+        // The same pages: neither the file's length nor its time tells.
+        writer.execute("UPDATE t SET v = ?1 WHERE id = 1500", [noise(9_999_999, 1000)]).unwrap();
+        sleep(Duration::from_millis(50));
+        taken("two");
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), file, "the log was not what was tested");
+        let name = if app.is_empty() { "two" } else { "shop/two" };
+        world.ok(&["deploy", name, &world.text("out"), "--path", "shop.db"]);
+        let found: Vec<u8> = Connection::open(world.path("out"))
+            .unwrap()
+            .query_row("SELECT v FROM t WHERE id = 1500", [], |row| row.get(0))
+            .unwrap();
+        assert!(found == noise(9_999_999, 1000), "{app:?} {class:?}: a committed row is not in the snapshot");
+    }
+}
+
+#[test]
 fn h14_a_corrupt_database_is_never_a_snapshot() {
     let world = World::new();
     let path = world.path("hub.db");

@@ -4,6 +4,7 @@
 //! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
 
 mod duel;
+mod freeze;
 mod kill;
 mod load;
 mod setup;
@@ -21,6 +22,7 @@ cargo xtask check    formatting, clippy and the docs with warnings denied, licen
 cargo xtask ci       check, then test: what continuous integration runs
 cargo xtask duel     Copal beside its peers on the same workloads (--help has more)
 cargo xtask load     the daemon under load: requests a second, 64 clients, a kill in the middle (--help has more)
+cargo xtask freeze   how long applications are held while they are captured: --gib N, --folder DIR, --kind KIND
 cargo xtask kill     the program killed at random times over and over: --minutes N, --seed N
 cargo xtask sim      the simulated world, seed after seed: --minutes N, --first SEED; one again: --seed SEED";
 
@@ -41,6 +43,7 @@ fn run(command: Option<&str>) -> Result<()> {
         Some("check") => check(),
         Some("duel") => duel::run(env::args_os().skip(2)),
         Some("load") => load::run(env::args_os().skip(2)),
+        Some("freeze") => freeze::run(env::args_os().skip(2)),
         Some("kill") => kill::run(env::args_os().skip(2)),
         Some("sim") => sim::run(env::args().skip(2)),
         Some("ci") => check().and_then(|()| test()),

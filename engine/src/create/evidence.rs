@@ -36,10 +36,13 @@ pub(super) fn is_unchanged(parent: &Entry, stat: &FileStat, trusted_before: Time
     let Metadata { mode, uid, gid, modified, changed, inode, .. } = &parent.metadata;
     let same_stat = (*mode, *uid, *gid, *inode) == (stat.mode, stat.uid, stat.gid, stat.inode)
         && (*modified, *changed) == (timestamp(stat.modified), timestamp(stat.changed));
+    // What is no file on disk (pages that a transaction pins) has no inode, and no time that tells of a change: the parent's entry of it
+    // looks the same whatever was committed since.
+    let is_on_disk = stat.inode != 0;
     let coarse = changed.nanoseconds == 0 && modified.nanoseconds == 0;
     let settled =
         if coarse { changed.seconds + COARSE_SECONDS < trusted_before.seconds } else { *changed < trusted_before };
-    same_stat && settled && is_same_kind(&parent.node, stat)
+    is_on_disk && same_stat && settled && is_same_kind(&parent.node, stat)
 }
 
 fn is_same_kind(node: &Node, stat: &FileStat) -> bool {
@@ -156,6 +159,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_on_disk_is_never_unchanged() {
+        let limit = Timestamp { seconds: 1000, nanoseconds: 0 };
+        let (mut entry, mut stat) = entry_and_stat((90, 1));
+        (entry.metadata.inode, stat.inode) = (0, 0);
+        assert!(!is_unchanged(&entry, &stat, limit));
+    }
+
+    #[test]
     fn any_difference_of_metadata_is_a_change() {
         let limit = Timestamp { seconds: 1000, nanoseconds: 0 };
         let (entry, stat) = entry_and_stat((90, 1));
@@ -165,6 +176,7 @@ mod tests {
             |s| s.modified.nanoseconds += 1,
             |s| s.changed.nanoseconds += 1,
             |s| s.inode += 1,
+            |s| s.inode = 0,
             |s| s.mode = 0o600,
             |s| s.kind = FileKind::Fifo,
         ];
