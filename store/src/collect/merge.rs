@@ -112,7 +112,8 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
     without: &HashSet<PackId>,
 ) -> Result<()> {
     let backend = &**repository.backend();
-    let mut entries: Vec<(ChunkId, Location)> = Vec::new();
+    let count: u64 = old.iter().map(|fragment| fragment.borrow().entries()).sum();
+    let mut entries: Vec<(ChunkId, Location)> = Vec::with_capacity(count.min(FRAGMENT_ENTRIES_MAX) as usize);
     for fragment in old {
         fragment.borrow().for_each(backend, &mut |_, id, location| {
             if !without.contains(&location.pack) {
@@ -135,15 +136,11 @@ pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(Chunk
     let condemned = Condemned::load(repository)?;
     let gone = missing_packs(repository, entries)?;
     entries.retain(|(_, location)| !gone.contains(&location.pack));
-    let (waiting, lasting): (Vec<_>, Vec<_>) =
-        entries.drain(..).partition(|(_, location)| condemned.contains(&location.pack));
-    // Those that wait stand apart: when they go, the others are not written again.
-    for mut part in ranks(lasting, Places::Lasting).into_iter().chain(ranks(waiting, Places::Condemned)) {
-        let id = repository.new_object_id()?;
-        let object = build_fragment(repository.keys(), id, &mut part)?;
-        publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
-    }
-    Ok(())
+    // In place, since there may be a million: those that wait come last. They stand apart: when they go, the others are not written again.
+    entries.sort_unstable_by_key(|(id, at)| (condemned.contains(&at.pack), *id, at.base, at.pack, at.record_offset));
+    let waiting = entries.split_off(entries.partition_point(|(_, at)| !condemned.contains(&at.pack)));
+    publish_ranks(repository, std::mem::take(entries), Places::Lasting)?;
+    publish_ranks(repository, waiting, Places::Condemned)
 }
 
 /// Packs of entries that are gone. A listing that lags may miss a pack, and nothing would ever name its chunks again: so each is
@@ -171,14 +168,14 @@ enum Places {
     Condemned,
 }
 
-/// Chooses which places of each chunk stay: the first of each goes into the first part, the second into the second, and so on.
+/// Publishes a fragment of the first place of each chunk that stays, then one of the second places, and so on. Entries come sorted by id
+/// and base.
 /// - Of places that last one that is no delta is enough: it may be the base of others. Deltas stay side by side, one for each
 ///   base, because only a base that lives makes a delta readable, and this fragment does not know which does.
 /// - Of condemned places all stay: which sentence is carried out first, and which pack is pardoned, is not known yet. A pardon
 ///   that found only the place in another sentence's pack would leave the chunk to that sentence, which may have been passed knowing
 ///   the snapshot that reaches it.
-fn ranks(mut entries: Vec<(ChunkId, Location)>, places: Places) -> Vec<Vec<(ChunkId, Location)>> {
-    entries.sort_unstable_by_key(|(id, at)| (*id, at.base, at.pack, at.record_offset));
+fn publish_ranks(repository: &Repository, mut entries: Vec<(ChunkId, Location)>, places: Places) -> Result<()> {
     match places {
         // `None` comes first, and with it in front no delta is needed.
         Places::Lasting => {
@@ -186,16 +183,21 @@ fn ranks(mut entries: Vec<(ChunkId, Location)>, places: Places) -> Vec<Vec<(Chun
         }
         Places::Condemned => entries.dedup_by_key(|(id, at)| (*id, at.pack)),
     }
-    let mut parts: Vec<Vec<(ChunkId, Location)>> = Vec::new();
-    let mut rank = 0;
-    let mut before = None;
-    for entry in entries {
-        rank = if before == Some(entry.0) { rank + 1 } else { 0 };
-        before = Some(entry.0);
-        if rank == parts.len() {
-            parts.push(Vec::new());
-        }
-        parts[rank].push(entry);
+    while !entries.is_empty() {
+        let mut further = Vec::new();
+        let mut before = None;
+        entries.retain(|entry| {
+            let is_first = before != Some(entry.0);
+            before = Some(entry.0);
+            if !is_first {
+                further.push(*entry);
+            }
+            is_first
+        });
+        let id = repository.new_object_id()?;
+        let object = build_fragment(repository.keys(), id, &mut entries)?;
+        publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
+        entries = further;
     }
-    parts
+    Ok(())
 }
