@@ -171,7 +171,7 @@ mod tests {
         let limit = Timestamp { seconds: 1000, nanoseconds: 0 };
         let (entry, stat) = entry_and_stat((90, 1));
         assert!(is_unchanged(&entry, &stat, limit));
-        let differences: [fn(&mut FileStat); 6] = [
+        let differences: [fn(&mut FileStat); 7] = [
             |s| s.bytes = 1,
             |s| s.modified.nanoseconds += 1,
             |s| s.changed.nanoseconds += 1,
