@@ -26,6 +26,9 @@ pub struct Encoder {
     deltas: DeltaEncoder,
     decoder: Decoder,
     check: Vec<u8>,
+    /// A compressor with a fault: one bit of what it gives is wrong.
+    #[cfg(test)]
+    faulty: bool,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -41,7 +44,14 @@ impl Encoder {
         if level == LARGE_TABLE_LEVEL {
             compressor.set_parameter(CParameter::HashLog(LARGE_TABLE_LOG)).map_err(codec_error)?;
         }
-        Ok(Self { compressor, deltas: DeltaEncoder::new()?, decoder: Decoder::new()?, check: Vec::new() })
+        Ok(Self {
+            compressor,
+            deltas: DeltaEncoder::new()?,
+            decoder: Decoder::new()?,
+            check: Vec::new(),
+            #[cfg(test)]
+            faulty: false,
+        })
     }
 
     /// Encodes into `out` (cleared first): as delta where a base is given and it pays, else zstd, else raw.
@@ -66,7 +76,12 @@ impl Encoder {
         Ok(Encoding::Raw)
     }
 
-    fn verifies(&mut self, encoding: Encoding, plain: &[u8], base: Option<&[u8]>, out: &[u8]) -> Result<bool> {
+    fn verifies(&mut self, encoding: Encoding, plain: &[u8], base: Option<&[u8]>, out: &mut [u8]) -> Result<bool> {
+        #[cfg(test)]
+        if self.faulty {
+            let last = out.len() - 1;
+            out[last] ^= 1;
+        }
         let plain_bytes = u32::try_from(plain.len()).map_err(|_| codec_error("a chunk beyond its limit"))?;
         Ok(self.decoder.decode(encoding, out, base, plain_bytes, &mut self.check).is_ok() && self.check == plain)
     }
@@ -204,6 +219,20 @@ mod tests {
         assert!(check(&text(2, 65_536), None, Encoding::Zstd) < 40_000);
         assert!(check(&[0; 1_000_000], None, Encoding::Zstd) < 200);
         check(b"x", None, Encoding::Raw);
+    }
+
+    #[test]
+    fn what_a_faulty_compressor_gives_is_not_stored() {
+        let mut encoder = Encoder::new(1).unwrap();
+        encoder.faulty = true;
+        let base = text(2, 65_536);
+        let mut plain = base.clone();
+        plain[100..200].copy_from_slice(&noise(4, 100));
+        let mut out = Vec::new();
+        for base in [None, Some(base.as_slice())] {
+            assert_eq!(encoder.encode(&plain, base, &mut out).unwrap(), Encoding::Raw);
+            assert_eq!(out, plain);
+        }
     }
 
     #[test]

@@ -112,13 +112,14 @@ pub(crate) struct PackSealer {
     pack: PackId,
     trailer: PackTrailer,
     trailer_bytes: u64,
+    chunks: usize,
 }
 
 impl PackSealer {
     /// Appends the envelope to `out`.
     pub(crate) fn new(keys: &Keys, pack: PackId, kind: RecordKind, out: &mut Vec<u8>) -> Result<Self> {
         let parts = PartsSealer::new(keys, ObjectKind::Pack, ObjectId(pack.0), class_of(kind), out)?;
-        Ok(Self { parts, pack, trailer: PackTrailer { kind, records: Vec::new() }, trailer_bytes: 0 })
+        Ok(Self { parts, pack, trailer: PackTrailer { kind, records: Vec::new() }, trailer_bytes: 0, chunks: 0 })
     }
 
     pub(crate) fn pack(&self) -> PackId {
@@ -128,6 +129,11 @@ impl PackSealer {
     /// Bytes it would have with trailer and footer, before padding: at most so many.
     pub(crate) fn bytes_with_trailer(&self) -> u64 {
         self.parts.bytes() + self.trailer_bytes + TRAILER_FRAME_BYTES
+    }
+
+    /// Chunks in it.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -159,6 +165,7 @@ impl PackSealer {
         let members = members.to_vec();
         let record = TrailerRecord { offset, stored_bytes, plain_bytes, encoding, base, members };
         self.trailer_bytes += record.trailer_bytes();
+        self.chunks += record.members.len();
         self.trailer.records.push(record);
         Ok(&self.trailer.records[self.trailer.records.len() - 1])
     }

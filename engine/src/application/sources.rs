@@ -17,6 +17,7 @@ use copal_source::postgres::{PostgresPin, PreparedPostgres};
 use copal_source::process::{How, Program, run};
 use copal_source::read::PinnedBytes;
 use copal_source::sqlite::{PreparedSqlite, SqlitePin};
+use copal_source::target::TargetTree;
 use copal_store::secret::INSTANCE_KEY;
 
 use crate::application::clone::{ClonePlace, Cloned, clone_changed, estimate};
@@ -163,7 +164,16 @@ fn prepare_tree(
         creation.checkpoint()?;
         Some(record)
     };
+    if clone.is_some() {
+        write_out(&tree.path);
+    }
     Ok(Prepared::Tree { tree, kind, before, clone })
+}
+
+/// Cloning a file writes out what of it is dirty: that had better be done before the application stands still. A failure shows there.
+fn write_out(path: &Path) {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let _ = folder.map(|folder| TargetTree::open(folder)?.sync_filesystem());
 }
 
 fn input_of_tree(source: &Source, tree: &TreeSpec, kind: SourceKind, before: Option<SourceRecord>) -> Input {

@@ -27,12 +27,14 @@ const BATCH_BYTES: u64 = 256 << 20;
 const RUN_BYTES: u64 = 4 << 20;
 /// Work that is handed to a worker at once: about one frame.
 const UNIT_BYTES: u64 = 1 << 20;
+/// Runs that are handed to a worker at once at most: files of a hundred bytes are many to a frame, which is then decoded more than once.
+const UNIT_SPANS_MAX: usize = 1024;
 /// Files without pieces that are handed to a worker at once.
 const UNIT_SLOTS: usize = 64;
 /// A file in whose writing workers wait for the device.
 const LARGE_FILE_BYTES: u64 = 32 << 20;
 /// Units waiting for workers.
-const QUEUE_UNITS: usize = 512;
+const QUEUE_UNITS: usize = 64;
 
 /// How the file of a slot comes to be.
 #[derive(Debug)]
@@ -266,7 +268,7 @@ impl Fetcher<'_> {
         let mut record = None;
         for span in spans {
             let begins_in = span.pieces.first().map(|(_, location)| (location.pack, location.record_offset));
-            if unit_bytes >= UNIT_BYTES && begins_in != record {
+            if unit_bytes >= UNIT_BYTES && begins_in != record || unit.spans.len() >= UNIT_SPANS_MAX {
                 self.send(std::mem::take(&mut unit))?;
                 unit_bytes = 0;
             }

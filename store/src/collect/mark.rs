@@ -26,6 +26,25 @@ pub(super) struct Marks<'a> {
     condemned: HashSet<PackId>,
 }
 
+/// Chunks of some packs that are reached, in 16 bytes each: by the number of the pack and the head of the id. One that nothing reaches
+/// and whose head is another's would be copied too, which does no harm.
+#[derive(Default)]
+pub(super) struct LiveChunks {
+    numbers: HashMap<PackId, u32>,
+    keys: Vec<(u32, u64)>,
+}
+
+impl LiveChunks {
+    pub(super) fn contains(&self, pack: &PackId, id: &ChunkId) -> bool {
+        let number = self.numbers.get(pack);
+        number.is_some_and(|number| self.keys.binary_search(&(*number, head_of(id))).is_ok())
+    }
+}
+
+fn head_of(id: &ChunkId) -> u64 {
+    u64::from_le_bytes(*id.as_bytes().first_chunk().unwrap_or(&[0; 8]))
+}
+
 impl<'a> Marks<'a> {
     pub(super) fn new(
         session: &'a Session,
@@ -45,15 +64,19 @@ impl<'a> Marks<'a> {
     }
 
     /// The chunks reached that stand in the given packs.
-    pub(super) fn live_in(&self, packs: &HashSet<PackId>) -> Result<HashSet<(PackId, ChunkId)>> {
-        let mut live = HashSet::new();
+    pub(super) fn live_in(&self, packs: &HashSet<PackId>) -> Result<LiveChunks> {
+        let numbers: HashMap<PackId, u32> = packs.iter().copied().zip(0..).collect();
+        let mut keys = Vec::new();
         self.index.for_each(|fragment, ordinal, id, location| {
-            if packs.contains(&location.pack) && self.is_marked(fragment, ordinal) {
-                live.insert((location.pack, id));
+            if let Some(number) = numbers.get(&location.pack)
+                && self.is_marked(fragment, ordinal)
+            {
+                keys.push((*number, head_of(&id)));
             }
             Ok(())
         })?;
-        Ok(live)
+        keys.sort_unstable();
+        Ok(LiveChunks { numbers, keys })
     }
 
     fn is_marked(&self, fragment: usize, ordinal: u64) -> bool {

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// Fragments of one size class that are merged into one.
 const FAN: usize = 8;
 /// Entries of one merged fragment at most: bounds the memory of a merge to some 100 MiB.
-pub(crate) const FRAGMENT_ENTRIES_MAX: u64 = 1 << 20;
+pub(crate) const FRAGMENT_ENTRIES_MAX: u64 = 1 << 19;
 
 /// Fragments of this length are large enough: they are left as they are.
 const MERGED_BYTES_MAX: u64 = 24 << 20;

@@ -194,7 +194,7 @@ pub(crate) fn maintenance_lease(repository: &Repository) -> Result<Box<dyn Hold>
 struct Plan {
     dead: Vec<(PackId, u64)>,
     rewritten: Vec<(PackId, u64)>,
-    live_in_rewritten: HashSet<(PackId, ChunkId)>,
+    live_in_rewritten: mark::LiveChunks,
     live_bytes_rewritten: u64,
     marked: Vec<SnapshotId>,
     /// Packs that the index names and that are gone: a sweep died before it was done, or an old fragment came back.

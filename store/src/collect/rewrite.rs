@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::Result;
 use crate::collect::Plan;
+use crate::collect::mark::LiveChunks;
 use crate::encoding::{Decoder, Encoder};
 use crate::ids::{ChunkId, PackId};
 use crate::location::{Location, RecordKind};
@@ -40,7 +41,7 @@ pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<(HashSet
 
 struct Rewriter<'a> {
     repository: &'a Repository,
-    live: &'a HashSet<(PackId, ChunkId)>,
+    live: &'a LiveChunks,
     encoder: Encoder,
     decoder: Decoder,
     plain: Vec<u8>,
@@ -63,8 +64,7 @@ impl Rewriter<'_> {
         copier: &mut PackCopier<'_>,
     ) -> Result<()> {
         let entries: Vec<(ChunkId, Location)> = record.entries(pack, trailer.kind).collect();
-        let live: Vec<&(ChunkId, Location)> =
-            entries.iter().filter(|(id, _)| self.live.contains(&(pack, *id))).collect();
+        let live: Vec<&(ChunkId, Location)> = entries.iter().filter(|(id, _)| self.live.contains(&pack, id)).collect();
         let (Some((first, location)), false) = (entries.first(), live.is_empty()) else { return Ok(()) };
         let mut sealed = vec![0; record.stored_bytes as usize];
         self.repository.backend().read_range(&pack_name(pack), u64::from(record.offset), &mut sealed)?;

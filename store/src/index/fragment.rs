@@ -1,5 +1,7 @@
 //! A fragment: sealed blocks, then a sealed directory of packs, fences and the filter.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, ObjectKind, ObjectName, ObjectStat};
@@ -27,16 +29,18 @@ struct Directory {
     filter_bytes: u64,
 }
 
+/// What an entry takes in a fragment, with its share of the filter: about so much.
+const ENTRY_BYTES: usize = 64;
+
 /// Builds the object of a fragment from entries, which it sorts.
 pub(crate) fn build_fragment(keys: &Keys, id: ObjectId, entries: &mut Vec<(ChunkId, Location)>) -> Result<Vec<u8>> {
     entries.sort_unstable_by_key(|(id, location)| (*id, location.pack, location.record_offset));
     entries.dedup_by_key(|entry| entry.0);
-    let mut packs: Vec<(PackId, u8)> =
+    let packs: BTreeSet<(PackId, u8)> =
         entries.iter().map(|(_, location)| (location.pack, location.kind as u8)).collect();
-    packs.sort_unstable();
-    packs.dedup();
+    let packs: Vec<(PackId, u8)> = packs.into_iter().collect();
     let number = |pack: &PackId| packs.partition_point(|(other, _)| other < pack) as u32;
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(entries.len() * ENTRY_BYTES + (4 << 10));
     let mut sealer = PartsSealer::new(keys, ObjectKind::Index, id, Sealing::Derived, &mut out)?;
     let mut blocks = Vec::new();
     for block in entries.chunks(BLOCK_ENTRIES_MAX) {

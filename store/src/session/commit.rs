@@ -16,9 +16,9 @@ use crate::session::{Session, lock};
 use crate::{Error, Result};
 
 /// Full packs that are published before the end: an interrupted create is found again, and memory stays bounded.
-const CHECKPOINT_PACKS: usize = 16;
+pub(super) const CHECKPOINT_PACKS: usize = 16;
 /// The same for chunks, whose entries wait in memory.
-const CHECKPOINT_CHUNKS: usize = 64 << 10;
+pub(super) const CHECKPOINT_CHUNKS: usize = 64 << 10;
 
 /// Packs written and not yet durable.
 #[must_use]
@@ -70,7 +70,7 @@ impl Session {
         let due = {
             let mut sealed = lock(&self.sealed);
             sealed.push(pack);
-            let chunks: usize = sealed.iter().flat_map(|pack| &pack.trailer.records).map(|r| r.members.len()).sum();
+            let chunks: usize = sealed.iter().map(SealedPack::chunks).sum();
             let due = sealed.len() >= CHECKPOINT_PACKS || chunks >= CHECKPOINT_CHUNKS;
             due.then(|| std::mem::take(&mut *sealed))
         };

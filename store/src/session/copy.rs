@@ -6,10 +6,8 @@ use crate::ids::{ChunkId, PackId};
 use crate::location::{Encoding, RecordKind};
 use crate::parity::protect;
 use crate::repository::Repository;
+use crate::session::commit::{CHECKPOINT_CHUNKS, CHECKPOINT_PACKS};
 use crate::session::pool::{PackPool, Record, SealedPack};
-
-/// Copies are published when this many packs are full.
-const PACKS_PER_PUBLICATION: usize = 16;
 
 pub(crate) struct PackCopier<'r> {
     repository: &'r Repository,
@@ -42,7 +40,12 @@ impl<'r> PackCopier<'r> {
         self.repository.entropy().fill(&mut random)?;
         let record = Record { encoding, members, base, payload };
         self.sealed.extend(pool.seal(self.repository, u64::from_le_bytes(random), &record)?);
-        if self.sealed.len() >= PACKS_PER_PUBLICATION { self.publish_sealed() } else { Ok(()) }
+        let chunks: usize = self.sealed.iter().map(SealedPack::chunks).sum();
+        if self.sealed.len() >= CHECKPOINT_PACKS || chunks >= CHECKPOINT_CHUNKS {
+            self.publish_sealed()
+        } else {
+            Ok(())
+        }
     }
 
     /// Packs first, then their parity, then their index. Returns the bytes of packs and parity.

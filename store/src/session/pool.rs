@@ -16,6 +16,9 @@ use crate::repository::Repository;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Most packs open at once of one kind.
 const OPEN_MAX: usize = 16;
+/// A pack ends at so many chunks, however short they are: what is known of each waits in memory until the pack is published. Its trailer
+/// alone makes such a pack too long to count as a small one, which a collection would put together with others.
+const PACK_CHUNKS_MAX: usize = 128 << 10;
 /// From this share below its limit on, a pack ends where it fits the grid of lengths.
 const TRAILER_SHARE: u64 = 16;
 /// Padding that is little, as a share of the pack.
@@ -28,6 +31,13 @@ pub(super) struct SealedPack {
     pub(super) object: FinishedObject,
     pub(super) pack: PackId,
     pub(super) trailer: PackTrailer,
+}
+
+impl SealedPack {
+    /// Chunks in it.
+    pub(super) fn chunks(&self) -> usize {
+        self.trailer.records.iter().map(|record| record.members.len()).sum()
+    }
 }
 
 /// One record, encoded and ready to be sealed.
@@ -81,7 +91,9 @@ impl PackPool {
         let max = self.pack_bytes_max;
         let bytes = sealer.bytes_with_trailer();
         let fits_the_grid = on_grid(bytes) - bytes <= bytes / PADDING_SHARE;
-        bytes >= max - max / TRAILER_SHARE && fits_the_grid || bytes >= max - max / LAST_SHARE
+        sealer.chunks() >= PACK_CHUNKS_MAX
+            || bytes >= max - max / TRAILER_SHARE && fits_the_grid
+            || bytes >= max - max / LAST_SHARE
     }
 
     /// Ends every open pack.
