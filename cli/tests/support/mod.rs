@@ -243,6 +243,12 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// But for the time of its last change.
+    pub fn without_time(mut self) -> Self {
+        self.modified = (0, 0);
+        self
+    }
+
     /// What an archive keeps of it: not whether it has holes, nor access lists and attributes of trusted users.
     pub fn is_as_archived(&self, other: &Self) -> bool {
         let attributes = |seen: &Self| {
