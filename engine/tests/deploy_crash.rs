@@ -201,7 +201,7 @@ fn of_a_chunk_that_differs_only_the_blocks_that_differ_are_staged() {
     assert!(report.bytes_written >= 10 * (32 << 10), "chunks are fetched whole: {report:?}");
     // Where a chunk ends in such a block, a part of it is equal already.
     let staged = counted.1.load(Ordering::SeqCst);
-    assert!(staged >= 10 * 5 && staged <= 10 * 4096, "{staged} bytes staged");
+    assert!((10 * 5..=10 * 4096).contains(&staged), "{staged} bytes staged");
 }
 
 #[test]
