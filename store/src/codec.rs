@@ -2,7 +2,10 @@
 //!
 //! bincode accepts trailing bytes and non-canonical integers, so a decoded value is encoded again and compared.
 
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
 
 use crate::{Error, Result};
 
@@ -15,6 +18,18 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
         .map_err(|_| Error::Limit { what: "a document".into(), limit: DOCUMENT_BYTES_MAX as u64 })
 }
 
+/// Most bytes a document of secrets has.
+const SECRET_BYTES_MAX: usize = 4 << 10;
+
+/// Encodes what only memory that is zeroed may hold: the buffer never moves while it grows.
+pub(crate) fn encode_secret<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; SECRET_BYTES_MAX]);
+    let used = bincode::serde::encode_into_slice(value, &mut bytes, configuration())
+        .map_err(|_| Error::Limit { what: "a document of secrets".into(), limit: SECRET_BYTES_MAX as u64 })?;
+    bytes.truncate(used);
+    Ok(bytes)
+}
+
 /// Decodes a document wholly; trailing bytes and second spellings are refused.
 pub fn decode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Result<T> {
     let (value, used): (T, usize) = bincode::serde::decode_from_slice(bytes, configuration())
@@ -22,10 +37,23 @@ pub fn decode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Re
     if used != bytes.len() {
         return Err(Error::damaged(object, "trailing bytes after the document"));
     }
-    if encode(&value)? != bytes {
-        return Err(Error::damaged(object, "the document is not in canonical form"));
+    let mut canonical = Comparing { expected: bytes };
+    match bincode::serde::encode_into_writer(&value, &mut canonical, configuration()) {
+        Ok(()) if canonical.expected.is_empty() => Ok(value),
+        _ => Err(Error::damaged(object, "the document is not in canonical form")),
     }
-    Ok(value)
+}
+
+/// Takes exactly the bytes it expects, and keeps none.
+struct Comparing<'a> {
+    expected: &'a [u8],
+}
+
+impl Writer for Comparing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.expected = self.expected.strip_prefix(bytes).ok_or(EncodeError::Other("other bytes"))?;
+        Ok(())
+    }
 }
 
 fn configuration() -> impl bincode::config::Config {

@@ -103,7 +103,8 @@ pub(crate) struct Door {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// `None`: a slot of the first version, which is given no epochs.
-    pub(crate) slot: Option<SlotKeys>,
+    /// Apart, so that a ring without them has no room for what stood on the stack.
+    pub(crate) slot: Option<Arc<SlotKeys>>,
 }
 
 impl Epochs {

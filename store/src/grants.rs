@@ -17,7 +17,6 @@ use crate::slots::SLOT_BYTES_MAX;
 use crate::{Error, Result, codec};
 
 /// What a slot opens its grants with.
-#[derive(Clone)]
 pub(crate) struct SlotKeys {
     pub(crate) slot: ObjectId,
     pub(crate) private: Zeroizing<[u8; 32]>,
@@ -82,7 +81,7 @@ pub(crate) fn write(
 ) -> Result<()> {
     let name = KeyObject::Grant(slot, epoch.number).name();
     let envelope = envelope(slot, epoch.number);
-    let message = Zeroizing::new(codec::encode(epoch)?);
+    let message = codec::encode_secret(epoch)?;
     let sealed = seal_message(entropy, public, grant, &info(&name, &envelope), &message)?;
     backend.delete(std::slice::from_ref(&name))?;
     publish_bytes(backend, &name, &[&envelope[..], &sealed].concat())

@@ -9,6 +9,7 @@
 mod first;
 
 use std::fmt;
+use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
@@ -162,7 +163,7 @@ pub(crate) struct OpenSlot {
     pub(crate) unlocked: Unlocked,
     pub(crate) holds: Holds,
     /// `None`: a slot of the first version.
-    pub(crate) keys: Option<SlotKeys>,
+    pub(crate) keys: Option<Arc<SlotKeys>>,
 }
 
 /// What a slot held.
@@ -262,7 +263,7 @@ pub(crate) fn seal_slot(keys: &Keys, entropy: &dyn Entropy, new: &NewSlot<'_>) -
         narrow: if full { None } else { Some(keys.role_secrets(new.role, new.config)?) },
         grant: *keys.grant_key(id)?,
     };
-    let mut sealed_secret = Zeroizing::new(codec::encode(&secret)?);
+    let mut sealed_secret = codec::encode_secret(&secret)?;
     let tag = wrapping_cipher(&stretched)?.seal(nonce(Domain::Wrapped, 0), &envelope, &mut sealed_secret)?;
     let sealed_secret = [&sealed_secret[..], &tag[..]].concat();
     let (label, created_seconds) = (new.label.to_owned(), new.created_seconds);
@@ -321,7 +322,7 @@ pub(crate) fn open_slot(name: &ObjectName, bytes: &[u8], credential: &Credential
         return Err(damaged());
     }
     let keys = SlotKeys { slot: envelope.id, private, grant: Zeroizing::new(secret.grant) };
-    Ok(Some(OpenSlot { unlocked: Unlocked { slot: envelope.id, stretched }, holds, keys: Some(keys) }))
+    Ok(Some(OpenSlot { unlocked: Unlocked { slot: envelope.id, stretched }, holds, keys: Some(Arc::new(keys)) }))
 }
 
 /// What an owner sees of a slot, and the public key that takes its grants (none in the first version).

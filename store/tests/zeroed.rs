@@ -11,29 +11,27 @@ use std::sync::{Arc, Mutex};
 
 use copal_sim::MemoryBackend;
 use copal_store::Result;
+use copal_store::backend::{Backend, ObjectKind};
 use copal_store::config::CipherSuite;
 use copal_store::entropy::Entropy;
+use copal_store::keys::Credential;
 use copal_store::repository::Repository;
+use copal_store::roles::Role;
 use support::{chunks, gc, key_file, options, read, snapshot};
 
-/// Remembers the first secret that is drawn, inverted, so that it is not what is looked for.
+/// Remembers what is drawn, inverted, so that it is not what is looked for.
 #[derive(Debug, Default)]
 struct Remembering {
-    inverted: Mutex<Option<Vec<u8>>>,
-    drawn: Mutex<u8>,
+    inverted: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Entropy for Remembering {
     fn fill(&self, buffer: &mut [u8]) -> Result<()> {
-        let mut drawn = self.drawn.lock().unwrap();
-        for (at, byte) in buffer.iter_mut().enumerate() {
-            *byte = (at as u8).wrapping_mul(151) ^ drawn.wrapping_mul(89) ^ 0xa7;
-        }
-        *drawn = drawn.wrapping_add(1);
         let mut inverted = self.inverted.lock().unwrap();
-        if inverted.is_none() && buffer.len() == 32 {
-            *inverted = Some(buffer.iter().map(|byte| !byte).collect());
+        for (at, byte) in buffer.iter_mut().enumerate() {
+            *byte = (at as u8).wrapping_mul(151) ^ (inverted.len() as u8).wrapping_mul(89) ^ 0xa7;
         }
+        inverted.push(buffer.iter().map(|byte| !byte).collect());
         Ok(())
     }
 }
@@ -73,21 +71,48 @@ fn occurrences(inverted: &[Vec<u8>]) -> Vec<usize> {
     found
 }
 
+/// Makes a repository, rotates its keys, and works with it; returns the secrets, inverted: the master key first, then the derived
+/// ones, then what else was drawn and stands in no object.
+///
+/// Never part of its caller's frame, which nothing overwrites.
+#[inline(never)]
 fn work(entropy: &Arc<Remembering>) -> Vec<Vec<u8>> {
     let memory = MemoryBackend::new();
     let suite = options(CipherSuite::ChaCha20Poly1305);
     let made = Repository::init(Arc::new(memory.clone()), Arc::clone(entropy) as _, &key_file(), &suite).unwrap();
     drop(made);
-    let repository = Repository::open(Arc::new(memory), Arc::clone(entropy) as _, &key_file()).unwrap();
+    let open = || Repository::open(Arc::new(memory.clone()), Arc::clone(entropy) as _, &key_file()).unwrap();
+    let repository = open();
     let root = snapshot(&repository, "one", &chunks(0..5));
     read(&repository, &root).unwrap();
     gc(&repository);
-    let master = entropy.inverted.lock().unwrap().clone().unwrap();
-    let cutter = repository.keys().cutter_secret().iter().map(|byte| !byte).collect();
-    let boundary = repository.keys().tree_boundary_key().iter().map(|byte| !byte).collect();
-    let inverted = vec![master, cutter, boundary];
+    let mut shown = inverted_objects(&memory);
+    repository.rotate_keys(&key_file(), suite.stretch, 0).unwrap();
+    drop(repository);
+    let repository = open();
+    let root = snapshot(&repository, "two", &chunks(3..9));
+    read(&repository, &root).unwrap();
+    let narrow = Credential::KeyFile(zeroize::Zeroizing::new([24; 32]));
+    repository.add_role_slot(&narrow, "narrow", Role::Read, suite.stretch, 0).unwrap();
+    let reader = Repository::open(Arc::new(memory.clone()), Arc::clone(entropy) as _, &narrow).unwrap();
+    read(&reader, &root).unwrap();
+
+    let drawn = entropy.inverted.lock().unwrap().clone();
+    let mut inverted = vec![drawn[0].clone()];
+    inverted.push(repository.keys().cutter_secret().iter().map(|byte| !byte).collect());
+    inverted.push(repository.keys().tree_boundary_key().iter().map(|byte| !byte).collect());
     assert!(occurrences(&inverted).iter().all(|count| *count > 0), "an open repository holds its keys");
+    shown.extend(inverted_objects(&memory));
+    let is_shown = |one: &[u8]| shown.iter().any(|bytes| bytes.windows(32).any(|window| window == one));
+    inverted.extend(drawn[1..].iter().filter(|one| one.len() == 32 && !is_shown(one)).cloned());
     inverted
+}
+
+/// What stands in a repository's `keys/`, inverted.
+fn inverted_objects(memory: &MemoryBackend) -> Vec<Vec<u8>> {
+    let listed = memory.list(ObjectKind::KeySlot).unwrap();
+    let read = |name| memory.read(name, 1 << 20).unwrap();
+    listed.iter().map(|object| read(&object.name).iter().map(|byte| !byte).collect()).collect()
 }
 
 /// Overwrites what returned functions left on the stack.
@@ -103,5 +128,6 @@ fn scrub_stack() {
 fn keys_leave_memory_with_the_repository() {
     let inverted = work(&Arc::default());
     scrub_stack();
-    assert_eq!(occurrences(&inverted), [0, 0, 0], "copies of master key, cutter secret, boundary key");
+    assert!(inverted.len() == 6, "{} secrets", inverted.len());
+    assert_eq!(occurrences(&inverted), vec![0; inverted.len()], "copies of each secret");
 }
