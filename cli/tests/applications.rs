@@ -84,6 +84,54 @@ fn h14_rows_that_are_still_in_the_log_are_captured() {
 }
 
 #[test]
+fn rows_that_stand_in_the_log_of_the_target_are_undone() {
+    let world = World::new();
+    let path = world.path("hub.db");
+    plant_database(&path, 300, 7);
+    world.ok(&["create", "one", &format!("sqlite:{}", path.display())]);
+    for mode in ["auto", "in-place", "swap"] {
+        let target = world.path(&format!("{mode}.db"));
+        let log = world.path(&format!("{mode}.db-wal"));
+        world.ok(&["deploy", "one", target.to_str().unwrap()]);
+        let file = fs::read(&target).unwrap();
+        // What a killed writer leaves: the file as it was deployed, and beside it a log.
+        let writer = Connection::open(&target).unwrap();
+        writer.pragma_update(None, "journal_mode", "wal").unwrap();
+        writer.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        writer.execute("UPDATE t SET v = x'00' WHERE id = 150", []).unwrap();
+        writer.execute("DELETE FROM t WHERE id > 290", []).unwrap();
+        let (drifted, rows) = (fs::read(&target).unwrap(), fs::read(&log).unwrap());
+        drop(writer);
+        fs::write(&target, &drifted).unwrap();
+        fs::write(&log, &rows).unwrap();
+        let dry = ["deploy", "one", target.to_str().unwrap(), "--yes", "--mode", mode, "--dry-run"];
+        assert_eq!(drifted, file, "{mode}: the file alone shows the drift");
+        let rehearsed = world.json(&dry);
+        assert!(rehearsed["warnings"][0].as_str().unwrap().contains("-wal"), "{rehearsed}");
+        assert_eq!(fs::read(&log).unwrap(), rows, "{mode}: a rehearsal wrote");
+        world.ok(&dry[..6]);
+        assert_eq!(count(&target), 300, "{mode}");
+        assert_eq!(fs::read(&target).unwrap(), file, "{mode}");
+    }
+}
+
+#[test]
+fn rows_that_stand_in_the_log_of_an_application_are_undone() {
+    let world = standing_still("", 5);
+    let (path, log) = (world.path("shop/shop.db"), world.path("shop/shop.db-wal"));
+    world.ok(&["deploy", "shop/good", "--app", "shop", "--yes"]);
+    let writer = Connection::open(&path).unwrap();
+    writer.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    writer.execute("DELETE FROM t WHERE id > 2", []).unwrap();
+    let (file, rows) = (fs::read(&path).unwrap(), fs::read(&log).unwrap());
+    drop(writer);
+    fs::write(&path, &file).unwrap();
+    fs::write(&log, &rows).unwrap();
+    world.ok(&["deploy", "shop/good", "--app", "shop", "--yes"]);
+    assert_stands(&world, 5, 1);
+}
+
+#[test]
 fn h14_rows_that_came_to_the_log_since_the_last_snapshot_are_captured() {
     for (app, class) in [("", ""), ("shop", "class = \"direct\""), ("shop", "")] {
         let world = World::new();

@@ -4,17 +4,17 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
-use std::time::Duration;
 
-use copal_manifest::snapshot::{Snapshot, SourceKind};
+use copal_manifest::snapshot::Snapshot;
 use copal_source::mounts::mount_points_from;
-use copal_source::sqlite::{settle, sidecars};
+use copal_source::sqlite::sidecars;
 use copal_source::target::{Capabilities, TargetTree, exchange, rename_new};
 use copal_store::session::Session;
 
 use super::build::{Donor, Sharing, Syncing, build, new_root};
 use super::check::{Fetched, locate_all, room};
 use super::compare::{compare, plan_fresh};
+use super::databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
 use super::journal::{Verdict, judge};
@@ -29,9 +29,6 @@ use super::{DeployMode, DeployReport, DeployRequest, unavailable};
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
-
-/// Who else has a standing database open is waited for so long.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the execution needs to know of one deploy.
 pub(super) struct Job<'j> {
@@ -71,6 +68,9 @@ pub(super) fn execute(
     refuse_device(&place)?;
     let capabilities = capabilities(&place, single, staged)?;
     let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, staged };
+    // Before the comparison: what comes out of a log is compared as well.
+    let writes = !request.dry_run && staged.is_none();
+    let damaged = if writes { databases::settle_all(&desired, &place)? } else { Vec::new() };
     run.monitor().phase("comparing");
     let plan = job.plan(context, request, &catalogue, &session)?;
     let way = job.choose(request.mode, &plan)?;
@@ -92,9 +92,7 @@ pub(super) fn execute(
         report.files_changed = plan.files_total;
     }
     if !request.dry_run {
-        if staged.is_none() {
-            settle_databases(&desired, &place)?;
-        }
+        damaged.iter().flat_map(|path| sidecars(path)).try_for_each(|left| remove_whole(&left))?;
         run.expect_work(plan.files_changed(), needed);
         run.monitor().phase("writing");
         job.act(&plan, way, snapshot)?;
@@ -103,31 +101,14 @@ pub(super) fn execute(
             job.remember(&plan, way, snapshot, request.path.as_deref());
         }
     }
+    if request.dry_run {
+        report.warnings.extend(databases::uncounted(&desired, &place));
+    }
     report.bytes_kept = (plan.bytes_kept + plan.bytes_to_write).saturating_sub(report.bytes_written);
-    report.warnings = run.take_warnings();
+    report.warnings.extend(run.take_warnings());
     session.end()?;
     report.duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000;
     Ok(report)
-}
-
-/// A database that stands where another one goes is brought into its one file first: its log would be taken for the new one's.
-/// Of a damaged one the log is worth nothing.
-fn settle_databases(desired: &Desired<'_>, place: &Place) -> Result<()> {
-    use std::ffi::OsStr;
-    for part in desired.parts().iter().filter(|part| part.source.kind == SourceKind::Sqlite) {
-        let path = match part.at.is_root() {
-            true => place.path.clone(),
-            false => place.path.join(OsStr::from_bytes(&part.at.to_slashes())),
-        };
-        match settle(&path, DATABASE_PATIENCE) {
-            Ok(()) => {}
-            Err(copal_source::Error::InUse { place, detail }) => {
-                return Err(copal_source::Error::InUse { place, detail }.into());
-            }
-            Err(_) => sidecars(&path).iter().try_for_each(|left| remove_whole(left))?,
-        }
-    }
-    Ok(())
 }
 
 /// Nothing may take the name of a device away.

@@ -10,6 +10,7 @@ mod blocks;
 mod build;
 mod check;
 mod compare;
+mod databases;
 mod desired;
 mod evidence;
 mod execute;
