@@ -179,6 +179,6 @@ impl Applier {
     }
 }
 
-pub(super) fn is_not_found(error: &copal_source::Error) -> bool {
+fn is_not_found(error: &copal_source::Error) -> bool {
     matches!(error, copal_source::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }

@@ -11,7 +11,6 @@ use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp, Xattr};
 use copal_source::read::TreeReader;
 use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
 
-use super::apply::is_not_found;
 use super::desired::{Desired, Item};
 use super::evidence::Witness;
 use super::hash::{Finding, Question, answer};
@@ -420,11 +419,7 @@ fn metadata_differ(wanted: &Metadata, stat: &FileStat) -> bool {
 
 /// Reads the attributes of what stands at an entry's place.
 pub(super) fn attributes_differ(reader: &TreeReader, entry: &Entry) -> Result<bool> {
-    let found = match reader.attributes(&entry.path.to_slashes()) {
-        // An application that runs beside the build has removed it since it was listed.
-        Err(error) if is_not_found(&error) => return Ok(true),
-        found => found?,
-    };
+    let found = reader.attributes(&entry.path.to_slashes())?;
     let same = |(wanted, found): (&Xattr, &copal_source::read::Attribute)| {
         wanted.name.as_ref() == found.name && wanted.value.as_ref() == found.value
     };

@@ -197,7 +197,8 @@ impl Job<'_> {
         catalogue: &Catalogue,
         session: &Session,
     ) -> Result<Plan> {
-        if self.is_fresh() {
+        // What goes on changing is no matter of comparison either.
+        if self.is_fresh() || self.builds_alone() {
             return plan_fresh(self.desired);
         }
         let place = self.place.path.as_path();
