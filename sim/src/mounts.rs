@@ -1,6 +1,6 @@
 //! Real filesystems for tests: made in a sparse image file, mounted by way of a loop device, unmounted when dropped.
 //!
-//! Needs root, and `mkfs.xfs`, `mkfs.btrfs`, `mkfs.ext4`, which `cargo xtask setup` installs. Every mount has its own temporary
+//! Needs root, and `mkfs.xfs`, `xfs_io`, `mkfs.btrfs`, `mkfs.ext4`, which `cargo xtask setup` installs. Every mount has its own temporary
 //! folder and its own loop device, so tests may run side by side. A process that is killed leaves its mounts behind;
 //! nothing else depends on them.
 
@@ -51,7 +51,7 @@ impl Filesystem {
 pub struct Mounted {
     point: PathBuf,
     /// The image and the mount point; removed after the unmount.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Mounted {
@@ -61,14 +61,14 @@ impl Mounted {
         let point = folder.path().join("mount");
         std::fs::create_dir(&point)?;
         Self::mount(filesystem, mebibytes.max(filesystem.mebibytes_min()), folder.path(), &point)?;
-        Ok(Self { point, _folder: folder })
+        Ok(Self { point, folder })
     }
 
     /// Mounts over an existing folder, for tests of mount points within a tree.
     pub fn over(filesystem: Filesystem, mebibytes: u64, point: &Path) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("copal-mount-").tempdir()?;
         Self::mount(filesystem, mebibytes.max(filesystem.mebibytes_min()), folder.path(), point)?;
-        Ok(Self { point: point.to_owned(), _folder: folder })
+        Ok(Self { point: point.to_owned(), folder })
     }
 
     fn mount(filesystem: Filesystem, mebibytes: u64, folder: &Path, point: &Path) -> io::Result<()> {
@@ -79,13 +79,18 @@ impl Mounted {
         let image = folder.join("image");
         std::fs::File::create_new(&image)?.set_len(mebibytes << 20)?;
         filesystem.make(&image)?;
-        let mut attempt = 1;
-        loop {
-            match run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(point)) {
-                Err(_) if attempt < ATTEMPTS_MAX => attempt += 1,
-                done => return done,
-            }
-        }
+        repeat(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(point))
+    }
+
+    /// Takes the power away (XFS, ext4): from here on nothing more reaches the image, not even the log, and every operation fails.
+    pub fn lose_power(&self) -> io::Result<()> {
+        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.point))
+    }
+
+    /// Mounts again what lost its power, once nobody has anything open on it: what was not synced is gone.
+    pub fn regain_power(&self) -> io::Result<()> {
+        repeat(Command::new("umount").arg(&self.point))?;
+        repeat(Command::new("mount").args(["-o", "loop"]).arg(self.folder.path().join("image")).arg(&self.point))
     }
 
     /// Where it is mounted.
@@ -141,6 +146,18 @@ impl LoopDevice {
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         let _ = run(Command::new("losetup").arg("--detach").arg(&self.device));
+    }
+}
+
+/// Until it succeeds, a few times: others take loop devices, and look at mounts, at the same moment.
+fn repeat(command: &mut Command) -> io::Result<()> {
+    let mut attempt = 1;
+    loop {
+        match run(command) {
+            Err(_) if attempt < ATTEMPTS_MAX => std::thread::sleep(std::time::Duration::from_millis(10)),
+            done => return done,
+        }
+        attempt += 1;
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub mod kill;
+pub mod known;
 pub mod postgres;
 pub mod shop;
 pub mod terminal;

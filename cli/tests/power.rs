@@ -1,0 +1,159 @@
+//! Goal: whenever the power goes, nothing that was acknowledged is lost, nothing needs a repair by hand, and a target is wholly old or
+//! wholly new. Method: the built program on XFS and ext4, whose disk is taken away at random times from a printed seed; what was not
+//! synced is gone when it is mounted again. `cargo xtask kill --minutes N` goes on for longer.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use copal_sim::mounts::{Filesystem, Mounted};
+use serde_json::json;
+use support::kill::{Budget, Random};
+use support::known::{Known, Spans, change, left_beside};
+use support::{Run, World, assert_same, finish, look, plant};
+
+/// A disk, the runs on it, and how often it went away.
+struct Plug {
+    mounted: Mounted,
+    budget: Budget,
+    random: Random,
+    spans: Spans,
+}
+
+impl Plug {
+    fn new(name: &'static str, filesystem: Filesystem) -> Self {
+        let (budget, random) = Budget::new(name);
+        Self { mounted: Mounted::new(filesystem, 768).unwrap(), budget, random, spans: Spans::default() }
+    }
+
+    /// What stands so far is on the disk.
+    fn sync(&self) {
+        rustix::fs::syncfs(File::open(self.mounted.path()).unwrap()).unwrap();
+    }
+
+    /// Runs a command, which loses its power after a time; it may have ended before, and then loses nothing but what it owes.
+    fn run(&mut self, kind: &'static str, mut command: Command) -> Run {
+        self.sync();
+        let after = self.random.moment(self.spans.of(kind));
+        let begun = Instant::now();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut ended = false;
+        while !ended && begun.elapsed() < after {
+            sleep(Duration::from_millis(1));
+            ended = child.try_wait().unwrap().is_some();
+        }
+        if ended {
+            self.spans.learn(kind, begun);
+        }
+        self.mounted.lose_power().unwrap();
+        // One that waits for something would wait for ever: it was started by nobody any more.
+        let _ = child.kill();
+        let run = finish(child.wait_with_output().unwrap());
+        self.mounted.regain_power().unwrap();
+        self.budget.started += 1;
+        if ended {
+            self.budget.ended += 1;
+        } else {
+            self.budget.killed += 1;
+        }
+        run
+    }
+}
+
+fn creates_without_power(name: &'static str, filesystem: Filesystem) {
+    let mut plug = Plug::new(name, filesystem);
+    let mut known = Known::beneath(plug.mounted.path());
+    while plug.budget.lasts() {
+        let source = known.world.path("source");
+        change(&source, &mut plug.random);
+        let tree = look(&source);
+        let name = known.next_name();
+        let run = plug.run("create", known.world.command(&["create", &name, "source"]));
+        assert_same(&tree, &look(&source));
+        let acknowledged = run.code == 0;
+        known.check(Some((name.clone(), tree)));
+        assert!(!acknowledged || known.snapshots.contains_key(&name), "acknowledged, and not there");
+        if let Some(name) = known.pick(&mut plug.random) {
+            known.check_deploy(&name, &mut plug.random);
+        }
+        if known.snapshots.len() > 3 {
+            let gone = known.pick(&mut plug.random).unwrap();
+            if let Some(tree) = known.snapshots.remove(&gone) {
+                known.going.insert(gone.clone(), tree);
+            }
+            let run = plug.run("delete", known.world.command(&["delete", &gone, "--yes"]));
+            known.check(None);
+            assert!(run.code != 0 || !known.going.contains_key(&gone), "deleted, and still there");
+            if known.going.contains_key(&gone) {
+                known.world.ok(&["delete", &gone, "--yes"]);
+                known.going.clear();
+            }
+            plug.run("gc", known.world.command(&["gc"]));
+            known.check(None);
+        }
+    }
+    known.check_end();
+}
+
+fn deploys_without_power(name: &'static str, filesystem: Filesystem, modes: &[&'static str]) {
+    let mut plug = Plug::new(name, filesystem);
+    let world = World::beneath(plug.mounted.path());
+    world.ok(&["init"]);
+    let source = world.path("source");
+    plant(&source);
+    let old = look(&source);
+    world.create("old", "source");
+    for _ in 0..6 {
+        change(&source, &mut plug.random);
+    }
+    fs::remove_dir_all(source.join("empty folder")).unwrap();
+    fs::write(source.join("empty folder"), b"a file where a folder was").unwrap();
+    let new = look(&source);
+    world.create("new", "source");
+    world.ok(&["deploy", "old", "target"]);
+    while plug.budget.lasts() {
+        let mode = *plug.random.pick(modes);
+        let stands = look(&world.path("target"));
+        let (wanted, becomes) = if stands == old { ("new", &new) } else { ("old", &old) };
+        let run = plug.run(mode, world.command(&["deploy", wanted, "target", "--yes", "--mode", mode]));
+        if mode == "swap" || mode == "clone" {
+            let found = look(&world.path("target"));
+            assert!(found == old || found == new, "{mode}: neither old nor new at once");
+        }
+        world.ok(&["list"]);
+        let found = look(&world.path("target"));
+        if found != old {
+            assert_same(&new, &found);
+        }
+        assert!(run.code != 0 || found == *becomes, "{mode}: acknowledged, and not there");
+        let left = left_beside(&world.path(""));
+        assert!(left.is_empty(), "{left:?}");
+    }
+    world.ok(&["deploy", "new", "target", "--yes"]);
+    assert_same(&new, &look(&world.path("target")));
+    assert_eq!(world.json(&["verify"])["ok"], json!(true));
+}
+
+#[test]
+fn c08_a_create_delete_or_gc_that_loses_power_loses_nothing_on_xfs() {
+    creates_without_power("create, delete, gc without power on XFS", Filesystem::Xfs);
+}
+
+#[test]
+fn c08_a_create_delete_or_gc_that_loses_power_loses_nothing_on_ext4() {
+    creates_without_power("create, delete, gc without power on ext4", Filesystem::Ext4);
+}
+
+#[test]
+fn h16_a_deploy_that_loses_power_leaves_old_or_new_on_xfs() {
+    deploys_without_power("deploy without power on XFS", Filesystem::Xfs, &["clone", "swap", "in-place"]);
+}
+
+#[test]
+fn h16_a_deploy_that_loses_power_leaves_old_or_new_on_ext4() {
+    deploys_without_power("deploy without power on ext4", Filesystem::Ext4, &["auto", "swap", "in-place"]);
+}
