@@ -78,11 +78,11 @@ fn check(filesystem: Filesystem) {
             }
             turn
         });
-        let created: u64 = creators.into_iter().map(|creator| creator.join().unwrap()).sum();
-        let deployed = deployer.join().unwrap();
+        let created: Vec<_> = creators.into_iter().map(|creator| creator.join()).collect();
+        let deployed = deployer.join();
         ended.store(true, Ordering::Relaxed);
         collector.join().unwrap();
-        (created, deployed)
+        (created.into_iter().map(Result::unwrap).sum::<u64>(), deployed.unwrap())
     });
     let (collected, removed) = (collected.into_inner(), removed.into_inner());
     println!("{filesystem:?}: {created} creates, {deployed} deploys beside {collected} collections of {removed} packs");

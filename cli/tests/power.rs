@@ -6,15 +6,18 @@
 mod support;
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use copal_sim::mounts::{Filesystem, Mounted};
+use rusqlite::Connection;
 use serde_json::json;
 use support::kill::{Budget, Random};
 use support::known::{Known, Spans, change, left_beside};
-use support::{Run, World, assert_same, finish, look, plant};
+use support::shop::{assert_agreement, configuration};
+use support::{Run, World, assert_same, finish, look, noise, plant};
 
 /// A disk, the runs on it, and how often it went away.
 struct Plug {
@@ -124,18 +127,76 @@ fn deploys_without_power(name: &'static str, filesystem: Filesystem, modes: &[&'
             let found = look(&world.path("target"));
             assert!(found == old || found == new, "{mode}: neither old nor new at once");
         }
-        world.ok(&["list"]);
+        let listed = world.run(&["list"]);
+        assert_eq!(listed.code, 0, "{listed:#?}");
         let found = look(&world.path("target"));
         if found != old {
             assert_same(&new, &found);
         }
         assert!(run.code != 0 || found == *becomes, "{mode}: acknowledged, and not there");
         let left = left_beside(&world.path(""));
-        assert!(left.is_empty(), "{left:?}");
+        assert!(left.is_empty(), "{mode}: {left:?}: {run:#?} {listed:#?}");
     }
     world.ok(&["deploy", "new", "target", "--yes"]);
     assert_same(&new, &look(&world.path("target")));
     assert_eq!(world.json(&["verify"])["ok"], json!(true));
+}
+
+/// A shop that stands still, with rows in a database and objects in a bucket.
+fn stock(shop: &Path, orders: i64) {
+    fs::create_dir_all(shop.join("bucket")).unwrap();
+    let database = Connection::open(shop.join("shop.db")).unwrap();
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    database
+        .execute_batch("CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, object TEXT, digest TEXT)")
+        .unwrap();
+    for order in 1..=orders {
+        let content = noise(order as u64, 9000);
+        let (object, digest) = (format!("{order:08}"), blake3::hash(&content).to_hex().to_string());
+        fs::write(shop.join("bucket").join(&object), content).unwrap();
+        database.execute("INSERT OR REPLACE INTO orders VALUES (?1, ?2, ?3)", (order, object, digest)).unwrap();
+    }
+}
+
+fn deploys_of_an_application_without_power(name: &'static str, filesystem: Filesystem) {
+    let mut plug = Plug::new(name, filesystem);
+    let world = World::beneath(plug.mounted.path());
+    world.ok(&["init"]);
+    let shop = world.path("shop");
+    let hook = |when: &str| format!("[[app.shop.hook]]\nwhen = \"{when}\"\nargv = [\"/bin/sleep\", \"0.01\"]\n");
+    let config = configuration(&shop, "", &(hook("stop") + &hook("start")));
+    fs::write(world.path("copal.toml"), config.replace("while [ ! -e", "while false && [ ! -e")).unwrap();
+    stock(&shop, 5);
+    world.ok(&["create", "few", "--app", "shop"]);
+    stock(&shop, 60);
+    world.ok(&["create", "many", "--app", "shop"]);
+    while plug.budget.lasts() {
+        let (wanted, orders) = *plug.random.pick(&[("shop/few", 5), ("shop/many", 60)]);
+        let mut words = vec!["deploy", wanted, "--app", "shop", "--yes"];
+        if plug.random.one_in(2) {
+            words.push("--no-safety");
+        }
+        let run = plug.run("deploy", world.command(&words));
+        let status = world.json(&["status"]);
+        let stands = assert_agreement(&shop.join("shop.db"), &shop.join("bucket"));
+        assert!([5, 60].contains(&stands), "{stands} orders: {run:#?} {status:#}");
+        assert!(run.code != 0 || stands == orders, "acknowledged, and not there");
+        let left = left_beside(&shop);
+        assert!(left.is_empty(), "{left:?}: {run:#?} {status:#}");
+    }
+    world.ok(&["deploy", "shop/few", "--app", "shop", "--yes"]);
+    assert_eq!(assert_agreement(&shop.join("shop.db"), &shop.join("bucket")), 5);
+    assert_eq!(world.json(&["verify"])["ok"], json!(true));
+}
+
+#[test]
+fn h16_a_deploy_of_an_application_that_loses_power_leaves_old_or_new_on_xfs() {
+    deploys_of_an_application_without_power("deploy of an application without power on XFS", Filesystem::Xfs);
+}
+
+#[test]
+fn h16_a_deploy_of_an_application_that_loses_power_leaves_old_or_new_on_ext4() {
+    deploys_of_an_application_without_power("deploy of an application without power on ext4", Filesystem::Ext4);
 }
 
 #[test]

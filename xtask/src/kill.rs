@@ -22,7 +22,8 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<()> {
     let seed = seed.map(|seed| seed.to_string());
     let mut environment = vec![("COPAL_KILL_SECONDS", seconds.as_str())];
     environment.extend(seed.as_deref().map(|seed| ("COPAL_KILL_SEED", seed)));
-    let arguments = ["test", "--locked", "--package", "copal", "--test", "kills", "--test", "power", "--", "--nocapture", THREADS];
+    let arguments =
+        ["test", "--locked", "--package", "copal", "--test", "kills", "--test", "power", "--", "--nocapture", THREADS];
     crate::cargo(&arguments, &environment)
 }
 

@@ -28,8 +28,10 @@ pub(super) struct Applied {
 /// Does all steps and makes them durable.
 pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result<Applied> {
     let root = Path::new(std::ffi::OsStr::from_bytes(&commit.root));
-    let found = std::fs::symlink_metadata(root).map_err(|error| failed("looking at", root, error))?;
-    if (found.dev(), found.ino()) != (commit.device, commit.inode) {
+    let look = |path: &Path| std::fs::symlink_metadata(path).map_err(|error| failed("looking at", path, error));
+    let (found, journal) = (look(root)?, look(folder)?);
+    // After a restart the filesystem may have another number; the journal is on the same one, and inodes keep theirs.
+    if (found.dev(), found.ino()) != (journal.dev(), commit.inode) {
         return Err(Error::Internal(format!("{} is another folder than the one of the journal", root.display())));
     }
     let mut applier = Applier {

@@ -2,7 +2,7 @@
 //!
 //! Until `commit` is there the target has not been touched and the journal may be thrown away; from then on it has to be
 //! carried out, from the start, as often as it takes: every step can be repeated. `commit` binds the list of steps by its
-//! BLAKE3 and the target by its path, device and inode. A deploy at work holds a lock on the folder.
+//! BLAKE3 and the target by its path and inode. A deploy at work holds a lock on the folder.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};

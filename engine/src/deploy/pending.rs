@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use copal_source::scan::FileKind;
@@ -53,14 +54,16 @@ impl Registered {
             target: target.as_os_str().as_bytes().to_vec(),
         };
         let body = copal_store::codec::encode(&pointer)?;
-        let mut random = [0; 8];
-        entropy.fill(&mut random)?;
-        let path = folder.join(hex::encode(random));
-        let new = path.with_extension("new");
+        let (path, new, mut file) = loop {
+            let mut random = [0; 8];
+            entropy.fill(&mut random)?;
+            let path = folder.join(hex::encode(random));
+            let new = path.with_extension("new");
+            if let Some(file) = create_locked(&new)? {
+                break (path, new, file);
+            }
+        };
         let io = |error| failed("writing", &path, error);
-        let mut file = File::create_new(&new).map_err(io)?;
-        // Locked before it has its name: who finds it, finds it locked.
-        file.lock().map_err(io)?;
         file.write_all(blake3::hash(&body).as_bytes()).and_then(|()| file.write_all(&body)).map_err(io)?;
         file.sync_all().map_err(io)?;
         fs::rename(&new, &path).map_err(io)?;
@@ -75,6 +78,16 @@ impl Registered {
             None => Ok(()),
         }
     }
+}
+
+/// A new file with a lock: who finds it from here on finds it locked. `None` when somebody found it before, took it for a dead
+/// process's, and removed it.
+fn create_locked(path: &Path) -> Result<Option<File>> {
+    let io = |error| failed("creating", path, error);
+    let file = File::create_new(path).map_err(io)?;
+    file.lock().map_err(io)?;
+    let is_named = file.metadata().map_err(io)?.nlink() > 0;
+    Ok(is_named.then_some(file))
 }
 
 /// See [`super::recover`].

@@ -13,9 +13,15 @@ use super::{device, within};
 use crate::deploy::{failed, remove_whole};
 use crate::error::Result;
 
-/// Filesystem and inode of what stands at a path.
+/// Filesystem and inode of what stands at a path. After a restart the filesystem may have another number: [`is_new`] compares.
 pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Whether the new state stands at the path. It was built beside it, on the same filesystem: the inode tells.
+fn is_new(path: &Path, new: Option<(u64, u64)>) -> bool {
+    let inode = |identity: (u64, u64)| identity.1;
+    new.is_some() && identity(path).map(inode) == new.map(inode)
 }
 
 /// Gives the new state its place.
@@ -47,7 +53,7 @@ pub(super) fn switch(target: &Target) -> Result<()> {
 pub(super) fn undo(target: &Target) -> Result<()> {
     match target {
         Target::Place { path, staged, identity: new, asides } => {
-            if new.is_some() && identity(path) == *new {
+            if is_new(path, *new) {
                 // What the new state has beside it would be taken for the old one's.
                 for left in sidecars(path).into_iter().filter(|left| asides.iter().any(|(from, _)| from == left)) {
                     remove_whole(&left)?;
