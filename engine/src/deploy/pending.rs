@@ -203,3 +203,42 @@ fn read_pointer(path: &Path) -> Option<Pointer> {
     let pointer: Pointer = sound.then(|| copal_store::codec::decode("a pointer to a deploy", body).ok())??;
     (pointer.version == VERSION).then_some(pointer)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use copal_sim::SeededEntropy;
+
+    use super::*;
+    use crate::deploy::run::NoCrash;
+
+    #[test]
+    fn a_pointer_that_is_found_before_it_is_locked_is_made_again() {
+        let state = tempfile::tempdir().unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let look = || {
+                let steps = Steps::new(&NoCrash);
+                let mut looks = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    assert_eq!(recover_all(state.path(), &steps).unwrap(), Vec::<String>::new());
+                    looks += 1;
+                }
+                looks
+            };
+            let others = [(); 3].map(|()| scope.spawn(look));
+            let entropy = SeededEntropy::new(7);
+            let registered: Result<Vec<()>> = (0..2000)
+                .map(|_| {
+                    let (beside, target) = (Path::new("/nothing/beside"), Path::new("/nothing"));
+                    Registered::new(Some(state.path()), Beside::Journal, beside, target, &entropy)?.done()
+                })
+                .collect();
+            ended.store(true, Ordering::Relaxed);
+            others.into_iter().for_each(|other| assert!(other.join().unwrap() > 10));
+            registered.unwrap();
+        });
+        assert_eq!(fs::read_dir(state.path().join("pending")).unwrap().count(), 0);
+    }
+}
