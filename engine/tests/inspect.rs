@@ -8,6 +8,7 @@ mod catalogue_support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
+use std::path::PathBuf;
 
 use catalogue_support::{CHUNK_BYTES, Made, World, entries, snapshot};
 use copal_engine::create::{CreateRequest, SourceRequest, create};
@@ -282,6 +283,34 @@ fn a_difference_with_the_disk_looks_into_every_file() {
     let [added, removed, changed] = paths(&diff_with_disk(&world.context, "s", &tree).unwrap());
     assert_eq!((added, removed), (vec!["new".to_owned()], vec!["gone".to_owned()]));
     assert!(changed.contains(&"folder/changed".to_owned()) && !changed.contains(&"same".to_owned()), "{changed:?}");
+}
+
+#[test]
+fn a_difference_with_the_disk_bears_an_application_that_removes_files() {
+    let world = World::new();
+    let tree = world.folder.path().join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    let names: Vec<PathBuf> = (0..200).map(|number| tree.join(format!("{number:03}"))).collect();
+    names.iter().for_each(|name| fs::write(name, b"content").unwrap());
+    world.set_time(1_000_000_000_000);
+    let sources = vec![SourceRequest { label: String::new(), path: tree.clone() }];
+    create(&world.context, &CreateRequest { name: "s".into(), sources, ..CreateRequest::default() }).unwrap();
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for name in names.iter().cycle() {
+                fs::remove_file(name).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(50));
+                fs::write(name, b"content").unwrap();
+                if ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let compared: Vec<_> = (0..200).map(|_| diff_with_disk(&world.context, "s", &tree)).collect();
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(compared.into_iter().any(|report| report.unwrap() != DiffReport::default()));
+    });
 }
 
 #[test]

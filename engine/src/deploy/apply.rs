@@ -119,14 +119,14 @@ impl Applier {
     fn exists(tree: &TargetTree, path: &[u8]) -> Result<Option<FileKind>> {
         match tree.reader().stat(path) {
             Ok(stat) => Ok(Some(stat.kind)),
-            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     fn remove(&self, path: &[u8]) -> Result<()> {
         match self.root.remove(path) {
-            Err(error) if !is_not_found(&error) => Err(error.into()),
+            Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -179,8 +179,4 @@ impl Applier {
         self.patched = Some((path.to_vec(), file));
         Ok(())
     }
-}
-
-fn is_not_found(error: &copal_source::Error) -> bool {
-    matches!(error, copal_source::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }

@@ -158,7 +158,7 @@ impl DiskComparison<'_> {
                 report.push_added(display(self.source, path), item.stat.bytes_of_content());
             }
             if let (Some(entry), Some((path, item)), Ordering::Equal) = (&left, &right, order)
-                && !self.is_equal(entry, item)?
+                && !self.stands_equal(entry, item)?
             {
                 let old = regular_content(&self.reader(), entry)?.map_or(0, |content| content.bytes);
                 report.push_changed(display(self.source, path), old, item.stat.bytes_of_content());
@@ -174,6 +174,14 @@ impl DiskComparison<'_> {
 
     fn reader(&self) -> TreeReader<'_> {
         TreeReader::new(self.session, self.source.tree)
+    }
+
+    /// What is removed while it is compared differs: an application may be at work there.
+    fn stands_equal(&self, entry: &Entry, item: &ScanEntry) -> Result<bool> {
+        match self.is_equal(entry, item) {
+            Err(Error::Source(error)) if error.is_not_found() => Ok(false),
+            outcome => outcome,
+        }
     }
 
     fn is_equal(&self, entry: &Entry, item: &ScanEntry) -> Result<bool> {

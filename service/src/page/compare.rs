@@ -73,13 +73,17 @@ pub(super) fn tables(view: &DiffView, captions: [&str; 3]) -> Markup {
 
 fn table(lines: &[DiffLine], caption: &str) -> Markup {
     let bytes = |bytes: Option<u64>| bytes.map_or("–".to_owned(), size);
+    let after = |line: &DiffLine| match line.size_new {
+        Some(_) if line.size_new == line.size_old => "same size".to_owned(),
+        new => bytes(new),
+    };
     html! {
         table.diff {
             caption { (caption) }
             thead { tr { th scope="col" { "Path" } th.number scope="col" { "Before" } th.number scope="col" { "After" } } }
             tbody { @for line in lines { tr {
                 th scope="row" { code { (line.path) } }
-                td.number { (bytes(line.size_old)) } td.number { (bytes(line.size_new)) }
+                td.number { (bytes(line.size_old)) } td.number { (after(line)) }
             } } }
         }
     }
