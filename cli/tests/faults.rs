@@ -9,10 +9,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use copal_sim::beside;
 use serde_json::{Value, json};
 use support::kill::Random;
 use support::{COPAL, Run, World, assert_same, files_below, finish, flip, look, noise, number, plant};
@@ -249,29 +249,27 @@ fn h02_of_two_creates_of_one_name_at_most_one_wins() {
     assert_eq!(world.json(&["verify"])["ok"], json!(true));
 }
 
-/// Writers of a source, until they are told to stop.
-fn disturb(source: PathBuf, stop: &AtomicBool) -> impl FnOnce() + Send + '_ {
+/// Writes to a source, another round with each call.
+fn disturb(source: PathBuf) -> impl FnMut() + Send {
+    let mut round = 0_u64;
     move || {
-        let mut round = 0_u64;
-        while !stop.load(Ordering::Relaxed) {
-            round += 1;
-            // One generation in every block: a reader who mixes two has a torn file.
-            let block = noise(round, 64);
-            let torn = File::options().write(true).open(source.join("in place")).unwrap();
-            for at in (0..8 << 20).step_by(64 << 10) {
-                torn.write_all_at(&block, at).unwrap();
-            }
-            fs::write(source.join("new"), noise(round, 300_000)).unwrap();
-            fs::rename(source.join("new"), source.join("replaced")).unwrap();
-            fs::write(source.join(format!("comes {}", round % 7)), noise(round, 1000)).unwrap();
-            let _ = fs::remove_file(source.join(format!("comes {}", (round + 3) % 7)));
-            let _ = fs::create_dir(source.join("folder or file"))
-                .map_err(|_| fs::remove_dir(source.join("folder or file")));
-            let grows = File::options().append(true).open(source.join("grows")).unwrap();
-            grows.write_all_at(&block, 0).unwrap();
-            if round.is_multiple_of(3) {
-                thread::sleep(Duration::from_millis(5));
-            }
+        round += 1;
+        // One generation in every block: a reader who mixes two has a torn file.
+        let block = noise(round, 64);
+        let torn = File::options().write(true).open(source.join("in place")).unwrap();
+        for at in (0..8 << 20).step_by(64 << 10) {
+            torn.write_all_at(&block, at).unwrap();
+        }
+        fs::write(source.join("new"), noise(round, 300_000)).unwrap();
+        fs::rename(source.join("new"), source.join("replaced")).unwrap();
+        fs::write(source.join(format!("comes {}", round % 7)), noise(round, 1000)).unwrap();
+        let _ = fs::remove_file(source.join(format!("comes {}", (round + 3) % 7)));
+        let _ =
+            fs::create_dir(source.join("folder or file")).map_err(|_| fs::remove_dir(source.join("folder or file")));
+        let grows = File::options().append(true).open(source.join("grows")).unwrap();
+        grows.write_all_at(&block, 0).unwrap();
+        if round.is_multiple_of(3) {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -283,10 +281,8 @@ fn a_source_that_changes_under_the_reader_is_noticed() {
     plant(&source);
     fs::write(source.join("in place"), vec![0; 8 << 20]).unwrap();
     fs::write(source.join("grows"), b"x").unwrap();
-    let stop = AtomicBool::new(false);
     let quiet = look(&source.join("folder"));
-    thread::scope(|scope| {
-        scope.spawn(disturb(source.clone(), &stop));
+    beside(disturb(source.clone()), || {
         for round in 0..8 {
             let name = format!("round-{round}");
             let run = world.run(&["create", &name, "source", "--json"]);
@@ -305,7 +301,6 @@ fn a_source_that_changes_under_the_reader_is_noticed() {
                 assert_eq!(replaced.len(), 300_000, "a file that was replaced is one or the other");
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     thread::sleep(Duration::from_millis(30));
     let report = world.json(&["create", "quiet", "source"]);

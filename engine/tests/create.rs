@@ -17,6 +17,7 @@ use copal_manifest::content::{Cutting, FileContent, Piece};
 use copal_manifest::entry::{Entry, EntryPath, Node};
 use copal_manifest::snapshot::Phase;
 use copal_manifest::tree::{NodeShape, Reference, TreeReader, references};
+use copal_sim::beside;
 use copal_store::location::{Encoding, Location};
 use copal_store::session::{ChunkSource, Session};
 use deploy_support::{World, assert_same, look, noise, plant, set_time};
@@ -267,20 +268,13 @@ fn a_file_that_keeps_changing_is_reported() {
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("small"), noise(1, 20_000)).unwrap();
     fs::write(source.join("log"), noise(2, 48 << 20)).unwrap();
-    let stop = AtomicBool::new(false);
-    let report = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let log = OpenOptions::new().write(true).open(source.join("log")).unwrap();
-            let mut round = 0u64;
-            while !stop.load(Ordering::Relaxed) {
-                log.write_all_at(&round.to_le_bytes(), 1000 + round % 1000).unwrap();
-                round += 1;
-            }
-        });
-        let report = create(&world.context, &request("busy", &source));
-        stop.store(true, Ordering::Relaxed);
-        report.unwrap()
-    });
+    let log = OpenOptions::new().write(true).open(source.join("log")).unwrap();
+    let mut round = 0u64;
+    let writes = || {
+        log.write_all_at(&round.to_le_bytes(), 1000 + round % 1000).unwrap();
+        round += 1;
+    };
+    let report = beside(writes, || create(&world.context, &request("busy", &source)).unwrap());
     assert_eq!(report.unread_files, 0);
     assert_eq!(report.snapshot.phase, Phase::Completed);
     assert_eq!(report.warnings, ["log: it changed while it was read"]);
@@ -293,15 +287,6 @@ fn a_file_that_keeps_changing_is_reported() {
     assert_same(&look(&source), &look(&world.path("target")), "after it rests");
 }
 
-/// Ends the other thread, also when this one fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_file_that_shrinks_while_it_is_read_harms_nothing() {
     let world = World::new();
@@ -309,17 +294,13 @@ fn a_file_that_shrinks_while_it_is_read_harms_nothing() {
     fs::create_dir_all(&source).unwrap();
     let path = source.join("log");
     fs::write(&path, noise(2, 64 << 20)).unwrap();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let log = OpenOptions::new().write(true).open(&path).unwrap();
-            let mut bytes = 64u64 << 20;
-            while !stop.load(Ordering::Relaxed) {
-                bytes = if bytes < 4 << 20 { 64 << 20 } else { bytes / 2 };
-                log.set_len(bytes).unwrap();
-            }
-        });
-        let _stop = Stop(&stop);
+    let log = OpenOptions::new().write(true).open(&path).unwrap();
+    let mut bytes = 64u64 << 20;
+    let shrinks = || {
+        bytes = if bytes < 4 << 20 { 64 << 20 } else { bytes / 2 };
+        log.set_len(bytes).unwrap();
+    };
+    beside(shrinks, || {
         // The two threads may miss each other, on a busy machine more than once.
         let seen = (0..50).any(|round| {
             let name = format!("torn {round}");

@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod beside;
 pub mod conformance;
 pub mod disk;
 pub mod fault;
@@ -17,6 +18,7 @@ pub mod stale;
 pub mod tree;
 pub mod world;
 
+pub use beside::beside;
 pub use disk::Disk;
 pub use fault::{FaultBackend, FaultMode};
 pub use memory::MemoryBackend;

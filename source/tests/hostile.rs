@@ -8,8 +8,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use copal_sim::beside;
 use copal_sim::mounts::{Filesystem, Mounted};
 use copal_source::scan::{FileKind, FileTime};
 use copal_source::target::{TargetMetadata, TargetTree, exchange, rename_new};
@@ -255,16 +255,7 @@ fn removal_of_ones_own_needs_no_permission() {
 /// Runs while another thread exchanges `target/swapped` and `target/link`, which leads outside.
 fn while_swapped(arena: &Arena, mut act: impl FnMut()) {
     let (swapped, link) = (arena.target.join("swapped"), arena.target.join("link"));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                exchange(&swapped, &link).unwrap();
-            }
-        });
-        act();
-        stop.store(true, Ordering::Relaxed);
-    });
+    beside(|| exchange(&swapped, &link).unwrap(), &mut act);
 }
 
 #[test]
@@ -299,14 +290,9 @@ fn a_folder_swapped_for_a_link_while_it_is_removed_is_not_followed() {
     let arena = Arena::new(folder.path());
     symlink(&arena.outside, arena.target.join("link")).unwrap();
     let inner = arena.target.join("tree/inner");
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                // Either may be gone at the moment.
-                let _ = exchange(&inner, &arena.target.join("link"));
-            }
-        });
+    // Either may be gone at the moment.
+    let exchanges = || drop(exchange(&inner, &arena.target.join("link")));
+    beside(exchanges, || {
         for _ in 0..300 {
             let tree = arena.tree();
             for path in ["tree", "tree/inner", "tree/inner/below"] {
@@ -319,7 +305,6 @@ fn a_folder_swapped_for_a_link_while_it_is_removed_is_not_followed() {
                 let _ = symlink(&arena.outside, arena.target.join("link"));
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     arena.assert_untouched("removal");
 }

@@ -10,9 +10,9 @@ use std::fs::{self, File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use copal_sim::beside;
 use copal_sim::mounts::Filesystem;
 use copal_source::Error;
 use copal_source::read::{DataRange, TreeReader};
@@ -290,14 +290,9 @@ fn a_folder_swapped_for_a_link_is_never_followed() {
     fs::write(root.join("swapped/deep/file"), b"inside").unwrap();
     fs::write(outside.join("deep/file"), b"outside").unwrap();
     symlink(&outside, root.join("link")).unwrap();
-    let stop = AtomicBool::new(false);
     let (mut read, mut refused) = (0, 0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                exchange(&root.join("swapped"), &root.join("link")).unwrap();
-            }
-        });
+    let exchanges = || exchange(&root.join("swapped"), &root.join("link")).unwrap();
+    beside(exchanges, || {
         for _ in 0..4000 {
             // A new reader each time: an open folder of before would be the sound one for ever.
             match TreeReader::open(&root).unwrap().open_file(b"swapped/deep/file") {
@@ -313,7 +308,6 @@ fn a_folder_swapped_for_a_link_is_never_followed() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(read > 0 && refused > 0, "the swap was not met: {read} {refused}");
 }

@@ -10,8 +10,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use copal_sim::beside;
 use copal_sim::mounts::{Filesystem, Mounted};
 use copal_source::Error;
 use copal_source::scan::{FileKind, ScanOptions, scan};
@@ -118,18 +118,15 @@ fn what_vanishes_meanwhile_is_left_out_and_nothing_else_is() {
         fs::create_dir(&steady).unwrap();
         fs::write(steady.join("file"), b"").unwrap();
     }
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                for number in 0..40 {
-                    let passing = folder.path().join(format!("steady-{number:02}/passing"));
-                    fs::create_dir(&passing).unwrap();
-                    fs::write(passing.join("file"), b"").unwrap();
-                    fs::remove_dir_all(&passing).unwrap();
-                }
-            }
-        });
+    let passes = || {
+        for number in 0..40 {
+            let passing = folder.path().join(format!("steady-{number:02}/passing"));
+            fs::create_dir(&passing).unwrap();
+            fs::write(passing.join("file"), b"").unwrap();
+            fs::remove_dir_all(&passing).unwrap();
+        }
+    };
+    beside(passes, || {
         for _ in 0..200 {
             let mut steady = 0;
             for item in scan(folder.path(), &with_threads(3)).unwrap() {
@@ -143,7 +140,6 @@ fn what_vanishes_meanwhile_is_left_out_and_nothing_else_is() {
             }
             assert_eq!(steady, 81, "what stood still was missed");
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -318,14 +314,9 @@ fn a_folder_swapped_for_a_link_never_leads_outside() {
     }
     let swapped: PathBuf = root.join("5");
     symlink(&outside, root.join("link")).unwrap();
-    let stop = AtomicBool::new(false);
     let (mut as_folder, mut as_link) = (0, 0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                exchange(&swapped, &root.join("link")).unwrap();
-            }
-        });
+    let exchanges = || exchange(&swapped, &root.join("link")).unwrap();
+    beside(exchanges, || {
         for _ in 0..400 {
             for item in scan(&root, &with_threads(2)).unwrap() {
                 match item {
@@ -339,7 +330,6 @@ fn a_folder_swapped_for_a_link_never_leads_outside() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(as_folder > 0 && as_link > 0, "the swap was not met: {as_folder} {as_link}");
 }
