@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use catalogue_support::{CHUNK_BYTES, Made, World, entries, snapshot};
 use copal_engine::create::{CreateRequest, SourceRequest, create};
-use copal_engine::inspect::{DiffReport, MemberSink, diff, diff_with_disk, dump, find, ls, stats, walk};
+use copal_engine::inspect::{
+    DiffReport, MemberSink, Trust, diff, diff_with_disk, diff_with_places, dump, find, ls, stats, walk,
+};
 use copal_engine::{Error, Result};
 use copal_manifest::entry::{Entry, EntryPath, Node};
 use copal_sim::beside;
@@ -282,6 +284,8 @@ fn a_difference_with_the_disk_looks_into_every_file() {
     fs::write(&changed, bytes).unwrap();
     fs::File::options().write(true).open(&changed).unwrap().set_modified(times).unwrap();
     let [added, removed, changed] = paths(&diff_with_disk(&world.context, "s", &tree).unwrap());
+    let trusting = diff_with_places(&world.context, "s", &|_| Some(tree.clone()), Trust::ChangeTimes).unwrap();
+    assert_eq!(paths(&trusting), [added.clone(), removed.clone(), changed.clone()]);
     assert_eq!((added, removed), (vec!["new".to_owned()], vec!["gone".to_owned()]));
     assert!(changed.contains(&"folder/changed".to_owned()) && !changed.contains(&"same".to_owned()), "{changed:?}");
 }

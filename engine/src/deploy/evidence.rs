@@ -10,7 +10,7 @@ use copal_manifest::tree::{EntryIter, TreeReader};
 use copal_source::scan::{FileKind, FileStat};
 use copal_store::session::{ChunkSource, Session};
 
-use super::desired::{Desired, Item, Items, Part, rebase};
+use super::desired::{Desired, Item, Items, rebase};
 use super::memory::{Memory, MemoryReader};
 use crate::error::Result;
 
@@ -36,7 +36,7 @@ impl Witness<'_, '_> {
 }
 
 /// A snapshot that was taken from the place of a part.
-pub(super) struct SourceWitness<'s> {
+pub(crate) struct SourceWitness<'s> {
     source: &'s SourceRecord,
     /// Where the part's root is in that source.
     base: EntryPath,
@@ -46,11 +46,11 @@ pub(super) struct SourceWitness<'s> {
     begun: bool,
 }
 
-/// The newest snapshots whose source is the place of a part, newest first.
-pub(super) fn source_witnesses<'s>(
+/// The newest snapshots whose source is the place of a part, newest first; `at` is where the part goes below the target.
+pub(crate) fn source_witnesses<'s>(
     session: &'s Session,
     snapshots: impl DoubleEndedIterator<Item = &'s Snapshot>,
-    part: &Part<'_>,
+    at: &EntryPath,
     place: &[u8],
 ) -> Vec<SourceWitness<'s>> {
     let mut found = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn source_witnesses<'s>(
         let Some(base) = place_within(source, place) else { continue };
         let chunks: &dyn ChunkSource = session;
         let entries = TreeReader::new(chunks, source.tree).entries_from(&base);
-        found.push(SourceWitness { source, base, at: part.at.clone(), entries, next: None, begun: false });
+        found.push(SourceWitness { source, base, at: at.clone(), entries, next: None, begun: false });
         if found.len() == SOURCE_WITNESSES_MAX {
             break;
         }
@@ -80,7 +80,8 @@ fn place_within(source: &SourceRecord, place: &[u8]) -> Option<EntryPath> {
 }
 
 impl SourceWitness<'_> {
-    fn vouch(&mut self, path: &EntryPath, stat: &FileStat) -> Result<Option<Entry>> {
+    /// See [`Witness::vouch`].
+    pub(crate) fn vouch(&mut self, path: &EntryPath, stat: &FileStat) -> Result<Option<Entry>> {
         let Some(path) = rebase(path, &self.at, &self.base) else { return Ok(None) };
         if !self.begun || self.next.as_ref().is_some_and(|entry| entry.path < path) {
             self.begun = true;

@@ -221,7 +221,7 @@ impl Job<'_> {
                     at.extend(part.at.to_slashes());
                 }
                 let snapshots = catalogue.snapshots.iter().map(|listed| &*listed.snapshot);
-                witnesses.extend(source_witnesses(session, snapshots, part, &at).into_iter().map(Witness::Source));
+                witnesses.extend(source_witnesses(session, snapshots, &part.at, &at).into_iter().map(Witness::Source));
             }
         }
         compare(self.run, self.desired, place, &mut witnesses)

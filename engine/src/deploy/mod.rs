@@ -12,7 +12,7 @@ mod check;
 mod compare;
 mod databases;
 mod desired;
-mod evidence;
+pub(crate) mod evidence;
 mod execute;
 mod fetch;
 mod hash;

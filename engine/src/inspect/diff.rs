@@ -1,21 +1,27 @@
 //! Differences between two snapshots, or between a snapshot and what is on disk.
 
 use std::cmp::Ordering;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use copal_manifest::content::Piece;
+use copal_manifest::content::{Piece, PlacedPiece};
 use copal_manifest::entry::{Entry, EntryPath, Node, Timestamp};
 use copal_manifest::snapshot::SourceRecord;
 use copal_manifest::tree::{Change, TreeReader, diff as tree_diff};
-use copal_source::read::TreeReader as DiskReader;
+use copal_source::read::{OpenFile, TreeReader as DiskReader};
 use copal_source::scan::{FileKind, FileStat, FileTime, ScanEntry, ScanOptions, scan};
 use copal_store::session::Session;
+use rayon::prelude::*;
 
 use crate::catalogue::Catalogue;
 use crate::context::Context;
+use crate::deploy::evidence::{SourceWitness, source_witnesses};
 use crate::error::{Error, Result};
 use crate::inspect::list::regular_content;
 use crate::inspect::place::display;
+
+/// Pieces of a file that are compared side by side.
+const WINDOW_PIECES: usize = 1024;
 
 /// A difference as reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +105,22 @@ pub(super) fn size_of(entry: &Entry) -> u64 {
     }
 }
 
+/// What is believed of files on disk without being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing: every byte is read, so an equal size and time hides nothing.
+    Nothing,
+    /// That a file with the inode and change time that one of the last snapshots of its place saw is that snapshot's.
+    ChangeTimes,
+}
+
 /// Snapshot against a folder (or file) on disk. Contents are hashed, so an equal size and time hides nothing.
 /// With labels, each source is compared with `folder/label`.
 pub fn diff_with_disk(context: &Context, a: &str, folder: &Path) -> Result<DiffReport> {
-    diff_with_places(context, a, &|source| {
+    let place = |source: &SourceRecord| {
         Some(if source.label.is_empty() { folder.to_owned() } else { folder.join(&source.label) })
-    })
+    };
+    diff_with_places(context, a, &place, Trust::Nothing)
 }
 
 /// Snapshot against the places on disk where its sources stand; of a source that stands nowhere (`None`) everything counts
@@ -113,6 +129,7 @@ pub fn diff_with_places(
     context: &Context,
     a: &str,
     place_of: &dyn Fn(&SourceRecord) -> Option<PathBuf>,
+    trust: Trust,
 ) -> Result<DiffReport> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
@@ -123,8 +140,14 @@ pub fn diff_with_places(
             every_entry(&session, source, |path, size| report.push_removed(path, size))?;
             continue;
         };
-        DiskComparison { context, session: &session, source, disk: DiskReader::open(&place)? }
-            .run(&place, &mut report)?;
+        let snapshots = catalogue.snapshots.iter().filter(|_| trust == Trust::ChangeTimes);
+        let snapshots = snapshots.map(|listed| &*listed.snapshot);
+        let mut witnesses = source_witnesses(&session, snapshots, &EntryPath::root(), place.as_os_str().as_bytes());
+        DiskComparison { context, session: &session, source, disk: DiskReader::open(&place)? }.run(
+            &place,
+            &mut witnesses,
+            &mut report,
+        )?;
     }
     session.end()?;
     Ok(report)
@@ -139,7 +162,7 @@ struct DiskComparison<'a> {
 
 impl DiskComparison<'_> {
     /// A merge of two streams in path order.
-    fn run(&self, place: &Path, report: &mut DiffReport) -> Result<()> {
+    fn run(&self, place: &Path, witnesses: &mut [SourceWitness<'_>], report: &mut DiffReport) -> Result<()> {
         let mut stored = TreeReader::new(self.session, self.source.tree).entries();
         let mut found = scan(place, &ScanOptions::default())?;
         let (mut left, mut right) = (stored.next().transpose()?, next_found(&mut found)?);
@@ -158,7 +181,7 @@ impl DiskComparison<'_> {
                 report.push_added(display(self.source, path), item.stat.bytes_of_content());
             }
             if let (Some(entry), Some((path, item)), Ordering::Equal) = (&left, &right, order)
-                && !self.stands_equal(entry, item)?
+                && !self.stands_equal(entry, item, vouched(witnesses, path, &item.stat)?)?
             {
                 let old = regular_content(&self.reader(), entry)?.map_or(0, |content| content.bytes);
                 report.push_changed(display(self.source, path), old, item.stat.bytes_of_content());
@@ -177,7 +200,14 @@ impl DiskComparison<'_> {
     }
 
     /// What is removed while it is compared differs: an application may be at work there.
-    fn stands_equal(&self, entry: &Entry, item: &ScanEntry) -> Result<bool> {
+    fn stands_equal(&self, entry: &Entry, item: &ScanEntry, known: Option<Entry>) -> Result<bool> {
+        if let Some(known) = known {
+            let of =
+                |entry: &Entry| (entry.metadata.mode, entry.metadata.uid, entry.metadata.gid, entry.metadata.modified);
+            return Ok(known.node == entry.node
+                && of(&known) == of(entry)
+                && known.metadata.xattrs == entry.metadata.xattrs);
+        }
         match self.is_equal(entry, item) {
             Err(Error::Source(error)) if error.is_not_found() => Ok(false),
             outcome => outcome,
@@ -222,23 +252,40 @@ impl DiskComparison<'_> {
             return Ok(false);
         }
         let file = self.disk.open_file(&item.path)?;
-        let mut buffer = Vec::new();
-        for placed in content.pieces(self.session, 0, content.bytes) {
-            let placed = placed?;
-            let equal = match placed.piece {
-                Piece::Chunk { id, bytes } => {
-                    buffer.resize(bytes as usize, 0);
-                    let read = file.read_at(placed.offset, &mut buffer)?;
-                    read == buffer.len() && self.context.repository.keys().chunk_id(&buffer) == id
-                }
-                Piece::Hole { bytes } => is_zero(&file, placed.offset, bytes, &mut buffer)?,
-            };
-            if !equal {
+        let mut pieces = content.pieces(self.session, 0, content.bytes);
+        loop {
+            let window = pieces.by_ref().take(WINDOW_PIECES).collect::<Result<Vec<PlacedPiece>, _>>()?;
+            if window.is_empty() {
+                return Ok(true);
+            }
+            self.context.check_interrupt()?;
+            let compared =
+                window.par_iter().map_init(Vec::new, |buffer, placed| self.same_piece(&file, placed, buffer));
+            if !compared.try_reduce(|| true, |one, other| Ok(one && other))? {
                 return Ok(false);
             }
         }
-        Ok(true)
     }
+
+    fn same_piece(&self, file: &OpenFile, placed: &PlacedPiece, buffer: &mut Vec<u8>) -> Result<bool> {
+        match placed.piece {
+            Piece::Chunk { id, bytes } => {
+                buffer.resize(bytes as usize, 0);
+                let read = file.read_at(placed.offset, buffer)?;
+                Ok(read == buffer.len() && self.context.repository.keys().chunk_id(buffer) == id)
+            }
+            Piece::Hole { bytes } => is_zero(file, placed.offset, bytes, buffer),
+        }
+    }
+}
+
+fn vouched(witnesses: &mut [SourceWitness<'_>], path: &EntryPath, stat: &FileStat) -> Result<Option<Entry>> {
+    for witness in witnesses {
+        if let Some(entry) = witness.vouch(path, stat)? {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
 }
 
 fn next_found(found: &mut copal_source::scan::Scan) -> Result<Option<(EntryPath, ScanEntry)>> {
@@ -248,7 +295,7 @@ fn next_found(found: &mut copal_source::scan::Scan) -> Result<Option<(EntryPath,
     Ok(Some((path, item)))
 }
 
-fn is_zero(file: &copal_source::read::OpenFile, offset: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<bool> {
+fn is_zero(file: &OpenFile, offset: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<bool> {
     let mut done = 0;
     while done < bytes {
         let run = (bytes - done).min(1 << 20);

@@ -6,7 +6,7 @@ mod list;
 pub(crate) mod place;
 mod stats;
 
-pub use diff::{DiffItem, DiffReport, diff, diff_with_disk, diff_with_places};
+pub use diff::{DiffItem, DiffReport, Trust, diff, diff_with_disk, diff_with_places};
 pub use find::{Found, find};
 pub use list::{MemberSink, dump, ls, walk};
 pub use stats::{SnapshotSize, Stats, stats};

@@ -148,7 +148,7 @@ impl Platform {
                 |place: &PathBuf| !place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             places(source).filter(stands)
         };
-        let report = inspect::diff_with_places(&self.context, &found.view.id, &standing)?;
+        let report = inspect::diff_with_places(&self.context, &found.view.id, &standing, inspect::Trust::ChangeTimes)?;
         // Seen from the disk: the snapshot is what will be.
         let turned = |items: Vec<inspect::DiffItem>| -> Vec<inspect::DiffItem> {
             let turn = |item: inspect::DiffItem| inspect::DiffItem {
