@@ -62,12 +62,17 @@ impl Browser {
         Self { driver, session: format!("{base}/session/{id}"), client, _profile: profile }
     }
 
-    #[track_caller]
-    fn call(&self, path: &str, body: &Value) -> Value {
+    /// The value, or an error by its name.
+    fn attempt(&self, path: &str, body: &Value) -> Result<Value, Value> {
         let answered: Value =
             self.client.post(format!("{}/{path}", self.session)).json(body).send().unwrap().json().unwrap();
-        assert!(answered["value"]["error"].is_null(), "{path}: {}", answered["value"]);
-        answered["value"].clone()
+        let value = answered["value"].clone();
+        if value["error"].is_null() { Ok(value) } else { Err(value) }
+    }
+
+    #[track_caller]
+    fn call(&self, path: &str, body: &Value) -> Value {
+        self.attempt(path, body).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
     fn ask(&self, path: &str) -> Value {
@@ -86,7 +91,10 @@ impl Browser {
 
     /// The text of the page as a person sees it.
     pub fn text(&self) -> String {
-        self.run("return document.body ? document.body.innerText : ''").as_str().unwrap_or_default().to_owned()
+        let script = "return document.body ? document.body.innerText : ''";
+        // A page that goes away while it is asked says nothing.
+        let said = self.attempt("execute/sync", &json!({ "script": script, "args": [] })).unwrap_or_default();
+        said.as_str().unwrap_or_default().to_owned()
     }
 
     /// Runs a script in the page, as a test may and the page's own policy does not forbid.
@@ -95,31 +103,43 @@ impl Browser {
         self.call("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
+    /// Does something to an element, once it is there: a page may just be replaced by the next one.
     #[track_caller]
-    fn element(&self, using: &str, value: &str) -> String {
-        let found = self.call("element", &json!({ "using": using, "value": value }));
-        found[ELEMENT].as_str().unwrap().to_owned()
+    fn act(&self, using: &str, value: &str, action: &str, body: &Value) {
+        let begun = Instant::now();
+        loop {
+            let found = self.attempt("element", &json!({ "using": using, "value": value }));
+            let done = found.and_then(|found| {
+                let element = found[ELEMENT].as_str().unwrap();
+                self.attempt(&format!("element/{element}/{action}"), body)
+            });
+            let Err(error) = done else { return };
+            let passes = ["stale element reference", "no such element"].contains(&error["error"].as_str().unwrap());
+            assert!(
+                passes && begun.elapsed() < PATIENCE,
+                "{action} of {value}: {error}; the page says\n{}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Presses what a style selector finds.
     #[track_caller]
     pub fn press(&self, css: &str) {
-        let element = self.element("css selector", css);
-        self.call(&format!("element/{element}/click"), &json!({}));
+        self.act("css selector", css, "click", &json!({}));
     }
 
     /// Presses the link or button whose text begins so.
     #[track_caller]
     pub fn press_text(&self, text: &str) {
         let path = format!("//*[self::a or self::button][starts-with(normalize-space(.), '{text}')]");
-        let element = self.element("xpath", &path);
-        self.call(&format!("element/{element}/click"), &json!({}));
+        self.act("xpath", &path, "click", &json!({}));
     }
 
     #[track_caller]
     pub fn fill(&self, css: &str, text: &str) {
-        let element = self.element("css selector", css);
-        self.call(&format!("element/{element}/value"), &json!({ "text": text }));
+        self.act("css selector", css, "value", &json!({ "text": text }));
     }
 
     /// Keys as from a keyboard, to what has the focus.
