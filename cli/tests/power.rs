@@ -41,7 +41,11 @@ impl Plug {
     /// Runs a command, which loses its power after a time; it may have ended before, and then loses nothing but what it owes.
     fn run(&mut self, kind: &'static str, mut command: Command) -> Run {
         self.sync();
-        let after = self.random.moment(self.spans.of(kind));
+        // Now and then the moment after the end, which tells how long it takes as well.
+        let after = match self.random.one_in(5) {
+            true => Duration::from_secs(60),
+            false => self.random.moment(self.spans.of(kind)),
+        };
         let begun = Instant::now();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut ended = false;
