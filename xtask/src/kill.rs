@@ -1,6 +1,6 @@
 //! `cargo xtask kill --minutes N`: the program killed, and without power, for as long as somebody has patience.
 //!
-//! The tests are those of `cli/tests/kills.rs`, then those of `cli/tests/power.rs`, each file's side by side for the whole time, each from
+//! The tests are those of `cli/tests/kills.rs`, then those of `cli/tests/power.rs` and of `serve_power.rs`, each file's side by side for the whole time, each from
 //! a seed that it prints. `--seed` repeats one; what the machine does meanwhile differs all the same.
 
 use std::ffi::OsString;
@@ -22,8 +22,9 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<()> {
     let seed = seed.map(|seed| seed.to_string());
     let mut environment = vec![("COPAL_KILL_SECONDS", seconds.as_str())];
     environment.extend(seed.as_deref().map(|seed| ("COPAL_KILL_SEED", seed)));
-    let arguments =
-        ["test", "--locked", "--package", "copal", "--test", "kills", "--test", "power", "--", "--nocapture", THREADS];
+    let mut arguments = vec!["test", "--locked", "--package", "copal"];
+    arguments.extend(["kills", "power", "serve_power"].iter().flat_map(|file| ["--test", file]));
+    arguments.extend(["--", "--nocapture", THREADS]);
     crate::cargo(&arguments, &environment)
 }
 
