@@ -105,6 +105,24 @@ fn h14_rows_of_the_log_come_back_and_a_damaged_database_is_never_completed() {
 }
 
 #[test]
+fn rows_that_stand_in_the_log_alone_are_no_reason_to_say_that_nothing_will_change() {
+    let world = hub("");
+    fill(&world, 12);
+    let daemon = Daemon::start(&world, &[]);
+    daemon.done("/snapshots/good");
+    let preview = daemon.json("/snapshots/good/diff");
+    assert_eq!((&preview["changed"], &preview["uncompared"]), (&json!([]), &json!([])));
+    let writer = Connection::open(world.path("hub/hub.db")).unwrap();
+    writer.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    writer.execute("UPDATE t SET v = x'00'", []).unwrap();
+    let preview = daemon.json("/snapshots/good/diff");
+    assert_eq!((&preview["changed"], &preview["uncompared"]), (&json!([]), &json!(["hub.db"])), "{preview}");
+    let page = daemon.get("/ui/apps/hub/snapshots/good/deploy").text().unwrap();
+    assert!(page.contains("without a comparison: hub.db.") && !page.contains("Nothing will change"), "{page}");
+    assert!(!page.contains("This will change"), "{page}");
+}
+
+#[test]
 fn h16_a_deploy_whose_daemon_is_killed_is_wholly_old_or_wholly_new_and_then_done() {
     let hook = |when: &str| format!("[[app.hub.hook]]\nwhen = \"{when}\"\nargv = [\"/bin/sleep\", \"0.02\"]\n");
     let world = hub(&(hook("stop") + &hook("start")));

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -160,7 +161,6 @@ fn connect(path: &Path, patience: Duration) -> Result<Connection> {
 }
 
 fn uri_of(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut uri = "file://".to_owned();
     for &byte in absolute.as_os_str().as_bytes() {
@@ -342,6 +342,15 @@ pub fn sidecars(path: &Path) -> Vec<PathBuf> {
         PathBuf::from(name)
     };
     SIDECARS.iter().map(with).filter(|path| fs::symlink_metadata(path).is_ok()).collect()
+}
+
+/// Logs beside a database that may hold rows which its file has not: those that are not empty. Asking changes nothing.
+#[must_use]
+pub fn logs_with_rows(path: &Path) -> Vec<PathBuf> {
+    let holds = |log: &PathBuf| {
+        !log.as_os_str().as_bytes().ends_with(b"-shm") && fs::metadata(log).is_ok_and(|log| log.len() > 0)
+    };
+    sidecars(path).into_iter().filter(holds).collect()
 }
 
 /// The schema's version of a database as it stands; none where it cannot be asked.

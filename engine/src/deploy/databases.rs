@@ -1,13 +1,12 @@
 //! SQLite databases that stand where others go: what is in their logs counts.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use copal_manifest::snapshot::SourceKind;
-use copal_source::sqlite::{settle, sidecars};
+use copal_source::sqlite::{logs_with_rows, settle};
 
 use super::desired::{Desired, Part};
 use super::place::Place;
@@ -42,9 +41,6 @@ pub(super) fn settle_all(desired: &Desired<'_>, place: &Place) -> Result<Vec<Pat
 
 /// Warns of logs that a rehearsal, which writes nothing, leaves where they are.
 pub(super) fn uncounted(desired: &Desired<'_>, place: &Place) -> Vec<String> {
-    let logs = paths(desired, place).into_iter().flat_map(|path| sidecars(&path));
-    let counts = |log: &PathBuf| {
-        !log.as_os_str().as_bytes().ends_with(b"-shm") && fs::metadata(log).is_ok_and(|log| log.len() > 0)
-    };
-    logs.filter(counts).map(|log| format!("{} may hold changes that are not counted here", log.display())).collect()
+    let logs = paths(desired, place).into_iter().flat_map(|path| logs_with_rows(&path));
+    logs.map(|log| format!("{} may hold changes that are not counted here", log.display())).collect()
 }

@@ -179,7 +179,8 @@ fn what_changes(preview: &DiffView) -> Markup {
         @if preview.is_empty() {
             p { "Nothing will change: the data is as it was." }
         } @else {
-            p { "This will change: " (compare::summary(preview, ["brought back", "removed", "replaced"])) "." }
+            @let summary = compare::summary(preview, ["brought back", "removed", "replaced"]);
+            @if !summary.is_empty() { p { "This will change: " (summary) "." } }
             @if !preview.uncompared.is_empty() {
                 p { "Replaced as a whole, without a comparison: " (preview.uncompared.join(", ")) "." }
             }

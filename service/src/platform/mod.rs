@@ -21,6 +21,7 @@ use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
 use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
+use copal_source::sqlite::logs_with_rows;
 use copal_store::SnapshotId;
 use serde_json::{Value, json};
 
@@ -158,13 +159,23 @@ impl Platform {
             };
             items.into_iter().map(turn).collect()
         };
-        let (compared, uncompared) = self.compared(&found.listed.snapshot);
+        let (compared, mut uncompared) = self.compared(&found.listed.snapshot);
         let turned = |items| turned(items).into_iter().filter(|item| compared(&item.path)).collect();
         let report = inspect::DiffReport {
             added: turned(report.removed),
             removed: turned(report.added),
             changed: turned(report.changed),
         };
+        // Of a database in use the newest rows stand in its log, and what stands in its file tells little.
+        let seen = |label: &str| {
+            [&report.added, &report.removed, &report.changed]
+                .iter()
+                .any(|list| list.iter().any(|item| item.path == label.as_bytes()))
+        };
+        let databases = found.listed.snapshot.sources.iter().filter(|source| source.kind == SourceKind::Sqlite);
+        let in_use = |source: &&SourceRecord| standing(source).is_some_and(|place| !logs_with_rows(&place).is_empty());
+        let in_use = databases.filter(in_use).map(|source| source.label.clone()).filter(|label| !seen(label));
+        uncompared.extend(in_use);
         Ok(DiffView { uncompared, ..DiffView::new(&report, DIFF_LINES_MAX) })
     }
 
