@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::Value;
+use support::known::left_beside;
 use support::shop::{SHOP_FOLDER, Shop, assert_agreement, configuration};
 use support::{World, noise};
 
@@ -422,8 +423,8 @@ fn standing_still(more: &str, version: i64) -> World {
 fn assert_stands(world: &World, rows: i64, objects: usize) {
     assert_eq!(count(&world.path("shop/shop.db")), rows);
     assert_eq!(fs::read_dir(world.path("shop/bucket")).unwrap().count(), objects);
-    let left: Vec<_> = fs::read_dir(world.path("shop")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".copal-")), "{left:?}");
+    let left = left_beside(&world.path("shop"));
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

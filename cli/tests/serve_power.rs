@@ -14,7 +14,7 @@ use daemon::{Daemon, sql};
 use serde_json::json;
 use support::World;
 use support::kill::Budget;
-use support::known::Spans;
+use support::known::{Spans, left_beside};
 use support::shop::assert_agreement;
 
 /// Orders, each a row and an object; those beyond go.
@@ -109,8 +109,8 @@ fn lose_power(name: &'static str, filesystem: Filesystem) {
     }
     drop(daemon);
     assert_eq!(world.json(&["verify"])["ok"], json!(true));
-    let left: Vec<_> = fs::read_dir(world.path("shop")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".copal-")), "{left:?}");
+    let left = left_beside(&world.path("shop"));
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

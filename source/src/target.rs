@@ -72,6 +72,11 @@ impl TargetTree {
         capabilities::probe(&self.root)
     }
 
+    /// Whether files in the folder can share extents (`FICLONE`, probed); the folder stays as it is wherever files need no name.
+    pub fn shares_extents(&self) -> Result<bool> {
+        capabilities::shares_extents(&self.root)
+    }
+
     /// Makes a folder (0700 until [`Self::set_metadata`]).
     pub fn create_directory(&self, path: &[u8]) -> Result<()> {
         let place = self.named(path)?;

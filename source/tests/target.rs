@@ -289,6 +289,10 @@ fn capabilities_are_those_of_the_filesystem() {
         let Capabilities { reflink: found, exchange, mount_point, free_bytes } = of(mounted.path());
         assert_eq!((found, exchange, mount_point), (reflink, true, true), "{filesystem:?}");
         assert!(free_bytes > 0);
+        let touched = || fs::metadata(mounted.path()).unwrap().modified().unwrap();
+        let before = touched();
+        assert_eq!(TargetTree::open(mounted.path()).unwrap().shares_extents().unwrap(), reflink, "{filesystem:?}");
+        assert_eq!(touched(), before, "{filesystem:?}: the folder was written to");
         assert!(!of(&mounted.path().join("folder")).mount_point);
         assert_eq!(fs::read_dir(mounted.path().join("folder")).unwrap().count(), 0, "probes are gone");
     }

@@ -43,8 +43,7 @@ impl ClonePlace {
             if !same_filesystem(folder, source) {
                 continue;
             }
-            let capable = TargetTree::open(folder).and_then(|tree| tree.capabilities());
-            if capable.is_ok_and(|found| found.reflink) {
+            if TargetTree::open(folder).and_then(|tree| tree.shares_extents()).unwrap_or(false) {
                 return Ok(Some(Self(folder.join(name))));
             }
         }

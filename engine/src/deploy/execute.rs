@@ -158,7 +158,9 @@ fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Ca
     // Who builds in a mount point knows how it is switched.
     let within = staged.and_then(Path::parent).filter(|parent| *parent == place.path);
     if let Some(within) = within {
-        return Ok(Capabilities { mount_point: false, exchange: true, ..TargetTree::open(within)?.capabilities()? });
+        let tree = TargetTree::open(within)?;
+        let reflink = tree.shares_extents()?;
+        return Ok(Capabilities { reflink, mount_point: false, exchange: true, ..tree.look()? });
     }
     if matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single {
         let inside = TargetTree::open(&place.path)?.look()?;

@@ -54,12 +54,34 @@ pub(super) fn probe(root: &Root) -> Result<Capabilities> {
     }
     let a = Probe::create(&place).map_err(failed("writing to"))?;
     let b = Probe::create(&place).map_err(failed("writing to"))?;
-    // A clone of nothing succeeds everywhere that has the call: there must be an extent to share.
-    rustix::io::pwrite(&a.fd, &[1; PROBE_BYTES], 0).map_err(failed("writing to"))?;
-    let reflink = rustix::fs::ioctl_ficlone(&b.fd, &a.fd).is_ok();
     let folder = place.fd();
     let exchange = rustix::fs::renameat_with(folder, &a.name, folder, &b.name, RenameFlags::EXCHANGE).is_ok();
+    let reflink = match unnamed_share(&place) {
+        Some(shared) => shared,
+        None => share(&a.fd, &b.fd).map_err(failed("writing to"))?,
+    };
     Ok(Capabilities { reflink, exchange, ..look(root)? })
+}
+
+/// Whether files in the folder can share extents: found out without a name in it, where its filesystem has files without names.
+pub(super) fn shares_extents(root: &Root) -> Result<bool> {
+    match unnamed_share(&root.place(&[])?) {
+        Some(shared) => Ok(shared),
+        None => Ok(probe(root)?.reflink),
+    }
+}
+
+/// `None` where there are no files without names.
+fn unnamed_share(folder: &Place) -> Option<bool> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let unnamed = || rustix::fs::openat(folder.fd(), c".", flags, PRIVATE_FILE).ok();
+    share(&unnamed()?, &unnamed()?).ok()
+}
+
+/// A clone of nothing succeeds everywhere that has the call: there must be an extent to share.
+fn share(a: &OwnedFd, b: &OwnedFd) -> rustix::io::Result<bool> {
+    rustix::io::pwrite(a, &[1; PROBE_BYTES], 0)?;
+    Ok(rustix::fs::ioctl_ficlone(b, a).is_ok())
 }
 
 /// A file that is gone when it is dropped. Its maker holds a lock on it: one that nobody holds was left by a process that

@@ -40,8 +40,7 @@ pub(super) fn when(component: &Component) -> When {
         within::shares_extents(&target).unwrap_or(false)
     } else {
         let folder = target.parent().filter(|parent| parent.is_dir());
-        let found = folder.and_then(|folder| TargetTree::open(folder).ok()?.capabilities().ok());
-        found.is_some_and(|found| found.reflink)
+        folder.is_some_and(|folder| TargetTree::open(folder).and_then(|tree| tree.shares_extents()).unwrap_or(false))
     };
     if target.exists() && shares { When::Stopped } else { When::Running }
 }

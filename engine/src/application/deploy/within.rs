@@ -45,9 +45,9 @@ pub(super) fn time_of(folder: &Path) -> Result<(i64, u32)> {
 /// Whether files in a target can share extents; it looks as before afterwards.
 pub(super) fn shares_extents(target: &Path) -> Result<bool> {
     let standing = metadata_of(target)?;
-    let found = TargetTree::open(target)?.capabilities()?;
+    let shares = TargetTree::open(target)?.shares_extents()?;
     set(target, &standing)?;
-    Ok(found.reflink)
+    Ok(shares)
 }
 
 /// The names of one switch.
