@@ -224,7 +224,7 @@ fn c05_processes_that_are_killed_side_by_side_harm_no_other() {
             }
             // Two that delete, or two that collect, may meet; nobody else gives way to anybody.
             let allowed: &[i32] = if *meant { &[0, -1] } else { &[0] };
-            assert!(allowed.contains(&run.code), "{words:?}: {run:#?}");
+            assert!(allowed.contains(&run.code), "{words:?}, while {going:?} went: {run:#?}");
         }
         for ((name, _, tree), (run, _)) in creates.into_iter().zip(&runs) {
             let listed = known.listed().contains(&name);

@@ -9,14 +9,18 @@ mod catalogue_support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use catalogue_support::{World, snapshot};
 use copal_engine::Error;
+use copal_engine::context::{Monitor, Progress};
 use copal_engine::create::{CreateRequest, SourceRequest, create};
+use copal_engine::removal::delete;
 use copal_engine::verify::{DamagedItem, VerifyReport, VerifyRequest, verify};
 use copal_sim::recording::Operation;
 use copal_sim::seeded::noise;
 use copal_store::backend::{Backend, ObjectKind, ObjectName};
+use copal_store::check::rebuild_index;
 use copal_store::pack::pack_name;
 use copal_store::session::Session;
 
@@ -51,6 +55,44 @@ fn request(repair: bool, from: &[&Path]) -> VerifyRequest {
 
 fn strings(items: &[&str]) -> Vec<String> {
     items.iter().map(|&item| item.to_owned()).collect()
+}
+
+/// Does something once, when a phase begins.
+struct At<F>(&'static str, Mutex<Option<F>>);
+
+impl<F: FnOnce() + Send> Monitor for At<F> {
+    fn phase(&self, name: &'static str) {
+        let act = if name == self.0 { self.1.lock().unwrap().take() } else { None };
+        if let Some(act) = act {
+            act();
+        }
+    }
+    fn progress(&self, _progress: Progress) {}
+    fn notice(&self, _message: &str) {}
+}
+
+#[test]
+fn what_a_snapshot_needed_that_was_deleted_meanwhile_is_no_damage() {
+    for deleted in [true, false] {
+        let mut world = two();
+        let (pack, _) = place(&world, &noise(3, 60_000));
+        let (context, memory) = (world.context.clone(), world.memory.clone());
+        // As a collection does that was decided before the look began.
+        let sweep = move || {
+            if deleted {
+                delete(&context, &["app/two".to_owned()]).unwrap();
+            }
+            memory.delete(&[pack]).unwrap();
+            rebuild_index(&context.repository).unwrap();
+        };
+        world.context.monitor = Arc::new(At("checking the manifests", Mutex::new(Some(sweep))));
+        let report = checked(&world, &VerifyRequest::default());
+        if deleted {
+            assert_eq!((report.damaged.len(), report.snapshots), (0, 1), "{:?}", report.damaged);
+        } else {
+            assert!(report.damaged.iter().any(|item| item.snapshots == ["app/two"]), "{:?}", report.damaged);
+        }
+    }
 }
 
 #[test]
