@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::Value;
+use support::kill::{Budget, run_and_kill};
 use support::known::left_beside;
 use support::shop::{SHOP_FOLDER, Shop, assert_agreement, configuration};
 use support::{World, noise};
@@ -494,21 +495,14 @@ fn h13_a_damaged_database_is_replaced() {
 fn h16_a_killed_deploy_is_wholly_old_or_wholly_new() {
     let world = standing_still(&(hook("stop", "sleep 0.02") + &hook("start", "sleep 0.02")), 5);
     world.ok(&["create", "other", "--app", "shop"]);
-    let (mut budget, mut random) = support::kill::Budget::new("deploy of an application");
+    let (mut budget, mut random) = Budget::new("deploy of an application");
     let mut turn = 0;
     while budget.lasts() {
         turn += 1;
         let (name, rows) = if turn % 2 == 0 { ("good", 5) } else { ("other", 9) };
         let before = count(&world.path("shop/shop.db"));
-        let mut child = world
-            .command(&["deploy", name, "--app", "shop", "--yes", "--no-safety"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        sleep(Duration::from_millis(random.below(400)));
-        child.kill().unwrap();
-        let run = support::finish(child.wait_with_output().unwrap());
+        let deploy = world.command(&["deploy", name, "--app", "shop", "--yes", "--no-safety"]);
+        let run = run_and_kill(deploy, Duration::from_millis(random.below(400)));
         budget.count(&run);
         world.json(&["status"]);
         let now = count(&world.path("shop/shop.db"));

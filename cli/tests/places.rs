@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::process::Command;
 use std::time::Duration;
 
 use copal_sim::mounts::{Filesystem, LoopDevice, Mounted};
+use support::kill::{Budget, run_and_kill};
 use support::{Seen, World, assert_same, look, noise};
 
 /// An application with a source on a place and a folder beside it, and more lines.
@@ -212,19 +212,12 @@ fn a_device_in_use_or_too_small_is_refused_and_its_name_never_taken() {
 
 /// Deploys that are killed: after the next command both sources are wholly one state or the other.
 fn check_kills<S: PartialEq>(name: &'static str, world: &World, states: &[S; 2], standing: &dyn Fn() -> S) {
-    let (mut budget, mut random) = support::kill::Budget::new(name);
+    let (mut budget, mut random) = Budget::new(name);
     let mut turn = 0;
     while budget.lasts() {
         turn += 1;
-        let mut child = world
-            .command(&["deploy", ["a/one", "a/two"][turn % 2], "--app", "a", "--yes", "--no-safety"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        sleep(Duration::from_millis(random.below(400)));
-        child.kill().unwrap();
-        let run = support::finish(child.wait_with_output().unwrap());
+        let deploy = world.command(&["deploy", ["a/one", "a/two"][turn % 2], "--app", "a", "--yes", "--no-safety"]);
+        let run = run_and_kill(deploy, Duration::from_millis(random.below(400)));
         budget.count(&run);
         world.json(&["status"]);
         let now = standing();
