@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use copal_sim::mounts::{Filesystem, Mounted};
 use serde_json::json;
 use support::kill::{Budget, run_and_kill};
-use support::known::{Known, Spans, change, left_beside};
+use support::known::{Known, Spans, change, left_beside, old_and_new};
 use support::{World, assert_same, finish, look, noise, plant};
 
 /// Without a disk to wait for: more kills in the time, and more of them between any two writes.
@@ -94,18 +94,7 @@ fn kill_deploys(name: &'static str, filesystem: Option<Filesystem>, modes: &[&'s
     let mounted = filesystem.map(|filesystem| Mounted::new(filesystem, 512).unwrap());
     let folder = mounted.as_ref().map_or_else(std::env::temp_dir, |mounted| mounted.path().to_owned());
     let world = World::beneath(&folder);
-    world.ok(&["init"]);
-    let source = world.path("source");
-    plant(&source);
-    let old = look(&source);
-    world.create("old", "source");
-    for _ in 0..6 {
-        change(&source, &mut random);
-    }
-    fs::remove_dir_all(source.join("empty folder")).unwrap();
-    fs::write(source.join("empty folder"), b"a file where a folder was").unwrap();
-    let new = look(&source);
-    world.create("new", "source");
+    let [old, new] = old_and_new(&world, &mut random);
     world.ok(&["deploy", "old", "target"]);
     let mut spans = Spans::default();
     while budget.lasts() {

@@ -15,9 +15,9 @@ use copal_sim::mounts::{Filesystem, Mounted};
 use rusqlite::Connection;
 use serde_json::json;
 use support::kill::{Budget, Random};
-use support::known::{Known, Spans, change, left_beside};
+use support::known::{Known, Spans, change, left_beside, old_and_new};
 use support::shop::{assert_agreement, configuration};
-use support::{Run, World, assert_same, finish, look, noise, plant};
+use support::{Run, World, assert_same, finish, look, noise};
 
 /// A disk, the runs on it, and how often it went away.
 struct Plug {
@@ -61,12 +61,7 @@ impl Plug {
         let _ = child.kill();
         let run = finish(child.wait_with_output().unwrap());
         self.mounted.regain_power().unwrap();
-        self.budget.started += 1;
-        if ended {
-            self.budget.ended += 1;
-        } else {
-            self.budget.killed += 1;
-        }
+        self.budget.note(!ended);
         run
     }
 }
@@ -109,18 +104,7 @@ fn creates_without_power(name: &'static str, filesystem: Filesystem) {
 fn deploys_without_power(name: &'static str, filesystem: Filesystem, modes: &[&'static str]) {
     let mut plug = Plug::new(name, filesystem);
     let world = World::beneath(plug.mounted.path());
-    world.ok(&["init"]);
-    let source = world.path("source");
-    plant(&source);
-    let old = look(&source);
-    world.create("old", "source");
-    for _ in 0..6 {
-        change(&source, &mut plug.random);
-    }
-    fs::remove_dir_all(source.join("empty folder")).unwrap();
-    fs::write(source.join("empty folder"), b"a file where a folder was").unwrap();
-    let new = look(&source);
-    world.create("new", "source");
+    let [old, new] = old_and_new(&world, &mut plug.random);
     world.ok(&["deploy", "old", "target"]);
     while plug.budget.lasts() {
         let mode = *plug.random.pick(modes);

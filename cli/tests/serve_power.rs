@@ -83,8 +83,7 @@ fn lose_power(name: &'static str, filesystem: Filesystem) {
         mounted.lose_power().unwrap();
         daemon.kill();
         mounted.regain_power().unwrap();
-        budget.started += 1;
-        *if done { &mut budget.ended } else { &mut budget.killed } += 1;
+        budget.note(!done);
 
         daemon = Daemon::start(&world, &[]);
         let ended = daemon.json(&format!("/operations/{id}?wait=60"));

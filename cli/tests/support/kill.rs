@@ -40,12 +40,13 @@ impl Budget {
 
     /// Counts a process that was meant to be killed.
     pub fn count(&mut self, run: &Run) {
+        self.note(run.was_killed());
+    }
+
+    /// Counts something that was started, and whether it was killed before its end.
+    pub fn note(&mut self, killed: bool) {
         self.started += 1;
-        if run.was_killed() {
-            self.killed += 1;
-        } else {
-            self.ended += 1;
-        }
+        *if killed { &mut self.killed } else { &mut self.ended } += 1;
     }
 }
 

@@ -117,6 +117,23 @@ impl Spans {
     }
 }
 
+/// Makes the repository, and the snapshots `old` and `new` of a tree that changes much between them: what each one is.
+pub fn old_and_new(world: &World, random: &mut Random) -> [Tree; 2] {
+    world.ok(&["init"]);
+    let source = world.path("source");
+    plant(&source);
+    let old = look(&source);
+    world.create("old", "source");
+    for _ in 0..6 {
+        change(&source, random);
+    }
+    fs::remove_dir_all(source.join("empty folder")).unwrap();
+    fs::write(source.join("empty folder"), b"a file where a folder was").unwrap();
+    let new = look(&source);
+    world.create("new", "source");
+    [old, new]
+}
+
 /// What deploys put beside a target, but for probes, which the next deploy takes away.
 pub fn left_beside(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
