@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod access;
+mod connection;
 mod daemon;
 mod http;
 mod log;
@@ -18,6 +19,7 @@ pub mod operation;
 pub mod platform;
 pub mod problem;
 
+pub use connection::Patience;
 pub use http::description;
 pub use log::{LogFormat, log_to_stderr};
 pub use server::{Authentication, ServeOptions, Server, TlsFiles, run};

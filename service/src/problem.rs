@@ -4,6 +4,7 @@
 
 use std::io;
 use std::ops::Deref;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -94,6 +95,14 @@ impl Problem {
     pub fn too_large(detail: impl Into<String>) -> Self {
         let hint = "send less, or let the administrator raise the limit";
         Self::new(&kind(StatusCode::PAYLOAD_TOO_LARGE, ExitCode::Usage, "too-large", hint), detail)
+    }
+
+    /// A request whose body did not come on.
+    #[must_use]
+    pub fn too_slow(each: Duration) -> Self {
+        let detail = format!("too little of the request came in {} seconds", each.as_secs());
+        let hint = "send it again over a faster connection";
+        Self::new(&kind(StatusCode::REQUEST_TIMEOUT, ExitCode::Deadline, "too-slow", hint), detail)
     }
 
     /// Something that the path names is not there.

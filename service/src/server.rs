@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
 use copal_engine::Context;
 use copal_store::entropy::Entropy;
+use tokio::sync::watch;
 
 use crate::access::{Audit, Counters, Limits, Role, Sessions, Tokens};
+use crate::connection::{Door, load_tls, raise_open_files};
 use crate::daemon::{Access, Daemon};
 use crate::http;
 use crate::metrics::Metrics;
@@ -63,10 +63,8 @@ pub struct ServeOptions {
 pub struct Server {
     daemon: Arc<Daemon>,
     options: ServeOptions,
-    listener: std::net::TcpListener,
-    tls: Option<RustlsConfig>,
+    door: Door,
     planned: Vec<Planned>,
-    handle: Handle<SocketAddr>,
     /// Held as long as the daemon lives.
     _lock: File,
 }
@@ -123,39 +121,35 @@ impl Server {
             is_encrypted: options.tls.is_some(),
         });
         go_on(&daemon, unfinished).await;
-        let tls = match &options.tls {
-            None => None,
-            Some(files) => Some(load_tls(files).await?),
-        };
-        let listener = std::net::TcpListener::bind(options.listen)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { daemon, options, listener, tls, planned, handle: Handle::new(), _lock: lock })
+        let tls = options.tls.as_ref().map(load_tls).transpose()?;
+        let door = Door::open(options.listen, tls, options.limits.connections, options.limits.patience)?;
+        Ok(Self { daemon, options, door, planned, _lock: lock })
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.door.address()
     }
 
     /// The address of the page.
     pub fn url(&self) -> io::Result<String> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.address()?))
     }
 
     /// Serves until `stop` ends; then no new requests are taken, running operations get their grace, and the rest goes on with the
     /// next daemon.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let Self { daemon, options, listener, tls, planned, handle, _lock } = self;
+        let Self { daemon, options, door, planned, _lock } = self;
         tokio::spawn(schedule::run(Arc::clone(&daemon), planned));
-        let ending = handle.clone();
+        let (end, ending) = watch::channel(false);
         let (operations, grace) = (daemon.operations.clone(), options.grace);
         let ended = tokio::spawn(async move {
             stop.await;
             tracing::info!("the daemon ends");
             operations.close(grace).await;
-            // Those who watch operations have heard their end; slow downloads get a moment.
-            ending.graceful_shutdown(Some(Duration::from_secs(5)));
+            // Those who watch operations have heard their end.
+            end.send_replace(true);
         });
         let tidying = Arc::clone(&daemon);
         tokio::spawn(async move {
@@ -164,13 +158,7 @@ impl Server {
                 tidying.counters.tidy();
             }
         });
-        let service = http::router(daemon).into_make_service_with_connect_info::<SocketAddr>();
-        let served = match tls {
-            None => axum_server::from_tcp(listener)?.handle(handle).serve(service).await,
-            Some(config) => axum_server::from_tcp_rustls(listener, config)?.handle(handle).serve(service).await,
-        };
-        served?;
-        // It ended because it was told to.
+        door.serve(http::router(daemon), ending).await;
         ended.await.map_err(|error| Problem::internal(error.to_string()))
     }
 }
@@ -247,6 +235,7 @@ pub fn run(
     options: ServeOptions,
     announce: impl FnOnce(&str),
 ) -> Result<()> {
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("copal").build()?;
     let served = runtime.block_on(async {
         let server = Server::start(context, applications, entropy, options).await?;
@@ -273,17 +262,4 @@ async fn told_to_end() {
         () = terminated => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-}
-
-async fn load_tls(files: &TlsFiles) -> Result<RustlsConfig> {
-    // A second daemon in one process finds it installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let loaded = RustlsConfig::from_pem_file(&files.certificate, &files.key).await;
-    loaded.map_err(|error| {
-        Problem::bad_request(format!(
-            "the certificate {} and its key {} cannot be used: {error}",
-            files.certificate.display(),
-            files.key.display()
-        ))
-    })
 }

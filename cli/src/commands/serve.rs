@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     /// Operations of different applications that run at once
     #[arg(long, value_name = "N", default_value_t = Limits::default().operations_at_once)]
     at_once: usize,
+    /// Connections that are open at once; a quarter of them is for clients that have shown no token
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    connections: usize,
     /// Seconds that an operation may take
     #[arg(long, value_name = "SECONDS", default_value_t = 4 * 3600)]
     deadline: u64,
@@ -127,6 +130,8 @@ fn options(arguments: &Arguments, invocation: &Invocation, context: &Context) ->
             transfers: arguments.transfers,
             upload_bytes_max: arguments.upload_max,
             operations_at_once: arguments.at_once,
+            connections: arguments.connections,
+            ..Limits::default()
         },
         deadline: Duration::from_secs(arguments.deadline),
         grace: Duration::from_secs(arguments.grace),

@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use crate::access::{AuditLine, Principal, Role, SESSION_COOKIE};
+use crate::connection::{PacedBody, Place, TooSlow};
 use crate::daemon::{Access, Daemon};
 use crate::problem::{Problem, ProblemCode, Result};
 
@@ -45,13 +47,21 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request
     let wants_page = method == Method::GET && accepts_html(request.headers()) && is_page(&path);
 
     let admitted = admit(&daemon, &request, &route, peer);
+    if let Some(place) = request.extensions().get::<Arc<Place>>() {
+        place.set_known(matches!(admitted, Ok(Some(_))));
+    }
     let principal = admitted.as_ref().ok().and_then(Clone::clone);
+    let slow = TooSlow::default();
     let mut response = match admitted {
         Ok(principal) => {
             if let Some(principal) = principal {
                 request.extensions_mut().insert(principal);
             }
-            next.run(request).await
+            let each = daemon.limits.patience.body;
+            let request = request.map(|body| Body::new(PacedBody::new(body, each, slow.clone())));
+            let response = next.run(request).await;
+            let failed = response.status().is_client_error() || response.status().is_server_error();
+            if failed && slow.happened() { Problem::too_slow(each).into_response() } else { response }
         }
         Err(problem) if problem.status == StatusCode::UNAUTHORIZED.as_u16() && wants_page => {
             Redirect::to("/login").into_response()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::connection::Patience;
 use crate::problem::{Problem, Result};
 
 /// Wrong tokens from one address: enough for a mistyped configuration, too few for a search.
@@ -26,11 +27,22 @@ pub struct Limits {
     pub upload_bytes_max: u64,
     /// Operations that run at once, over all applications.
     pub operations_at_once: usize,
+    /// Connections that are open at once; a quarter of them is for whoever has shown no token.
+    pub connections: usize,
+    /// How long clients are waited for.
+    pub patience: Patience,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests_per_second: 200, transfers: 8, upload_bytes_max: 1 << 40, operations_at_once: 4 }
+        Self {
+            requests_per_second: 200,
+            transfers: 8,
+            upload_bytes_max: 1 << 40,
+            operations_at_once: 4,
+            connections: 2048,
+            patience: Patience::default(),
+        }
     }
 }
 
