@@ -50,7 +50,7 @@ fn block(page: &str, info: &str) -> String {
 #[test]
 fn the_page_shows_the_golden_bundle() {
     let page = fs::read_to_string(root().join("docs/format/bundle.md")).unwrap();
-    let file = fs::read(golden("v1.copal")).unwrap();
+    let file = fs::read(golden("v2.copal")).unwrap();
     let keys = StreamKeys::open(&file, PASSWORD).unwrap();
     let bytes = file.len() as u64;
     let opener = StreamOpener::new(&keys, Bytes(file.clone()), bytes).unwrap();
@@ -72,14 +72,18 @@ fn the_page_shows_the_golden_bundle() {
 fn golden_bundles_are_verified_imported_and_deployed() {
     let world = World::new();
     let open = |name: &str| File::open(golden(name)).unwrap();
-    let summary = verify(Watch::of(&world.context), open("v1.copal"), PASSWORD).unwrap();
-    assert_eq!((summary.snapshots.len(), summary.snapshots[0].name.as_str()), (1, "golden"));
-    let request = ImportRequest { password: Zeroizing::new(PASSWORD.to_vec()), name: None, app: None };
-    import(&world.context, open("v1.copal"), &request).unwrap();
-    let target = world.path("target");
-    world.deploy("golden", &target, DeployMode::Auto).unwrap();
-    assert_eq!(fs::read(target.join("hello.txt")).unwrap(), b"hello, bundle\n");
-    assert_eq!(fs::read(target.join("folder/words")).unwrap(), "amber resin copal ".repeat(40).as_bytes());
+    for version in ["v1", "v2"] {
+        let bundle = || open(&format!("{version}.copal"));
+        let summary = verify(Watch::of(&world.context), bundle(), PASSWORD).unwrap();
+        assert_eq!((summary.snapshots.len(), summary.snapshots[0].name.as_str()), (1, "golden"));
+        let name = Some(version.to_owned());
+        let request = ImportRequest { password: Zeroizing::new(PASSWORD.to_vec()), name, app: None };
+        import(&world.context, bundle(), &request).unwrap();
+        let target = world.path(&format!("target {version}"));
+        world.deploy(version, &target, DeployMode::Auto).unwrap();
+        assert_eq!(fs::read(target.join("hello.txt")).unwrap(), b"hello, bundle\n");
+        assert_eq!(fs::read(target.join("folder/words")).unwrap(), "amber resin copal ".repeat(40).as_bytes());
+    }
     let request = hub_tar::HubImportRequest {
         password: Some(Zeroizing::new(PASSWORD.to_vec())),
         ..hub_tar::HubImportRequest::default()

@@ -3,30 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
 
-use copal_engine::context::SilentMonitor;
+use copal_engine::Context;
 use copal_engine::create::{CreateRequest, SourceRequest, create};
 use copal_engine::deploy::{CrashPoints, DeployMode, DeployRequest, NoCrash, deploy_until, recover};
-use copal_engine::{Clock, Context};
-use copal_manifest::entry::Timestamp;
-use copal_sim::world::{credential, options};
-use copal_sim::{Choices, MemoryBackend, SeededEntropy, noise};
-use copal_store::repository::Repository;
+use copal_sim::{Choices, noise};
 
-#[derive(Debug)]
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp { seconds: 1_700_000_000, nanoseconds: 0 }
-    }
-    fn monotonic_nanoseconds(&self) -> u64 {
-        0
-    }
-}
+use crate::world::context;
 
 /// Dies right after the journal is committed.
 struct AfterCommit;
@@ -34,23 +18,6 @@ struct AfterCommit;
 impl CrashPoints for AfterCommit {
     fn reached(&self, step: &str) -> bool {
         step == "step 0"
-    }
-}
-
-fn context(state: &Path) -> Context {
-    let entropy = Arc::new(SeededEntropy::new(1));
-    let repository = Repository::init(Arc::new(MemoryBackend::new()), entropy, &credential(), &options());
-    Context {
-        repository: repository.expect("a repository can be made"),
-        clock: Arc::new(Still),
-        monitor: Arc::new(SilentMonitor),
-        cache_folder: None,
-        memory: None,
-        state_folder: Some(state.to_owned()),
-        interrupt: Arc::new(AtomicBool::new(false)),
-        threads: 1,
-        host: "here".into(),
-        program: "fuzz".into(),
     }
 }
 

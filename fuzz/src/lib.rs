@@ -15,6 +15,7 @@ pub mod mutation;
 pub mod objects;
 pub mod operations;
 pub mod tampering;
+pub mod world;
 
 /// One target.
 pub struct Target {

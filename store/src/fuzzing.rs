@@ -46,8 +46,8 @@ pub fn read_block(bytes: &[u8]) -> Result<usize> {
     Ok(sound)
 }
 
-/// A seal: a fingerprint of its key, and its nonce.
-pub type Seal = ([u8; 32], [u8; 12]);
+/// A seal: a fingerprint of its key, its nonce, and a hash of what is sealed and bound.
+pub type Seal = ([u8; 32], [u8; 12], [u8; 32]);
 
 static SEALS: Mutex<Option<Vec<Seal>>> = Mutex::new(None);
 
@@ -62,8 +62,10 @@ pub fn seals() -> Vec<Seal> {
     SEALS.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
 }
 
-pub(crate) fn note_seal(fingerprint: [u8; 32], nonce: [u8; 12]) {
+pub(crate) fn note_seal(fingerprint: [u8; 32], nonce: [u8; 12], bound: &[u8], plain: &[u8]) {
     if let Some(seals) = &mut *SEALS.lock().unwrap_or_else(PoisonError::into_inner) {
-        seals.push((fingerprint, nonce));
+        let bound = blake3::hash(bound);
+        let sealed = blake3::Hasher::new().update(bound.as_bytes()).update(plain).finalize();
+        seals.push((fingerprint, nonce, *sealed.as_bytes()));
     }
 }

@@ -362,7 +362,7 @@ impl Cipher {
     /// Encrypts in place and returns the tag.
     pub(crate) fn seal(&self, nonce: [u8; 12], aad: &[u8], plain: &mut [u8]) -> Result<[u8; TAG_BYTES]> {
         #[cfg(feature = "fuzzing")]
-        crate::fuzzing::note_seal(self.fingerprint, nonce);
+        crate::fuzzing::note_seal(self.fingerprint, nonce, aad, plain);
         let tag = self
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), plain)

@@ -1,9 +1,13 @@
 //! A sealed stream under a passphrase of its own: what a bundle is made of. It knows nothing of what is in it.
 //!
 //! Header (112 bytes, clear): envelope of the kind [`BUNDLE_KIND`] | Argon2id costs (3 × u32) | salt (32) | commitment (32) | zeros (4).
-//! Then segments of 64 KiB of plaintext, each with its tag; the last one may be shorter. A segment's nonce is its number and whether it is the
-//! last, its associated data the hash of the header: none can be moved, dropped or cut off. Zeros at the end bring the whole onto the
+//! Then segments of 64 KiB of plaintext, each between its nonce and its tag; the last one may be shorter. The associated data is the hash of the
+//! header, the segment's number and whether it is the last: none can be moved, dropped or cut off. Zeros at the end bring the whole onto the
 //! grid of lengths. As neither cipher commits to its key, the commitment is compared before anything is opened.
+//!
+//! An interrupted stream is gone on with under its key, and what is sealed at a place then may differ from what was sealed there before: on
+//! a disk that was cut off, or in a copy that somebody took. So a nonce is a keyed hash of the plaintext and its place: two
+//! plaintexts never share one. In version 1, which is only read, it was the place alone.
 
 use std::io::Write;
 
@@ -23,10 +27,15 @@ pub const SEGMENT_PLAIN_BYTES: usize = 64 << 10;
 /// Length of the header in bytes.
 pub const STREAM_HEADER_BYTES: usize = ENVELOPE_BYTES + 12 + 32 + 32 + 4;
 
-const SEGMENT_BYTES: u64 = (SEGMENT_PLAIN_BYTES + TAG_BYTES) as u64;
+/// The version that is written.
+const STREAM_VERSION: u8 = 2;
+/// 96 bits: of 2^28 segments of 64 KiB (16 TiB) two share a nonce with a chance of 2^-41.
+const NONCE_BYTES: usize = 12;
 const OBJECT: &str = "the bundle";
 const COMMITMENT: &str = "copal v1 bundle commitment";
-const SEGMENTS: &str = "copal v1 bundle segments";
+const SEGMENTS_V1: &str = "copal v1 bundle segments";
+const SEGMENTS: &str = "copal v2 bundle segments";
+const NONCES: &str = "copal v2 bundle nonces";
 const CHECKS: &str = "copal v1 bundle checks";
 
 /// The header and the keys of one stream.
@@ -34,6 +43,7 @@ pub struct StreamKeys {
     header: [u8; STREAM_HEADER_BYTES],
     bound: [u8; 32],
     cipher: Cipher,
+    nonces: Zeroizing<[u8; 32]>,
     checks: Zeroizing<[u8; 32]>,
 }
 
@@ -48,7 +58,7 @@ impl StreamKeys {
     pub fn generate(entropy: &dyn Entropy, suite: CipherSuite, password: &[u8], cost: StretchCost) -> Result<Self> {
         let mut header = [0; STREAM_HEADER_BYTES];
         header[..6].copy_from_slice(&MAGIC);
-        (header[6], header[7], header[8]) = (BUNDLE_KIND, FIRST_VERSION, suite as u8);
+        (header[6], header[7], header[8]) = (BUNDLE_KIND, STREAM_VERSION, suite as u8);
         entropy.fill(&mut header[16..ENVELOPE_BYTES])?;
         for (place, number) in [cost.memory_kib, cost.passes, cost.lanes].into_iter().enumerate() {
             header[ENVELOPE_BYTES + place * 4..][..4].copy_from_slice(&number.to_le_bytes());
@@ -72,9 +82,11 @@ impl StreamKeys {
     }
 
     fn new(header: [u8; STREAM_HEADER_BYTES], suite: CipherSuite, stretched: &[u8; 32]) -> Result<Self> {
-        let key = Zeroizing::new(blake3::derive_key(SEGMENTS, stretched));
-        let checks = Zeroizing::new(blake3::derive_key(CHECKS, stretched));
-        Ok(Self { bound: *blake3::hash(&header).as_bytes(), header, cipher: Cipher::new(suite, &key)?, checks })
+        let derived = |context| Zeroizing::new(blake3::derive_key(context, stretched));
+        let key = derived(if header[7] == FIRST_VERSION { SEGMENTS_V1 } else { SEGMENTS });
+        let cipher = Cipher::new(suite, &key)?;
+        let (nonces, checks) = (derived(NONCES), derived(CHECKS));
+        Ok(Self { bound: *blake3::hash(&header).as_bytes(), header, cipher, nonces, checks })
     }
 
     /// The clear beginning.
@@ -91,16 +103,95 @@ impl StreamKeys {
         check
     }
 
-    fn nonce(number: u64, last: bool) -> [u8; 12] {
-        nonce(if last { Domain::Footer } else { Domain::Part }, number)
+    /// Whether an interrupted stream may be gone on with: not in version 1, where what was sealed at a place and what would be now share a nonce.
+    #[must_use]
+    pub fn can_go_on(&self) -> bool {
+        self.header[7] == STREAM_VERSION
+    }
+
+    /// A whole segment as stored, in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        SEGMENT_PLAIN_BYTES as u64 + self.layout().added_bytes()
+    }
+
+    fn layout(&self) -> Layout {
+        if self.can_go_on() { Layout::NonceStored } else { Layout::NonceOfPlace }
     }
 
     fn seal(&self, number: u64, last: bool, plain: &[u8]) -> Result<Vec<u8>> {
-        let mut segment = Vec::with_capacity(plain.len() + TAG_BYTES);
+        if !self.can_go_on() {
+            return Err(Error::damaged(OBJECT, "it is of a version that nothing is sealed in any more"));
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.nonces);
+        hasher.update(&number.to_le_bytes()).update(&[u8::from(last)]).update(plain);
+        let mut nonce = [0; NONCE_BYTES];
+        nonce.copy_from_slice(&hasher.finalize().as_bytes()[..NONCE_BYTES]);
+        let mut segment = Vec::with_capacity(NONCE_BYTES + plain.len() + TAG_BYTES);
+        segment.extend_from_slice(&nonce);
         segment.extend_from_slice(plain);
-        let tag = self.cipher.seal(Self::nonce(number, last), &self.bound, &mut segment)?;
+        let tag = self.cipher.seal(nonce, &self.bound_to(number, last), &mut segment[NONCE_BYTES..])?;
         segment.extend_from_slice(&tag);
         Ok(segment)
+    }
+
+    /// Opens a stored segment in place; `None`: it does not verify.
+    fn open_segment(&self, number: u64, last: bool, segment: &mut Vec<u8>) -> Option<()> {
+        let opened = match self.layout() {
+            Layout::NonceOfPlace => {
+                let nonce = nonce(if last { Domain::Footer } else { Domain::Part }, number);
+                self.cipher.open(nonce, &self.bound, segment)?
+            }
+            Layout::NonceStored => {
+                let nonce = *segment.first_chunk::<NONCE_BYTES>()?;
+                segment.drain(..NONCE_BYTES);
+                self.cipher.open(nonce, &self.bound_to(number, last), segment)?
+            }
+        };
+        segment.truncate(opened);
+        Some(())
+    }
+
+    fn bound_to(&self, number: u64, last: bool) -> Vec<u8> {
+        [&self.bound[..], &number.to_le_bytes(), &[u8::from(last)]].concat()
+    }
+}
+
+/// What stands around a segment's ciphertext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// Version 1.
+    NonceOfPlace,
+    NonceStored,
+}
+
+impl Layout {
+    fn added_bytes(self) -> u64 {
+        match self {
+            Self::NonceOfPlace => TAG_BYTES as u64,
+            Self::NonceStored => (NONCE_BYTES + TAG_BYTES) as u64,
+        }
+    }
+
+    /// Plaintext and whole length of a stream that has at least so much plaintext.
+    fn padded_lengths(self, plain: u64) -> (u64, u64) {
+        let segments = plain.div_ceil(SEGMENT_PLAIN_BYTES as u64).max(1);
+        let mut bytes = on_grid(STREAM_HEADER_BYTES as u64 + plain + segments * self.added_bytes());
+        loop {
+            match self.plain_bytes(bytes) {
+                Some(fits) if fits >= plain => return (fits, bytes),
+                _ => bytes = on_grid(bytes + 1),
+            }
+        }
+    }
+
+    /// The plaintext of a stream of some length; `None`: no stream has this length.
+    fn plain_bytes(self, bytes: u64) -> Option<u64> {
+        let body = bytes.checked_sub(STREAM_HEADER_BYTES as u64)?;
+        let whole = SEGMENT_PLAIN_BYTES as u64 + self.added_bytes();
+        let segments = body.div_ceil(whole);
+        let last = body.checked_sub(segments.checked_sub(1)? * whole)?;
+        (last > self.added_bytes()).then(|| body - segments * self.added_bytes())
     }
 }
 
@@ -115,8 +206,8 @@ fn checked(header: &[u8; STREAM_HEADER_BYTES]) -> Result<(CipherSuite, StretchCo
     if header[..6] != MAGIC {
         return Err(damaged("it does not begin as a bundle of Copal"));
     }
-    if header[7] > FIRST_VERSION {
-        let (found, supported) = (u32::from(header[7]), u32::from(FIRST_VERSION));
+    if header[7] > STREAM_VERSION {
+        let (found, supported) = (u32::from(header[7]), u32::from(STREAM_VERSION));
         return Err(Error::Unsupported { what: OBJECT.into(), found, supported });
     }
     if header[6] != BUNDLE_KIND || header[7] == 0 || header[9..16] != [0; 7] || header[108..] != [0; 4] {
@@ -163,7 +254,7 @@ impl<'k> StreamSealer<'k> {
         Ok(Self { keys, segment: Vec::with_capacity(SEGMENT_PLAIN_BYTES), number: 0 })
     }
 
-    /// Goes on behind whole segments that were written before. What follows must be what would have followed then.
+    /// Goes on behind whole segments that were written before.
     #[must_use]
     pub fn resume(keys: &'k StreamKeys, segments: u64) -> Self {
         Self { keys, segment: Vec::with_capacity(SEGMENT_PLAIN_BYTES), number: segments }
@@ -194,7 +285,7 @@ impl<'k> StreamSealer<'k> {
 
     /// Fills up with zeros to the grid and writes the last segment; returns the length of the whole.
     pub fn finish(mut self, out: &mut dyn Write) -> std::io::Result<u64> {
-        let (plain, bytes) = padded_lengths(self.plain_bytes());
+        let (plain, bytes) = self.keys.layout().padded_lengths(self.plain_bytes());
         let zeros = vec![0; SEGMENT_PLAIN_BYTES];
         while self.plain_bytes() < plain {
             let missing = (plain - self.plain_bytes()).min(SEGMENT_PLAIN_BYTES as u64) as usize;
@@ -204,26 +295,6 @@ impl<'k> StreamSealer<'k> {
         out.write_all(&sealed)?;
         Ok(bytes)
     }
-}
-
-/// Plaintext and whole length of a stream that has at least so much plaintext.
-fn padded_lengths(plain: u64) -> (u64, u64) {
-    let segments = plain.div_ceil(SEGMENT_PLAIN_BYTES as u64).max(1);
-    let mut bytes = on_grid(STREAM_HEADER_BYTES as u64 + plain + segments * TAG_BYTES as u64);
-    loop {
-        match plain_bytes(bytes) {
-            Some(fits) if fits >= plain => return (fits, bytes),
-            _ => bytes = on_grid(bytes + 1),
-        }
-    }
-}
-
-/// The plaintext of a stream of some length; `None`: no stream has this length.
-fn plain_bytes(bytes: u64) -> Option<u64> {
-    let body = bytes.checked_sub(STREAM_HEADER_BYTES as u64)?;
-    let segments = body.div_ceil(SEGMENT_BYTES);
-    let last = body.checked_sub(segments.checked_sub(1)? * SEGMENT_BYTES)?;
-    (last > TAG_BYTES as u64).then(|| body - segments * TAG_BYTES as u64)
 }
 
 /// Bytes at a place: a file.
@@ -249,14 +320,14 @@ impl<R> std::fmt::Debug for StreamOpener<'_, R> {
 impl<'k, R: ReadAt> StreamOpener<'k, R> {
     /// Of a whole stream of so many bytes.
     pub fn new(keys: &'k StreamKeys, source: R, bytes: u64) -> Result<Self> {
-        let plain = plain_bytes(bytes).filter(|_| on_grid(bytes) == bytes);
+        let plain = keys.layout().plain_bytes(bytes).filter(|_| on_grid(bytes) == bytes);
         let plain_bytes = plain.ok_or_else(|| Error::damaged(OBJECT, "it is cut off, or has more than it should"))?;
         Ok(Self { keys, source, bytes, plain_bytes })
     }
 
     /// Of the whole segments of one that was not ended: all that can be read of an interrupted export.
     pub fn of_unfinished(keys: &'k StreamKeys, source: R, bytes: u64) -> Self {
-        let segments = bytes.saturating_sub(STREAM_HEADER_BYTES as u64) / SEGMENT_BYTES;
+        let segments = bytes.saturating_sub(STREAM_HEADER_BYTES as u64) / keys.segment_bytes();
         // One byte more than they have: none of them is the last.
         Self { keys, source, bytes: u64::MAX, plain_bytes: segments * SEGMENT_PLAIN_BYTES as u64 }
     }
@@ -273,16 +344,15 @@ impl<'k, R: ReadAt> StreamOpener<'k, R> {
 
     /// Opens the segment of a number into `plain`, which is cleared first.
     pub fn segment(&self, number: u64, plain: &mut Vec<u8>) -> Result<()> {
-        let begin = STREAM_HEADER_BYTES as u64 + number * SEGMENT_BYTES;
-        let length = self.bytes.saturating_sub(begin).min(SEGMENT_BYTES);
+        let whole = self.keys.segment_bytes();
+        let begin = STREAM_HEADER_BYTES as u64 + number * whole;
+        let length = self.bytes.saturating_sub(begin).min(whole);
         let last = begin + length == self.bytes;
         plain.clear();
         plain.resize(length as usize, 0);
         self.source.read_exact_at(begin, plain).map_err(|error| Error::io("reading", OBJECT, error))?;
-        let opened = self.keys.cipher.open(StreamKeys::nonce(number, last), &self.keys.bound, plain);
-        let opened = opened.ok_or_else(|| Error::damaged(OBJECT, format!("its bytes from {begin} do not verify")))?;
-        plain.truncate(opened);
-        Ok(())
+        let opened = self.keys.open_segment(number, last, plain);
+        opened.ok_or_else(|| Error::damaged(OBJECT, format!("its bytes from {begin} do not verify")))
     }
 }
 
@@ -357,13 +427,13 @@ mod tests {
             assert!(read(file[..length].to_vec(), b"pass").is_err(), "cut off at {length}");
         }
         let mut swapped = file.clone();
-        let segment = SEGMENT_BYTES as usize;
+        let segment = keys.segment_bytes() as usize;
         let (first, second) = swapped[STREAM_HEADER_BYTES..].split_at_mut(segment);
         first.swap_with_slice(&mut second[..segment]);
         assert!(read(swapped, b"pass").is_err());
         let newer = {
             let mut newer = file;
-            newer[7] = 2;
+            newer[7] = STREAM_VERSION + 1;
             newer
         };
         assert!(matches!(read(newer, b"pass"), Err(Error::Unsupported { .. })));
@@ -374,7 +444,7 @@ mod tests {
         let keys = StreamKeys::generate(&OsEntropy, CipherSuite::Aes256Gcm, b"pass", CHEAP).unwrap();
         let plain: Vec<u8> = (0..400_000u32).map(|byte| (byte / 7) as u8).collect();
         let whole = written(&keys, &plain);
-        let kept = STREAM_HEADER_BYTES + 3 * SEGMENT_BYTES as usize;
+        let kept = STREAM_HEADER_BYTES + 3 * keys.segment_bytes() as usize;
         let mut out = whole[..kept].to_vec();
         let unfinished = StreamOpener::of_unfinished(&keys, out.clone(), kept as u64 + 100);
         assert_eq!(unfinished.plain_bytes(), 3 * SEGMENT_PLAIN_BYTES as u64);

@@ -167,6 +167,9 @@ impl Export<'_> {
             Err(copal_store::Error::WrongKey | copal_store::Error::Damaged { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        if !keys.can_go_on() {
+            return Ok(None);
+        }
         let copy = file.try_clone().map_err(written)?;
         let opener = StreamOpener::of_unfinished(&keys, BundleFile(copy), bytes);
         let segments = opener.plain_bytes() / SEGMENT_PLAIN_BYTES as u64;
@@ -178,7 +181,7 @@ impl Export<'_> {
         if opener.segment(segments - 1, &mut last).is_err() {
             return Ok(None);
         }
-        let end = STREAM_HEADER_BYTES as u64 + segments * (bytes_of_segment());
+        let end = STREAM_HEADER_BYTES as u64 + segments * keys.segment_bytes();
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(written)?;
         let begun = Begun::new(opener);
         let mut out = BufWriter::with_capacity(1 << 20, file);
@@ -401,8 +404,4 @@ fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     name.into()
-}
-
-fn bytes_of_segment() -> u64 {
-    (SEGMENT_PLAIN_BYTES + copal_store::keys::TAG_BYTES) as u64
 }
