@@ -11,22 +11,29 @@ use copal_manifest::entry::Timestamp;
 /// The surroundings of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
-    /// For what can be rebuilt; `None` without a home.
+    /// For what can be rebuilt; `None` without a home, or when others may write there.
     pub(crate) cache_folder: Option<PathBuf>,
     /// For what the user has set; `None` without a home.
     pub(crate) config_folder: Option<PathBuf>,
-    /// For local state; `None` without a home.
+    /// For local state; `None` without a home, or when others may write there.
     pub(crate) state_folder: Option<PathBuf>,
+    /// Why local state is not used although it is there.
+    pub(crate) state_fault: Option<String>,
     /// This machine.
     pub(crate) host: String,
 }
 
 impl Environment {
     pub(crate) fn of_process() -> Self {
+        let state_folder = user_folder("XDG_STATE_HOME", ".local/state");
+        // What stands there is carried out with the rights of whoever runs this: after `sudo`, perhaps, in the home of another user.
+        let state_fault = state_folder.as_deref().and_then(copal_engine::state::fault);
+        let cache_folder = user_folder("XDG_CACHE_HOME", ".cache");
         Self {
-            cache_folder: user_folder("XDG_CACHE_HOME", ".cache"),
+            cache_folder: cache_folder.filter(|folder| copal_engine::state::fault(folder).is_none()),
             config_folder: user_folder("XDG_CONFIG_HOME", ".config"),
-            state_folder: user_folder("XDG_STATE_HOME", ".local/state"),
+            state_folder: state_folder.filter(|_| state_fault.is_none()),
+            state_fault,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         }
     }

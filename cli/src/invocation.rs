@@ -113,7 +113,15 @@ impl Invocation {
 
     /// Ends what interrupted deploys have left, then opens the repository.
     pub(crate) fn open(&self) -> anyhow::Result<Context> {
-        self.recover();
+        self.open_for(Run::Real)
+    }
+
+    /// The same for a command that may be a dry run: that ends nothing, and says what would be ended.
+    pub(crate) fn open_for(&self, run: Run) -> anyhow::Result<Context> {
+        match run {
+            Run::Real => self.recover(),
+            Run::Dry => self.say_what_is_left(),
+        }
         let folder = self.repository_folder()?;
         let backend = self.backend_at(&folder)?;
         if let Some(repository) = self.unlocked(&backend) {
@@ -202,16 +210,50 @@ impl Invocation {
 
     /// Ends what interrupted deploys and captures have left.
     pub(crate) fn recover(&self) {
-        let Some(state_folder) = &self.environment.state_folder else { return };
-        match copal_engine::application::recover(state_folder) {
+        let Some(state_folder) = self.state_folder() else { return };
+        self.say(
+            copal_engine::application::recover(state_folder),
+            "interrupted work on applications could not be ended",
+        );
+        // The command at hand may well not need it.
+        self.say(copal_engine::deploy::recover(state_folder), "interrupted deploys could not be looked for");
+    }
+
+    /// The same without ending it.
+    fn say_what_is_left(&self) {
+        let Some(state_folder) = self.state_folder() else { return };
+        let unknown = "interrupted work on applications could not be looked for";
+        self.say(copal_engine::application::outlook(state_folder), unknown);
+        self.say(copal_engine::deploy::outlook(state_folder), "interrupted deploys could not be looked for");
+    }
+
+    fn say(&self, sentences: copal_engine::Result<Vec<String>>, failure: &str) {
+        match sentences {
             Ok(sentences) => sentences.iter().for_each(|sentence| self.monitor.notice(sentence)),
-            Err(error) => self.monitor.notice(&format!("interrupted work on applications could not be ended: {error}")),
+            Err(error) => self.monitor.notice(&format!("{failure}: {error}")),
         }
-        match copal_engine::deploy::recover(state_folder) {
-            Ok(sentences) => sentences.iter().for_each(|sentence| self.monitor.notice(sentence)),
-            // The command at hand may well not need it.
-            Err(error) => self.monitor.notice(&format!("interrupted deploys could not be looked for: {error}")),
+    }
+
+    /// The state folder; one that cannot be believed is named.
+    fn state_folder(&self) -> Option<&Path> {
+        if let Some(fault) = &self.environment.state_fault {
+            self.monitor.notice(&format!("local state is not used: {fault}"));
         }
+        self.environment.state_folder.as_deref()
+    }
+}
+
+/// Whether a command does what it is asked for, or only says what it would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Real,
+    Dry,
+}
+
+impl Run {
+    /// As the flag `--dry-run` has it.
+    pub(crate) fn of(dry_run: bool) -> Self {
+        if dry_run { Self::Dry } else { Self::Real }
     }
 }
 

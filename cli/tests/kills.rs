@@ -107,7 +107,9 @@ fn kill_deploys(name: &'static str, filesystem: Option<Filesystem>, modes: &[&'s
             world.ok(&deploy);
             spans.learn(mode, begun);
         } else {
-            let command = if random.one_in(3) { world.elsewhere(&deploy) } else { world.command(&deploy) };
+            let elsewhere = random.one_in(3);
+            let at = |words: &[&str]| if elsewhere { world.elsewhere(words) } else { world.command(words) };
+            let command = at(&deploy);
             let run = run_and_kill(command, random.moment(spans.of(mode)));
             budget.count(&run);
             assert!(run.was_killed() || run.code == 0, "{run:?}");
@@ -116,14 +118,15 @@ fn kill_deploys(name: &'static str, filesystem: Option<Filesystem>, modes: &[&'s
                 let found = look(&world.path("target"));
                 assert!(found == old || found == new, "{mode}: neither old nor new at once, going from {from}");
             }
-            // A deploy in place is finished or taken back by the next command that knows of it: any where its state is known,
-            // a deploy to the same target everywhere.
+            // A deploy in place is finished or taken back by the next command where its state is known. A dry run only says so.
             if random.one_in(2) {
-                world.ok(&["list"]);
-                finish(world.elsewhere(&["list"]).output().unwrap());
-            } else {
-                world.ok(&["deploy", wanted, "target", "--dry-run"]);
+                let stands = look(&world.path("target"));
+                let dry = finish(at(&["deploy", wanted, "target", "--dry-run"]).output().unwrap());
+                assert_eq!(dry.code, 0, "{dry:#?}");
+                assert_same(&stands, &look(&world.path("target")));
             }
+            let next = finish(at(&["list"]).output().unwrap());
+            assert_eq!(next.code, 0, "{next:#?}");
             let found = look(&world.path("target"));
             if found != old {
                 assert_same(&new, &found);

@@ -1,6 +1,6 @@
 //! Goal: a deploy that dies at any step leaves the target wholly old, or wholly new after the next command, and nothing beside it.
-//! Method: the deploy is ended before its n-th step, for every n, and nothing is tidied up; then recovery runs, itself ended before
-//! each of its steps as well.
+//! Without the notes of the state folder only what was decided is finished; the rest is left alone. Method: the deploy is ended before
+//! its n-th step, for every n, and nothing is tidied up; then recovery runs, itself ended before each of its steps as well.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;
@@ -31,6 +31,15 @@ impl DieAt {
 impl CrashPoints for DieAt {
     fn reached(&self, _step: &str) -> bool {
         self.reached.fetch_add(1, Ordering::SeqCst) >= self.step
+    }
+}
+
+/// Dies when what was left is ended, before anything is made.
+struct BeforeMaking;
+
+impl CrashPoints for BeforeMaking {
+    fn reached(&self, step: &str) -> bool {
+        step.starts_with("making the ")
     }
 }
 
@@ -85,10 +94,19 @@ fn check_every_step(mode: DeployMode, state_is_lost: bool) {
         outcome.unwrap_err();
         if state_is_lost {
             fs::remove_dir_all(world.state().join("pending")).unwrap();
-            // The next deploy to the target is a plan that changes nothing: recovery alone decides.
+            let standing = look(&target);
             let mut asked = deploy_support::request("new", &target, mode);
             asked.dry_run = true;
             copal_engine::deploy::deploy(&world.context, &asked).unwrap();
+            assert_same(&standing, &look(&target), "a dry run ends nothing");
+            // The next deploy to the target is stopped when it has recovered: recovery alone decides.
+            let _ = world.deploy_until("new", &target, mode, &BeforeMaking);
+            recover(&world.state()).unwrap();
+            for left in world.leftovers(&world.path("")) {
+                let path = world.path(&left);
+                assert!(!path.join("commit").exists(), "{left} was decided");
+                fs::remove_dir_all(path).unwrap();
+            }
         } else {
             for again in 0.. {
                 let points = DieAt::new(again);
@@ -117,7 +135,7 @@ fn a_journal_is_finished_or_taken_back() {
 }
 
 #[test]
-fn a_journal_is_found_without_the_state_folder() {
+fn a_decided_journal_is_found_without_the_notes() {
     check_every_step(DeployMode::InPlace, true);
 }
 
@@ -127,7 +145,7 @@ fn a_swap_is_whole_at_every_step() {
 }
 
 #[test]
-fn a_swap_is_whole_without_the_state_folder() {
+fn a_swap_is_whole_without_the_notes() {
     check_every_step(DeployMode::Swap, true);
 }
 

@@ -94,6 +94,11 @@ impl Root {
         }
     }
 
+    /// A folder that is open already; the path is for messages.
+    pub(crate) fn of_folder(folder: OwnedFd, path: &Path) -> Self {
+        Self::new(folder, None, path)
+    }
+
     fn new(folder: OwnedFd, name: Option<CString>, path: &Path) -> Self {
         Self {
             folder: Arc::new(folder),

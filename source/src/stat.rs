@@ -17,6 +17,24 @@ pub(crate) fn stat(folder: impl AsFd, name: &CStr) -> io::Result<FileStat> {
     statx(folder, name, StatxFlags::BASIC_STATS).map(|found| convert(&found))
 }
 
+/// Which file or folder something is, over renames and restarts: its inode, and when that was made where the filesystem tells. An
+/// inode's number is given again once it is free; the time of its making cannot be set by anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The inode.
+    pub inode: u64,
+    /// Seconds and nanoseconds of its making.
+    pub born: Option<(i64, u32)>,
+}
+
+/// Of a name in an open folder, or of a link itself; an empty name is the descriptor's own file.
+pub(crate) fn identity(folder: impl AsFd, name: &CStr) -> io::Result<Identity> {
+    let found = statx(folder, name, StatxFlags::INO | StatxFlags::BTIME)?;
+    let told = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let born = told.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
+    Ok(Identity { inode: found.stx_ino, born })
+}
+
 /// Which mount a path is on, to notice its borders: bind mounts and subvolumes included where the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {

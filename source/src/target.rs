@@ -12,16 +12,19 @@ use rustix::io::{self, Errno};
 
 pub use self::capabilities::Capabilities;
 pub use self::file::{TargetFile, WriteBuffer};
+pub use self::own::{FolderLock, Removal};
 pub use self::rename::{exchange, rename_new};
 use crate::beneath::{LINKING, Place, RENAMING, Root, descriptor_path};
 use crate::read::{Attribute, OpenFile, TreeReader};
 use crate::scan::{FileKind, FileTime};
+pub use crate::stat::Identity;
 use crate::stat::stat;
 use crate::{Error, Result};
 
 mod capabilities;
 mod file;
 mod metadata;
+mod own;
 mod remove;
 mod rename;
 

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::configuration;
 use crate::exit_code::{ExitCode, ProgramError};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::shown::{count, duration, rfc3339, size, uuid};
 
 /// A command of a source without more to say may take so long.
@@ -274,7 +274,7 @@ struct DeployedDocument<'a> {
 /// Puts an application back.
 pub(crate) fn deploy(app: &str, request: &DeployRequest, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let application = configured(app, None, invocation)?;
-    let context = invocation.open()?;
+    let context = invocation.open_for(Run::of(request.dry_run))?;
     let report = application::deploy(&context, &application, request, &tools()?)?;
     invocation.monitor.finish();
     print_deployed(&report, app, request.dry_run, invocation)?;

@@ -11,7 +11,7 @@ use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, deploy, targ
 use serde::Serialize;
 
 use crate::exit_code::{ExitCode, ProgramError};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::shown::{count, duration, rate, size, uuid};
 
 /// Makes TARGET equal to a snapshot; what the snapshot lacks is removed from it
@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     if must_ask {
         invocation.confirm(&format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name))?;
     }
-    let context = invocation.open()?;
+    let context = invocation.open_for(Run::of(arguments.dry_run))?;
     let request = DeployRequest {
         reference: arguments.name.clone(),
         target: target.clone(),

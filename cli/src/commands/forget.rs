@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::commands::snapshot::{SnapshotLine, full_name};
 use crate::exit_code::{ExitCode, ProgramError};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::output::{Align, Table};
 use crate::shown::{count, escaped, short_id, time};
 
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         )
         .into());
     }
-    let context = invocation.open()?;
+    let context = invocation.open_for(Run::of(arguments.dry_run))?;
     let report = forget(&context, None, rules, arguments.dry_run)?;
     print(&report, arguments.dry_run, invocation)?;
     Ok(ExitCode::Done)

@@ -5,7 +5,7 @@ use copal_engine::removal::collect_garbage;
 use serde::Serialize;
 
 use crate::exit_code::ExitCode;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::shown::{count, duration, size};
 
 /// Returns the space that no snapshot needs any more
@@ -35,7 +35,7 @@ struct Document {
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
-    let context = invocation.open()?;
+    let context = invocation.open_for(Run::of(arguments.dry_run))?;
     let begin = context.clock.monotonic_nanoseconds();
     let report = collect_garbage(&context, arguments.dry_run)?;
     let duration_ms = (context.clock.monotonic_nanoseconds() - begin) / 1_000_000;

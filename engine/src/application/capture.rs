@@ -76,6 +76,7 @@ pub(super) fn begin(
     let creation = Creation::begin(context, naming, &places)?;
     let record = new_record(context, application, request, &creation)?;
     let place = folder.capture(&record.id);
+    folder.create(context)?;
     place.create()?;
     let held = match held {
         None if application.name.is_empty() => place.hold_alone()?.ok(),

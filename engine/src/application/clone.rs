@@ -17,34 +17,43 @@ use crate::application::kept;
 use crate::application::sources::{failed, same_filesystem};
 use crate::context::Context;
 use crate::create::{ContentIdentity, Creation, Input, InputContent, KeptClones, is_unchanged_since};
-use crate::deploy::remove_whole;
+use crate::deploy::private_folder;
 use crate::error::{Error, Result};
+use crate::state::{Record, StateSecret};
 
 /// A file that changes while it is cloned is cloned so often.
 const ATTEMPTS: usize = 3;
 
 /// A folder on the filesystem of a source that can share extents with it.
 #[derive(Clone, Debug)]
-pub(super) struct ClonePlace(PathBuf);
+pub(super) struct ClonePlace {
+    path: PathBuf,
+    state_folder: PathBuf,
+}
 
 impl ClonePlace {
     /// In the state folder when that is on the source's filesystem, else beside the source; none where nothing can be shared.
-    pub(super) fn find(source: &Path, clones: &Path, label: &str) -> Result<Option<Self>> {
-        fs::create_dir_all(clones).map_err(|error| failed("creating", clones, error))?;
+    pub(super) fn find(state_folder: &Path, source: &Path, clones: &Path, label: &str) -> Result<Option<Self>> {
+        private_folder(clones)?;
         let name = blake3::hash(label.as_bytes()).to_hex();
-        let beside = source.parent().map(|parent| {
-            let mut hidden = b".".to_vec();
-            hidden.extend_from_slice(source.file_name().unwrap_or_default().as_bytes());
-            hidden.extend_from_slice(b".copal-clone");
-            (parent, OsString::from_vec(hidden))
-        });
+        let beside = match (source.parent(), StateSecret::find(state_folder)?) {
+            (Some(parent), Some(secret)) => {
+                // A name that nobody else can give to anything before it is seen.
+                let tag = secret.tag(Record::KeptClones, source.as_os_str().as_bytes(), b"the name beside it");
+                let mut hidden = b".".to_vec();
+                hidden.extend_from_slice(source.file_name().unwrap_or_default().as_bytes());
+                hidden.extend_from_slice(format!(".copal-clone-{}", hex::encode(&tag[..8])).as_bytes());
+                Some((parent, OsString::from_vec(hidden)))
+            }
+            _ => None,
+        };
         let places = [Some((clones, name.as_str()[..16].into())), beside];
         for (folder, name) in places.into_iter().flatten() {
             if !same_filesystem(folder, source) {
                 continue;
             }
             if TargetTree::open(folder).and_then(|tree| tree.shares_extents()).unwrap_or(false) {
-                return Ok(Some(Self(folder.join(name))));
+                return Ok(Some(Self { path: folder.join(name), state_folder: state_folder.to_owned() }));
             }
         }
         Ok(None)
@@ -57,6 +66,7 @@ pub(super) struct Cloned {
     tree: TreeSpec,
     /// The folder that was made.
     root: PathBuf,
+    state_folder: PathBuf,
     /// What stands for the source: that folder, or the one file in it.
     clone: PathBuf,
     entries: Vec<ScanEntry>,
@@ -73,12 +83,12 @@ impl Cloned {
 
     /// Clones that the capture before has left for a comparison.
     pub(super) fn kept_before(&self) -> Option<KeptClones> {
-        kept::load(&self.root)
+        kept::load(&self.state_folder, &self.root)
     }
 
     /// Leaves clones for the comparison of the next capture, now that the snapshot is committed.
     pub(super) fn keep_for_next(&self, contents: &[(Vec<u8>, ContentIdentity)]) -> Result<()> {
-        kept::keep(&self.root, &self.clone, &self.entries, contents)
+        kept::keep(&self.state_folder, &self.root, &self.clone, &self.entries, contents)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -126,6 +136,7 @@ impl Cloned {
 
 /// The source again, from its clone and the list of its entries.
 pub(super) fn input_again(
+    state_folder: &Path,
     source: &Source,
     kind: SourceKind,
     list: &Path,
@@ -136,7 +147,7 @@ pub(super) fn input_again(
     let clone = PathBuf::from(OsString::from_vec(clone));
     // Of one file, the clone is in a folder of its own.
     let single = matches!(kept.first(), Some(KeptEntry(_, kind, ..)) if *kind == FileKind::File.number());
-    let clones = kept::load(if single { clone.parent().unwrap_or(&clone) } else { &clone });
+    let clones = kept::load(state_folder, if single { clone.parent().unwrap_or(&clone) } else { &clone });
     let entries = kept.into_iter().map(KeptEntry::entry).collect::<Option<Vec<_>>>();
     let entries = entries.ok_or_else(|| Error::Internal("a list of cloned entries has an unknown kind".into()))?;
     Ok(Input {
@@ -155,7 +166,7 @@ pub(super) fn input_again(
 impl Drop for Cloned {
     fn drop(&mut self) {
         // What is left is removed by the next capture, before it makes its own.
-        let _ = remove_whole(&self.root);
+        let _ = kept::remove_own(&self.root);
     }
 }
 
@@ -220,14 +231,16 @@ pub(super) fn clone_changed(
     before: Option<&SourceRecord>,
     place: ClonePlace,
 ) -> Result<Cloned> {
-    remove_whole(&place.0)?;
+    kept::remove_own(&place.path)?;
     let reader = TreeReader::open(&tree.path)?;
     let single = reader.stat(b"")?.kind != FileKind::Directory;
     let mut comparison = comparison(creation, before);
-    let target = TargetTree::create(&place.0)?;
+    let target = TargetTree::create(&place.path)?;
+    target.check_own()?;
     // One file stands in the clone under a name of its own.
-    let clone = if single { place.0.join("file") } else { place.0.clone() };
-    let mut cloned = Cloned { tree: tree.clone(), root: place.0.clone(), clone, entries: Vec::new() };
+    let ClonePlace { path: root, state_folder } = place;
+    let clone = if single { root.join("file") } else { root.clone() };
+    let mut cloned = Cloned { tree: tree.clone(), root, state_folder, clone, entries: Vec::new() };
     let mut made: Vec<Vec<u8>> = Vec::new();
     for entry in scan(&tree.path, &scan_options(context, tree))? {
         context.check_interrupt()?;

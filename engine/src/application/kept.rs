@@ -4,21 +4,25 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use copal_source::read::TreeReader;
 use copal_source::scan::{FileKind, ScanEntry};
+use copal_source::target::TargetTree;
 
 use crate::create::{CLONE_BYTES_MIN, ContentIdentity, KeptClone, KeptClones, Untouched};
 use crate::deploy::{failed, remove_whole};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::state::{Record, StateSecret, open_parent, real};
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// The list of what is kept.
 const LIST: &str = "list";
+/// Longest list: a path and a few numbers for each file.
+const LIST_BYTES_MAX: u64 = 64 << 20;
 /// Most files of which a clone is kept: more are not few large ones.
 const FILES_MAX: usize = 4096;
 
@@ -40,16 +44,25 @@ fn name_of(path: &[u8]) -> String {
     blake3::hash(path).to_hex().as_str()[..32].to_owned()
 }
 
-/// What is kept beside a place; what cannot be read is not there.
-pub(super) fn load(place: &Path) -> Option<KeptClones> {
+/// What is kept beside a place; what cannot be read, or is not vouched for, is not there.
+pub(super) fn load(state_folder: &Path, place: &Path) -> Option<KeptClones> {
     let folder = folder_beside(place);
-    let clones = read_list(&folder)?;
+    let clones = read_list(state_folder, &folder)?;
     Some(KeptClones::new(TreeReader::open(&folder).ok()?, clones))
 }
 
-fn read_list(folder: &Path) -> Option<Vec<KeptClone>> {
-    let bytes = fs::read(folder.join(LIST)).ok()?;
-    let generation: Generation = copal_store::codec::decode("a list of clones", &bytes).ok()?;
+fn read_list(state_folder: &Path, folder: &Path) -> Option<Vec<KeptClone>> {
+    let secret = StateSecret::find(state_folder).ok()??;
+    let (above, name) = open_parent(&real(folder)).ok()??;
+    let opened = above.folder(&name).ok()?;
+    opened.check_own().ok()?;
+    let mut bytes = Vec::new();
+    opened.open_own_file(LIST.as_bytes(), LIST_BYTES_MAX).ok()?.take(LIST_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let (tag, document) = bytes.split_first_chunk()?;
+    if !secret.vouches(Record::KeptClones, folder.as_os_str().as_bytes(), document, tag) {
+        return None;
+    }
+    let generation: Generation = copal_store::codec::decode("a list of clones", document).ok()?;
     (generation.version == VERSION).then_some(generation.clones)
 }
 
@@ -57,20 +70,24 @@ fn read_list(folder: &Path) -> Option<Vec<KeptClone>> {
 ///
 /// A kill in between leaves clones that the list does not describe as they are: those are not used.
 pub(super) fn keep(
+    state_folder: &Path,
     place: &Path,
     clone: &Path,
     entries: &[ScanEntry],
     contents: &[(Vec<u8>, ContentIdentity)],
 ) -> Result<()> {
     let folder = folder_beside(place);
-    let before: HashMap<Vec<u8>, KeptClone> =
-        read_list(&folder).unwrap_or_default().into_iter().map(|kept| (kept.path.clone(), kept)).collect();
+    let before: HashMap<Vec<u8>, KeptClone> = read_list(state_folder, &folder)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|kept| (kept.path.clone(), kept))
+        .collect();
     let contents: HashMap<&[u8], ContentIdentity> =
         contents.iter().map(|(path, content)| (path.as_slice(), *content)).collect();
     let is_large = |entry: &&ScanEntry| entry.stat.kind == FileKind::File && entry.stat.bytes >= CLONE_BYTES_MIN;
     let mut large = entries.iter().filter(is_large).take(FILES_MAX).peekable();
     if large.peek().is_none() {
-        return remove_whole(&folder);
+        return remove_own(&folder);
     }
     make_private(&folder)?;
     let reader = TreeReader::open(&folder)?;
@@ -92,7 +109,7 @@ pub(super) fn keep(
             Err(error) => return Err(failed("keeping", &made, error)),
         }
     }
-    write_list(&folder, &Generation { version: VERSION, clones: clones.clone() })?;
+    write_list(state_folder, &folder, &Generation { version: VERSION, clones: clones.clone() })?;
     remove_others(&folder, &clones)
 }
 
@@ -100,12 +117,26 @@ pub(super) fn keep(
 fn make_private(folder: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed("creating", folder, error)),
-        _ => Ok(()),
+        _ => Ok(TargetTree::open(folder)?.check_own()?),
     }
 }
 
-fn write_list(folder: &Path, generation: &Generation) -> Result<()> {
-    let bytes = copal_store::codec::encode(generation)?;
+/// Removes a folder of whoever runs this; another user's stays.
+pub(super) fn remove_own(folder: &Path) -> Result<()> {
+    let Some((above, name)) = open_parent(&real(folder))? else { return Ok(()) };
+    match above.folder(&name).and_then(|found| found.check_own().and_then(|()| found.identity(b""))) {
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(identity) => Ok(above.remove_known(&name, &[identity]).map(drop)?),
+    }
+}
+
+fn write_list(state_folder: &Path, folder: &Path, generation: &Generation) -> Result<()> {
+    let secret = StateSecret::find(state_folder)?;
+    let secret = secret.ok_or_else(|| Error::Internal("the secret of the state folder is gone".into()))?;
+    let document = copal_store::codec::encode(generation)?;
+    let tag = secret.tag(Record::KeptClones, folder.as_os_str().as_bytes(), &document);
+    let bytes = [&tag[..], &document].concat();
     let (new, list) = (folder.join("list.new"), folder.join(LIST));
     let io = |error| failed("writing", &list, error);
     let mut options = fs::OpenOptions::new();

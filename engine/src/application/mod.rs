@@ -122,7 +122,7 @@ pub fn records(state_folder: &Path, app: Option<&str>) -> Result<Vec<CaptureReco
     let mut records = Vec::new();
     for folder in folders {
         // One that vanishes or is being written anew is one that is not there.
-        records.extend(folder.captures()?.iter().filter_map(|place| place.read().ok()));
+        records.extend(folder.captures()?.iter().filter_map(|place| place.read().ok().flatten()));
     }
     records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     Ok(records)
@@ -143,6 +143,11 @@ pub fn wait_until_free(context: &Context, app: &str, limit: std::time::Duration)
 /// applications are taken back or finished. One sentence for each. Every command calls it before its own work; needs no repository.
 pub fn recover(state_folder: &Path) -> Result<Vec<String>> {
     recover::recover(state_folder)
+}
+
+/// What [`recover`] would do, one sentence for each: for a dry run, which writes nothing.
+pub fn outlook(state_folder: &Path) -> Result<Vec<String>> {
+    recover::outlook(state_folder)
 }
 
 /// The watchdog's whole life: reads its orders from standard input, and lets the application go on at the deadline, or as soon as the

@@ -1,10 +1,12 @@
 //! Records of captures in the state folder: what is under way, what waits for its upload, what failed.
 //!
-//! A record is a JSON document that is replaced whole. It is local and never the only copy of a finished snapshot: once the
+//! A record is a JSON document that is replaced whole, behind a line with the tag of the state folder's secret: it says which programs
+//! are run to let an application go on, so nobody else's is believed. It is local and never the only copy of a finished snapshot: once the
 //! snapshot's root is in the repository the record says so, and the root is the truth.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use copal_manifest::entry::Timestamp;
@@ -13,11 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::failed;
 use crate::error::{Error, Result};
+use crate::state::{Record, StateSecret, TAG_BYTES, open_parent, real};
 
 /// Version of the records written here.
 const VERSION: u16 = 1;
 /// Longest record that is read.
 const RECORD_BYTES_MAX: u64 = 16 << 20;
+/// Length of a tag as text.
+const TAG_TEXT_BYTES: usize = 2 * TAG_BYTES;
 
 /// Where a capture stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -211,18 +216,15 @@ pub enum ResumeAction {
 }
 
 impl CaptureRecord {
-    /// Reads one; a damaged or newer one is an error that names the file.
-    pub fn read(path: &Path) -> Result<Self> {
-        let bytes = read_bounded(path)?;
-        let unreadable = |detail: String| {
-            let source = io::Error::new(io::ErrorKind::InvalidData, detail);
-            Error::Source(copal_source::Error::Io { action: "reading", path: path.to_owned(), source })
-        };
-        let record: Self = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    /// Reads the record of a state folder; none: there is no such file. One that nothing vouches for, or that is damaged or newer, is an
+    /// error that names the file.
+    pub(super) fn read(state_folder: &Path, path: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = read_vouched(state_folder, path)? else { return Ok(None) };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|error| unreadable(path, error.to_string()))?;
         if record.version > VERSION {
-            return Err(unreadable(format!("it was written by a newer version ({})", record.version)));
+            return Err(unreadable(path, format!("it was written by a newer version ({})", record.version)));
         }
-        Ok(record)
+        Ok(Some(record))
     }
 
     pub(crate) const fn version() -> u16 {
@@ -230,17 +232,53 @@ impl CaptureRecord {
     }
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>> {
-    use std::io::Read;
+fn unreadable(path: &Path, detail: String) -> Error {
+    let source = io::Error::new(io::ErrorKind::InvalidData, detail);
+    Error::Source(copal_source::Error::Io { action: "reading", path: path.to_owned(), source })
+}
+
+/// What a tag binds a document to, beside what it says: its place in the state folder.
+fn name_of<'p>(state_folder: &Path, path: &'p Path) -> &'p [u8] {
+    path.strip_prefix(state_folder).unwrap_or(path).as_os_str().as_bytes()
+}
+
+/// A document of the state folder: the tag of its secret in hexadecimal, a line break, and what the tag vouches for. None: there is
+/// no such file.
+pub(super) fn read_vouched(state_folder: &Path, path: &Path) -> Result<Option<Vec<u8>>> {
+    let Some((above, name)) = open_parent(&real(path))? else { return Ok(None) };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes));
-    read.map_err(|error| failed("reading", path, error))?;
-    Ok(bytes)
+    match above.open_own_file(&name, RECORD_BYTES_MAX) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        opened => opened?.take(RECORD_BYTES_MAX).read_to_end(&mut bytes),
+    }
+    .map_err(|error| failed("reading", path, error))?;
+    let tag = bytes.split_first_chunk::<TAG_TEXT_BYTES>().and_then(|(text, rest)| {
+        let mut tag = [0; TAG_BYTES];
+        hex::decode_to_slice(text, &mut tag).ok()?;
+        Some((tag, rest.strip_prefix(b"\n")?))
+    });
+    let secret = StateSecret::find(state_folder)?;
+    match (tag, secret) {
+        (Some((tag, document)), Some(secret))
+            if secret.vouches(Record::Application, name_of(state_folder, path), document, &tag) =>
+        {
+            Ok(Some(document.to_vec()))
+        }
+        _ => Err(unreadable(path, "the secret of this state folder does not vouch for it".into())),
+    }
 }
 
 /// Writes a document beside its place and gives it its name; synced before and after when it has to last.
-pub(crate) fn write_whole(path: &Path, document: &impl Serialize, durable: bool) -> Result<()> {
+pub(super) fn write_json(state_folder: &Path, path: &Path, document: &impl Serialize, durable: bool) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(document).map_err(|error| Error::Internal(error.to_string()))?;
+    write_vouched(state_folder, path, &bytes, durable)
+}
+
+/// The same for bytes. The secret was made when the application was first held.
+pub(super) fn write_vouched(state_folder: &Path, path: &Path, document: &[u8], durable: bool) -> Result<()> {
+    let secret = StateSecret::find(state_folder)?;
+    let secret = secret.ok_or_else(|| Error::Internal("the secret of the state folder is gone".into()))?;
+    let tag = hex::encode(secret.tag(Record::Application, name_of(state_folder, path), document));
     let new = path.with_extension("new");
     let io = |error| failed("writing", path, error);
     let sync = |file: &File| if durable { file.sync_all() } else { Ok(()) };
@@ -248,7 +286,7 @@ pub(crate) fn write_whole(path: &Path, document: &impl Serialize, durable: bool)
     let mut options = fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
     let mut file = options.open(&new).map_err(io)?;
-    file.write_all(&bytes).and_then(|()| sync(&file)).map_err(io)?;
+    file.write_all(&[tag.as_bytes(), b"\n", document].concat()).and_then(|()| sync(&file)).map_err(io)?;
     fs::rename(&new, path).map_err(io)?;
     match path.parent() {
         Some(folder) => File::open(folder).and_then(|folder| sync(&folder)).map_err(io),

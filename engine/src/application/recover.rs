@@ -6,18 +6,32 @@ use std::path::Path;
 use crate::application::hooks::run_step;
 use crate::application::record::{CapturePhase, CaptureRecord, RecordedError};
 use crate::application::state::{AppFolder, CaptureFolder, RECOVERY};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::state::{is_not_found, own_folder};
 
 /// See [`super::recover`].
 pub(super) fn recover(state_folder: &Path) -> Result<Vec<String>> {
     let mut sentences = Vec::new();
-    for folder in AppFolder::list(state_folder)? {
+    for folder in folders(state_folder)? {
         // Whoever holds it is at work.
         if let Ok(_held) = folder.try_hold(RECOVERY)? {
-            sentences.extend(recover_held(&folder)?);
+            match recover_held(&folder) {
+                Ok(ended) => sentences.extend(ended),
+                // One application's trouble is not another's.
+                Err(error) => sentences.push(format!("interrupted work on an application could not be ended: {error}")),
+            }
         }
     }
     Ok(sentences)
+}
+
+/// Applications of a state folder that can be believed.
+fn folders(state_folder: &Path) -> Result<Vec<AppFolder>> {
+    match own_folder(state_folder) {
+        Err(error) if is_not_found(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(_) => AppFolder::list(state_folder),
+    }
 }
 
 /// The same for one application whose lock is held.
@@ -26,19 +40,54 @@ pub(super) fn recover_held(folder: &AppFolder) -> Result<Vec<String>> {
     for place in folder.captures()? {
         match place.read() {
             // Of no application: each has a lock of its own, and nothing to go on with.
-            Ok(record) if record.app.is_empty() => {
+            Ok(Some(record)) if record.app.is_empty() => {
                 if let Ok(_held) = place.hold_alone()? {
                     place.remove_kept(&record)?;
                     place.remove()?;
                 }
             }
-            Ok(record) if record.phase.is_final() => {}
-            Ok(record) => sentences.extend(end_capture(&place, record)?),
+            Ok(Some(record)) if record.phase.is_final() => {}
+            Ok(Some(record)) => sentences.extend(end_capture(&place, record)?),
             // Its process died before it had done anything else.
-            Err(_) => place.remove()?,
+            Ok(None) => place.remove()?,
+            Err(error) => sentences.push(left_alone(&error)),
         }
     }
     sentences.extend(crate::application::deploy::recover(folder)?);
+    Ok(sentences)
+}
+
+fn left_alone(error: &Error) -> String {
+    format!(
+        "{error}: nothing of what it says was done; if an application is held still, let it go on by hand, then remove the file"
+    )
+}
+
+/// See [`super::outlook`].
+pub(super) fn outlook(state_folder: &Path) -> Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    for folder in folders(state_folder)?.into_iter().filter(AppFolder::is_free) {
+        sentences.extend(outlook_of(&folder)?);
+    }
+    Ok(sentences)
+}
+
+/// The same for one application at which nobody else is at work.
+pub(super) fn outlook_of(folder: &AppFolder) -> Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    for place in folder.captures()? {
+        match place.read() {
+            Ok(Some(record)) if record.app.is_empty() || record.phase.is_final() => {}
+            Ok(Some(record)) if record.resumable && !record.phase.may_be_frozen() => {}
+            Ok(Some(record)) => {
+                let (app, name) = (&record.app, &record.name);
+                sentences.push(format!("the capture {app}/{name}, which was killed, would be ended first"));
+            }
+            Ok(None) => {}
+            Err(error) => sentences.push(left_alone(&error)),
+        }
+    }
+    sentences.extend(crate::application::deploy::outlook(folder));
     Ok(sentences)
 }
 

@@ -150,7 +150,8 @@ fn prepare_tree(
     if stillness == Stillness::Running {
         return Ok(Prepared::Tree { tree, kind, before: None, clone: None });
     }
-    let found = clones.map(|clones| ClonePlace::find(&tree.path, clones, &source.label)).transpose()?;
+    let find = |(clones, state)| ClonePlace::find(state, &tree.path, clones, &source.label);
+    let found = clones.zip(context.state_folder.as_deref()).map(find).transpose()?;
     let clone = found.flatten();
     let parent = creation.parent_record(&source.label, tree.path.as_os_str().as_bytes());
     let (files, bytes) = estimate(context, creation, &tree, parent.as_ref())?;

@@ -2,13 +2,15 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::application::record::{CaptureRecord, write_whole};
+use crate::application::record::{CaptureRecord, write_json};
 use crate::context::Context;
-use crate::deploy::failed;
+use crate::deploy::{failed, private_folder};
 use crate::error::{Error, Result};
+use crate::state::StateSecret;
 
 /// Failed captures that are remembered.
 const FAILED_KEPT: usize = 20;
@@ -33,6 +35,8 @@ pub(super) const RESUMED: &str = "resumed";
 #[derive(Clone, Debug)]
 pub(super) struct AppFolder {
     path: PathBuf,
+    /// The state folder.
+    state: PathBuf,
 }
 
 /// The folder of one application, held: nobody else has an operation on it.
@@ -45,6 +49,8 @@ pub(super) struct Held {
 #[derive(Clone, Debug)]
 pub(super) struct CaptureFolder {
     pub(super) path: PathBuf,
+    /// The state folder.
+    pub(super) state: PathBuf,
 }
 
 fn all(state_folder: &Path) -> PathBuf {
@@ -59,17 +65,18 @@ fn is_passing(note: &str) -> bool {
 impl AppFolder {
     pub(super) fn of(state_folder: &Path, app: &str) -> Self {
         let name = blake3::hash(app.as_bytes()).to_hex();
-        Self { path: all(state_folder).join(&name.as_str()[..32]) }
+        Self { path: all(state_folder).join(&name.as_str()[..32]), state: state_folder.to_owned() }
     }
 
     /// Every application that ever had an operation here.
     pub(super) fn list(state_folder: &Path) -> Result<Vec<Self>> {
-        Ok(subfolders(&all(state_folder))?.into_iter().map(|path| Self { path }).collect())
+        let state = || state_folder.to_owned();
+        Ok(subfolders(&all(state_folder))?.into_iter().map(|path| Self { path, state: state() }).collect())
     }
 
     /// Takes the lock, or says who has it. Who holds it for a moment only, for a look or a check, is waited for.
     pub(super) fn hold(&self, context: &Context, app: &str, verb: &str) -> Result<Held> {
-        fs::create_dir_all(&self.path).map_err(|error| failed("creating", &self.path, error))?;
+        self.create(context)?;
         let begun = Instant::now();
         let mut at_work_since = None;
         loop {
@@ -93,6 +100,12 @@ impl AppFolder {
         }
     }
 
+    /// Makes the folder, for its owner alone, and the secret that vouches for what will stand in it.
+    pub(super) fn create(&self, context: &Context) -> Result<()> {
+        private_folder(&self.path)?;
+        StateSecret::obtain(&self.state, context.repository.entropy().as_ref()).map(drop)
+    }
+
     /// Waits until nobody is at work, at most so long: a process that was killed may take a moment to let go.
     pub(super) fn wait_until_free(&self, context: &Context, limit: Duration) -> Result<()> {
         let begun = Instant::now();
@@ -107,7 +120,11 @@ impl AppFolder {
     pub(super) fn try_hold(&self, verb: &str) -> Result<Result<Held, String>> {
         let path = self.path.join("lock");
         let io = |error| failed("locking", &path, error);
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // A pipe or a link with this name is not ours, and not waited for.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let options = options.custom_flags(flags.bits() as i32).open(&path);
         let mut file = options.map_err(io)?;
         match file.try_lock() {
             Ok(()) => {
@@ -127,6 +144,13 @@ impl AppFolder {
         }
     }
 
+    /// Whether nobody holds it; nothing is written.
+    pub(super) fn is_free(&self) -> bool {
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(self.path.join("lock"));
+        file.map_or(true, |file| file.try_lock().is_ok())
+    }
+
     /// What its holder does, if there is one.
     pub(super) fn busy_with(&self) -> Result<Option<String>> {
         if !self.path.join("lock").exists() {
@@ -136,16 +160,23 @@ impl AppFolder {
     }
 
     pub(super) fn captures(&self) -> Result<Vec<CaptureFolder>> {
-        Ok(subfolders(&self.path.join("captures"))?.into_iter().map(|path| CaptureFolder { path }).collect())
+        let state = || self.state.clone();
+        let captures = subfolders(&self.path.join("captures"))?.into_iter();
+        Ok(captures.map(|path| CaptureFolder { path, state: state() }).collect())
     }
 
     pub(super) fn capture(&self, id: &str) -> CaptureFolder {
-        CaptureFolder { path: self.path.join("captures").join(id) }
+        CaptureFolder { path: self.path.join("captures").join(id), state: self.state.clone() }
     }
 
     /// The journal of a deploy.
     pub(super) fn deploy_journal(&self) -> PathBuf {
         self.path.join("deploy.json")
+    }
+
+    /// The state folder.
+    pub(super) fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Clones of what was captured last, for comparison.
@@ -158,7 +189,7 @@ impl AppFolder {
         let mut over = Vec::new();
         for folder in self.captures()? {
             match folder.read() {
-                Ok(record) if record.phase.is_final() => over.push((record.created, folder)),
+                Ok(Some(record)) if record.phase.is_final() => over.push((record.created, folder)),
                 _ => {}
             }
         }
@@ -172,25 +203,26 @@ impl AppFolder {
 impl CaptureFolder {
     /// Held by a capture that belongs to no application.
     pub(super) fn hold_alone(&self) -> Result<Result<Held, String>> {
-        AppFolder { path: self.path.clone() }.try_hold("a create")
+        AppFolder { path: self.path.clone(), state: self.state.clone() }.try_hold("a create")
     }
 
     pub(super) fn create(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).map_err(|error| failed("creating", &self.path, error))
+        private_folder(&self.path)
     }
 
-    pub(super) fn read(&self) -> Result<CaptureRecord> {
-        CaptureRecord::read(&self.path.join(RECORD))
+    /// None: its process died before it had written one.
+    pub(super) fn read(&self) -> Result<Option<CaptureRecord>> {
+        CaptureRecord::read(&self.state, &self.path.join(RECORD))
     }
 
     /// Replaces the record, durably.
     pub(super) fn write(&self, record: &CaptureRecord) -> Result<()> {
-        write_whole(&self.path.join(RECORD), record, true)
+        write_json(&self.state, &self.path.join(RECORD), record, true)
     }
 
     /// Replaces the record so that others see it; after a loss of power it may be the one before.
     pub(super) fn show(&self, record: &CaptureRecord) -> Result<()> {
-        write_whole(&self.path.join(RECORD), record, false)
+        write_json(&self.state, &self.path.join(RECORD), record, false)
     }
 
     pub(super) fn spool(&self) -> PathBuf {
@@ -224,7 +256,8 @@ fn subfolders(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| failed("listing", path, error))?.path();
-        if path.is_dir() {
+        // A link is none of ours.
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
             found.push(path);
         }
     }

@@ -330,7 +330,8 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
     let folder = AppFolder::of(state_folder(context)?, &application.name);
     let held = folder.hold(context, &application.name, "a create")?;
     let place = folder.capture(id);
-    let mut record = place.read()?;
+    let missing = || Error::NoSuchSnapshot(id.to_owned());
+    let mut record = place.read()?.ok_or_else(missing)?;
     if record.phase != CapturePhase::Uploading || !record.resumable {
         return Err(Error::NotReady { snapshot: record.name, phase: record.phase.name().into() });
     }
@@ -428,7 +429,7 @@ fn store_again(
             components.push(Component { source, held: Err(why.clone()) });
             continue;
         }
-        let one = match input_again(&source, state)? {
+        let one = match input_again(context, &source, state)? {
             Some(input) => creation.take(context, &input)?,
             None => stored_before(creation, state)?,
         };
@@ -439,7 +440,7 @@ fn store_again(
 }
 
 /// What was kept of a source; none: it was stored.
-fn input_again(source: &Source, state: &ComponentState) -> Result<Option<Input>> {
+fn input_again(context: &Context, source: &Source, state: &ComponentState) -> Result<Option<Input>> {
     let Some(kept) = &state.kept else { return Ok(None) };
     match (state.kind, state.stands) {
         (SourceKind::Postgres, _) => Ok(Some(input_of_folder(source, kept.clone()))),
@@ -449,7 +450,7 @@ fn input_again(source: &Source, state: &ComponentState) -> Result<Option<Input>>
         }
         _ => {
             let before = state.stored.as_deref().map(record_of).transpose()?;
-            crate::application::clone::input_again(source, state.kind, kept, before).map(Some)
+            crate::application::clone::input_again(state_folder(context)?, source, state.kind, kept, before).map(Some)
         }
     }
 }

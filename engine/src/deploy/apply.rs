@@ -1,15 +1,13 @@
 //! Carries a committed journal out. Every step can be repeated: after a crash all of them are done again from the first one.
 
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::fs::File;
 
 use copal_source::read::OpenFile;
 use copal_source::scan::FileKind;
 use copal_source::target::{TargetFile, TargetMetadata, TargetTree};
 
-use super::journal::{Commit, RANGES, Step, staged_path, steps};
-use super::place::failed;
+use super::journal::{Commit, Journal, RANGES, Step, staged_path, steps};
+use super::place::WriteRoot;
 use super::run::Steps;
 use crate::error::{Error, Result};
 
@@ -21,22 +19,22 @@ const SINGLE_SYNCS_MAX: u64 = 128;
 /// What [`apply`] leaves to be done or said.
 pub(super) struct Applied {
     pub(super) warnings: Vec<String>,
-    /// The target, and the metadata of its top folder: a journal inside it changes its time by going.
-    pub(super) top: (TargetTree, Option<TargetMetadata>),
+    /// The metadata of the target's top folder: a journal inside it changes its time by going.
+    pub(super) top: Option<TargetMetadata>,
 }
 
-/// Does all steps and makes them durable.
-pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result<Applied> {
-    let root = Path::new(std::ffi::OsStr::from_bytes(&commit.root));
-    let look = |path: &Path| std::fs::symlink_metadata(path).map_err(|error| failed("looking at", path, error));
-    let (found, journal) = (look(root)?, look(folder)?);
-    // After a restart the filesystem may have another number; the journal is on the same one, and inodes keep theirs.
-    if (found.dev(), found.ino()) != (journal.dev(), commit.inode) {
-        return Err(Error::Internal(format!("{} is another folder than the one of the journal", root.display())));
-    }
+/// Does all steps and makes them durable. They reach nothing but the target that stands open, whatever they say.
+pub(super) fn apply(
+    root: &WriteRoot,
+    journal: &Journal,
+    commit: &Commit,
+    listed: File,
+    crash: &Steps<'_>,
+) -> Result<Applied> {
     let mut applier = Applier {
-        root: TargetTree::open(root)?,
-        journal: TargetTree::open(folder)?,
+        root: root.tree.clone(),
+        only: root.file.clone(),
+        journal: journal.folder.clone(),
         ranges: None,
         buffer: Vec::new(),
         warnings: Vec::new(),
@@ -44,7 +42,7 @@ pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result
         top: None,
         sync_each: commit.steps <= SINGLE_SYNCS_MAX,
     };
-    for (number, step) in steps(folder)?.enumerate() {
+    for (number, step) in steps(listed).enumerate() {
         crash.reach(&format!("step {number}"))?;
         applier.step(step?)?;
     }
@@ -52,11 +50,13 @@ pub(super) fn apply(folder: &Path, commit: &Commit, crash: &Steps<'_>) -> Result
     if !applier.sync_each {
         applier.root.sync_filesystem()?;
     }
-    Ok(Applied { warnings: applier.warnings, top: (applier.root, applier.top) })
+    Ok(Applied { warnings: applier.warnings, top: applier.top })
 }
 
 struct Applier {
     root: TargetTree,
+    /// The one name in it that is the target; none: all of it is.
+    only: Option<Vec<u8>>,
     journal: TargetTree,
     ranges: Option<OpenFile>,
     buffer: Vec<u8>,
@@ -70,6 +70,9 @@ struct Applier {
 
 impl Applier {
     fn step(&mut self, step: Step) -> Result<()> {
+        if self.only.as_deref().is_some_and(|only| only != step.path()) {
+            return Err(Error::Internal("a step leaves the one file that is the target".into()));
+        }
         match step {
             Step::Remove { path } => {
                 self.remove(&path)?;

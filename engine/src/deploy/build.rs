@@ -1,7 +1,5 @@
 //! Builds a whole tree beside the target, taking what it can from a donor: the standing target, or a kept materialisation.
 
-use std::path::Path;
-
 use copal_manifest::content::{FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, Metadata, Node};
 use copal_source::read::{Attribute, TreeReader};
@@ -260,14 +258,5 @@ pub(super) fn target_metadata(metadata: &Metadata) -> TargetMetadata {
             .iter()
             .map(|xattr| Attribute { name: xattr.name.to_vec(), value: xattr.value.to_vec() })
             .collect(),
-    }
-}
-
-/// Makes the folder (for one file: opens the folder above) in which a tree is built.
-pub(super) fn new_root(staging: &Path, single: bool) -> Result<WriteRoot> {
-    if single {
-        WriteRoot::open(staging, true)
-    } else {
-        Ok(WriteRoot { tree: TargetTree::create(staging)?, file: None })
     }
 }

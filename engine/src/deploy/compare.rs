@@ -14,7 +14,6 @@ use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
 use super::desired::{Desired, Item};
 use super::evidence::Witness;
 use super::hash::{Finding, Question, answer};
-use super::place::is_journal_name;
 use super::plan::{Action, Change, Folder, Over, Plan};
 use super::run::Run;
 use crate::error::{Error, Result};
@@ -36,13 +35,15 @@ pub(super) fn plan_fresh(desired: &Desired<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Compares a standing target (a folder, or one file) with what it shall be.
+/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are no part of it.
 pub(super) fn compare(
     run: &Run<'_>,
     desired: &Desired<'_>,
     target: &Path,
+    hidden: &[Vec<u8>],
     witnesses: &mut [Witness<'_, '_>],
 ) -> Result<Plan> {
+    let top = |path: &[u8]| path.split(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
     let options = ScanOptions { threads: run.context.threads, ..ScanOptions::default() };
     let reader = TreeReader::open(target)?;
     let mut comparison = Comparison {
@@ -59,7 +60,7 @@ pub(super) fn compare(
         gone: None,
     };
     let mut standing = scan(target, &options)?.filter_map(|found| match found {
-        Ok(found) if is_journal_name(&found.path) => None,
+        Ok(found) if !hidden.is_empty() && hidden.contains(&top(&found.path)) => None,
         Ok(found) => {
             let path = EntryPath::from_slashes(&found.path)
                 .ok_or_else(|| Error::Internal("the scan delivered a path that is none".into()));

@@ -1,34 +1,36 @@
 //! One deploy from request to report: decide, check, act.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use copal_manifest::snapshot::Snapshot;
 use copal_source::mounts::mount_points_from;
 use copal_source::sqlite::sidecars;
-use copal_source::target::{Capabilities, TargetTree, exchange, rename_new};
+use copal_source::target::{Capabilities, FolderLock, Removal, TargetTree, exchange, rename_new};
 use copal_store::session::Session;
 
-use super::build::{Donor, Sharing, Syncing, build, new_root};
+use super::build::{Donor, Sharing, Syncing, build};
 use super::check::{Fetched, locate_all, room};
 use super::compare::{compare, plan_fresh};
 use super::databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
-use super::journal::{Verdict, judge};
+use super::journal::{Commit, Journal};
 use super::kept::{kept_tree, reason_against};
 use super::memory::Memory;
-use super::pending::{Registered, carry_out, recover_beside};
-use super::place::{Alive, Beside, Place, Standing, WriteRoot, failed, remove_whole};
+use super::pending::{Ledger, Registered};
+use super::place::{Beside, Place, Standing, WriteRoot, failed, remove_whole};
 use super::plan::Plan;
+use super::recovery::{carry_out, outlook, recover_target};
 use super::run::{CrashPoints, Run};
 use super::stage::stage;
 use super::{DeployMode, DeployReport, DeployRequest, unavailable};
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::state::open_parent;
 
 /// What the execution needs to know of one deploy.
 pub(super) struct Job<'j> {
@@ -37,6 +39,10 @@ pub(super) struct Job<'j> {
     pub(super) place: &'j Place,
     pub(super) single: bool,
     pub(super) capabilities: Capabilities,
+    /// Where it is noted; none of a dry run.
+    pub(super) ledger: Option<&'j Ledger>,
+    /// Names in the target that are no part of it.
+    pub(super) hidden: &'j [Vec<u8>],
     /// Build here, beside the target, and leave the switch to the caller.
     pub(super) staged: Option<&'j Path>,
 }
@@ -54,10 +60,6 @@ pub(super) fn execute(
     let catalogue = Catalogue::load_in(context, &session)?;
     let snapshot = &catalogue.find(&request.reference)?.snapshot;
     let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
-    for sentence in recover_beside(&place, &run.steps)? {
-        run.monitor().notice(&sentence);
-    }
-    let place = Place::resolve(&request.target)?;
     if matches!(place.standing, Standing::Folder | Standing::File | Standing::Other)
         && !request.replace
         && !request.dry_run
@@ -66,8 +68,12 @@ pub(super) fn execute(
     }
     let single = desired.is_single()?;
     refuse_device(&place)?;
+    // Only now is it known that this is a target that may be written to.
+    let (ledger, hidden) = settle_before(&run, &place, request.dry_run)?;
+    let (ledger, hidden) = (ledger.as_ref(), hidden.as_slice());
+    let place = Place::resolve(&request.target)?;
     let capabilities = capabilities(&place, single, staged)?;
-    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, staged };
+    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged };
     // Before the comparison: what comes out of a log is compared as well.
     let writes = !request.dry_run && staged.is_none();
     let damaged = if writes { databases::settle_all(&desired, &place)? } else { Vec::new() };
@@ -109,6 +115,20 @@ pub(super) fn execute(
     session.end()?;
     report.duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000;
     Ok(report)
+}
+
+/// Ends what earlier deploys to the target have left; a dry run says what would be ended. Returns where this one is noted, and names in
+/// the target that are no part of it.
+fn settle_before(run: &Run<'_>, place: &Place, dry_run: bool) -> Result<(Option<Ledger>, Vec<Vec<u8>>)> {
+    let say = |sentences: Vec<String>| sentences.iter().for_each(|sentence| run.monitor().notice(sentence));
+    if dry_run {
+        let found = outlook(place, run.context.state_folder.as_deref())?;
+        say(found.sentences);
+        return Ok((None, found.hidden));
+    }
+    let ledger = Ledger::open(run.context)?;
+    say(recover_target(place, &ledger, &run.steps)?);
+    Ok((Some(ledger), Vec::new()))
 }
 
 /// Nothing may take the name of a device away.
@@ -180,6 +200,41 @@ fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Ca
     Ok(Capabilities { mount_point: false, ..TargetTree::open(folder)?.capabilities()? })
 }
 
+/// The one file that is built, in a folder of its own.
+const SINGLE: &str = "new";
+
+/// A new state that stands beside the target.
+struct Built {
+    new: PathBuf,
+    _lock: Option<FolderLock>,
+}
+
+/// A deploy in place that will be finished.
+struct Decided {
+    root: WriteRoot,
+    journal: Journal,
+    commit: Commit,
+    steps: File,
+    _lock: Option<FolderLock>,
+}
+
+/// Removes what a deploy made beside its target, or what stood there before the switch. Something else with the name stays.
+fn remove_made(beside: &Path, registered: &Registered) -> Result<()> {
+    let Some((above, name)) = open_parent(beside)? else { return Ok(()) };
+    let known = registered.known();
+    if known.is_empty() {
+        above.remove_empty_own(&name)?;
+        return Ok(());
+    }
+    match above.remove_known(&name, &known)? {
+        Removal::Gone => Ok(()),
+        Removal::Other => {
+            let detail = "stands where this deploy had built, and is not what it made or replaced: it was left alone";
+            Err(copal_source::Error::Refused { path: beside.to_owned(), detail: detail.into() }.into())
+        }
+    }
+}
+
 impl Job<'_> {
     /// Nothing stands that could be compared.
     pub(super) fn is_fresh(&self) -> bool {
@@ -226,7 +281,7 @@ impl Job<'_> {
                 witnesses.extend(source_witnesses(session, snapshots, &part.at, &at).into_iter().map(Witness::Source));
             }
         }
-        compare(self.run, self.desired, place, &mut witnesses)
+        compare(self.run, self.desired, place, self.hidden, &mut witnesses)
     }
 
     /// The fastest way that fits, or the one that was asked for.
@@ -250,7 +305,10 @@ impl Job<'_> {
             }
             DeployMode::Auto if self.is_fresh() => Ok(Way::Beside(DeployMode::Swap)),
             DeployMode::Auto => {
-                let little = plan.bytes_to_write.saturating_mul(4) <= plan.bytes_total
+                // A journal that nobody could finish is worse than a tree beside.
+                let lasts = self.ledger.is_none_or(|ledger| ledger.state_folder().is_some());
+                let little = (lasts || !exchangeable)
+                    && plan.bytes_to_write.saturating_mul(4) <= plan.bytes_total
                     && (plan.changes.len() as u64).saturating_mul(4) <= plan.entries_total.max(FEW_ENTRIES);
                 Ok(if little || !exchangeable { Way::InPlace } else { Way::Beside(DeployMode::Swap) })
             }
@@ -326,8 +384,7 @@ impl Job<'_> {
         if self.run.steps.is_dead() {
             return error;
         }
-        let removed = remove_whole(beside).and_then(|()| registered.done());
-        if let Err(error) = removed {
+        if let Err(error) = remove_made(beside, &registered).and_then(|()| registered.done()) {
             self.run.monitor().notice(&format!("{} could not be removed: {error}", beside.display()));
         }
         match error {
@@ -336,10 +393,17 @@ impl Job<'_> {
         }
     }
 
-    fn register(&self, kind: Beside, beside: &Path) -> Result<Registered> {
-        let context = self.run.context;
-        let entropy = context.repository.entropy().as_ref();
-        Registered::new(context.state_folder.as_deref(), kind, beside, &self.place.path, entropy)
+    fn ledger(&self) -> Result<&Ledger> {
+        self.ledger.ok_or_else(|| Error::Internal("a dry run would write".into()))
+    }
+
+    fn register(&self, kind: Beside, beside: &Path, target: &Path) -> Result<Registered> {
+        let entropy = self.run.context.repository.entropy().as_ref();
+        let replaced = match open_parent(target)? {
+            Some((above, name)) if kind == Beside::Staging => above.identity(&name).ok(),
+            _ => None,
+        };
+        Registered::new(self.ledger()?, kind, beside, target, replaced, entropy)
     }
 
     /// Builds a tree beside the target and gives it the target's name.
@@ -347,25 +411,25 @@ impl Job<'_> {
         let (place, run) = (self.place, self.run);
         fs::create_dir_all(&place.parent).map_err(|error| failed("creating", &place.parent, error))?;
         if let Some(staged) = self.staged {
-            return self.build_new(staged, donor, syncing).map(drop);
+            return self.build_new(staged, donor, syncing, None).map(drop);
         }
+        // Links that lead to folders which have just been made are resolved by now.
+        let place = &Place::resolve(&place.path)?;
         let staging = place.beside(Beside::Staging, run.context.repository.entropy().as_ref())?;
-        let registered = self.register(Beside::Staging, &staging)?;
-        let built = self.build_new(&staging, donor, syncing).and_then(|alive| {
+        let mut registered = self.register(Beside::Staging, &staging, &place.path)?;
+        let built = self.build_new(&staging, donor, syncing, Some(&mut registered)).and_then(|built| {
             self.run.context.check_interrupt()?;
             self.run.steps.reach("the switch")?;
-            Ok(alive)
+            self.switch(&built.new)?;
+            Ok(built)
         });
-        let _alive = match built {
-            Ok(alive) => alive,
+        let _built = match built {
+            Ok(built) => built,
             Err(error) => return Err(self.taken_back(&staging, registered, error)),
         };
-        if let Err(error) = self.switch(&staging) {
-            return Err(self.taken_back(&staging, registered, error));
-        }
         // The target is new: from here on nothing is a failure of the deploy.
         run.steps.reach("removing the old tree")?;
-        match remove_whole(&staging) {
+        match remove_made(&staging, &registered) {
             Ok(()) => registered.done(),
             Err(error) => {
                 run.monitor().notice(&format!("the replaced tree could not be removed yet: {error}"));
@@ -374,25 +438,45 @@ impl Job<'_> {
         }
     }
 
-    fn build_new(&self, staging: &Path, donor: Option<&Donor<'_>>, syncing: Syncing) -> Result<Option<Alive>> {
+    /// Of one file the new state stands in a folder of its own, so that whatever is left there is known by that folder.
+    fn build_new(
+        &self,
+        staging: &Path,
+        donor: Option<&Donor<'_>>,
+        syncing: Syncing,
+        registered: Option<&mut Registered>,
+    ) -> Result<Built> {
         let run = self.run;
         run.steps.reach("making the new tree")?;
-        let root = new_root(staging, self.single)?;
-        let alive = if self.single { None } else { Alive::take(staging)? };
-        build(run, self.desired, &root, donor, syncing)?;
-        Ok(alive)
+        let gone = || Error::Internal(format!("the folder of {} is gone", staging.display()));
+        let (above, name) = open_parent(staging)?.ok_or_else(gone)?;
+        let Some(registered) = registered else {
+            let root = match self.single {
+                true => WriteRoot { tree: above, file: Some(name) },
+                false => WriteRoot { tree: above.folder(&name)?, file: None },
+            };
+            build(run, self.desired, &root, donor, syncing)?;
+            return Ok(Built { new: staging.to_owned(), _lock: None });
+        };
+        let folder = above.new_folder(&name)?;
+        registered.made(folder.identity(b"")?)?;
+        let lock = folder.try_lock()?;
+        let file = self.single.then(|| SINGLE.as_bytes().to_vec());
+        build(run, self.desired, &WriteRoot { tree: folder, file }, donor, syncing)?;
+        let new = if self.single { staging.join(SINGLE) } else { staging.to_owned() };
+        Ok(Built { new, _lock: lock })
     }
 
-    fn switch(&self, staging: &Path) -> Result<()> {
+    fn switch(&self, new: &Path) -> Result<()> {
         let identity = |path: &Path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        let new = identity(staging);
+        let built = identity(new);
         let switched = if self.place.standing == Standing::Absent {
-            rename_new(staging, &self.place.path)
+            rename_new(new, &self.place.path)
         } else {
-            exchange(staging, &self.place.path)
+            exchange(new, &self.place.path)
         };
         match switched {
-            Err(error) if identity(&self.place.path) == new => {
+            Err(error) if identity(&self.place.path) == built => {
                 // The names are exchanged, and only their durability failed: the target is new and whole.
                 self.run.warn(vec![format!("the switch may not survive a loss of power: {error}")]);
                 Ok(())
@@ -404,47 +488,47 @@ impl Job<'_> {
     /// Stages everything in a journal, commits it, carries it out.
     fn in_place(&self, plan: &Plan) -> Result<()> {
         let (place, run) = (self.place, self.run);
-        let mut journal = place.beside(Beside::Journal, run.context.repository.entropy().as_ref())?;
+        let mut path = place.beside(Beside::Journal, run.context.repository.entropy().as_ref())?;
         if self.capabilities.mount_point
-            && let Some(name) = journal.file_name()
+            && let Some(name) = path.file_name()
         {
             // Beside it would be another filesystem.
-            journal = place.path.join(name);
+            path = place.path.join(name);
         }
-        let registered = self.register(Beside::Journal, &journal)?;
-        let staged = self.stage_and_commit(plan, &journal);
-        let _alive = match staged {
-            Ok(alive) => alive,
-            Err(error) => return Err(self.taken_back(&journal, registered, error)),
+        let mut registered = self.register(Beside::Journal, &path, &place.path)?;
+        let decided = match self.stage_and_commit(plan, &path, &mut registered) {
+            Ok(decided) => decided,
+            Err(error) => return Err(self.taken_back(&path, registered, error)),
         };
         run.monitor().phase("applying");
-        match judge(&journal) {
-            Verdict::Committed(commit) => {
-                let carried = carry_out(&journal, &commit, &run.steps).inspect_err(|_| {
-                    run.monitor().notice("the deploy is decided and will be finished by the next command");
-                })?;
-                run.warn(carried);
-                registered.done()
-            }
-            Verdict::Undecided | Verdict::Unreadable(_) => {
-                Err(Error::Internal("the journal that was just committed cannot be read".into()))
-            }
-        }
+        let Decided { root, journal, commit, steps, _lock } = decided;
+        let carried = carry_out(&root, &journal, &commit, steps, &run.steps).inspect_err(|_| {
+            run.monitor().notice("the deploy is decided and will be finished by the next command");
+        })?;
+        run.warn(carried);
+        registered.done()
     }
 
-    fn stage_and_commit(&self, plan: &Plan, journal: &Path) -> Result<Option<Alive>> {
+    fn stage_and_commit(&self, plan: &Plan, path: &Path, registered: &mut Registered) -> Result<Decided> {
         let (place, run) = (self.place, self.run);
         run.steps.reach("making the journal")?;
-        let made = DirBuilder::new().mode(0o700).create(journal);
-        made.map_err(|error| failed("creating", journal, error))?;
-        let alive = Alive::take(journal)?;
-        let root_path = if self.single { &place.parent } else { &place.path };
+        let gone = || Error::Internal(format!("the folder of {} is gone", path.display()));
+        let (above, name) = open_parent(path)?.ok_or_else(gone)?;
+        let folder = above.new_folder(&name)?;
+        registered.made(folder.identity(b"")?)?;
+        let _lock = folder.try_lock()?;
+        if let Err(error) = folder.check_own() {
+            // Nothing here is anybody's alone, so no later command can believe it.
+            run.monitor()
+                .notice(&format!("{error}; should this deploy be interrupted, deploy again: nothing finishes it"));
+        }
+        let journal = Journal { folder, above, name, inside: path.parent() == Some(&place.path) };
         let root = WriteRoot::open(&place.path, self.single)?;
-        let ready = stage(run, self.desired, plan, &root, root_path, journal)?;
+        let ready = stage(run, self.desired, plan, &root, journal.clone(), &self.ledger()?.secret)?;
         run.context.check_interrupt()?;
         run.steps.reach("the commit")?;
-        ready.commit()?;
-        Ok(alive)
+        let (commit, steps) = ready.commit()?;
+        Ok(Decided { root, journal, commit, steps, _lock })
     }
 
     /// Remembers what stands there now, where that saves the next deploy more than it costs.

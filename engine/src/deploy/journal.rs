@@ -1,23 +1,26 @@
 //! The redo journal of a deploy in place: a folder beside the target with all new bytes and the list of what to do with them.
 //!
 //! Until `commit` is there the target has not been touched and the journal may be thrown away; from then on it has to be
-//! carried out, from the start, as often as it takes: every step can be repeated. `commit` binds the list of steps by its
-//! BLAKE3 and the target by its path and inode. A deploy at work holds a lock on the folder.
+//! carried out, from the start, as often as it takes: every step can be repeated. `commit` binds the list of steps, this very
+//! folder and the target, and bears the tag of the state folder's secret: a journal that somebody else wrote, or moved, or copied,
+//! is none. A deploy at work holds a lock on the folder.
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::path::Path;
 
 use copal_source::read::Attribute;
 use copal_source::scan::FileTime;
-use copal_source::target::TargetMetadata;
+use copal_source::target::{TargetFile, TargetMetadata, TargetTree};
 use serde::{Deserialize, Serialize};
 
-use super::place::failed;
+use super::place::{WriteRoot, failed};
 use crate::error::Result;
+use crate::state::{Known, Record, StateSecret};
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// A commit record has a name and a few numbers.
+const COMMIT_BYTES_MAX: u64 = 4096;
 /// Longest encoded step: a path, attributes, or the ranges of one file.
 const STEP_BYTES_MAX: u32 = 32 << 20;
 /// Folders that staged files are spread over, so that several threads can make files at once.
@@ -27,9 +30,9 @@ pub(super) const STEP_RANGES_MAX: usize = 64 << 10;
 
 /// Ranges' bytes, one after the other.
 pub(super) const RANGES: &str = "ranges";
-const STEPS: &str = "steps";
-const COMMIT: &str = "commit";
-const COMMIT_NEW: &str = "commit.new";
+const STEPS: &[u8] = b"steps";
+pub(super) const COMMIT: &[u8] = b"commit";
+const COMMIT_NEW: &[u8] = b"commit.new";
 
 /// One step on the target; paths are relative to the open folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,19 @@ pub(super) enum Step {
     Patch { path: Vec<u8>, bytes: u64, ranges: Vec<(u64, u64, u64)>, holes: Vec<(u64, u64)> },
     /// Owner, mode, attributes, times.
     Metadata { path: Vec<u8>, kind: u8, metadata: Put },
+}
+
+impl Step {
+    pub(super) fn path(&self) -> &[u8] {
+        match self {
+            Self::Remove { path }
+            | Self::Folder { path }
+            | Self::Place { path, .. }
+            | Self::Link { path, .. }
+            | Self::Patch { path, .. }
+            | Self::Metadata { path, .. } => path,
+        }
+    }
 }
 
 /// A [`TargetMetadata`] as written.
@@ -88,12 +104,25 @@ impl From<Put> for TargetMetadata {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Commit {
     version: u16,
+    /// The folder of the journal.
+    journal: Known,
     /// The folder that the steps' paths are relative to.
-    pub(super) root: Vec<u8>,
-    pub(super) device: u64,
-    pub(super) inode: u64,
+    root: Known,
+    /// None: that folder is the target. Else the target is the one file of this name in it.
+    file: Option<Vec<u8>>,
     pub(super) steps: u64,
     steps_hash: [u8; 32],
+}
+
+impl Commit {
+    pub(super) fn is_of_a_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether the folder that stands open, and the file in it, is the target of this record.
+    pub(super) fn is_of(&self, root: &WriteRoot) -> Result<bool> {
+        Ok(root.file == self.file && Known::from(root.tree.identity(b"")?) == self.root)
+    }
 }
 
 /// Where a staged file stands in the journal.
@@ -105,21 +134,56 @@ pub(super) fn shard_name(shard: u64) -> String {
     format!("s{shard:02x}")
 }
 
+/// The open folder of a journal, and the open folder that it lies in.
+#[derive(Clone, Debug)]
+pub(super) struct Journal {
+    pub(super) folder: TargetTree,
+    pub(super) above: TargetTree,
+    pub(super) name: Vec<u8>,
+    /// Whether it lies in the target itself.
+    pub(super) inside: bool,
+}
+
+impl Journal {
+    /// Removes what is left of it; the record is gone, or there never was one.
+    pub(super) fn remove(&self) -> Result<()> {
+        let known = [self.folder.identity(b"")?];
+        self.above.remove_known(&self.name, &known)?;
+        Ok(self.above.sync_directory(b"")?)
+    }
+}
+
+/// Writes one byte after the other.
+#[derive(Debug)]
+struct Appending {
+    file: TargetFile,
+    end: u64,
+}
+
+impl Write for Appending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(self.end, bytes).map_err(io::Error::other)?;
+        self.end += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes the steps.
 #[derive(Debug)]
 pub(super) struct StepWriter {
-    folder: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<Appending>,
     hash: blake3::Hasher,
     pub(super) count: u64,
 }
 
 impl StepWriter {
-    pub(super) fn create(folder: &Path) -> Result<Self> {
-        let path = folder.join(STEPS);
-        let file = File::create_new(&path).map_err(|error| failed("creating", &path, error))?;
-        let file = BufWriter::with_capacity(256 << 10, file);
-        Ok(Self { folder: folder.to_owned(), file, hash: blake3::Hasher::new(), count: 0 })
+    pub(super) fn create(folder: &TargetTree) -> Result<Self> {
+        let file = Appending { file: folder.create_file(STEPS, 0, true)?, end: 0 };
+        Ok(Self { file: BufWriter::with_capacity(256 << 10, file), hash: blake3::Hasher::new(), count: 0 })
     }
 
     pub(super) fn push(&mut self, step: &Step) -> Result<()> {
@@ -131,108 +195,112 @@ impl StepWriter {
         })?;
         for part in [&length.to_le_bytes()[..], &bytes] {
             self.hash.update(part);
-            self.file.write_all(part).map_err(|error| failed("writing", &self.folder, error))?;
+            self.file.write_all(part).map_err(|error| failed("writing", Path::new("the journal's steps"), error))?;
         }
         self.count += 1;
         Ok(())
     }
 
     /// Makes the list durable and returns what commits it. Everything staged must be durable already.
-    pub(super) fn finish(mut self, root: &Path) -> Result<ReadyJournal> {
-        let io = |error| failed("writing", &self.folder, error);
-        self.file.flush().map_err(io)?;
-        self.file.get_ref().sync_all().map_err(io)?;
-        let found = fs::symlink_metadata(root).map_err(|error| failed("looking at", root, error))?;
+    pub(super) fn finish(mut self, journal: Journal, root: &WriteRoot, secret: &StateSecret) -> Result<ReadyJournal> {
+        self.file.flush().map_err(|error| failed("writing", Path::new("the journal's steps"), error))?;
+        self.file.get_ref().file.sync()?;
         let commit = Commit {
             version: VERSION,
-            root: std::os::unix::ffi::OsStrExt::as_bytes(root.as_os_str()).to_vec(),
-            device: found.dev(),
-            inode: found.ino(),
+            journal: journal.folder.identity(b"")?.into(),
+            root: root.tree.identity(b"")?.into(),
+            file: root.file.clone(),
             steps: self.count,
             steps_hash: *self.hash.finalize().as_bytes(),
         };
-        Ok(ReadyJournal { folder: self.folder, commit })
+        Ok(ReadyJournal { journal, commit, secret: secret.clone() })
     }
 }
 
 /// All is staged and durable; nothing is decided.
 #[must_use]
 pub(super) struct ReadyJournal {
-    folder: PathBuf,
+    journal: Journal,
     commit: Commit,
+    secret: StateSecret,
 }
 
 impl ReadyJournal {
-    /// Decides: from here on the deploy will be finished.
-    pub(super) fn commit(self) -> Result<()> {
-        let io = |error| failed("committing", &self.folder, error);
-        let body = copal_store::codec::encode(&self.commit)?;
-        let new = self.folder.join(COMMIT_NEW);
-        let mut file = File::create(&new).map_err(io)?;
-        file.write_all(blake3::hash(&body).as_bytes()).and_then(|()| file.write_all(&body)).map_err(io)?;
-        file.sync_all().map_err(io)?;
+    /// Decides: from here on the deploy will be finished. Returns the steps as well.
+    pub(super) fn commit(self) -> Result<(Commit, File)> {
+        let Self { journal: Journal { folder, above, name, .. }, commit, secret } = self;
+        let steps = folder.open_regular(STEPS)?;
+        let body = copal_store::codec::encode(&commit)?;
+        let tag = secret.tag(Record::DeployJournal, &name, &body);
+        let file = folder.create_file(COMMIT_NEW, 0, true)?;
+        file.write_at(0, &[&tag[..], &body].concat())?;
+        file.sync()?;
         // The names of what is staged, and this folder's own name, must be durable before the record's.
-        sync_folder(&self.folder)?;
-        if let Some(parent) = self.folder.parent() {
-            sync_folder(parent)?;
-        }
-        fs::rename(&new, self.folder.join(COMMIT)).map_err(io)?;
-        sync_folder(&self.folder)
+        folder.sync_directory(b"")?;
+        above.sync_directory(b"")?;
+        folder.replace_from(COMMIT, &folder, COMMIT_NEW)?;
+        folder.sync_directory(b"")?;
+        Ok((commit, steps))
     }
-}
-
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| failed("syncing", folder, error))
 }
 
 /// What a journal's folder says.
 pub(super) enum Verdict {
     /// Never committed: the target is as it was.
     Undecided,
-    /// To be carried out.
-    Committed(Commit),
-    /// Committed by a newer version, or damaged since: it needs a person.
-    Unreadable(String),
+    /// To be carried out: the record, and the steps that it vouches for.
+    Committed(Commit, File),
+    /// Nothing vouches for it, or it cannot be carried out: why.
+    Unvouched(String),
 }
 
-/// Reads the commit record of a journal and checks the steps against it.
-pub(super) fn judge(folder: &Path) -> Verdict {
-    let bytes = match fs::read(folder.join(COMMIT)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Verdict::Undecided,
-        Err(error) => return Verdict::Unreadable(format!("its commit record cannot be read: {error}")),
+/// Reads the commit record of a journal and checks everything against it that a record can be of, and the steps.
+pub(super) fn judge(journal: &Journal, secret: Option<&StateSecret>) -> Verdict {
+    match record_of(journal, secret) {
+        Ok(Some((commit, steps))) => Verdict::Committed(commit, steps),
+        Ok(None) => Verdict::Undecided,
+        Err(detail) => Verdict::Unvouched(detail),
+    }
+}
+
+fn record_of(journal: &Journal, secret: Option<&StateSecret>) -> Result<Option<(Commit, File)>, String> {
+    let Journal { folder, name, .. } = journal;
+    let said = |error: copal_source::Error| error.to_string();
+    folder.check_own().map_err(said)?;
+    let mut bytes = Vec::new();
+    match folder.open_own_file(COMMIT, COMMIT_BYTES_MAX) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(said(error)),
+        Ok(file) => file.take(COMMIT_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?,
     };
-    let unsound = || Verdict::Unreadable("its commit record does not verify".into());
-    let Some((sum, body)) = bytes.split_at_checked(32) else { return unsound() };
-    if blake3::hash(body).as_bytes() != sum {
-        return unsound();
+    let Some((tag, body)) = bytes.split_first_chunk() else { return Err("its commit record is too short".into()) };
+    let secret = secret.ok_or("this state folder has no secret that could vouch for it")?;
+    if !secret.vouches(Record::DeployJournal, name, body, tag) {
+        return Err("the secret of this state folder does not vouch for its commit record".into());
     }
-    // The version stands first, so that a newer record is told from a damaged one.
-    match copal_store::codec::decode::<Commit>("commit", body) {
-        Ok(commit) if commit.version == VERSION => match hash_steps(folder) {
-            Ok(hash) if hash == commit.steps_hash => Verdict::Committed(commit),
-            Ok(_) => Verdict::Unreadable("its list of steps does not verify".into()),
-            Err(error) => Verdict::Unreadable(format!("its list of steps cannot be read: {error}")),
-        },
-        _ if body.first().is_some_and(|&version| u16::from(version) > VERSION) => {
-            Verdict::Unreadable("it was written by a newer version of this program".into())
-        }
-        _ => unsound(),
+    // Only this program made it, so what follows is no question of trust: a newer version, another folder, a disk that failed.
+    let commit: Commit = copal_store::codec::decode("commit", body)
+        .map_err(|_| "its commit record was written by another version of this program")?;
+    if commit.version != VERSION {
+        return Err("its commit record was written by another version of this program".into());
     }
-}
-
-fn hash_steps(folder: &Path) -> std::io::Result<[u8; 32]> {
+    if Known::from(folder.identity(b"").map_err(said)?) != commit.journal {
+        return Err("it is a copy of a journal, not the folder that was made for the deploy".into());
+    }
+    let mut steps = folder.open_own_file(STEPS, u64::MAX).map_err(said)?;
     let mut hash = blake3::Hasher::new();
-    hash.update_reader(File::open(folder.join(STEPS))?)?;
-    Ok(*hash.finalize().as_bytes())
+    let read = hash.update_reader(&mut steps).and_then(|_| steps.rewind());
+    read.map_err(|error| format!("its list of steps cannot be read: {error}"))?;
+    if *hash.finalize().as_bytes() != commit.steps_hash {
+        return Err("its list of steps does not verify".into());
+    }
+    Ok(Some((commit, steps)))
 }
 
 /// Reads the steps of a committed journal, in order.
-pub(super) fn steps(folder: &Path) -> Result<impl Iterator<Item = Result<Step>>> {
-    let path = folder.join(STEPS);
-    let file = File::open(&path).map_err(|error| failed("reading", &path, error))?;
+pub(super) fn steps(file: File) -> impl Iterator<Item = Result<Step>> {
     let mut file = BufReader::with_capacity(256 << 10, file);
-    Ok(std::iter::from_fn(move || read_step(&mut file, &path).transpose()))
+    std::iter::from_fn(move || read_step(&mut file, Path::new("the journal's steps")).transpose())
 }
 
 fn read_step(file: &mut impl Read, path: &Path) -> Result<Option<Step>> {
@@ -266,24 +334,44 @@ mod tests {
         assert!(page.contains(&expected), "docs/format/deploy-journal.md should say:\n{expected}");
     }
 
+    /// The bytes 0, 1, 2 …
+    #[derive(Debug)]
+    struct Counting;
+
+    impl copal_store::entropy::Entropy for Counting {
+        fn fill(&self, buffer: &mut [u8]) -> copal_store::Result<()> {
+            buffer.iter_mut().zip(0..).for_each(|(byte, number)| *byte = number);
+            Ok(())
+        }
+    }
+
     #[test]
     fn the_page_of_the_format_says_what_is_written() {
-        let folder = tempfile::tempdir().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let above = TargetTree::open(place.path()).unwrap();
+        let name = b".hub.copal-journal-0123456789abcdef".to_vec();
+        let folder = above.new_folder(&name).unwrap();
+        let journal = Journal { folder, above: above.clone(), name: name.clone(), inside: false };
         let steps_written = [
             Step::Folder { path: b"a".to_vec() },
             Step::Patch { path: b"a/b".to_vec(), bytes: 65_536, ranges: vec![(4096, 512, 0)], holes: Vec::new() },
         ];
-        let mut writer = StepWriter::create(folder.path()).unwrap();
+        let mut writer = StepWriter::create(&journal.folder).unwrap();
         steps_written.iter().for_each(|step| writer.push(step).unwrap());
-        let mut ready = writer.finish(folder.path()).unwrap();
-        ready.commit.root = b"/srv/hub".to_vec();
-        (ready.commit.device, ready.commit.inode) = (2049, 7);
-        let commit = ready.commit.clone();
-        ready.commit().unwrap();
-        check("steps", &fs::read(folder.path().join(STEPS)).unwrap());
-        check("commit", &fs::read(folder.path().join(COMMIT)).unwrap());
-        assert!(matches!(judge(folder.path()), Verdict::Committed(found) if found == commit));
-        let steps_read: Vec<Step> = steps(folder.path()).unwrap().map(Result::unwrap).collect();
+        let root = WriteRoot { tree: above, file: None };
+        let secret = StateSecret::of_process(&Counting).unwrap();
+        let (commit, _) = writer.finish(journal.clone(), &root, &secret).unwrap().commit().unwrap();
+        let path = place.path().join(String::from_utf8(name.clone()).unwrap());
+        check("steps", &std::fs::read(path.join("steps")).unwrap());
+        let Verdict::Committed(found, steps_file) = judge(&journal, Some(&secret)) else { panic!("it is committed") };
+        assert_eq!(found, commit);
+        assert!(commit.is_of(&root).unwrap());
+        let steps_read: Vec<Step> = steps(steps_file).map(Result::unwrap).collect();
         assert_eq!(steps_read, steps_written);
+        // Where and when it was made differs each time.
+        let known = |inode| copal_source::target::Identity { inode, born: Some((1_800_000_000, 5)) }.into();
+        let commit = Commit { journal: known(9), root: known(7), ..commit };
+        let body = copal_store::codec::encode(&commit).unwrap();
+        check("commit", &[&secret.tag(Record::DeployJournal, &name, &body)[..], &body].concat());
     }
 }

@@ -62,7 +62,8 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     if place.standing == Standing::Absent {
         let capabilities = TargetTree::open(&folder)?.capabilities()?;
         let (desired, single) = (job.desired, job.single);
-        let building = Job { run: &run, desired, place: &place, single, capabilities, staged: None };
+        let (ledger, hidden) = (job.ledger, job.hidden);
+        let building = Job { run: &run, desired, place: &place, single, capabilities, ledger, hidden, staged: None };
         // Holes take no room.
         let needed = locate_all(&run, desired, &Plan::default(), Fetched::Everything)?;
         room(&place, capabilities.free_bytes, needed)?;
@@ -75,7 +76,7 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     if let Some(memory) = &memory {
         witnesses.push(Witness::Memory(MemoryWitness::new(job.desired, memory)));
     }
-    let plan = compare(&run, job.desired, &place.path, &mut witnesses)?;
+    let plan = compare(&run, job.desired, &place.path, &[], &mut witnesses)?;
     Ok(Kept { path: place.path, plan })
 }
 

@@ -14,7 +14,7 @@ use copal_store::{RepositoryId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use super::desired::Desired;
-use super::place::{failed, is_journal_name, private_folder};
+use super::place::{failed, private_folder};
 use crate::context::Context;
 use crate::error::Result;
 
@@ -66,10 +66,7 @@ impl Memory {
         let mut writer = MemoryWriter::default();
         let mut device = None;
         let options = ScanOptions { threads: context.threads, ..ScanOptions::default() };
-        let mut found = scan(target, &options)?.filter(|item| match item {
-            Ok(item) => !is_journal_name(&item.path),
-            Err(_) => true,
-        });
+        let mut found = scan(target, &options)?;
         let mut standing = found.next().transpose()?;
         for item in desired.items() {
             let item = item?;

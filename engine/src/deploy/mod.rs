@@ -22,6 +22,7 @@ mod memory;
 mod pending;
 mod place;
 mod plan;
+mod recovery;
 mod run;
 mod stage;
 
@@ -32,7 +33,7 @@ use copal_store::SnapshotId;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use place::{Place, Standing};
-pub(crate) use place::{failed, remove_whole};
+pub(crate) use place::{failed, private_folder, remove_whole};
 use run::Steps;
 #[doc(hidden)]
 pub use run::{CrashPoints, NoCrash};
@@ -121,6 +122,7 @@ pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn Cra
 
 /// Builds what `request` wants of its target in a new place beside it, durably, and switches nothing. Extents are shared with what
 /// stands at the target where the filesystem can: that must hold still meanwhile.
+/// `staged` is an empty folder that the caller has made, or of one file a free name in one.
 pub(crate) fn stage_beside(context: &Context, request: &DeployRequest, staged: &Path) -> Result<DeployReport> {
     execute::execute(context, request, Some(staged), &NoCrash)
 }
@@ -140,7 +142,12 @@ pub fn recover(state_folder: &Path) -> Result<Vec<String>> {
 /// [`recover`], which a test may end at any step as a crash would.
 #[doc(hidden)]
 pub fn recover_until(state_folder: &Path, points: &dyn CrashPoints) -> Result<Vec<String>> {
-    pending::recover_all(state_folder, &Steps::new(points))
+    recovery::recover_all(state_folder, &Steps::new(points))
+}
+
+/// What [`recover`] would do, one sentence for each: for a dry run, which writes nothing.
+pub fn outlook(state_folder: &Path) -> Result<Vec<String>> {
+    recovery::outlook_of_all(state_folder)
 }
 
 fn unavailable(place: &Place, mode: DeployMode, detail: &str) -> Error {

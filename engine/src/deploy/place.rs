@@ -1,7 +1,7 @@
 //! Where a deploy writes: the resolved target, the names of what it puts beside it, the locks that say who is alive.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
@@ -90,7 +90,7 @@ impl Place {
             let entries = match fs::read_dir(folder) {
                 Ok(entries) => entries,
                 Err(_) if folder == &self.path => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_out_of_reach(&error) => continue,
                 Err(error) => return Err(failed("listing", folder, error)),
             };
             for entry in entries {
@@ -130,14 +130,9 @@ fn beside_prefix(name: &OsStr, kind: Beside) -> OsString {
     OsString::from_vec(prefix)
 }
 
-/// Whether a name at the top of a target that is a mount point is a journal's.
-pub(super) fn is_journal_name(path: &[u8]) -> bool {
-    let top = path.split(|&b| b == b'/').next().unwrap_or_default();
-    let mark = b".copal-journal-";
-    top.len() > mark.len() + 16
-        && top.starts_with(b".")
-        && top[..top.len() - 16].ends_with(mark)
-        && top[top.len() - 16..].iter().all(u8::is_ascii_hexdigit)
+/// What cannot be listed has no journal that could be carried out.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
 }
 
 fn canonical(path: &Path) -> Result<PathBuf> {
@@ -207,33 +202,15 @@ impl WriteRoot {
     }
 }
 
-/// A lock on a folder or file, held by whoever is at work with it; the system lets go when the process dies.
-#[derive(Debug)]
-pub(super) struct Alive {
-    _file: File,
-}
-
-impl Alive {
-    /// `None` where somebody else is at work, or the thing is gone.
-    pub(super) fn take(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("opening", path, error)),
-        };
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed("locking", path, error)),
-        }
-    }
-}
-
 /// Makes a folder, and those above it, for what only its owner may see: what lies in it was perhaps taken from below a folder that
 /// others may not enter.
-pub(super) fn private_folder(path: &Path) -> Result<()> {
+pub(crate) fn private_folder(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| failed("creating", path, error))
+}
+
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| failed("syncing", folder, error))
 }
 
 /// Removes a tree or a file without following links; what is gone already is no error.

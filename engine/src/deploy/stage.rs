@@ -1,6 +1,5 @@
 //! Stages a deploy in place: fetches every new byte into the journal and lists the steps. The target is not touched.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use copal_manifest::content::FileContent;
@@ -13,11 +12,12 @@ use super::blocks::{Patch, StagedRanges};
 use super::build::{create_other, is_sparse, kind_of, put_pieces, target_metadata};
 use super::desired::Desired;
 use super::fetch::{Fetcher, Origin, Slot, with_fetcher};
-use super::journal::{RANGES, ReadyJournal, SHARDS, Step, StepWriter, shard_name, staged_path};
+use super::journal::{Journal, RANGES, ReadyJournal, SHARDS, Step, StepWriter, shard_name, staged_path};
 use super::place::WriteRoot;
 use super::plan::{Action, Change, Folder, Over, Plan, Range};
 use super::run::Run;
 use crate::error::{Error, Result};
+use crate::state::StateSecret;
 
 /// Staged files past which one sync of the whole filesystem is cheaper than one for each.
 const SINGLE_SYNCS_MAX: usize = 128;
@@ -28,19 +28,19 @@ pub(super) fn stage(
     desired: &Desired<'_>,
     plan: &Plan,
     root: &WriteRoot,
-    root_path: &Path,
-    folder: &Path,
+    opened: Journal,
+    secret: &StateSecret,
 ) -> Result<ReadyJournal> {
-    let journal = TargetTree::open(folder)?;
+    let journal = &opened.folder;
     let creates = plan.changes.iter().filter(|change| matches!(change.action, Action::Create { .. })).count() as u64;
     for shard in 0..SHARDS.min(creates) {
         journal.create_directory(shard_name(shard).as_bytes())?;
     }
     let sync_each = plan.changes.len() <= SINGLE_SYNCS_MAX;
     let ranges = Arc::new(StagedRanges::new(journal.create_file(RANGES.as_bytes(), 0, true)?));
-    let steps = Arc::new(Mutex::new(StepWriter::create(folder)?));
+    let steps = Arc::new(Mutex::new(StepWriter::create(journal)?));
     let reader = root.tree.reader();
-    let mut stager = Stager { run, desired, root, reader, journal: &journal, ranges, staged: 0, steps, sync_each };
+    let mut stager = Stager { run, desired, root, reader, journal, ranges, staged: 0, steps, sync_each };
     with_fetcher(desired.session(), run, |fetcher| {
         for change in &plan.changes {
             run.context.check_interrupt()?;
@@ -49,8 +49,7 @@ pub(super) fn stage(
         Ok(())
     })?;
     // A journal inside the target changes the time of its top folder.
-    let is_inside = root.file.is_none() && folder.parent() == Some(root_path);
-    let is_set = |folder: &&Folder| (folder.touched || is_inside && folder.path.is_root()) && !folder.synthetic;
+    let is_set = |folder: &&Folder| (folder.touched || opened.inside && folder.path.is_root()) && !folder.synthetic;
     for folder in plan.folders.iter().rev().filter(is_set) {
         let metadata = target_metadata(&folder.metadata).into();
         let kind = FileKind::Directory.number();
@@ -67,7 +66,7 @@ pub(super) fn stage(
     }
     let Stager { steps, .. } = stager;
     let steps = Arc::into_inner(steps).ok_or_else(|| Error::Internal("a file is still being staged".into()))?;
-    steps.into_inner().unwrap_or_else(PoisonError::into_inner).finish(root_path)
+    steps.into_inner().unwrap_or_else(PoisonError::into_inner).finish(opened, root, secret)
 }
 
 struct Stager<'g> {

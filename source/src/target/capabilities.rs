@@ -133,10 +133,21 @@ fn remove_abandoned(folder: &Place, name: &CStr) {
     let named = rustix::fs::statat(folder.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
     if let (Ok(held), Ok(named)) = (rustix::fs::fstat(&fd), named)
         && (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
-        && held.st_size <= PROBE_BYTES as i64
+        && is_probe(&fd, &held)
     {
         let _ = rustix::fs::unlinkat(folder.fd(), name, AtFlags::empty());
     }
+}
+
+/// Whether a file says nothing that a probe does not say, and is of whoever runs this: anybody may give a file such a name.
+fn is_probe(fd: &OwnedFd, held: &rustix::fs::Stat) -> bool {
+    let bytes = usize::try_from(held.st_size).unwrap_or(usize::MAX);
+    if held.st_uid != rustix::process::geteuid().as_raw() || ![0, PROBE_BYTES].contains(&bytes) {
+        return false;
+    }
+    let mut content = [0; PROBE_BYTES];
+    rustix::io::pread(fd, &mut content[..], 0)
+        .is_ok_and(|read| read == bytes && content[..read].iter().all(|&b| b == 1))
 }
 
 impl Drop for Probe<'_> {

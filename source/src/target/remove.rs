@@ -11,10 +11,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{self, Errno};
 
-use super::make_owner_writable;
+use super::{Removal, make_owner_writable};
 use crate::beneath::Place;
 use crate::scan::FileKind;
-use crate::stat::{Mount, kind, stat};
+use crate::stat::{Identity, Mount, identity, kind, stat};
 use crate::{Error, Result};
 
 /// Ancestors that stay open; deeper trees open them again.
@@ -35,12 +35,34 @@ pub(super) fn remove(place: &Place, path: &Path) -> Result<()> {
     if stat(place.fd(), &place.name).map_err(failed)?.kind != FileKind::Directory {
         return Err(failed(Errno::PERM));
     }
-    let mount = Mount::of(place.fd(), c"").map_err(failed)?;
-    let top = Folder::enter(place, mount).map_err(|error| refusal(error, path))?;
-    Emptying { mount, open: VecDeque::new(), ancestors: Vec::new() }
-        .empty(top)
-        .map_err(|error| refusal(error, path))?;
-    rustix::fs::unlinkat(place.fd(), &place.name, AtFlags::REMOVEDIR).map_err(failed)
+    remove_folder(place, &[]).map_err(|error| refusal(error, path))
+}
+
+/// Removes what is at a place if it is one of these. A folder is looked at through the descriptor by which it is emptied: what is
+/// renamed meanwhile stays.
+pub(super) fn remove_known(place: &Place, known: &[Identity], path: &Path) -> Result<Removal> {
+    let removed = match identity(place.fd(), &place.name) {
+        Ok(found) if !known.contains(&found) => return Ok(Removal::Other),
+        Ok(_) => match stat(place.fd(), &place.name) {
+            Ok(found) if found.kind == FileKind::Directory => remove_folder(place, known),
+            Ok(_) => unlink(place.fd(), &place.name),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => Ok(Removal::Gone),
+        Err(Errno::STALE) => Ok(Removal::Other),
+        Err(error) => Err(refusal(error, path)),
+    }
+}
+
+/// `STALE`: it is none of the known ones, of which there is at least one.
+fn remove_folder(place: &Place, known: &[Identity]) -> io::Result<()> {
+    let mount = Mount::of(place.fd(), c"")?;
+    let top = Folder::enter(place, mount, known)?;
+    Emptying { mount, open: VecDeque::new(), ancestors: Vec::new() }.empty(top)?;
+    rustix::fs::unlinkat(place.fd(), &place.name, AtFlags::REMOVEDIR)
 }
 
 /// A folder that is being emptied: open, with the subfolders that are left.
@@ -49,20 +71,13 @@ struct Folder {
     subfolders: Vec<CString>,
 }
 
-/// What a folder is known by when it is opened again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-}
-
 impl Folder {
     /// Opens a folder and removes everything in it that is no folder.
-    fn enter(place: &Place, mount: Mount) -> io::Result<Self> {
-        Self::enter_at(&place.folder, &place.name, mount)
+    fn enter(place: &Place, mount: Mount, known: &[Identity]) -> io::Result<Self> {
+        Self::enter_at(&place.folder, &place.name, mount, known)
     }
 
-    fn enter_at(parent: &OwnedFd, name: &CStr, mount: Mount) -> io::Result<Self> {
+    fn enter_at(parent: &OwnedFd, name: &CStr, mount: Mount, known: &[Identity]) -> io::Result<Self> {
         let open = || rustix::fs::openat(parent, name, LISTING, Mode::empty());
         let fd = match open() {
             Err(Errno::ACCESS) => {
@@ -71,6 +86,9 @@ impl Folder {
             }
             other => other?,
         };
+        if !known.is_empty() && !known.contains(&identity(&fd, c"")?) {
+            return Err(Errno::STALE);
+        }
         if !Mount::of(&fd, c"")?.same_mount(mount) {
             return Err(Errno::XDEV);
         }
@@ -136,7 +154,7 @@ impl Emptying {
         let mut current = top;
         loop {
             if let Some(name) = current.subfolders.pop() {
-                let below = match Folder::enter_at(&current.fd, &name, self.mount) {
+                let below = match Folder::enter_at(&current.fd, &name, self.mount, &[]) {
                     Ok(below) => below,
                     Err(Errno::NOENT) => continue,
                     // It became a file or a link: that is removed, not followed.
@@ -146,7 +164,7 @@ impl Emptying {
                     }
                     Err(error) => return Err(error),
                 };
-                let identity = identity(&current.fd)?;
+                let identity = identity(&current.fd, c"")?;
                 self.ancestors.push(Ancestor { identity, subfolders: current.subfolders, entered: name });
                 self.open.push_back(current.fd);
                 if self.open.len() > OPEN_ANCESTORS_MAX {
@@ -161,7 +179,7 @@ impl Emptying {
                     Some(parent) => parent,
                     None => {
                         let parent = rustix::fs::openat(&current.fd, c"..", LISTING, Mode::empty())?;
-                        if identity(&parent)? != left {
+                        if identity(&parent, c"")? != left {
                             return Err(Errno::XDEV);
                         }
                         parent
@@ -175,11 +193,6 @@ impl Emptying {
             }
         }
     }
-}
-
-fn identity(fd: &OwnedFd) -> io::Result<Identity> {
-    let found = stat(fd, c"")?;
-    Ok(Identity { device: found.device, inode: found.inode })
 }
 
 fn unlink(folder: impl std::os::fd::AsFd, name: &CStr) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub(super) struct Checked {
     pub(super) snapshot: SnapshotId,
     pub(super) name: String,
     pub(super) labelled: bool,
+    /// What the names of this deploy end with: 12 hexadecimal digits that nobody could know before.
+    pub(super) mark: String,
     pub(super) components: Vec<Component>,
     pub(super) verdict: Verdict,
     pub(super) versions: Option<(String, String)>,
@@ -106,7 +108,10 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
     }
     let (verdict, versions) = schema(snapshot, &components)?;
     let labelled = snapshot.sources.iter().any(|source| !source.label.is_empty());
+    let mut random = [0; 6];
+    context.repository.entropy().fill(&mut random)?;
     Ok(Checked {
+        mark: hex::encode(random),
         snapshot: snapshot.id,
         name: snapshot.name.clone(),
         labelled,

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use copal_source::postgres::PostgresSpec;
+use copal_source::target::rename_new;
 use serde::{Deserialize, Serialize};
 
 use super::within::Times;
-use crate::application::record::{ResumeStep, write_whole};
-use crate::deploy::failed;
+use crate::application::record::{ResumeStep, read_vouched, write_json};
+use crate::application::state::AppFolder;
 use crate::error::{Error, Result};
+use crate::state::Known;
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// Journals that were set aside.
+const ASIDE_MAX: u32 = 1000;
 
 /// How far a deploy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +52,14 @@ pub(super) enum Target {
         path: PathBuf,
         /// The new state before the switch, the old one after it.
         staged: PathBuf,
-        /// The new state, by filesystem and inode; none before it is built.
-        identity: Option<(u64, u64)>,
+        /// What stands beside the target: that itself, or the folder that it is in.
+        beside: PathBuf,
+        /// What was made beside the target; none: nothing yet, or an empty folder.
+        made: Option<Known>,
+        /// The new state; none before it is built.
+        new: Option<Known>,
+        /// What stood at the target before the switch.
+        old: Option<Known>,
         /// Files that belong to what stood there, and where they are meanwhile.
         asides: Vec<(PathBuf, PathBuf)>,
     },
@@ -102,16 +112,17 @@ impl Journal {
     }
 
     /// Makes it last before anything is done that it describes.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, self, true)
+    pub(super) fn write(&self, folder: &AppFolder) -> Result<()> {
+        write_json(folder.state(), &folder.deploy_journal(), self, true)
     }
 
-    /// None: there is no deploy under way.
-    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("reading", path, error)),
+    /// What there is; an error if it is there and cannot be read.
+    pub(super) fn read(folder: &AppFolder) -> Result<Found> {
+        let path = folder.deploy_journal();
+        let bytes = match read_vouched(folder.state(), &path) {
+            Ok(None) => return Ok(Found::Nothing),
+            Ok(Some(bytes)) => bytes,
+            Err(error) => return Ok(Found::Unvouched(error)),
         };
         let unreadable = |detail: String| Error::Usage(format!("the journal {} {detail}", path.display()));
         let journal: Self =
@@ -119,6 +130,30 @@ impl Journal {
         if journal.version > VERSION {
             return Err(unreadable("was written by a newer version".into()));
         }
-        Ok(Some(journal))
+        Ok(Found::Journal(journal))
     }
+}
+
+/// What stands in the place of the journal.
+pub(super) enum Found {
+    /// There is no deploy under way.
+    Nothing,
+    /// There is.
+    Journal(Journal),
+    /// Something that nothing vouches for.
+    Unvouched(Error),
+}
+
+/// Gives what nothing vouches for another name, so that it stops nothing and is not lost.
+pub(super) fn set_aside(folder: &AppFolder) -> Result<PathBuf> {
+    let path = folder.deploy_journal();
+    for number in 1..ASIDE_MAX {
+        let aside = path.with_extension(format!("json.left-{number}"));
+        match rename_new(&path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(_) if aside.exists() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Usage(format!("{} cannot be set aside: there are too many like it; remove them", path.display())))
 }

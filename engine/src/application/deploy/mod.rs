@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use copal_source::hook::{Action, When};
 
 use self::check::{Checked, Verdict};
-use self::journal::{Journal, Stage};
+use self::journal::{Found, Journal, Stage};
 use crate::application::config::{Application, SourceSpec};
 use crate::application::hooks::{Hooks, Order, run_step};
 use crate::application::record::{ResumeAction, ResumeStep};
@@ -38,9 +38,12 @@ pub(super) fn deploy(
     let begun = context.clock.monotonic_nanoseconds();
     let folder = AppFolder::of(state_folder(context)?, &application.name);
     let held = folder.hold(context, &application.name, if request.dry_run { CHECK } else { "a restore" })?;
-    for sentence in crate::application::recover::recover_held(&folder)? {
-        context.monitor.notice(&sentence);
-    }
+    let left = if request.dry_run {
+        crate::application::recover::outlook_of(&folder)?
+    } else {
+        crate::application::recover::recover_held(&folder)?
+    };
+    left.iter().for_each(|sentence| context.monitor.notice(sentence));
     let checked = check::check(context, application, request)?;
     let mut deploy = Deploy {
         context,
@@ -129,11 +132,11 @@ impl Deploy<'_> {
             // Before it is built: a kill leaves nothing that nobody knows of.
             self.journal.targets.push(target.clone());
             self.write()?;
-            let (bytes, warnings) = stage::build(self.context, component, checked, &mut target, self.folder)?;
-            if let Some(last) = self.journal.targets.last_mut() {
-                *last = target;
+            if stage::make(&mut target)? {
+                self.note(&target)?;
             }
-            self.write()?;
+            let (bytes, warnings) = stage::build(self.context, component, checked, &mut target, self.folder)?;
+            self.note(&target)?;
             report.components[number].bytes_written = bytes;
             self.warnings.extend(warnings);
         }
@@ -156,6 +159,7 @@ impl Deploy<'_> {
         self.stage(checked, stage::When::Stopped, report)?;
         self.context.check_interrupt()?;
         self.context.monitor.phase("switching");
+        self.note_old()?;
         for target in &self.journal.targets {
             switch::switch(target)?;
         }
@@ -216,7 +220,7 @@ impl Deploy<'_> {
             for source in &mut service.sources {
                 if let SourceSpec::Tree(tree) = &mut source.spec {
                     // What is being built there does not stand there.
-                    tree.exclude.push("*.copal-unit-*".into());
+                    tree.exclude.push(format!("*.copal-unit-{}*", checked.mark));
                 }
             }
         }
@@ -264,7 +268,28 @@ impl Deploy<'_> {
     }
 
     fn write(&self) -> Result<()> {
-        self.journal.write(&self.folder.deploy_journal())
+        self.journal.write(self.folder)
+    }
+
+    /// The last target is so far.
+    fn note(&mut self, target: &journal::Target) -> Result<()> {
+        if let Some(last) = self.journal.targets.last_mut() {
+            last.clone_from(target);
+        }
+        self.write()
+    }
+
+    /// What stands at the targets may have been replaced while the application ran.
+    fn note_old(&mut self) -> Result<()> {
+        let mut changed = false;
+        for target in &mut self.journal.targets {
+            if let journal::Target::Place { path, old, .. } = target {
+                let found = switch::standing(path);
+                changed |= found != *old;
+                *old = found;
+            }
+        }
+        if changed { self.write() } else { Ok(()) }
     }
 
     /// Nothing was stopped or switched.
@@ -344,7 +369,17 @@ fn finish(folder: &AppFolder, journal: &Journal) -> Result<()> {
 
 /// Ends a deploy that was killed; the application's lock is held.
 pub(super) fn recover(folder: &AppFolder) -> Result<Option<String>> {
-    let Some(journal) = Journal::read(&folder.deploy_journal())? else { return Ok(None) };
+    let journal = match Journal::read(folder)? {
+        Found::Nothing => return Ok(None),
+        Found::Journal(journal) => journal,
+        Found::Unvouched(error) => {
+            let aside = journal::set_aside(folder)?;
+            return Ok(Some(format!(
+                "{error}: nothing of what it says was done, and it was renamed to {}. A deploy to the application may have been interrupted: look whether what stands there is whole, or deploy again",
+                aside.display()
+            )));
+        }
+    };
     let app = &journal.app;
     match journal.stage {
         Stage::Committed => {
@@ -368,5 +403,20 @@ pub(super) fn recover(folder: &AppFolder) -> Result<Option<String>> {
                 "took back an interrupted deploy to the application {app:?}: what stood there stands there again{detail}"
             )))
         }
+    }
+}
+
+/// What [`recover`] would do; nothing is written.
+pub(super) fn outlook(folder: &AppFolder) -> Option<String> {
+    match Journal::read(folder) {
+        Ok(Found::Nothing) => None,
+        Ok(Found::Journal(Journal { app, stage: Stage::Committed, .. })) => {
+            Some(format!("an interrupted deploy to the application {app:?} would be finished first"))
+        }
+        Ok(Found::Journal(Journal { app, .. })) => {
+            Some(format!("an interrupted deploy to the application {app:?} would be taken back first"))
+        }
+        Ok(Found::Unvouched(error)) => Some(format!("{error}: nothing of what it says would be done")),
+        Err(error) => Some(error.to_string()),
     }
 }

@@ -16,13 +16,14 @@ use copal_store::secret::INSTANCE_KEY;
 
 use super::check::{Checked, Component};
 use super::journal::Target;
-use super::switch::{asides_of, identity};
+use super::switch::{asides_of, standing};
 use super::{device, within};
 use crate::application::config::SourceSpec;
 use crate::application::state::AppFolder;
 use crate::context::Context;
 use crate::deploy::{DeployMode, DeployRequest, deploy, failed, remove_whole, stage_beside};
 use crate::error::{Error, Result};
+use crate::state::{open_parent, real};
 
 /// When a source is staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +53,12 @@ pub(super) fn target(
     checked: &Checked,
     folder: &AppFolder,
 ) -> Result<Option<Target>> {
-    let mark = mark(checked);
+    let mark = &checked.mark;
     match &component.source.spec {
         SourceSpec::Command { .. } => Ok(None),
         SourceSpec::Postgres(spec) => {
             let mut names = Vec::new();
-            for one in plan(&fetch(context, component, checked, folder)?, &mark)? {
+            for one in plan(&fetch(context, component, checked, folder)?, mark)? {
                 let had = database_exists(spec, &one.name)?;
                 names.push((one.name, one.staged, one.aside, had));
             }
@@ -73,6 +74,7 @@ pub(super) fn target(
             }
             refuse_mounts(component, &path)?;
             if is_unexchangeable(&path) {
+                let path = fs::canonicalize(&path).map_err(|error| failed("resolving", &path, error))?;
                 let staged = path.join(format!(".copal-unit-{mark}"));
                 let times = within::Times { before: within::time_of(&path)?, after: None };
                 return Ok(Some(Target::Within { path, staged, times }));
@@ -80,19 +82,44 @@ pub(super) fn target(
             let Some(last) = path.file_name() else {
                 return Err(Error::Usage(format!("{} cannot be a target", path.display())));
             };
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(|error| failed("creating", parent, error))?;
+            }
             let mut name = OsString::from(".");
             name.push(last);
+            // Recovery follows no link: where links lead is decided here.
+            let path = real(&path);
             name.push(format!(".copal-unit-{mark}"));
-            let asides = if spec.kind() == SourceKind::Sqlite { asides_of(&path, &mark) } else { Vec::new() };
-            Ok(Some(Target::Place { staged: path.with_file_name(name), path, identity: None, asides }))
+            let asides = if spec.kind() == SourceKind::Sqlite { asides_of(&path, mark) } else { Vec::new() };
+            let beside = path.with_file_name(name);
+            // A file stands in a folder of its own, so that whatever is left of it is known by that folder.
+            let staged = if is_in_folder(component) { beside.join("new") } else { beside.clone() };
+            let old = standing(&path);
+            Ok(Some(Target::Place { path, staged, beside, made: None, new: None, old, asides }))
         }
     }
 }
 
-/// What names of this deploy end with: the random end of the snapshot's id.
-fn mark(checked: &Checked) -> String {
-    let id = checked.snapshot.to_string().replace('-', "");
-    id[id.len().saturating_sub(12)..].to_owned()
+/// Whether the new state is built in a folder beside the target, and is not that folder itself.
+fn is_in_folder(component: &Component) -> bool {
+    component.record.kind != SourceKind::Tree
+}
+
+/// Makes the folder that a new state is built in; true when there is something to note.
+pub(super) fn make(target: &mut Target) -> Result<bool> {
+    let (folder, made) = match target {
+        Target::Place { beside, made, .. } => (&*beside, Some(made)),
+        Target::Within { staged, .. } => (&*staged, None),
+        Target::Device { .. } | Target::Databases { .. } => return Ok(false),
+    };
+    let gone = || Error::Internal(format!("the folder of {} is gone", folder.display()));
+    let (above, name) = open_parent(folder)?.ok_or_else(gone)?;
+    let identity = above.new_folder(&name)?.identity(b"")?;
+    if let Some(made) = made {
+        *made = Some(identity.into());
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// Builds it; returns the bytes written and what could not be set.
@@ -106,13 +133,12 @@ pub(super) fn build(
     match (&component.source.spec, target) {
         (SourceSpec::Postgres(spec), Target::Databases { .. }) => {
             let dumps = fetched_path(component, folder);
-            let loaded = load(spec, &dumps, &mark(checked), context.worker_threads());
+            let loaded = load(spec, &dumps, &checked.mark, context.worker_threads());
             remove_whole(&dumps)?;
             loaded?;
             Ok((component.record.bytes, Vec::new()))
         }
-        (SourceSpec::Secret { .. }, Target::Place { staged, identity: new, .. }) => {
-            remove_whole(staged)?;
+        (SourceSpec::Secret { .. }, Target::Place { staged, new, .. }) => {
             let sealed = fetch(context, component, checked, folder)?;
             let wrapped = fs::read(&sealed).map_err(|error| failed("reading", &sealed, error))?;
             let secret = context.repository.unwrap_secret(INSTANCE_KEY, &wrapped)?;
@@ -122,18 +148,17 @@ pub(super) fn build(
                 .map_err(|error| failed("writing", &sealed, error))?;
             copy_private(&sealed, staged)?;
             remove_whole(&sealed)?;
-            *new = identity(staged);
+            *new = standing(staged);
             Ok((component.record.bytes, Vec::new()))
         }
-        (_, Target::Place { path, staged, identity: new, .. }) => {
-            remove_whole(staged)?;
+        (_, Target::Place { path, staged, new, .. }) => {
             let report = stage_beside(context, &request_of(component, checked, path, DeployMode::Swap), staged)?;
-            *new = identity(staged);
+            *new = standing(staged);
             Ok((report.bytes_written, report.warnings))
         }
         (_, Target::Within { path, staged, times }) => {
-            remove_whole(staged)?;
-            let report = stage_beside(context, &request_of(component, checked, path, DeployMode::Swap), staged)?;
+            let request = request_of(component, checked, path, DeployMode::Swap);
+            let report = stage_beside(context, &request, staged)?;
             times.after = Some(within::time_of(path)?);
             Ok((report.bytes_written, report.warnings))
         }

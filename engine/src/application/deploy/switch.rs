@@ -1,37 +1,42 @@
 //! One target: what is new is beside it, and changes places with what is old; or back. Every step can be repeated.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use copal_source::postgres::{database_exists, remove_database, rename_database};
 use copal_source::sqlite::sidecars;
-use copal_source::target::{exchange, rename_new};
+use copal_source::target::{Identity, exchange, rename_new};
 
 use super::journal::Target;
 use super::{device, within};
 use crate::deploy::{failed, remove_whole};
 use crate::error::Result;
+use crate::state::{Known, open_parent};
 
-/// Filesystem and inode of what stands at a path. After a restart the filesystem may have another number: [`is_new`] compares.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+/// What stands at a path; none: nothing.
+pub(super) fn standing(path: &Path) -> Option<Known> {
+    let (above, name) = open_parent(path).ok()??;
+    above.identity(&name).ok().map(Known::from)
 }
 
-/// Whether the new state stands at the path. It was built beside it, on the same filesystem: the inode tells.
-fn is_new(path: &Path, new: Option<(u64, u64)>) -> bool {
-    let inode = |identity: (u64, u64)| identity.1;
-    new.is_some() && identity(path).map(inode) == new.map(inode)
+/// That what is about to change places is what it was: another folder with its name is somebody else's doing.
+fn expect(path: &Path, known: Option<Known>) -> Result<()> {
+    if standing(path) == known {
+        return Ok(());
+    }
+    let detail = "is not what this deploy had put there: put that back, or make the target whole by hand";
+    Err(copal_source::Error::Refused { path: path.to_owned(), detail: detail.into() }.into())
 }
 
 /// Gives the new state its place.
 pub(super) fn switch(target: &Target) -> Result<()> {
     match target {
-        Target::Place { path, staged, asides, .. } => {
+        Target::Place { path, staged, new, asides, .. } => {
+            expect(staged, *new)?;
             for (from, to) in asides {
                 move_if_there(from, to)?;
             }
-            match identity(path) {
+            match standing(path) {
                 Some(_) => Ok(exchange(staged, path)?),
                 None => Ok(rename_new(staged, path)?),
             }
@@ -52,13 +57,14 @@ pub(super) fn switch(target: &Target) -> Result<()> {
 /// Puts the old state back, wherever the switch had come to, and removes the new one.
 pub(super) fn undo(target: &Target) -> Result<()> {
     match target {
-        Target::Place { path, staged, identity: new, asides } => {
-            if is_new(path, *new) {
+        Target::Place { path, staged, beside, made, new, old, asides } => {
+            if new.is_some() && standing(path) == *new {
+                expect(staged, *old)?;
                 // What the new state has beside it would be taken for the old one's.
                 for left in sidecars(path).into_iter().filter(|left| asides.iter().any(|(from, _)| from == left)) {
                     remove_whole(&left)?;
                 }
-                match identity(staged) {
+                match standing(staged) {
                     Some(_) => exchange(staged, path)?,
                     None => rename_new(path, staged)?,
                 }
@@ -66,7 +72,7 @@ pub(super) fn undo(target: &Target) -> Result<()> {
             for (from, to) in asides {
                 move_if_there(to, from)?;
             }
-            remove_whole(staged)
+            remove_made(beside, [*made, None])
         }
         Target::Within { path, staged, times } => within::undo(path, staged, times),
         Target::Device { path, folder, identity } => device::undo(path, folder, identity),
@@ -90,11 +96,11 @@ pub(super) fn undo(target: &Target) -> Result<()> {
 /// Removes the old state.
 pub(super) fn finish(target: &Target) -> Result<()> {
     match target {
-        Target::Place { staged, asides, .. } => {
+        Target::Place { beside, made, old, asides, .. } => {
             for (_, aside) in asides {
                 remove_whole(aside)?;
             }
-            remove_whole(staged)
+            remove_made(beside, [*made, *old])
         }
         Target::Within { path, staged, .. } => within::finish(path, staged),
         Target::Device { folder, .. } => device::finish(folder),
@@ -103,6 +109,18 @@ pub(super) fn finish(target: &Target) -> Result<()> {
             names.iter().try_for_each(|(_, _, aside, _)| Ok(remove_database(&server, aside)?))
         }
     }
+}
+
+/// Removes what this deploy made, or replaced; something else that has the name by now is somebody's data, and stays.
+fn remove_made(beside: &Path, known: [Option<Known>; 2]) -> Result<()> {
+    let Some((above, name)) = open_parent(beside)? else { return Ok(()) };
+    let known: Vec<Identity> = known.into_iter().flatten().map(Identity::from).collect();
+    if known.is_empty() {
+        above.remove_empty_own(&name)?;
+    } else {
+        above.remove_known(&name, &known)?;
+    }
+    Ok(())
 }
 
 /// Where the files beside a database go: all that there may be, not only those that are there now.
