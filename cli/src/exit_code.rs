@@ -190,6 +190,10 @@ fn hint(reason: Reason) -> &'static str {
         Reason::Busy => "wait until the other process has ended, then run the command again",
         Reason::Limit => "ask for less: this is a limit of the format",
         Reason::KeySlot => "`copal key list` shows the key slots",
+        Reason::KeysWentBack => {
+            "if you have put back an older copy of the repository yourself, remove the file of its id in `known-keys` in the \
+             state folder; if not, find out who can write to the repository"
+        }
         Reason::Role => "use a key whose role includes it; an owner makes one with `copal key add --role ROLE`",
         Reason::Refused => "look at that path: something else may be changing it",
         Reason::Database => "look at the database or its server, then run the command again",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
-use copal_engine::{Context, Monitor};
+use copal_engine::{Context, Monitor, known_keys};
 use copal_store::Backend;
 use copal_store::config::config_names;
 use copal_store::entropy::OsEntropy;
@@ -124,13 +124,22 @@ impl Invocation {
         }
         let folder = self.repository_folder()?;
         let backend = self.backend_at(&folder)?;
-        if let Some(repository) = self.unlocked(&backend) {
+        if let Some(repository) = self.unlocked(&backend)? {
             self.interrupt.arm()?;
             return Ok(self.context(repository));
         }
         let credential = self.credential(Ask::Once)?;
         self.interrupt.arm()?;
-        Ok(self.context(Repository::open(backend, Arc::new(OsEntropy), &credential)?))
+        Ok(self.context(self.open_at(backend, &credential)?))
+    }
+
+    /// Opens a repository whose keys continue those that this machine has seen.
+    pub(crate) fn open_at(
+        &self,
+        backend: Arc<dyn Backend>,
+        credential: &Credential,
+    ) -> copal_engine::Result<Repository> {
+        known_keys::open(self.environment.state_folder.as_deref(), backend, Arc::new(OsEntropy), credential)
     }
 
     /// Storage at a folder that has a repository. Nobody should type a password for a place where nothing is.
@@ -147,15 +156,17 @@ impl Invocation {
 
     /// The repository as `copal unlock` left it open; flags that name a password or key come before it. Whatever is wrong with what the
     /// kernel keeps, the password opens.
-    fn unlocked(&self, backend: &Arc<LocalBackend>) -> Option<Repository> {
+    fn unlocked(&self, backend: &Arc<LocalBackend>) -> copal_engine::Result<Option<Repository>> {
         let global = &self.global;
         if global.password_file.is_some() || global.password_command.is_some() || global.key_file.is_some() {
-            return None;
+            return Ok(None);
         }
-        let id = Repository::peek_id(&**backend).ok()?;
-        let unlocked = keyring::get(id).ok()??;
-        let backend = Arc::clone(backend) as Arc<dyn Backend>;
-        Repository::open(backend, Arc::new(OsEntropy), &Credential::Stretched(unlocked)).ok()
+        let kept = Repository::peek_id(&**backend).ok().and_then(|id| keyring::get(id).ok()?);
+        let Some(unlocked) = kept else { return Ok(None) };
+        match self.open_at(Arc::clone(backend) as Arc<dyn Backend>, &Credential::Stretched(unlocked)) {
+            Err(error @ copal_engine::Error::KeysWentBack { .. }) => Err(error),
+            opened => Ok(opened.ok()),
+        }
     }
 
     /// The flag that signals set.

@@ -44,6 +44,15 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// The repository shows keys that do not continue those that this machine has seen.
+    #[error(
+        "the keys of the repository are not those that this machine has seen, nor newer ones: somebody has put back an earlier \
+         state of its folder `keys`, in which a key may count that was removed since. Nothing was read or stored"
+    )]
+    KeysWentBack {
+        /// Where it is remembered.
+        remembered: PathBuf,
+    },
     /// The target is not empty and nobody agreed to its replacement.
     #[error("{} is not empty", .0.display())]
     TargetNotEmpty(PathBuf),

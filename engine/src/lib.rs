@@ -11,6 +11,7 @@ pub mod create;
 pub mod deploy;
 pub mod error;
 pub mod inspect;
+pub mod known_keys;
 pub mod removal;
 pub mod state;
 pub mod timespan;

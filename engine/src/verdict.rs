@@ -150,6 +150,8 @@ reasons! {
     Limit = "limit",
     /// Key slots cannot be used so.
     KeySlot = "key-slot",
+    /// Keys that this machine has seen are gone from the repository.
+    KeysWentBack = "keys-went-back",
     /// The key's role does not include it.
     Role = "role",
     /// Something odd in the source or the target.
@@ -272,6 +274,7 @@ impl From<&Error> for Verdict {
             Error::NameTaken(_) => Self::new(Failed, Reason::NameTaken),
             Error::BadName { .. } => Self::new(Usage, Reason::BadName),
             Error::NoSuchPath { .. } => Self::new(Failed, Reason::NoSuchPath),
+            Error::KeysWentBack { .. } => Self::new(ExitCode::Integrity, Reason::KeysWentBack),
             Error::TargetNotEmpty(_) => Self::new(Usage, Reason::TargetNotEmpty),
             Error::NoSpace { .. } => Self::new(Failed, Reason::NoSpace),
             Error::DeployFailed { cause, .. } | Error::RolledBack { cause, .. } => {
@@ -306,6 +309,7 @@ impl From<&StoreError> for Verdict {
             StoreError::Unsupported { .. } => Self::new(ExitCode::Newer, Reason::NewerFormat),
             StoreError::Damaged { .. } => Self::new(ExitCode::Integrity, Reason::Damaged),
             StoreError::Missing { .. } => Self::new(ExitCode::Integrity, Reason::Missing),
+            StoreError::KeysWentBack => Self::new(ExitCode::Integrity, Reason::KeysWentBack),
             StoreError::NameTaken => Self::new(Failed, Reason::NameTaken),
             StoreError::Busy { .. } => Self::new(ExitCode::Busy, Reason::Busy),
             StoreError::Poisoned => Self::new(Failed, Reason::WriteFailed),

@@ -203,7 +203,7 @@ fn store(world: &World, name: &str, at: i64, seeds: &[u64]) -> BTreeMap<String, 
 
 #[test]
 fn space_comes_back_and_what_others_share_stays() {
-    let world = World::new();
+    let world = World::seeded(2);
     let one = store(&world, "one", 1, &[1, 2, 3, 4]);
     store(&world, "two", 2, &[3, 4, 5, 6, 7, 8]);
     let three = store(&world, "three", 3, &[4, 8, 9]);

@@ -264,6 +264,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::Damaged | Reason::Missing => (INTERNAL, "verify the repository to learn what is hurt"),
         Reason::Busy => (CONFLICT, "wait until the other one has ended, then try again"),
         Reason::Limit => (BAD, "ask for less: this is a limit of the format"),
+        Reason::KeysWentBack => (CONFLICT, "the repository shows an earlier state of its keys: see docs/keys.md"),
         Reason::KeySlot => (CONFLICT, "`copal key list` shows the key slots"),
         Reason::Role => (StatusCode::FORBIDDEN, "the daemon's key has a role that does not include it"),
         Reason::Refused => (INTERNAL, "look at that path: something else may be changing it"),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use copal_store::codec;
 use copal_store::collect::{Marker, Reachability};
 use copal_store::location::RecordKind;
-use copal_store::repository::{Repository, RootName};
+use copal_store::repository::{Repository, RootName, SignedPayload};
 use copal_store::session::{ChunkSource, DeltaBase, Reservation, Session};
 use copal_store::{ChunkId, Error, Result};
 
@@ -150,11 +150,12 @@ fn parent(session: &Session, choices: &mut Choices) -> Result<Option<Parent>> {
         return Ok(None);
     }
     let root = roots[choices.below(roots.len() as u64) as usize];
-    let payload = match session.repository().read_root(&root) {
+    let SignedPayload { payload, signer } = match session.repository().read_signed_root(&root) {
         Err(Error::Missing { .. }) => return Ok(None),
-        payload => payload?,
+        root => root?,
     };
-    let mut parent = Parent { trusted: session.trusts(&root)?, nodes: nodes(&payload)?, files: BTreeMap::new() };
+    let mut parent =
+        Parent { trusted: session.trusts(&root, signer)?, nodes: nodes(&payload)?, files: BTreeMap::new() };
     for node in &parent.nodes {
         match session.read_chunk(node) {
             Ok(bytes) => parent.files.extend(files(&bytes)?),

@@ -336,7 +336,7 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     deltas.retain(|(_, location)| location.base.as_ref().is_some_and(is_whole));
     sound.extend(deltas);
     let count = (sound.len() + salvaged.len()) as u64;
-    publish_fragment(repository, &mut sound)?;
+    publish_fragment(repository, &mut sound, repository.keys().author_of_own())?;
     let old: Vec<_> = old.into_iter().map(|listed| listed.name).collect();
     repository.backend().delete(&old)?;
     drop_unsound_deltas(repository)?;
@@ -411,7 +411,7 @@ fn drop_unsound_deltas(repository: &Repository) -> Result<()> {
     let old: Vec<_> = session.index()?.fragments().iter().map(|fragment| fragment.name().clone()).collect();
     session.end()?;
     if unsound > 0 {
-        publish_fragment(repository, &mut sound)?;
+        publish_fragment(repository, &mut sound, repository.keys().author_of_own())?;
         repository.backend().delete(&old)?;
     }
     Ok(())

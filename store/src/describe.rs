@@ -5,12 +5,14 @@ use crate::backend::{ObjectKind, ObjectName};
 use crate::collect::condemned;
 use crate::config::{CONFIG_BYTES_MAX, Config};
 use crate::envelope::Envelope;
+use crate::grants::KeyObject;
 use crate::ids::{ObjectId, PackId};
 use crate::index::Fragment;
 use crate::location::{Encoding, Location};
 use crate::pack::PackOpener;
 use crate::repository::Repository;
-use crate::sealed::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, PartsOpener, open_object};
+use crate::roster::ROSTER_BYTES_MAX;
+use crate::sealed::{Content, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, PartsOpener, open_object};
 use crate::slots::{SLOT_BYTES_MAX, describe_slot};
 use crate::{Error, Result};
 
@@ -53,9 +55,14 @@ pub fn describe(repository: &Repository, name: &ObjectName) -> Result<Descriptio
             Config::describe(repository.keys(), &bytes, &mut fields)?
         }
         ObjectKind::KeySlot => {
-            let bytes = repository.backend().read(name, SLOT_BYTES_MAX)?;
+            let is_roster = matches!(KeyObject::parse(name), Some(KeyObject::Roster(_)));
+            let bytes_max = if is_roster { ROSTER_BYTES_MAX } else { SLOT_BYTES_MAX };
+            let bytes = repository.backend().read(name, bytes_max)?;
             add_envelope(&mut fields, name, &bytes)?;
-            describe_slot(repository.keys(), name, &bytes, &mut fields)?
+            match is_roster {
+                true => repository.keys().describe_roster(name, &bytes, &mut fields)?,
+                false => describe_slot(repository.keys(), name, &bytes, &mut fields)?,
+            }
         }
         ObjectKind::Pack | ObjectKind::Index => {
             let directory = read_directory(repository, name, &mut fields)?;
@@ -73,7 +80,10 @@ pub fn describe(repository: &Repository, name: &ObjectName) -> Result<Descriptio
         ObjectKind::Root | ObjectKind::Label | ObjectKind::Condemned => {
             let bytes = repository.backend().read(name, PAYLOAD_BYTES_MAX)?;
             add_envelope(&mut fields, name, &bytes)?;
-            let payload = open_object(repository.keys(), name, bytes)?;
+            let Content { payload, signer } = open_object(repository.keys(), name, bytes)?;
+            if let Some(signer) = signer {
+                fields.add("signer", signer);
+            }
             if name.kind() == ObjectKind::Condemned {
                 condemned::describe(name, &payload, &mut fields)?;
             }
@@ -129,6 +139,11 @@ fn add_records(repository: &Repository, name: &ObjectName, fields: &mut Fields) 
 fn add_entries(repository: &Repository, name: &ObjectName, fields: &mut Fields) -> Result<()> {
     let backend = &**repository.backend();
     let fragment = Fragment::open(backend, repository.keys(), &backend.stat(name)?)?;
+    for (role, key) in [("author", fragment.author()), ("signer", fragment.signer())] {
+        if let Some(key) = key {
+            fields.add(role, key);
+        }
+    }
     for (number, (pack, kind)) in fragment.packs().iter().enumerate() {
         fields.add(format!("pack {number}"), format!("{pack}, {kind:?}"));
     }

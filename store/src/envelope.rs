@@ -1,7 +1,8 @@
 //! The envelope: the first 32 bytes of every object, clear and frozen for all versions to come.
 //!
 //! Layout: magic (6) | kind (1) | format version (1) | cipher suite (1) | 7 bytes | object id (16). The 7 bytes are zeros in
-//! version 1; in version 2 they are the key epoch (4, little endian), the sealing (1), zeros (2).
+//! version 1; from version 2 on they are the key epoch (4, little endian), the sealing (1), zeros (2). Version 3 says that who wrote
+//! the object has signed it.
 //! A reader that meets a higher version says "unsupported", never "damaged": that is what the envelope is for.
 
 use crate::backend::ObjectKind;
@@ -14,7 +15,11 @@ pub const ENVELOPE_BYTES: usize = 32;
 /// Every object begins with this.
 pub const MAGIC: [u8; 6] = *b"COPAL\x1a";
 /// The highest format version written and read here, of any kind.
-pub const FORMAT_VERSION: u8 = 2;
+pub const FORMAT_VERSION: u8 = 3;
+/// The version of objects that a key epoch seals and nobody signs.
+pub const EPOCH_VERSION: u8 = 2;
+/// The version of objects that their writer has signed.
+pub const SIGNED_VERSION: u8 = 3;
 /// The version of objects whose key comes from the master key: those of epoch 0.
 pub const FIRST_VERSION: u8 = 1;
 
@@ -57,7 +62,18 @@ impl Envelope {
     /// Of version 2.
     #[must_use]
     pub fn of_epoch(kind: ObjectKind, suite: CipherSuite, id: ObjectId, epoch: u32, sealing: Sealing) -> Self {
-        Self { kind, suite, id, version: FORMAT_VERSION, epoch, sealing }
+        Self { kind, suite, id, version: EPOCH_VERSION, epoch, sealing }
+    }
+
+    /// The same of what its writer signs, in epoch 0 too.
+    #[must_use]
+    pub fn as_signed(self) -> Self {
+        Self { version: SIGNED_VERSION, ..self }
+    }
+
+    /// A slot or roster of version 3.
+    pub(crate) fn signed_slot(id: ObjectId) -> Self {
+        Self::first(ObjectKind::KeySlot, CipherSuite::ChaCha20Poly1305, id).as_signed()
     }
 
     /// The 32 bytes.
@@ -107,7 +123,12 @@ impl Envelope {
     }
 }
 
-/// The configuration is what every program must be able to read first: it stays as it is.
+/// The configuration is what every program must be able to read first: it stays as it is. What packs and parity hold is known by its
+/// hash and needs no signature.
 fn highest_version(kind: ObjectKind) -> u8 {
-    if kind == ObjectKind::Config { FIRST_VERSION } else { FORMAT_VERSION }
+    match kind {
+        ObjectKind::Config => FIRST_VERSION,
+        ObjectKind::Pack | ObjectKind::Parity => EPOCH_VERSION,
+        _ => FORMAT_VERSION,
+    }
 }

@@ -1,22 +1,18 @@
 //! Key epochs: each rotation begins one, with a secret and two key pairs of its own for all that is sealed from then on.
 //!
-//! Epoch 0 is what the master key gives. A ring knows those epochs that were granted to its slot; it looks for new grants when it
-//! meets an object of an epoch that it does not know. It never decides when an epoch begins.
-
-use std::sync::{Arc, PoisonError, RwLock};
+//! Epoch 0 is what the master key gives. Which epochs have begun, and who is given them, is never decided here.
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::backend::{Backend, ObjectKind};
+use crate::Result;
+use crate::backend::ObjectKind;
 use crate::entropy::Entropy;
 use crate::envelope::Sealing;
-use crate::grants::{self, SlotKeys};
 use crate::ids::ObjectId;
 use crate::keys::object_key;
 use crate::roles::{Action, Role};
 use crate::sealed_to::{PUBLIC_KEY_BYTES, key_pair};
-use crate::{Error, Result};
 
 /// Most epochs of one repository: each costs an object for each slot.
 pub(crate) const EPOCHS_MAX: u32 = 1 << 16;
@@ -36,6 +32,7 @@ pub(crate) struct EpochKeys {
 }
 
 const STRUCTURE_OBJECT: &str = "copal v2 structure object key";
+const COMMITMENT: &str = "copal v3 epoch commitment";
 
 impl EpochKeys {
     /// New keys.
@@ -68,6 +65,12 @@ impl EpochKeys {
         given
     }
 
+    /// What the roster binds an epoch by: the same for every role, and secret as the structure secret is.
+    pub(crate) fn commitment(&self) -> [u8; 32] {
+        let bound = Zeroizing::new([&self.structure[..], &self.manifests_public, &self.data_public].concat());
+        blake3::derive_key(COMMITMENT, &bound)
+    }
+
     /// The key of an object that every role opens.
     pub(crate) fn derived_key(&self, kind: ObjectKind, id: ObjectId) -> Zeroizing<[u8; 32]> {
         let all = Zeroizing::new(blake3::derive_key(STRUCTURE_OBJECT, &self.structure));
@@ -87,74 +90,6 @@ impl EpochKeys {
             Sealing::Derived => None,
             Sealing::ForManifests => self.manifests_private.as_ref(),
             Sealing::ForData => self.data_private.as_ref(),
-        }
-    }
-}
-
-/// The epochs that a ring knows, and where it finds others.
-#[derive(Default)]
-pub(crate) struct Epochs {
-    known: RwLock<Vec<Arc<EpochKeys>>>,
-    door: Option<Door>,
-}
-
-/// Where grants come from, and who they are for.
-pub(crate) struct Door {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) entropy: Arc<dyn Entropy>,
-    /// `None`: a slot of the first version, which is given no epochs.
-    /// Apart, so that a ring without them has no room for what stood on the stack.
-    pub(crate) slot: Option<Arc<SlotKeys>>,
-}
-
-impl Epochs {
-    pub(crate) fn behind(door: Door) -> Self {
-        Self { known: RwLock::default(), door: Some(door) }
-    }
-
-    /// The newest: it seals what is new.
-    pub(crate) fn current(&self) -> Option<Arc<EpochKeys>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<EpochKeys>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// An epoch; one that is not known may have begun since this ring was made.
-    pub(crate) fn get(&self, number: u32) -> Result<Option<Arc<EpochKeys>>> {
-        let find = || self.all().into_iter().find(|epoch| epoch.number == number);
-        match find() {
-            Some(epoch) => Ok(Some(epoch)),
-            None => {
-                self.learn()?;
-                Ok(find())
-            }
-        }
-    }
-
-    /// Takes in what was granted to the slot and is not known yet.
-    pub(crate) fn learn(&self) -> Result<()> {
-        let Some(Door { backend, slot: Some(slot), .. }) = &self.door else { return Ok(()) };
-        for number in grants::begun(&**backend)? {
-            if !self.all().iter().any(|epoch| epoch.number == number) {
-                self.adopt(grants::read(&**backend, slot, number)?);
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn adopt(&self, epoch: EpochKeys) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|other| other.number != epoch.number);
-        known.push(Arc::new(epoch));
-        known.sort_by_key(|epoch| epoch.number);
-    }
-
-    pub(crate) fn entropy(&self) -> Result<Arc<dyn Entropy>> {
-        match &self.door {
-            Some(door) => Ok(Arc::clone(&door.entropy)),
-            None => Err(Error::KeySlot { detail: "keys of an epoch without a source of randomness".into() }),
         }
     }
 }
@@ -183,6 +118,7 @@ mod tests {
             ("structure object", hex::encode(*epoch.derived_key(ObjectKind::Index, ObjectId([3; 16])))),
             ("manifests", private(Sealing::ForManifests)),
             ("data", private(Sealing::ForData)),
+            ("commitment", hex::encode(epoch.commitment())),
         ];
         let found: String = answers.iter().map(|(name, answer)| format!("{name}: {answer}\n")).collect();
         assert_eq!(found, include_str!("../tests/known_answers_epochs.txt"));

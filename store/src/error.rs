@@ -47,6 +47,12 @@ pub enum Error {
         /// Name of the object, or of the chunk.
         object: String,
     },
+    /// The keys do not continue those that were seen before.
+    #[error(
+        "the keys of the repository do not continue those that were seen before: somebody has put back an earlier state of \
+         its folder `keys`"
+    )]
+    KeysWentBack,
     /// A snapshot of this name exists.
     #[error("the name is taken")]
     NameTaken,

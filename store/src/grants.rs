@@ -1,7 +1,10 @@
-//! Grants: the keys of an epoch, sealed to one slot. And markers: the objects that say which epochs have begun.
+//! Grants: the keys of an epoch, sealed to one slot. And the names of what else stands in `keys/`.
 //!
-//! A rotation writes a grant for every slot, then the marker: without it the epoch has not begun. Names: `keys/<slot>-<epoch>` and
-//! `keys/epoch-<epoch>`, the number in 8 hexadecimal digits.
+//! A rotation writes a grant for every slot, then the roster that names the epoch: without it the epoch has not begun. Names:
+//! `keys/<slot>-<epoch>`, `keys/roster-<sequence>` and its copy, numbers in 8 hexadecimal digits. In repositories of format 2 a
+//! marker, `keys/epoch-<epoch>`, says that an epoch has begun.
+
+use std::collections::BTreeSet;
 
 use zeroize::Zeroizing;
 
@@ -12,7 +15,9 @@ use crate::envelope::{ENVELOPE_BYTES, Envelope, Sealing};
 use crate::epochs::EpochKeys;
 use crate::ids::ObjectId;
 use crate::keys::{Cipher, Domain, nonce};
+use crate::roster::Anchor;
 use crate::sealed_to::{PUBLIC_KEY_BYTES, open_message, seal_message};
+use crate::signing::Signer;
 use crate::slots::SLOT_BYTES_MAX;
 use crate::{Error, Result, codec};
 
@@ -21,6 +26,9 @@ pub(crate) struct SlotKeys {
     pub(crate) slot: ObjectId,
     pub(crate) private: Zeroizing<[u8; 32]>,
     pub(crate) grant: Zeroizing<[u8; 32]>,
+    /// `None`, as its anchor: a slot of format 2.
+    pub(crate) signer: Option<Signer>,
+    pub(crate) anchor: Option<Anchor>,
 }
 
 /// What an object in `keys/` is, by its name.
@@ -29,6 +37,25 @@ pub(crate) enum KeyObject {
     Slot(ObjectId),
     Grant(ObjectId, u32),
     Epoch(u32),
+    Roster(RosterName),
+}
+
+/// A roster's object, or the copy beside it: without one of them nothing could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RosterName {
+    pub(crate) sequence: u32,
+    pub(crate) is_copy: bool,
+}
+
+impl RosterName {
+    /// Both objects of a roster.
+    pub(crate) fn both(sequence: u32) -> [Self; 2] {
+        [false, true].map(|is_copy| Self { sequence, is_copy })
+    }
+
+    pub(crate) fn object(self) -> ObjectName {
+        KeyObject::Roster(self).name()
+    }
 }
 
 impl KeyObject {
@@ -37,6 +64,11 @@ impl KeyObject {
         match name.name().split_once('-') {
             None => ObjectId::from_hex(name.name()).map(Self::Slot),
             Some(("epoch", number)) => number_of(number).map(Self::Epoch),
+            Some(("roster", rest)) => {
+                let number = rest.strip_suffix("-copy");
+                let sequence = number_of(number.unwrap_or(rest))?;
+                Some(Self::Roster(RosterName { sequence, is_copy: number.is_some() }))
+            }
             Some((slot, number)) => Some(Self::Grant(ObjectId::from_hex(slot)?, number_of(number)?)),
         }
     }
@@ -46,6 +78,9 @@ impl KeyObject {
             Self::Slot(slot) => slot.to_string(),
             Self::Grant(slot, epoch) => format!("{slot}-{epoch:08x}"),
             Self::Epoch(epoch) => format!("epoch-{epoch:08x}"),
+            Self::Roster(RosterName { sequence, is_copy }) => {
+                format!("roster-{sequence:08x}{}", if is_copy { "-copy" } else { "" })
+            }
         };
         ObjectName::new(ObjectKind::KeySlot, name).expect("hexadecimal digits and dashes are a name")
     }
@@ -56,18 +91,26 @@ fn number_of(text: &str) -> Option<u32> {
     (number > 0 && text.bytes().all(|byte| !byte.is_ascii_uppercase())).then_some(number)
 }
 
-/// The epochs that have begun, in order.
-pub(crate) fn begun(backend: &dyn Backend) -> Result<Vec<u32>> {
+/// The epochs of a repository without a roster that have begun, in order: those that have a marker, or a grant to this slot.
+pub(crate) fn begun(backend: &dyn Backend, slot: Option<ObjectId>) -> Result<Vec<u32>> {
     let listed = backend.list(ObjectKind::KeySlot)?;
-    let mut numbers: Vec<u32> = listed
-        .iter()
-        .filter_map(|object| match KeyObject::parse(&object.name) {
-            Some(KeyObject::Epoch(number)) => Some(number),
-            _ => None,
-        })
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+    let numbers = listed.iter().filter_map(|object| match KeyObject::parse(&object.name)? {
+        KeyObject::Epoch(number) => Some(number),
+        KeyObject::Grant(of, number) if Some(of) == slot => Some(number),
+        _ => None,
+    });
+    let numbers: BTreeSet<u32> = numbers.collect();
+    Ok(numbers.into_iter().collect())
+}
+
+/// The rosters that are there, whatever they are worth.
+pub(crate) fn rosters(backend: &dyn Backend) -> Result<Vec<RosterName>> {
+    let listed = backend.list(ObjectKind::KeySlot)?;
+    let names = listed.iter().filter_map(|object| match KeyObject::parse(&object.name)? {
+        KeyObject::Roster(name) => Some(name),
+        _ => None,
+    });
+    Ok(names.collect())
 }
 
 /// Writes a grant. One that stands already is of an interrupted rotation: it is replaced.
@@ -107,17 +150,6 @@ fn open(name: &ObjectName, bytes: &[u8], slot: &SlotKeys, number: u32) -> Result
     if epoch.number == number { Ok(epoch) } else { Err(Error::damaged(object, "it has keys of another epoch")) }
 }
 
-/// Begins an epoch: from here on it seals what is new.
-pub(crate) fn mark_begun(backend: &dyn Backend, epoch: &EpochKeys, created_seconds: i64) -> Result<()> {
-    let name = KeyObject::Epoch(epoch.number).name();
-    let id = marker_id(epoch.number);
-    let envelope = envelope(id, epoch.number);
-    let mut text = created_seconds.to_le_bytes().to_vec();
-    let cipher = Cipher::new(CipherSuite::ChaCha20Poly1305, &epoch.derived_key(ObjectKind::KeySlot, id))?;
-    let tag = cipher.seal(nonce(Domain::Part, 0), &envelope, &mut text)?;
-    publish_bytes(backend, &name, &[&envelope[..], &text, &tag].concat())
-}
-
 /// When an epoch began, in seconds since 1970-01-01 UTC.
 pub(crate) fn read_marker(backend: &dyn Backend, epoch: &EpochKeys) -> Result<i64> {
     let name = KeyObject::Epoch(epoch.number).name();
@@ -128,12 +160,6 @@ pub(crate) fn read_marker(backend: &dyn Backend, epoch: &EpochKeys) -> Result<i6
     let opened = cipher.open(nonce(Domain::Part, 0), &envelope.encode(), &mut text);
     let seconds = opened.and_then(|_| text.first_chunk().copied()).map(i64::from_le_bytes);
     seconds.ok_or_else(|| Error::damaged(&name, "it does not verify"))
-}
-
-fn marker_id(number: u32) -> ObjectId {
-    let mut id = [0; 16];
-    id[..4].copy_from_slice(&number.to_le_bytes());
-    ObjectId(id)
 }
 
 fn envelope(id: ObjectId, epoch: u32) -> [u8; ENVELOPE_BYTES] {

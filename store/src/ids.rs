@@ -80,6 +80,12 @@ identifier!(
     /// A repository: random, made by `init`.
     RepositoryId, 16
 );
+impl Default for RepositoryId {
+    /// None: of keys that belong to no repository yet.
+    fn default() -> Self {
+        Self([0; 16])
+    }
+}
 identifier!(
     /// A snapshot: a UUID of version 7.
     SnapshotId, 16

@@ -13,11 +13,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::backend::ObjectKind;
 use crate::config::CipherSuite;
-use crate::envelope::{ENVELOPE_BYTES, Envelope, FIRST_VERSION, Sealing};
-use crate::epochs::Epochs;
+use crate::envelope::{ENVELOPE_BYTES, Envelope, FIRST_VERSION, SIGNED_VERSION, Sealing};
 use crate::ids::{ChunkId, ObjectId};
 use crate::roles::Role;
 use crate::sealed_to::{self, PUBLIC_KEY_BYTES};
+use crate::trust::Trust;
 use crate::{Error, Result};
 
 pub use crate::slots::{
@@ -43,6 +43,7 @@ const CUTTER: &str = "copal v1 cutter secret";
 const TREE_BOUNDARY: &str = "copal v1 manifest tree boundary";
 const LOCAL_STATE: &str = "copal v1 local state tag";
 const GRANT: &str = "copal v2 grant";
+const ROSTER: &str = "copal v3 roster";
 const WRAPPED_SECRET: &str = "copal v2 wrapped secret of epoch 0";
 const SLOT_INFO: &str = "copal v2 slot info";
 
@@ -86,36 +87,36 @@ pub(crate) struct KeyRing {
     naming: NamingSecrets,
     object: Option<Zeroizing<[u8; 32]>>,
     config: Option<Zeroizing<[u8; 32]>>,
-    epochs: Epochs,
+    trust: Trust,
 }
 
 impl Keys {
     /// Derives all keys of the first epoch.
     #[must_use]
     pub fn derive(master: &[u8; 32], suite: CipherSuite) -> Self {
-        Self::of_master(master, suite, Epochs::default())
+        Self::of_master(master, suite, Trust::default())
     }
 
-    pub(crate) fn of_master(master: &[u8; 32], suite: CipherSuite, epochs: Epochs) -> Self {
+    pub(crate) fn of_master(master: &[u8; 32], suite: CipherSuite, trust: Trust) -> Self {
         let inner = KeyRing {
             role: Role::Full,
             master: Some(Zeroizing::new(*master)),
             naming: NamingSecrets::derive(master),
             object: Some(Zeroizing::new(blake3::derive_key(OBJECT, master))),
             config: None,
-            epochs,
+            trust,
         };
         Self { inner: Arc::new(inner), suite }
     }
 
-    pub(crate) fn of_role(role: Role, secrets: &RoleSecrets, suite: CipherSuite, epochs: Epochs) -> Self {
+    pub(crate) fn of_role(role: Role, secrets: &RoleSecrets, suite: CipherSuite, trust: Trust) -> Self {
         let inner = KeyRing {
             role,
             master: None,
             naming: secrets.naming.clone(),
             object: secrets.object.map(Zeroizing::new),
             config: Some(Zeroizing::new(secrets.config)),
-            epochs,
+            trust,
         };
         Self { inner: Arc::new(inner), suite }
     }
@@ -124,12 +125,6 @@ impl Keys {
     #[must_use]
     pub fn role(&self) -> Role {
         self.inner.role
-    }
-
-    /// The epoch whose keys seal new objects; 0: those of the master key.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.inner.epochs.current().map_or(0, |epoch| epoch.number)
     }
 
     /// The id of a chunk: BLAKE3 keyed, over the plaintext.
@@ -195,9 +190,15 @@ impl Keys {
         Cipher::new(CipherSuite::ChaCha20Poly1305, blake3::keyed_hash(&key, slot.as_bytes()).as_bytes())
     }
 
-    /// The epochs that are known.
-    pub(crate) fn epochs(&self) -> &Epochs {
-        &self.inner.epochs
+    /// Rosters and epochs.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.inner.trust
+    }
+
+    /// Seals rosters: whoever opens the configuration opens them.
+    pub(crate) fn roster_key(&self) -> Result<Zeroizing<[u8; 32]>> {
+        let config = self.first_object_key(ObjectKind::Config, ObjectId(self.repository().0))?;
+        Ok(Zeroizing::new(blake3::derive_key(ROSTER, &*config)))
     }
 
     /// The cipher of one object of epoch 0.
@@ -216,16 +217,19 @@ impl Keys {
 
     /// A fresh object's envelope, what stands behind it in the clear, and its cipher. `class` says who shall open it.
     pub(crate) fn seal_header(&self, kind: ObjectKind, id: ObjectId, class: Sealing) -> Result<Header> {
-        let Some(epoch) = self.inner.epochs.current() else {
-            let envelope = Envelope::first(kind, self.suite, id).encode();
+        let versioned = |envelope: Envelope| {
+            let is_signed = is_signed_kind(kind) && self.is_signed();
+            if is_signed { envelope.as_signed().encode() } else { envelope.encode() }
+        };
+        let Some(epoch) = self.sealing_epoch()? else {
+            let envelope = versioned(Envelope::first(kind, self.suite, id));
             return Ok(Header { envelope, behind: None, cipher: self.object_cipher(self.suite, kind, id)? });
         };
-        let envelope = Envelope::of_epoch(kind, self.suite, id, epoch.number, class).encode();
+        let envelope = versioned(Envelope::of_epoch(kind, self.suite, id, epoch.number, class));
         let (behind, key) = match epoch.public(class) {
             None => (None, epoch.derived_key(kind, id)),
             Some(public) => {
-                let (encapsulated, key) =
-                    sealed_to::encapsulate(&*self.inner.epochs.entropy()?, public, &object_info(&envelope))?;
+                let (encapsulated, key) = sealed_to::encapsulate(&*self.entropy()?, public, &object_info(&envelope))?;
                 (Some(encapsulated), key)
             }
         };
@@ -236,13 +240,10 @@ impl Keys {
     pub(crate) fn open_header(&self, object: &str, kind: ObjectKind, bytes: &[u8]) -> Result<(Header, ObjectId)> {
         let envelope = Envelope::decode(object, kind, bytes)?;
         let header = |behind, cipher| (Header { envelope: envelope.encode(), behind, cipher }, envelope.id);
-        if envelope.version == FIRST_VERSION {
+        if envelope.version == FIRST_VERSION || (envelope.epoch, envelope.sealing) == (0, Sealing::Derived) {
             return Ok(header(None, self.object_cipher(envelope.suite, kind, envelope.id)?));
         }
-        let epoch = self.inner.epochs.get(envelope.epoch)?.ok_or_else(|| Error::NotPermitted {
-            role: self.role(),
-            what: format!("open {object}: its keys, of epoch {}, were not given to the slot in use", envelope.epoch),
-        })?;
+        let epoch = self.epoch_keys(object, envelope.epoch)?;
         if envelope.sealing == Sealing::Derived {
             let key = epoch.derived_key(kind, envelope.id);
             return Ok(header(None, Cipher::new(envelope.suite, &key)?));
@@ -271,6 +272,11 @@ impl Keys {
     }
 }
 
+/// Kinds whose writers sign them, in a repository that has a roster. What packs hold is known by its hash.
+fn is_signed_kind(kind: ObjectKind) -> bool {
+    matches!(kind, ObjectKind::Root | ObjectKind::Label | ObjectKind::Index | ObjectKind::Condemned)
+}
+
 /// Key of one object, under a key for all.
 pub(crate) fn object_key(all: &[u8; 32], kind: ObjectKind, id: ObjectId) -> Zeroizing<[u8; 32]> {
     let mut input = [0u8; 17];
@@ -295,6 +301,11 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// Whether the writer has signed the object.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.envelope[7] >= SIGNED_VERSION
+    }
+
     /// Length in bytes.
     pub(crate) fn bytes(&self) -> usize {
         ENVELOPE_BYTES + self.behind.map_or(0, |behind| behind.len())

@@ -22,9 +22,11 @@ pub mod local;
 pub mod location;
 pub mod repository;
 pub mod roles;
+pub mod roster;
 pub mod rotation;
 pub mod secret;
 pub mod session;
+pub mod signing;
 pub mod stream;
 
 mod delta;
@@ -35,6 +37,7 @@ mod epochs;
 pub mod fuzzing;
 mod grants;
 mod index;
+mod key_slots;
 #[doc(hidden)]
 pub mod mutants;
 pub mod pack;
@@ -43,3 +46,4 @@ pub mod parity;
 mod sealed;
 mod sealed_to;
 mod slots;
+pub mod trust;

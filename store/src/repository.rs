@@ -10,14 +10,17 @@ use crate::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
 use crate::config::{CONFIG_BYTES_MAX, CipherSuite, Config, Parameters, config_names};
 use crate::entropy::Entropy;
 use crate::envelope::Envelope;
-use crate::epochs::{Door, Epochs};
-use crate::grants::{self, KeyObject};
+use crate::grants::KeyObject;
 use crate::ids::{ObjectId, RepositoryId, SnapshotId};
+use crate::key_slots::first_body;
 use crate::keys::{Credential, Keys, StretchCost, Unlocked};
 use crate::mutants::Mutant;
-use crate::roles::Action;
-use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
-use crate::slots::{Holds, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, open_slot, seal_first_slot};
+use crate::roles::{Action, Role};
+use crate::roster::{Anchor, Draft};
+use crate::sealed::{Content, PAYLOAD_BYTES_MAX, open_object, reseal_object, seal_object, unseal_object};
+use crate::signing::SignerId;
+use crate::slots::{Holds, NewSlot, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, is_slot, open_slot};
+use crate::trust::{Door, Trust};
 use crate::{Error, Result};
 
 /// How `init` makes a repository.
@@ -62,82 +65,103 @@ impl Repository {
         let mut repository = [0; 16];
         entropy.fill(&mut *master)?;
         entropy.fill(&mut repository)?;
-        let door = Door { backend: Arc::clone(&backend), entropy: Arc::clone(&entropy), slot: None };
-        let keys = Keys::of_master(&master, options.suite, Epochs::behind(door));
-        let config = Config {
-            repository: RepositoryId(repository),
-            suite: options.suite,
-            parameters: options.parameters.clone(),
+        let id = RepositoryId(repository);
+        let ring = |slot| {
+            let door = Door { backend: Arc::clone(&backend), entropy: Arc::clone(&entropy), slot, seen: None };
+            Keys::of_master(&master, options.suite, Trust::behind(id, door))
         };
-        let (slot, bytes) = seal_first_slot(
-            &keys,
-            &*entropy,
-            credential,
-            &options.slot_label,
-            options.stretch,
-            options.created_seconds,
-        )?;
-        let name = KeyObject::Slot(slot).name();
+        let new = NewSlot::draw(&*entropy, credential, &options.slot_label, options.stretch)?;
+        let (name, signer) = (KeyObject::Slot(new.id).name(), new.signer.clone());
+        let draft = Draft::after(None, first_body(&new, &options.slot_label, options.created_seconds), id)?;
+        let bytes = new.seal(&ring(None), Role::Full, draft.anchor())?;
         let opened = open_slot(&name, &bytes, credential)?
             .ok_or_else(|| Error::KeySlot { detail: "what was sealed does not open again".into() })?;
+        let config = Config { repository: id, suite: options.suite, parameters: options.parameters.clone() };
+        let keys = ring(opened.keys.clone());
         publish_bytes(&*backend, &name, &bytes)?;
+        let made = Self::of(Arc::clone(&backend), Arc::clone(&entropy), config, keys, opened.unlocked);
+        made.publish_roster(draft, &signer)?;
         // Once: both copies have the same key and nonce.
-        let sealed = config.seal(&keys)?;
+        let sealed = made.config.seal(&made.keys)?;
         for name in config_names() {
             publish_bytes(&*backend, &name, &sealed)?;
         }
-        Ok(Self::of(backend, entropy, config, keys, opened.unlocked))
+        Ok(made)
     }
 
     /// Opens a repository with a password or key.
     pub fn open(backend: Arc<dyn Backend>, entropy: Arc<dyn Entropy>, credential: &Credential) -> Result<Self> {
+        Self::open_seen(backend, entropy, credential, None)
+    }
+
+    /// The same where a place in the chain of its rosters has been seen before: keys that do not continue it are refused, by
+    /// [`Error::KeysWentBack`].
+    pub fn open_seen(
+        backend: Arc<dyn Backend>,
+        entropy: Arc<dyn Entropy>,
+        credential: &Credential,
+        seen: Option<Anchor>,
+    ) -> Result<Self> {
         let configs = read_configs(&*backend)?;
         let listed = backend.list(ObjectKind::KeySlot)?;
-        let slots: Vec<ObjectName> = listed
-            .into_iter()
-            .map(|object| object.name)
-            .filter(|name| matches!(KeyObject::parse(name), None | Some(KeyObject::Slot(_))))
-            .collect();
-        let epochs_begun = grants::begun(&*backend)?;
+        let slots = listed.into_iter().map(|object| object.name);
+        let slots = slots.filter(|name| matches!(KeyObject::parse(name), None | Some(KeyObject::Slot(_))));
         let mut unusable = None;
-        for name in slots.iter().take(SLOTS_MAX) {
-            let opened = backend.read(name, SLOT_BYTES_MAX).and_then(|bytes| open_slot(name, &bytes, credential));
-            match opened {
-                Ok(None) => {}
-                // Another slot may still open: one that is damaged or newer locks nobody out.
+        // Only what looks like a slot counts among so many: junk beside them locks nobody out.
+        let mut tried = 0;
+        for name in slots {
+            if tried == SLOTS_MAX {
+                break;
+            }
+            let opened = backend.read(&name, SLOT_BYTES_MAX).and_then(|bytes| {
+                tried += usize::from(is_slot(&name, &bytes));
+                open_slot(&name, &bytes, credential)
+            });
+            let outcome = match opened {
+                Ok(None) => continue,
+                Ok(Some(opened)) => Self::open_with(&backend, &entropy, &configs, &opened, seen),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(repository) => return Ok(repository),
+                // Another slot may still open: one that is damaged, newer or no longer in the roster locks nobody out.
                 Err(error) => unusable = Some(error),
-                // An interrupted rotation left it beside the one that replaces it.
-                Ok(Some(opened)) if opened.keys.is_none() && !epochs_begun.is_empty() => {
-                    let detail = "this slot was made before the keys were rotated, and was not given the new ones";
-                    unusable = Some(Error::KeySlot { detail: detail.into() });
-                }
-                Ok(Some(opened)) => return Self::open_with(backend, entropy, &configs, &opened),
             }
         }
         match unusable {
             Some(error) => Err(error),
-            None if slots.is_empty() => Err(Error::Missing { object: "every key slot".into() }),
+            None if tried == 0 => Err(Error::Missing { object: "every key slot".into() }),
             None => Err(Error::WrongKey),
         }
     }
 
     fn open_with(
-        backend: Arc<dyn Backend>,
-        entropy: Arc<dyn Entropy>,
+        backend: &Arc<dyn Backend>,
+        entropy: &Arc<dyn Entropy>,
         configs: &[(CipherSuite, Vec<u8>)],
         opened: &OpenSlot,
+        seen: Option<Anchor>,
     ) -> Result<Self> {
-        let ring = |suite| {
+        let ring = |suite, repository| {
             let slot = opened.keys.clone();
-            let epochs = Epochs::behind(Door { backend: Arc::clone(&backend), entropy: Arc::clone(&entropy), slot });
+            let door = Door { backend: Arc::clone(backend), entropy: Arc::clone(entropy), slot, seen };
+            let trust = Trust::behind(repository, door);
             match &opened.holds {
-                Holds::Master(master) => Keys::of_master(master, suite, epochs),
-                Holds::Narrow(role, secrets) => Keys::of_role(*role, secrets, suite, epochs),
+                Holds::Master(master) => Keys::of_master(master, suite, trust),
+                Holds::Narrow(role, secrets) => Keys::of_role(*role, secrets, suite, trust),
             }
         };
         let (keys, config) = open_config(ring, configs)?;
-        keys.epochs().learn()?;
-        Ok(Self::of(backend, entropy, config, keys, opened.unlocked.clone()))
+        let is_anchored = opened.keys.as_ref().is_some_and(|slot| slot.anchor.is_some());
+        if !is_anchored && keys.has_roster(&**backend)? {
+            let detail = "this slot was made before the repository had a signed list of its keys, and is not in it";
+            return Err(Error::KeySlot { detail: detail.into() });
+        }
+        keys.learn()?;
+        if seen.is_some() && !keys.is_signed() {
+            return Err(Error::KeysWentBack);
+        }
+        Ok(Self::of(Arc::clone(backend), Arc::clone(entropy), config, keys, opened.unlocked.clone()))
     }
 
     fn of(
@@ -191,7 +215,7 @@ impl Repository {
 
     /// Looks for keys that were rotated in since it was opened; a service does it before each operation.
     pub fn refresh_keys(&self) -> Result<()> {
-        self.keys.epochs().learn()
+        self.keys.learn()
     }
 
     /// The same objects, read through another door.
@@ -240,12 +264,20 @@ impl Repository {
 
     /// Opens one root's payload (the manifest crate knows what it means).
     pub fn read_root(&self, root: &RootName) -> Result<Vec<u8>> {
+        self.read_signed_root(root).map(|content| content.payload)
+    }
+
+    /// The same, with the key that signed it: `None` where nobody did.
+    pub fn read_signed_root(&self, root: &RootName) -> Result<SignedPayload> {
         self.keys.role().require(Action::OpenManifests)?;
         let mut missing = None;
         for name in self.root_objects(root)? {
             match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
                 Err(error @ Error::Missing { .. }) => missing = missing.or(Some(error)),
-                read => return open_object(&self.keys, &name, read?),
+                read => {
+                    let Content { payload, signer } = open_object(&self.keys, &name, read?)?;
+                    return Ok(SignedPayload { payload, signer });
+                }
             }
         }
         Err(missing.unwrap_or(Error::Missing { object: root.object_name() }))
@@ -254,8 +286,8 @@ impl Repository {
     /// Where a root may stand, in the order in which it moves: under its own name, or sealed again in some epoch.
     fn root_objects(&self, root: &RootName) -> Result<Vec<ObjectName>> {
         let mut names = vec![root.object()?];
-        for epoch in self.keys.epochs().all() {
-            names.push(root.object_of(epoch.number)?);
+        for epoch in self.keys.epoch_numbers()? {
+            names.push(root.object_of(epoch)?);
         }
         Ok(names)
     }
@@ -268,7 +300,8 @@ impl Repository {
         Ok(bytes.len() as u64)
     }
 
-    /// Seals a root again under the newest keys; `false` when it is already. The new object is durable before the old one goes.
+    /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its content: that stays. The new object
+    /// is durable before the old one goes.
     pub(crate) fn reseal_root(&self, root: &RootName) -> Result<bool> {
         let current = self.keys.epoch();
         for name in self.root_objects(root)? {
@@ -279,9 +312,9 @@ impl Repository {
             if Envelope::decode(&name.to_string(), ObjectKind::Root, &bytes)?.epoch == current {
                 return Ok(false);
             }
-            let payload = open_object(&self.keys, &name, bytes)?;
+            let content = unseal_object(&self.keys, &name, bytes)?;
             let fresh = root.object_of(current)?;
-            let sealed = seal_object(&self.keys, &fresh, self.new_object_id()?, &payload)?;
+            let sealed = reseal_object(&self.keys, &fresh, self.new_object_id()?, content)?;
             // What an interrupted run left under this name may be another sealing of the same.
             self.backend.delete(std::slice::from_ref(&fresh))?;
             publish_bytes(&*self.backend, &fresh, &sealed)?;
@@ -292,7 +325,8 @@ impl Repository {
         Ok(false)
     }
 
-    /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile.
+    /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile. One that no maintainer signed
+    /// stays what it is.
     pub(crate) fn reseal_label(&self, snapshot: SnapshotId, seq: u64) -> Result<bool> {
         let name = label_name(snapshot, seq)?;
         let bytes = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
@@ -302,11 +336,37 @@ impl Repository {
         if Envelope::decode(&name.to_string(), ObjectKind::Label, &bytes)?.epoch == self.keys.epoch() {
             return Ok(false);
         }
-        let payload = open_object(&self.keys, &name, bytes)?;
+        let payload = self.open_label(&name, bytes)?;
         match self.replace_label(snapshot, Some(seq), &payload) {
             Err(Error::Busy { .. }) => Ok(false),
             replaced => replaced.map(|()| true),
         }
+    }
+
+    /// Signs labels again whose signer the caller names, with the key in use.
+    pub(crate) fn resign_labels(&self, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
+        let mut signed = 0;
+        for (snapshot, seq) in self.labels()? {
+            let name = label_name(snapshot, seq)?;
+            let opened = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
+                Ok(bytes) => open_object(&self.keys, &name, bytes),
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(content) if whose(content.signer) => match self.replace_label(snapshot, Some(seq), &content.payload)
+                {
+                    Err(Error::Busy { .. }) => {}
+                    replaced => {
+                        replaced?;
+                        signed += 1;
+                    }
+                },
+                Ok(_) => {}
+                Err(error) if error.is_integrity() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(signed)
     }
 
     /// Removes roots, then their labels: durable when it returns. Their chunks stay until collection.
@@ -347,7 +407,34 @@ impl Repository {
     /// A label payload by its sequence number; [`Error::Missing`] when a newer one has replaced it.
     pub fn read_label_at(&self, snapshot: SnapshotId, seq: u64) -> Result<Vec<u8>> {
         let name = label_name(snapshot, seq)?;
-        open_object(&self.keys, &name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)
+        self.open_label(&name, self.backend.read(&name, PAYLOAD_BYTES_MAX)?)
+    }
+
+    /// A label decides what retention removes: it counts only when a key that may label has signed it.
+    fn open_label(&self, name: &ObjectName, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let content = open_object(&self.keys, name, bytes)?;
+        if self.keys.is_signed() && !self.keys.vouches(content.signer, Action::Maintain) {
+            return Err(Error::damaged(name, "no key that may label has signed it"));
+        }
+        Ok(content.payload)
+    }
+
+    /// Checks a label as its readers do.
+    pub(crate) fn check_label(&self, name: &ObjectName) -> Result<()> {
+        self.open_label(name, self.backend.read(name, PAYLOAD_BYTES_MAX)?).map(drop)
+    }
+
+    /// The newest label payload before a sequence number that counts: what held before somebody put one above it that does not.
+    pub fn read_label_below(&self, snapshot: SnapshotId, seq: u64) -> Result<Option<Vec<u8>>> {
+        let mut below: Vec<u64> = self.label_seqs(snapshot)?.into_iter().filter(|other| *other < seq).collect();
+        below.sort_unstable();
+        for seq in below.into_iter().rev() {
+            match self.read_label_at(snapshot, seq) {
+                Err(error) if error.is_integrity() => {}
+                read => return read.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Every snapshot that has a label, with the sequence number of the newest. One listing.
@@ -463,10 +550,14 @@ fn read_configs(backend: &dyn Backend) -> Result<Vec<(CipherSuite, Vec<u8>)>> {
     }
 }
 
-fn open_config(ring: impl Fn(CipherSuite) -> Keys, configs: &[(CipherSuite, Vec<u8>)]) -> Result<(Keys, Config)> {
+fn open_config(
+    ring: impl Fn(CipherSuite, RepositoryId) -> Keys,
+    configs: &[(CipherSuite, Vec<u8>)],
+) -> Result<(Keys, Config)> {
     let mut damage = None;
     for (suite, bytes) in configs {
-        let keys = ring(*suite);
+        let id = Envelope::decode("config", ObjectKind::Config, bytes)?.id;
+        let keys = ring(*suite, RepositoryId(id.0));
         match Config::open(&keys, bytes) {
             Ok(config) => return Ok((keys, config)),
             Err(error) if error.is_integrity() => damage = damage.or(Some(error)),
@@ -479,6 +570,15 @@ fn open_config(ring: impl Fn(CipherSuite) -> Keys, configs: &[(CipherSuite, Vec<
 fn label_name(snapshot: SnapshotId, seq: u64) -> Result<ObjectName> {
     ObjectName::new(ObjectKind::Label, format!("{snapshot}-{seq:016x}"))
         .ok_or_else(|| Error::damaged("a label", "its name is none"))
+}
+
+/// A payload, and the key that signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedPayload {
+    /// What the object holds.
+    pub payload: Vec<u8>,
+    /// `None`: nobody signed it.
+    pub signer: Option<SignerId>,
 }
 
 /// Name of a root object: `<tag of the snapshot's full name>-<snapshot id>`, both in hexadecimal.

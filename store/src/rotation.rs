@@ -1,18 +1,17 @@
-//! Key slots of an open repository, and the rotation of its keys.
-//!
-//! Slots, grants and markers change under the lease `keys`. A slot's grants are there before the slot, and the grants of an epoch before
-//! its marker: whoever opens a slot finds every epoch that has begun.
+//! Rotation of the keys, and the step from formats 1 and 2 to a repository whose keys are signed for.
 
-use crate::backend::{Backend, Hold, ObjectKind, ObjectName, publish_bytes};
+use crate::backend::{Backend, ObjectKind, ObjectName};
+use crate::collect::take_over;
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::epochs::{EPOCHS_MAX, EpochKeys};
 use crate::grants::{self, KeyObject};
 use crate::ids::ObjectId;
+use crate::key_slots::member_of;
 use crate::keys::{Credential, KeySlotInfo, StretchCost};
 use crate::repository::Repository;
 use crate::roles::{Action, Role};
-use crate::sealed_to::PUBLIC_KEY_BYTES;
-use crate::slots::{NewSlot, SLOT_BYTES_MAX, SLOTS_MAX, seal_slot, slot_info};
+use crate::roster::{BegunEpoch, Body, Draft, Roster};
+use crate::slots::{NewSlot, SLOT_BYTES_MAX, is_slot, unsigned_slot_info};
 use crate::{Error, Result};
 
 /// What a rotation did.
@@ -20,7 +19,8 @@ use crate::{Error, Result};
 pub struct Rotation {
     /// The epoch that began.
     pub epoch: u32,
-    /// The slot in use, and the one that replaces it because it could not take new keys.
+    /// The slot in use, and the one that replaces it because it was of an older format: the repository has format 3 from now on, and has
+    /// to be opened again.
     pub replaced: Option<(ObjectId, ObjectId)>,
     /// Slots that were given the keys of the epoch.
     pub slots: usize,
@@ -35,137 +35,94 @@ pub struct EpochInfo {
     pub created_seconds: Option<i64>,
 }
 
-/// A slot's object, with what an owner knows of it.
-type Listed = (KeySlotInfo, Option<[u8; PUBLIC_KEY_BYTES]>);
-
 impl Repository {
-    /// The key slots, by time of making. Only owners list them.
-    pub fn key_slots(&self) -> Result<Vec<KeySlotInfo>> {
-        Ok(self.listed_slots()?.into_iter().map(|(info, _)| info).collect())
-    }
-
     /// The epochs that have begun.
     pub fn key_epochs(&self) -> Result<Vec<EpochInfo>> {
         self.refresh_keys()?;
         let mut epochs = vec![EpochInfo { number: 0, created_seconds: None }];
-        for epoch in self.keys().epochs().all() {
-            let created_seconds = Some(grants::read_marker(&**self.backend(), &epoch)?);
-            epochs.push(EpochInfo { number: epoch.number, created_seconds });
-        }
+        let begun = match self.keys().roster() {
+            Some(roster) => roster.body.epochs.clone(),
+            None => self.unsigned_epochs(),
+        };
+        epochs.extend(
+            begun
+                .into_iter()
+                .map(|epoch| EpochInfo { number: epoch.number, created_seconds: Some(epoch.created_seconds) }),
+        );
         Ok(epochs)
     }
 
-    /// Adds a slot that may do everything.
-    pub fn add_key_slot(
-        &self,
-        credential: &Credential,
-        label: &str,
-        stretch: StretchCost,
-        created_seconds: i64,
-    ) -> Result<ObjectId> {
-        self.add_role_slot(credential, label, Role::Full, stretch, created_seconds)
-    }
-
-    /// Adds a slot of a role. Narrow roles exist from the first rotation on, because the first keys open everything; and they open
-    /// nothing that is older.
-    pub fn add_role_slot(
-        &self,
-        credential: &Credential,
-        label: &str,
-        role: Role,
-        stretch: StretchCost,
-        created_seconds: i64,
-    ) -> Result<ObjectId> {
-        self.keys().role().require(Action::ManageKeys)?;
-        let lease = self.keys_lease()?;
-        self.refresh_keys()?;
-        self.check_role(role)?;
-        if self.slot_names()?.len() >= SLOTS_MAX {
-            return Err(Error::Limit { what: "the number of key slots".into(), limit: SLOTS_MAX as u64 });
-        }
-        let id = self.publish_slot(credential, label, role, stretch, created_seconds, &self.all_epochs())?;
-        lease.release()?;
-        Ok(id)
-    }
-
-    /// Removes a slot; the last owner's cannot be removed. What its holder copied of the keys stays known to him: see
-    /// [`Self::rotate_keys`].
-    pub fn remove_key_slot(&self, slot: ObjectId) -> Result<()> {
-        self.keys().role().require(Action::ManageKeys)?;
-        let lease = self.keys_lease()?;
-        let slots = self.listed_slots()?;
-        let Some((removed, _)) = slots.iter().find(|(info, _)| info.id == slot) else {
-            return Err(Error::KeySlot { detail: format!("there is no slot {slot}") });
-        };
-        let owners = slots.iter().filter(|(info, _)| info.role == Role::Full).count();
-        if removed.role == Role::Full && owners == 1 {
-            let detail =
-                "it is the last one that may do everything; without it nobody could open the repository wholly";
-            return Err(Error::KeySlot { detail: detail.into() });
-        }
-        self.backend().delete(&[KeyObject::Slot(slot).name()])?;
-        // Without the slot they open nothing: what a crash leaves of them is harmless.
-        let is_its = |name: &ObjectName| matches!(KeyObject::parse(name), Some(KeyObject::Grant(of, _)) if of == slot);
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let grants: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_its).collect();
-        self.backend().delete(&grants)?;
-        lease.release()
-    }
-
-    /// Begins an epoch: new keys for all that is sealed by operations that begin from now on. Every slot is given them, and whoever had
-    /// a slot that was removed before has them not. A slot of the first version takes none: the one in use is replaced, with its
-    /// credential; others make the rotation fail, and stand in the message.
+    /// Begins an epoch: new keys for all that is sealed by operations that begin from now on. Every slot of the roster is given them, and
+    /// nobody else: neither who had a slot that was removed, nor a slot that stands in `keys/` and in no roster. A repository of an
+    /// older format gets its roster so: the slot in use is replaced, with its credential; others make the rotation fail, and stand in
+    /// the message.
     pub fn rotate_keys(&self, credential: &Credential, stretch: StretchCost, created_seconds: i64) -> Result<Rotation> {
         self.keys().role().require(Action::ManageKeys)?;
         let lease = self.keys_lease()?;
         self.refresh_keys()?;
-        let slots = self.listed_slots()?;
-        self.check_all_can_rotate(&slots)?;
-        let number = self.keys().epoch() + 1;
-        if number > EPOCHS_MAX {
-            return Err(Error::Limit { what: "the number of key epochs".into(), limit: EPOCHS_MAX.into() });
-        }
-        let epoch = EpochKeys::generate(number, &**self.entropy())?;
-        let mut rotation = Rotation { epoch: number, replaced: None, slots: 0 };
-        if let Some((old, _)) = slots.iter().find(|(info, _)| !info.can_rotate) {
-            let mut given = self.all_epochs();
-            given.push(epoch.clone());
-            let id = self.publish_slot(credential, &old.label, Role::Full, stretch, created_seconds, &given)?;
-            rotation.replaced = Some((old.id, id));
-            rotation.slots += 1;
-        }
-        for (info, public) in &slots {
-            let Some(public) = public else { continue };
-            self.write_grant(info.id, public, &epoch.for_role(info.role))?;
-            rotation.slots += 1;
-        }
-        grants::mark_begun(&**self.backend(), &epoch, created_seconds)?;
-        self.keys().epochs().adopt(epoch);
-        if let Some((old, _)) = rotation.replaced {
-            self.backend().delete(&[KeyObject::Slot(old).name()])?;
-        }
+        let rotation = match self.keys().roster() {
+            Some(roster) => self.rotate_signed(&roster, created_seconds)?,
+            None => self.give_roster(credential, stretch, created_seconds)?,
+        };
         lease.release()?;
         Ok(rotation)
     }
 
-    fn check_all_can_rotate(&self, slots: &[Listed]) -> Result<()> {
-        let current = self.unlocked().slot;
-        let old = slots.iter().filter(|(info, _)| !info.can_rotate && info.id != current);
-        let names: Vec<String> =
-            old.map(|(info, _)| if info.label.is_empty() { info.id.to_string() } else { info.label.clone() }).collect();
-        if names.is_empty() {
-            return Ok(());
+    fn rotate_signed(&self, roster: &Roster, created_seconds: i64) -> Result<Rotation> {
+        let epoch = EpochKeys::generate(next_number(roster.epoch())?, &**self.entropy())?;
+        let mut slots = 0;
+        for member in roster.body.current() {
+            self.write_grant(member.slot, &member.sealing, &epoch.for_role(member.role))?;
+            slots += 1;
         }
-        let detail = format!(
-            "the slots {} are of the first version and cannot be given new keys: let their owners change them \
-             (`copal key change`), or remove them",
-            names.join(", ")
-        );
-        Err(Error::KeySlot { detail })
+        let mut body = roster.body.clone();
+        body.epochs.push(begun(&epoch, created_seconds));
+        let draft = Draft::after(Some(roster), body, self.keys().repository())?;
+        self.publish_roster(draft, &self.keys().signing_key()?)?;
+        let number = epoch.number;
+        self.keys().adopt_epoch(epoch);
+        Ok(Rotation { epoch: number, replaced: None, slots })
+    }
+
+    /// The first roster of a repository of format 1 or 2. Whoever had the master key can make slots of those formats, so none but the one
+    /// in use is taken over; and what is there now is signed by it, because it could be made by anybody later.
+    fn give_roster(&self, credential: &Credential, stretch: StretchCost, created_seconds: i64) -> Result<Rotation> {
+        let slots = self.unsigned_slots()?;
+        let old = only_current(&slots)?;
+        let known = self.unsigned_epochs();
+        let epoch = EpochKeys::generate(next_number(self.keys().epoch())?, &**self.entropy())?;
+        let new = NewSlot::draw(&**self.entropy(), credential, &old.label, stretch)?;
+        let (id, signer) = (new.id, new.signer.clone());
+        let members = vec![member_of(&new, Role::Full, &old.label, old.created_seconds)];
+        let mut epochs = known;
+        epochs.push(begun(&epoch, created_seconds));
+        let draft = Draft::after(None, Body { members, epochs }, self.keys().repository())?;
+        let mut given = self.known_epochs();
+        given.push(epoch.clone());
+        self.introduce(new, Role::Full, &given, draft, &signer)?;
+        // With the roster in force nothing but what it names counts: the rest is removed in any order.
+        let listed = self.backend().list(ObjectKind::KeySlot)?;
+        let is_old = |name: &ObjectName| match KeyObject::parse(name) {
+            Some(KeyObject::Slot(slot) | KeyObject::Grant(slot, _)) => slot != id,
+            Some(KeyObject::Epoch(_)) => true,
+            Some(KeyObject::Roster(_)) | None => false,
+        };
+        let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_old).collect();
+        self.backend().delete(&names)?;
+        let signed = Self::open(self.backend().clone(), self.entropy().clone(), credential)?;
+        take_over(&signed, &|signer| signer.is_none())?;
+        Ok(Rotation { epoch: epoch.number, replaced: Some((old.id, id)), slots: 1 })
+    }
+
+    fn unsigned_epochs(&self) -> Vec<BegunEpoch> {
+        let backend = &**self.backend();
+        // A mark that does not open says less, and stops nobody.
+        let time = |epoch: &EpochKeys| grants::read_marker(backend, epoch).unwrap_or(0);
+        self.keys().known_epochs().iter().map(|epoch| begun(epoch, time(epoch))).collect()
     }
 
     /// Narrow roles need that nothing of what they must open is sealed under the first keys, which they are not given.
-    fn check_role(&self, role: Role) -> Result<()> {
+    pub(crate) fn check_role(&self, role: Role) -> Result<()> {
         let kinds: &[ObjectKind] = match role {
             Role::Full => return Ok(()),
             Role::Read => &[],
@@ -190,89 +147,74 @@ impl Repository {
         Ok(())
     }
 
-    /// Objects of a kind that are sealed in an earlier epoch. Reads the header of each.
+    /// Objects of a kind that are sealed in an earlier epoch. Reads the header of each. One that does not verify is older than nothing:
+    /// its damage is its own.
     pub(crate) fn older_than(&self, kind: ObjectKind, epoch: u32) -> Result<Vec<ObjectName>> {
         let mut old = Vec::new();
         for listed in self.backend().list(kind)? {
             match epoch_of(&**self.backend(), &listed.name) {
                 Ok(found) if found < epoch => old.push(listed.name),
-                Ok(_) | Err(Error::Missing { .. }) => {}
+                Ok(_) => {}
+                Err(error) if error.is_integrity() => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(old)
     }
+}
 
-    fn all_epochs(&self) -> Vec<EpochKeys> {
-        self.keys().epochs().all().iter().map(|epoch| (**epoch).clone()).collect()
-    }
+fn begun(epoch: &EpochKeys, created_seconds: i64) -> BegunEpoch {
+    BegunEpoch { number: epoch.number, commitment: epoch.commitment(), created_seconds }
+}
 
-    fn publish_slot(
-        &self,
-        credential: &Credential,
-        label: &str,
-        role: Role,
-        cost: StretchCost,
-        created_seconds: i64,
-        epochs: &[EpochKeys],
-    ) -> Result<ObjectId> {
-        let config = ObjectId(self.config().repository.0);
-        let new = NewSlot { credential, label, role, cost, created_seconds, config };
-        let (id, bytes) = seal_slot(self.keys(), &**self.entropy(), &new)?;
-        let name = KeyObject::Slot(id).name();
-        let (_, public) = slot_info(self.keys(), &name, &bytes, None)?;
-        let public = public.ok_or_else(|| Error::damaged(&name, "it has no public key"))?;
-        for epoch in epochs {
-            self.write_grant(id, &public, &epoch.for_role(role))?;
-        }
-        publish_bytes(&**self.backend(), &name, &bytes)?;
-        Ok(id)
+fn next_number(before: u32) -> Result<u32> {
+    match before.checked_add(1) {
+        Some(number) if number <= EPOCHS_MAX => Ok(number),
+        _ => Err(Error::Limit { what: "the number of key epochs".into(), limit: EPOCHS_MAX.into() }),
     }
+}
 
-    fn write_grant(&self, slot: ObjectId, public: &[u8; PUBLIC_KEY_BYTES], epoch: &EpochKeys) -> Result<()> {
-        let grant = self.keys().grant_key(slot)?;
-        grants::write(&**self.backend(), &**self.entropy(), slot, public, &grant, epoch)
+/// The slot in use, when there is no other.
+fn only_current(slots: &[KeySlotInfo]) -> Result<&KeySlotInfo> {
+    let others = slots.iter().filter(|slot| !slot.current);
+    let names: Vec<String> =
+        others.map(|slot| if slot.label.is_empty() { slot.id.to_string() } else { slot.label.clone() }).collect();
+    if !names.is_empty() {
+        let detail = format!(
+            "the slots {} are of an older format and cannot be carried over to format 3: remove them \
+             (`copal key remove`), rotate, and add them again",
+            names.join(", ")
+        );
+        return Err(Error::KeySlot { detail });
     }
-
-    fn slot_names(&self) -> Result<Vec<ObjectName>> {
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let is_slot = |name: &ObjectName| matches!(KeyObject::parse(name), Some(KeyObject::Slot(_)));
-        Ok(listed.into_iter().map(|object| object.name).filter(is_slot).collect())
-    }
-
-    fn listed_slots(&self) -> Result<Vec<Listed>> {
-        self.keys().role().require(Action::ManageKeys)?;
-        let mut slots = Vec::new();
-        for name in self.slot_names()? {
-            let bytes = self.backend().read(&name, SLOT_BYTES_MAX)?;
-            slots.push(slot_info(self.keys(), &name, &bytes, Some(self.unlocked().slot))?);
-        }
-        slots.sort_by_key(|(slot, _)| (slot.created_seconds, slot.id));
-        Ok(slots)
-    }
-
-    fn keys_lease(&self) -> Result<Box<dyn Hold>> {
-        let name = ObjectName::new(ObjectKind::Lease, "keys").expect("a constant name");
-        match self.backend().hold(&name, b"") {
-            Err(Error::Busy { .. }) => Err(Error::Busy { what: "the lease of the repository's keys".into() }),
-            held => held,
-        }
-    }
+    slots.first().ok_or_else(|| Error::KeySlot { detail: "the key slot in use is gone".into() })
 }
 
 /// Checks an object in `keys/`, as far as the keys in hand open it: of another slot's grant, the envelope.
 pub(crate) fn check_key_object(repository: &Repository, name: &ObjectName) -> Result<()> {
     let (backend, keys) = (&**repository.backend(), repository.keys());
     match KeyObject::parse(name) {
-        Some(KeyObject::Epoch(number)) => match keys.epochs().get(number)? {
-            Some(epoch) => grants::read_marker(backend, &epoch).map(drop),
+        Some(KeyObject::Epoch(number)) => match keys.known_epochs().iter().find(|epoch| epoch.number == number) {
+            Some(epoch) => grants::read_marker(backend, epoch).map(drop),
             None => Ok(()),
         },
-        Some(KeyObject::Grant(..)) => epoch_of(backend, name).map(drop),
-        Some(KeyObject::Slot(_)) | None if keys.role().may(Action::ManageKeys) => {
-            slot_info(keys, name, &backend.read(name, SLOT_BYTES_MAX)?, None).map(drop)
+        Some(KeyObject::Grant(slot, number)) => {
+            epoch_of(backend, name)?;
+            if slot == repository.unlocked().slot { keys.check_grant(number) } else { Ok(()) }
         }
-        Some(KeyObject::Slot(_)) | None => epoch_of(backend, name).map(drop),
+        // Whether the chain holds is looked at with all that is strange in `keys/`.
+        Some(KeyObject::Roster(_)) => Ok(()),
+        Some(KeyObject::Slot(_)) | None => {
+            let bytes = backend.read(name, SLOT_BYTES_MAX)?;
+            if !keys.is_signed() && keys.role().may(Action::ManageKeys) {
+                return unsigned_slot_info(keys, name, &bytes, None).map(drop);
+            }
+            let envelope = Envelope::decode(&name.to_string(), ObjectKind::KeySlot, &bytes)?;
+            match is_slot(name, &bytes) && envelope.id.to_string() == name.name() {
+                true => Ok(()),
+                false => Err(Error::damaged(name, "it is no key slot")),
+            }
+        }
     }
 }
 

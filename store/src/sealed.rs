@@ -11,6 +11,7 @@ use crate::ids::ObjectId;
 pub(crate) use crate::keys::HEADER_BYTES_MAX;
 use crate::keys::{Cipher, Domain, Keys, TAG_BYTES, nonce};
 use crate::padding::on_grid;
+use crate::signing::{SignerId, Statement};
 use crate::{Error, Result};
 
 /// Plaintext of a footer: offset and length of the sealed directory.
@@ -77,6 +78,7 @@ impl PartsSealer {
 pub(crate) struct PartsOpener {
     cipher: Cipher,
     envelope: [u8; ENVELOPE_BYTES],
+    is_signed: bool,
     header_bytes: u64,
     object: String,
 }
@@ -89,7 +91,9 @@ impl PartsOpener {
         if found != id {
             return Err(Error::damaged(object, "it has the id of another object"));
         }
-        Ok(Self { header_bytes: header.bytes() as u64, envelope: header.envelope, cipher: header.cipher, object })
+        let is_signed = header.is_signed();
+        let header_bytes = header.bytes() as u64;
+        Ok(Self { header_bytes, is_signed, envelope: header.envelope, cipher: header.cipher, object })
     }
 
     /// Without reading the header, for an object of epoch 0 that was written with the repository's suite: a wrong guess fails to
@@ -97,7 +101,13 @@ impl PartsOpener {
     pub(crate) fn assume(keys: &Keys, name: &ObjectName, id: ObjectId) -> Result<Self> {
         let envelope = Envelope::first(name.kind(), keys.suite(), id).encode();
         let cipher = keys.object_cipher(keys.suite(), name.kind(), id)?;
-        Ok(Self { cipher, envelope, header_bytes: ENVELOPE_BYTES as u64, object: name.to_string() })
+        let header_bytes = ENVELOPE_BYTES as u64;
+        Ok(Self { cipher, envelope, is_signed: false, header_bytes, object: name.to_string() })
+    }
+
+    /// Whether its writer has signed the directory.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.is_signed
     }
 
     /// Where the first part begins.
@@ -148,16 +158,69 @@ impl PartsOpener {
     }
 }
 
-/// Seals one payload as a whole object.
+/// What a whole object holds, its signature checked.
+pub(crate) struct Content {
+    pub(crate) payload: Vec<u8>,
+    /// Who signed it; `None` in formats 1 and 2.
+    pub(crate) signer: Option<SignerId>,
+}
+
+/// What a whole object holds, with signer and signature where it has them.
+pub(crate) struct Unsealed {
+    bytes: Vec<u8>,
+    is_signed: bool,
+}
+
+/// Seals one payload as a whole object; in a repository that has a roster the key in use signs it.
 pub(crate) fn seal_object(keys: &Keys, name: &ObjectName, id: ObjectId, payload: &[u8]) -> Result<Vec<u8>> {
+    seal_content(keys, name, id, &signed(keys, name, payload.to_vec())?)
+}
+
+/// Seals again what was sealed before, under the newest keys. A signature stays; what nobody signed is signed by the key in use.
+pub(crate) fn reseal_object(keys: &Keys, name: &ObjectName, id: ObjectId, content: Unsealed) -> Result<Vec<u8>> {
+    let bytes = if content.is_signed { content.bytes } else { signed(keys, name, content.bytes)? };
+    seal_content(keys, name, id, &bytes)
+}
+
+/// Signs a content, where the repository has signatures.
+pub(crate) fn signed(keys: &Keys, name: &ObjectName, content: Vec<u8>) -> Result<Vec<u8>> {
+    if !keys.is_signed() {
+        return Ok(content);
+    }
+    let object = stated_name(name);
+    let statement = Statement { repository: keys.repository(), object: &object };
+    Ok(keys.signing_key()?.sign(&statement, content))
+}
+
+/// Checks the signature behind a content, and takes it off.
+pub(crate) fn verified(keys: &Keys, name: &ObjectName, bytes: Vec<u8>) -> Result<Content> {
+    let object = stated_name(name);
+    let statement = Statement { repository: keys.repository(), object: &object };
+    let (payload, signer) = statement.verify(bytes)?;
+    Ok(Content { payload, signer: Some(signer) })
+}
+
+/// The name that is signed: of a root that was sealed again the one that it had first.
+fn stated_name(name: &ObjectName) -> String {
+    let full = name.to_string();
+    match name.kind() {
+        ObjectKind::Root => {
+            let mut dashes = full.match_indices('-').map(|(at, _)| at);
+            dashes.nth(1).map_or(full.clone(), |second| full[..second].to_owned())
+        }
+        _ => full,
+    }
+}
+
+fn seal_content(keys: &Keys, name: &ObjectName, id: ObjectId, content: &[u8]) -> Result<Vec<u8>> {
     let class = match name.kind() {
         ObjectKind::Root | ObjectKind::Label => Sealing::ForManifests,
         _ => Sealing::Derived,
     };
     let header = keys.seal_header(name.kind(), id, class)?;
-    let least = (header.bytes() + 4 + payload.len() + TAG_BYTES) as u64;
+    let least = (header.bytes() + 4 + content.len() + TAG_BYTES) as u64;
     let padding = usize::try_from(on_grid(least) - least).unwrap_or(0);
-    let mut text = padded(payload, padding)?;
+    let mut text = padded(content, padding)?;
     let aad = associated_data(&header.envelope, name.to_string().as_bytes());
     let tag = header.cipher.seal(nonce(Domain::Part, 0), aad.as_slice(), &mut text)?;
     let mut object = Vec::with_capacity(header.bytes() + text.len() + tag.len());
@@ -167,8 +230,14 @@ pub(crate) fn seal_object(keys: &Keys, name: &ObjectName, id: ObjectId, payload:
     Ok(object)
 }
 
-/// Opens a whole object.
-pub(crate) fn open_object(keys: &Keys, name: &ObjectName, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+/// Opens a whole object and checks who signed it; whether the signer counts is the caller's affair.
+pub(crate) fn open_object(keys: &Keys, name: &ObjectName, bytes: Vec<u8>) -> Result<Content> {
+    let Unsealed { bytes, is_signed } = unseal_object(keys, name, bytes)?;
+    if is_signed { verified(keys, name, bytes) } else { Ok(Content { payload: bytes, signer: None }) }
+}
+
+/// Opens a whole object, its signature still behind it and not checked.
+pub(crate) fn unseal_object(keys: &Keys, name: &ObjectName, mut bytes: Vec<u8>) -> Result<Unsealed> {
     let object = name.to_string();
     let (header, _) = keys.open_header(&object, name.kind(), &bytes)?;
     let aad = associated_data(&header.envelope, object.as_bytes());
@@ -178,7 +247,7 @@ pub(crate) fn open_object(keys: &Keys, name: &ObjectName, mut bytes: Vec<u8>) ->
         .open(nonce(Domain::Part, 0), aad.as_slice(), &mut bytes)
         .ok_or_else(|| Error::damaged(&object, "its bytes do not verify"))?;
     bytes.truncate(plain_bytes);
-    unpadded(&object, bytes)
+    Ok(Unsealed { bytes: unpadded(&object, bytes)?, is_signed: header.is_signed() })
 }
 
 fn padded(payload: &[u8], padding: usize) -> Result<Vec<u8>> {

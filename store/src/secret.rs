@@ -33,7 +33,7 @@ impl Repository {
         }
         let mut head = [0; HEAD_BYTES];
         head[0] = VERSION;
-        let key = match self.keys().epochs().current() {
+        let key = match self.keys().sealing_epoch()? {
             None => {
                 self.entropy().fill(&mut head[5..])?;
                 self.keys().first_secret_key(&head[5..])?
@@ -80,7 +80,7 @@ impl Repository {
         }
         let not_given =
             || Error::NotPermitted { role: self.keys().role(), what: format!("open secrets of epoch {number}") };
-        let epoch = self.keys().epochs().get(number)?.ok_or_else(not_given)?;
+        let epoch = self.keys().epoch_keys(OBJECT, number)?;
         let private = epoch.private(Sealing::ForData).ok_or_else(not_given)?;
         let mut encapsulated = [0; 32];
         encapsulated.copy_from_slice(&head[5..]);

@@ -1,12 +1,13 @@
 //! Key slots: what a role needs, wrapped under what a person knows or has.
 //!
-//! A slot object of version 2: envelope | document {stretching, salt, commitment, public key, sealed secret, sealed info}. The
-//! key-encryption key is Argon2id (RFC 9106) of a password, or a derivation of a key file's 32 bytes. The commitment, derived from it,
-//! is compared before anything is opened, because neither AEAD here commits to its key. The key pair, derived from it too, takes
-//! the keys of later epochs: a rotation seals them to every slot without knowing a password. A slot of version 1 (module `first`) has
-//! none, and wraps the master key.
+//! A slot object of version 3: envelope | document {stretching, salt, commitment, sealed secret}. The key-encryption key is Argon2id
+//! (RFC 9106) of a password, or a derivation of a key file's 32 bytes. The commitment, derived from it, is compared before anything
+//! is opened, because neither AEAD here commits to its key. Two key pairs are derived from it too: one takes the keys of later
+//! epochs, sealed by a rotation without knowing a password, the other signs. Their public halves stand in the roster, and a slot
+//! that is not there opens nothing. Slots of versions 1 and 2 (modules `first` and `second`) are only read.
 
 mod first;
+mod second;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,12 +20,14 @@ use crate::backend::{ObjectKind, ObjectName};
 use crate::config::CipherSuite;
 use crate::describe::Fields;
 use crate::entropy::Entropy;
-use crate::envelope::{ENVELOPE_BYTES, Envelope, FIRST_VERSION, Sealing};
+use crate::envelope::{ENVELOPE_BYTES, EPOCH_VERSION, Envelope, FIRST_VERSION};
 use crate::grants::SlotKeys;
 use crate::ids::ObjectId;
 use crate::keys::{Cipher, Domain, Keys, RoleSecrets, nonce};
 use crate::roles::Role;
+use crate::roster::Anchor;
 use crate::sealed_to::{PUBLIC_KEY_BYTES, key_pair};
+use crate::signing::{Signer, SignerId};
 use crate::{Error, Result, codec};
 
 /// What opens a key slot.
@@ -68,14 +71,14 @@ impl fmt::Debug for Credential {
 pub struct KeySlotInfo {
     /// Name of the slot's object.
     pub id: ObjectId,
+    /// What its signatures are known by; `None` in repositories without signatures.
+    pub signer: Option<SignerId>,
     /// What people call it.
     pub label: String,
     /// `true`: a key file; `false`: a password.
     pub key_file: bool,
     /// What its holder may do.
     pub role: Role,
-    /// Whether a rotation can give it new keys: slots of the first version cannot take any.
-    pub can_rotate: bool,
     /// Seconds since 1970-01-01 UTC at which it was made.
     pub created_seconds: i64,
     /// Whether this slot opened the repository just now.
@@ -123,9 +126,7 @@ struct SlotDocument {
     stretching: Stretching,
     salt: [u8; 32],
     commitment: [u8; 32],
-    public_key: [u8; PUBLIC_KEY_BYTES],
     sealed_secret: Vec<u8>,
-    sealed_info: Vec<u8>,
 }
 
 /// What the credential opens.
@@ -135,6 +136,8 @@ struct SlotSecret {
     master: Option<[u8; 32]>,
     narrow: Option<RoleSecrets>,
     grant: [u8; 32],
+    /// The roster that the slot was made with: what does not continue it was not made by the owners.
+    anchor: Anchor,
 }
 
 impl Drop for SlotSecret {
@@ -142,15 +145,6 @@ impl Drop for SlotSecret {
         self.master.zeroize();
         self.grant.zeroize();
     }
-}
-
-/// What owners list. It binds the public key and the role: nobody else can put another key into a slot.
-#[derive(Serialize, Deserialize)]
-struct SlotInfo {
-    label: String,
-    created_seconds: i64,
-    role: Role,
-    public_key: [u8; PUBLIC_KEY_BYTES],
 }
 
 const KEY_FILE: &str = "copal v1 key file";
@@ -170,6 +164,17 @@ pub(crate) struct OpenSlot {
 pub(crate) enum Holds {
     Master(Zeroizing<[u8; 32]>),
     Narrow(Role, RoleSecrets),
+}
+
+impl Holds {
+    /// `None`: more or less than the role has.
+    fn of(role: Role, master: Option<[u8; 32]>, narrow: Option<&RoleSecrets>) -> Option<Self> {
+        match (role, master, narrow) {
+            (Role::Full, Some(master), None) => Some(Self::Master(Zeroizing::new(master))),
+            (role, None, Some(narrow)) if role != Role::Full => Some(Self::Narrow(role, narrow.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// The secret of a credential for one slot; `None` when the kinds do not fit.
@@ -237,45 +242,50 @@ fn parameters(cost: StretchCost) -> Result<Params> {
         .map_err(|error| Error::KeySlot { detail: format!("its stretching costs cannot be used: {error}") })
 }
 
-/// A new slot.
-pub(crate) struct NewSlot<'a> {
-    pub(crate) credential: &'a Credential,
-    pub(crate) label: &'a str,
-    pub(crate) role: Role,
-    pub(crate) cost: StretchCost,
-    pub(crate) created_seconds: i64,
-    /// The object of the configuration, which every role opens.
-    pub(crate) config: ObjectId,
+/// A slot whose secrets are known and that is not sealed yet: the roster that it will be anchored at names its public keys.
+pub(crate) struct NewSlot {
+    pub(crate) id: ObjectId,
+    pub(crate) key_file: bool,
+    pub(crate) sealing: [u8; PUBLIC_KEY_BYTES],
+    pub(crate) signer: Signer,
+    stretching: Stretching,
+    salt: [u8; 32],
+    stretched: Zeroizing<[u8; 32]>,
 }
 
-/// Makes a slot for a credential. Only an owner can.
-pub(crate) fn seal_slot(keys: &Keys, entropy: &dyn Entropy, new: &NewSlot<'_>) -> Result<(ObjectId, Vec<u8>)> {
-    let (id, salt) = draw(entropy, new.label)?;
-    let envelope = slot_envelope(id);
-    let stretching = stretching_of(new.credential, new.cost)?;
-    let stretched = stretch(&stretching, &salt, id, new.credential)?
-        .ok_or_else(|| Error::KeySlot { detail: "its stretching does not fit the credential".into() })?;
-    let (_, public_key) = slot_key_pair(&stretched);
-    let full = new.role == Role::Full;
-    let secret = SlotSecret {
-        role: new.role,
-        master: if full { Some(*keys.master()?) } else { None },
-        narrow: if full { None } else { Some(keys.role_secrets(new.role, new.config)?) },
-        grant: *keys.grant_key(id)?,
-    };
-    let mut sealed_secret = codec::encode_secret(&secret)?;
-    let tag = wrapping_cipher(&stretched)?.seal(nonce(Domain::Wrapped, 0), &envelope, &mut sealed_secret)?;
-    let sealed_secret = [&sealed_secret[..], &tag[..]].concat();
-    let (label, created_seconds) = (new.label.to_owned(), new.created_seconds);
-    let mut sealed_info = codec::encode(&SlotInfo { label, created_seconds, role: new.role, public_key })?;
-    let tag = keys.slot_info_cipher(id)?.seal(nonce(Domain::Part, 0), &envelope, &mut sealed_info)?;
-    sealed_info.extend_from_slice(&tag);
-    let commitment = commitment_of(&stretched);
-    let document = SlotDocument { stretching, salt, commitment, public_key, sealed_secret, sealed_info };
-    Ok((id, [&envelope[..], &codec::encode(&document)?].concat()))
-}
+impl NewSlot {
+    /// Draws a slot for a credential.
+    pub(crate) fn draw(entropy: &dyn Entropy, credential: &Credential, label: &str, cost: StretchCost) -> Result<Self> {
+        let (id, salt) = draw(entropy, label)?;
+        let stretching = stretching_of(credential, cost)?;
+        let stretched = stretch(&stretching, &salt, id, credential)?
+            .ok_or_else(|| Error::KeySlot { detail: "its stretching does not fit the credential".into() })?;
+        let (_, sealing) = slot_key_pair(&stretched);
+        let signer = Signer::of_stretched(&stretched)?;
+        let key_file = matches!(stretching, Stretching::KeyFile);
+        Ok(Self { id, key_file, sealing, signer, stretching, salt, stretched })
+    }
 
-pub(crate) use first::seal_first_slot;
+    /// Seals what a role is given. Only an owner can.
+    pub(crate) fn seal(self, keys: &Keys, role: Role, anchor: Anchor) -> Result<Vec<u8>> {
+        let envelope = Envelope::signed_slot(self.id).encode();
+        let full = role == Role::Full;
+        let config = ObjectId(keys.repository().0);
+        let secret = SlotSecret {
+            role,
+            master: if full { Some(*keys.master()?) } else { None },
+            narrow: if full { None } else { Some(keys.role_secrets(role, config)?) },
+            grant: *keys.grant_key(self.id)?,
+            anchor,
+        };
+        let mut sealed_secret = codec::encode_secret(&secret)?;
+        let tag = wrapping_cipher(&self.stretched)?.seal(nonce(Domain::Wrapped, 0), &envelope, &mut sealed_secret)?;
+        let sealed_secret = [&sealed_secret[..], &tag[..]].concat();
+        let commitment = commitment_of(&self.stretched);
+        let document = SlotDocument { stretching: self.stretching, salt: self.salt, commitment, sealed_secret };
+        Ok([&envelope[..], &codec::encode(&document)?].concat())
+    }
+}
 
 /// A slot's id and salt.
 fn draw(entropy: &dyn Entropy, label: &str) -> Result<(ObjectId, [u8; 32])> {
@@ -288,17 +298,14 @@ fn draw(entropy: &dyn Entropy, label: &str) -> Result<(ObjectId, [u8; 32])> {
     Ok((ObjectId(id), salt))
 }
 
-fn slot_envelope(id: ObjectId) -> [u8; ENVELOPE_BYTES] {
-    let suite = CipherSuite::ChaCha20Poly1305;
-    Envelope::of_epoch(ObjectKind::KeySlot, suite, id, 0, Sealing::Derived).encode()
-}
-
 /// Tries a credential on a slot; `None` when it does not fit.
 pub(crate) fn open_slot(name: &ObjectName, bytes: &[u8], credential: &Credential) -> Result<Option<OpenSlot>> {
     // A slot that was renamed locks nobody out; verification names it.
     let envelope = decode_any_envelope(name, bytes)?;
-    if envelope.version == FIRST_VERSION {
-        return first::open(name, bytes, envelope, credential);
+    match envelope.version {
+        FIRST_VERSION => return first::open(name, bytes, envelope, credential),
+        EPOCH_VERSION => return second::open(name, bytes, envelope, credential),
+        _ => {}
     }
     let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
     let Some(stretched) = stretch(&document.stretching, &document.salt, envelope.id, credential)? else {
@@ -312,76 +319,58 @@ pub(crate) fn open_slot(name: &ObjectName, bytes: &[u8], credential: &Credential
     let cipher = wrapping_cipher(&stretched)?;
     let plain_bytes = cipher.open(nonce(Domain::Wrapped, 0), &envelope.encode(), &mut secret).ok_or_else(damaged)?;
     let secret: SlotSecret = codec::decode(&name.to_string(), &secret[..plain_bytes])?;
-    let (private, public) = slot_key_pair(&stretched);
-    let holds = match (secret.role, secret.master, &secret.narrow) {
-        (Role::Full, Some(master), None) => Holds::Master(Zeroizing::new(master)),
-        (role, None, Some(narrow)) if role != Role::Full => Holds::Narrow(role, narrow.clone()),
-        _ => return Err(damaged()),
+    let holds = Holds::of(secret.role, secret.master, secret.narrow.as_ref()).ok_or_else(damaged)?;
+    let (private, _) = slot_key_pair(&stretched);
+    let keys = SlotKeys {
+        slot: envelope.id,
+        private,
+        grant: Zeroizing::new(secret.grant),
+        signer: Some(Signer::of_stretched(&stretched)?),
+        anchor: Some(secret.anchor),
     };
-    if public != document.public_key {
-        return Err(damaged());
-    }
-    let keys = SlotKeys { slot: envelope.id, private, grant: Zeroizing::new(secret.grant) };
     Ok(Some(OpenSlot { unlocked: Unlocked { slot: envelope.id, stretched }, holds, keys: Some(Arc::new(keys)) }))
 }
 
-/// What an owner sees of a slot, and the public key that takes its grants (none in the first version).
-pub(crate) fn slot_info(
+/// Whether an object looks like a slot, so that it counts among those that a credential is tried on.
+pub(crate) fn is_slot(name: &ObjectName, bytes: &[u8]) -> bool {
+    let Ok(envelope) = decode_any_envelope(name, bytes) else { return false };
+    let (object, document) = (name.to_string(), &bytes[ENVELOPE_BYTES..]);
+    match envelope.version {
+        FIRST_VERSION => first::decodes(&object, document),
+        EPOCH_VERSION => second::decodes(&object, document),
+        _ => codec::decode::<SlotDocument>(&object, document).is_ok(),
+    }
+}
+
+/// What an owner sees of a slot of a repository without a roster.
+pub(crate) fn unsigned_slot_info(
     keys: &Keys,
     name: &ObjectName,
     bytes: &[u8],
     current: Option<ObjectId>,
-) -> Result<(KeySlotInfo, Option<[u8; PUBLIC_KEY_BYTES]>)> {
+) -> Result<KeySlotInfo> {
     let envelope = decode_envelope(name, bytes)?;
-    let id = envelope.id;
-    if envelope.version == FIRST_VERSION {
-        return Ok((first::info(keys, name, bytes, envelope, current)?, None));
-    }
-    let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    let info = open_info(keys, name, &envelope, &document)?;
-    let listed = KeySlotInfo {
-        id,
-        label: info.label,
-        key_file: matches!(document.stretching, Stretching::KeyFile),
-        role: info.role,
-        can_rotate: true,
-        created_seconds: info.created_seconds,
-        current: current == Some(id),
-    };
-    Ok((listed, Some(info.public_key)))
-}
-
-fn open_info(keys: &Keys, name: &ObjectName, envelope: &Envelope, document: &SlotDocument) -> Result<SlotInfo> {
-    let mut sealed = document.sealed_info.clone();
-    let plain_bytes = keys
-        .slot_info_cipher(envelope.id)?
-        .open(nonce(Domain::Part, 0), &envelope.encode(), &mut sealed)
-        .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
-    let info: SlotInfo = codec::decode(&name.to_string(), &sealed[..plain_bytes])?;
-    if info.public_key == document.public_key {
-        Ok(info)
-    } else {
-        Err(Error::damaged(name, "its public key is another than its owner gave it"))
+    match envelope.version {
+        FIRST_VERSION => first::info(keys, name, bytes, envelope, current),
+        EPOCH_VERSION => second::info(keys, name, bytes, envelope, current),
+        _ => Err(Error::damaged(name, "it needs a roster, and the repository has none")),
     }
 }
 
-/// Adds a slot's fields; returns the plaintext of its label.
+/// Adds a slot's fields; returns the plaintext of its label, or of its document.
 pub(crate) fn describe_slot(keys: &Keys, name: &ObjectName, bytes: &[u8], fields: &mut Fields) -> Result<Vec<u8>> {
     let envelope = decode_envelope(name, bytes)?;
-    if envelope.version == FIRST_VERSION {
-        return first::describe(keys, name, bytes, envelope, fields);
+    match envelope.version {
+        FIRST_VERSION => return first::describe(keys, name, bytes, envelope, fields),
+        EPOCH_VERSION => return second::describe(keys, name, bytes, envelope, fields),
+        _ => {}
     }
     let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    let info = open_info(keys, name, &envelope, &document)?;
     add_stretching(fields, &document.stretching);
     fields.add("salt", hex::encode(document.salt));
     fields.add("commitment", hex::encode(document.commitment));
-    fields.add("public key", hex::encode(document.public_key));
     fields.add("sealed secret", hex::encode(&document.sealed_secret));
-    fields.add("label", &info.label);
-    fields.add("created_seconds", info.created_seconds);
-    fields.add("role", info.role);
-    codec::encode(&info)
+    codec::encode(&document)
 }
 
 fn add_stretching(fields: &mut Fields, stretching: &Stretching) {
@@ -418,45 +407,35 @@ mod tests {
         Credential::Password(Zeroizing::new(text.as_bytes().to_vec()))
     }
 
-    fn check_bytes(keys: &Keys, id: ObjectId, bytes: &[u8], credential: &Credential, other: &Credential) -> OpenSlot {
-        let name = ObjectName::new(ObjectKind::KeySlot, id.to_string()).unwrap();
-        let opened = open_slot(&name, bytes, credential).unwrap().unwrap();
-        assert!(open_slot(&name, bytes, other).unwrap().is_none());
-        let again = Credential::Stretched(opened.unlocked.clone());
-        assert!(open_slot(&name, bytes, &again).unwrap().is_some(), "an unlocked slot opens without stretching");
-        let (info, _) = slot_info(keys, &name, bytes, Some(id)).unwrap();
-        assert_eq!((info.label.as_str(), info.created_seconds, info.current), ("laptop", 17, true));
-        assert!(!bytes.windows(6).any(|window| window == b"laptop"), "labels are sealed");
-        for position in 0..bytes.len() {
-            let mut flipped = bytes.to_vec();
-            flipped[position] ^= 1;
-            let opened = open_slot(&name, &flipped, credential);
-            let listed = slot_info(keys, &name, &flipped, None);
-            assert!(!matches!(opened, Ok(Some(_))) || listed.is_err(), "a flipped bit at {position} is accepted");
-        }
-        for length in 0..bytes.len() {
-            assert!(open_slot(&name, &bytes[..length], credential).is_err());
-        }
-        opened
-    }
-
     fn check(credential: &Credential, other: &Credential) {
         let keys = Keys::derive(&[9; 32], CipherSuite::Aes256Gcm);
-        let (id, bytes) = seal_first_slot(&keys, &OsEntropy, credential, "laptop", CHEAP, 17).unwrap();
-        let opened = check_bytes(&keys, id, &bytes, credential, other);
-        assert!(matches!(opened.holds, Holds::Master(master) if *master == [9; 32]));
+        let anchor = Anchor { sequence: 4, digest: [5; 32] };
         for role in Role::ALL {
-            let config = ObjectId([4; 16]);
-            let new = NewSlot { credential, label: "laptop", role, cost: CHEAP, created_seconds: 17, config };
-            let (id, bytes) = seal_slot(&keys, &OsEntropy, &new).unwrap();
-            let opened = check_bytes(&keys, id, &bytes, credential, other);
-            assert!(opened.keys.is_some());
+            let new = NewSlot::draw(&OsEntropy, credential, "laptop", CHEAP).unwrap();
+            let (id, sealing, signer) = (new.id, new.sealing, new.signer.id());
+            let bytes = new.seal(&keys, role, anchor).unwrap();
+            let name = ObjectName::new(ObjectKind::KeySlot, id.to_string()).unwrap();
+            assert!(is_slot(&name, &bytes));
+            let opened = open_slot(&name, &bytes, credential).unwrap().unwrap();
+            assert!(open_slot(&name, &bytes, other).unwrap().is_none());
+            let again = Credential::Stretched(opened.unlocked.clone());
+            assert!(open_slot(&name, &bytes, &again).unwrap().is_some(), "it opens without stretching");
+            let slot_keys = opened.keys.unwrap();
+            assert_eq!(slot_key_pair(&opened.unlocked.stretched).1, sealing);
+            assert_eq!((slot_keys.signer.as_ref().unwrap().id(), slot_keys.anchor), (signer, Some(anchor)));
             match opened.holds {
                 Holds::Master(master) => assert!(role == Role::Full && *master == [9; 32]),
                 Holds::Narrow(narrow, secrets) => {
                     assert_eq!(narrow, role);
                     assert_eq!(secrets.object.is_some(), role == Role::Read);
                 }
+            }
+            for position in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[position] ^= 1;
+                let opened = open_slot(&name, &flipped, credential);
+                assert!(!matches!(opened, Ok(Some(_))), "a flipped bit at {position} is accepted");
+                assert!(open_slot(&name, &bytes[..position], credential).is_err());
             }
         }
     }

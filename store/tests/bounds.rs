@@ -35,16 +35,20 @@ fn objects_longer_than_their_kind_are_refused_unread() {
     let process = Process::new(&disk);
     let backend = Arc::new(LocalBackend::on(std::path::Path::new("/repository"), process.files()));
     let repository = init(backend.clone(), 1);
-    for (kind, bytes) in [(ObjectKind::KeySlot, 17 << 10), (ObjectKind::Label, 65 << 20)] {
+    for (kind, bytes) in [(ObjectKind::KeySlot, 5 << 20), (ObjectKind::Label, 65 << 20)] {
         let name = match kind {
             ObjectKind::Label => format!("{}-{:016x}", "00".repeat(16), 1),
-            _ => "ab".repeat(16),
+            _ => "roster-000000ff".to_owned(),
         };
         let name = ObjectName::new(kind, name).unwrap();
         publish_bytes(&*backend, &name, &vec![7; bytes]).unwrap();
         let outcome = match kind {
             ObjectKind::Label => repository.read_label(copal_store::SnapshotId([0; 16])).map(drop),
-            _ => repository.key_slots().map(drop),
+            _ => {
+                assert_eq!(repository.key_slots().unwrap().len(), 1, "it locks nobody out");
+                let strange = repository.strange_key_objects().unwrap();
+                Err(Error::damaged(&strange[0].object, &strange[0].detail))
+            }
         };
         assert!(matches!(&outcome, Err(Error::Damaged { detail, .. }) if detail.contains("more than")), "{outcome:?}");
         backend.delete(&[name]).unwrap();

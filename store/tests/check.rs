@@ -59,7 +59,7 @@ fn a_damaged_fragment_hides_only_what_it_alone_knew() {
         assert_eq!(check_index(&two.repository).unwrap().len(), 1);
         let session = Session::begin(&two.repository).unwrap();
         assert_eq!(
-            session.trusts(&two.second).unwrap(),
+            session.trusts(&two.second, session.repository().keys().signer()).unwrap(),
             !in_directory,
             "directories are read when the index is opened"
         );
@@ -134,7 +134,7 @@ fn beside_a_sentence_that_does_not_open_nothing_is_written_and_everything_read()
         let session = Session::begin(&two.repository).unwrap();
         // Whom it waits for concerns collection only.
         assert_eq!(store(&session, &chunks(20..21)[0], None).is_err(), suffix.is_empty());
-        assert_eq!(session.trusts(&two.first).is_err(), suffix.is_empty());
+        assert_eq!(session.trusts(&two.first, session.repository().keys().signer()).is_err(), suffix.is_empty());
         drop(session);
         assert!(collect(&two.repository, &Toy, CollectOptions::default()).unwrap_err().is_integrity());
         assert_eq!(check_small_objects(&two.repository).unwrap().len(), 1);
@@ -187,7 +187,7 @@ fn either_configuration_opens_the_repository_and_makes_the_other_again() {
 fn a_missing_pack_is_named_and_ends_all_trust() {
     let two = two();
     let session = Session::begin(&two.repository).unwrap();
-    assert!(session.trusts(&two.first).unwrap());
+    assert!(session.trusts(&two.first, session.repository().keys().signer()).unwrap());
     let id = two.repository.keys().chunk_id(&chunks(0..1)[0]);
     let pack = session.locate(&id).unwrap().unwrap().pack;
     assert_eq!(session.lost_pack(&id).unwrap(), None);
@@ -195,6 +195,6 @@ fn a_missing_pack_is_named_and_ends_all_trust() {
     two.memory.lose(&copal_store::pack::pack_name(pack));
     let session = Session::begin(&two.repository).unwrap();
     assert_eq!(session.lost_pack(&id).unwrap(), Some(pack));
-    assert!(!session.trusts(&two.first).unwrap());
+    assert!(!session.trusts(&two.first, session.repository().keys().signer()).unwrap());
     assert!(session.read_chunk(&id).is_err());
 }

@@ -113,7 +113,7 @@ impl World {
             Err(Error::Missing { .. }) => return,
             Err(error) => panic!("{error}"),
         };
-        let trusted = session.trusts(parent).unwrap();
+        let trusted = session.trusts(parent, session.repository().keys().signer()).unwrap();
         for id in ids(&payload) {
             if choices.one_in(2) && (trusted || session.contains(&id).unwrap()) {
                 chosen.push(id);

@@ -123,6 +123,12 @@ fn key_slot() {
 }
 
 #[test]
+fn roster() {
+    let example = Example::new();
+    check("roster.md", &blocks_of(&example.repository, &example.roster));
+}
+
+#[test]
 fn a_repository_opens_from_the_bytes_on_its_pages() {
     let backend = MemoryBackend::new();
     backend.prepare().unwrap();
@@ -131,6 +137,9 @@ fn a_repository_opens_from_the_bytes_on_its_pages() {
     let id = Envelope::decode("slot", ObjectKind::KeySlot, &slot[..ENVELOPE_BYTES]).unwrap().id;
     let slot_name = ObjectName::new(ObjectKind::KeySlot, id.to_string()).unwrap();
     publish_bytes(&backend, &slot_name, &slot).unwrap();
+    let roster = undump(&blocks(&page("roster.md"))["hex object"]);
+    let roster_name = ObjectName::new(ObjectKind::KeySlot, "roster-00000001").unwrap();
+    publish_bytes(&backend, &roster_name, &roster).unwrap();
     publish_bytes(&backend, &config_name(), &config).unwrap();
     let open = |password| Repository::open(Arc::new(backend.clone()), Arc::new(OsEntropy), &credential(password));
     let repository = open(PASSWORD).unwrap();

@@ -127,9 +127,12 @@ fn a_repository_opens_with_its_password_only_and_keeps_what_was_stored() {
     let slot = again.add_key_slot(&wrong, "second", StretchCost { memory_kib: 8, passes: 1, lanes: 1 }, 1).unwrap();
     check(&open(&wrong).unwrap(), &root, &all);
     let first = again.key_slots().unwrap().into_iter().find(|info| info.id != slot).unwrap();
-    again.remove_key_slot(first.id).unwrap();
+    let refused = again.remove_key_slot(first.id, 1);
+    assert!(matches!(refused, Err(Error::KeySlot { .. })), "a key is not removed by itself: {refused:?}");
+    let again = open(&wrong).unwrap();
+    again.remove_key_slot(first.id, 1).unwrap();
     assert!(matches!(open(&password()), Err(Error::WrongKey)));
-    assert!(matches!(again.remove_key_slot(slot), Err(Error::KeySlot { .. })));
+    assert!(matches!(again.remove_key_slot(slot, 1), Err(Error::KeySlot { .. })));
 }
 
 #[test]
@@ -261,7 +264,10 @@ fn a_root_published_after_the_sentence_is_not_trusted_blindly() {
     let ids = store(&creator, &chunks(0..10));
     let second = commit(&creator, "two", &ids).unwrap();
     let later = Session::begin(&repository).unwrap();
-    assert!(later.trusts(&other).unwrap() && !later.trusts(&second).unwrap());
+    assert!(
+        later.trusts(&other, later.repository().keys().signer()).unwrap()
+            && !later.trusts(&second, later.repository().keys().signer()).unwrap()
+    );
     assert!(!later.contains(&ids[0]).unwrap(), "its chunks are checked, and found condemned");
     assert!(later.locate(&ids[0]).unwrap().is_some(), "and can be read all the same");
     later.end().unwrap();

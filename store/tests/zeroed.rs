@@ -28,9 +28,9 @@ struct Remembering {
 impl Entropy for Remembering {
     fn fill(&self, buffer: &mut [u8]) -> Result<()> {
         let mut inverted = self.inverted.lock().unwrap();
-        for (at, byte) in buffer.iter_mut().enumerate() {
-            *byte = (at as u8).wrapping_mul(151) ^ (inverted.len() as u8).wrapping_mul(89) ^ 0xa7;
-        }
+        // Pseudo-random: of plainer patterns a secret was the inverse of a salt, which is kept inverted here.
+        let draw = inverted.len() as u64;
+        blake3::Hasher::new().update(&draw.to_le_bytes()).finalize_xof().fill(buffer);
         inverted.push(buffer.iter().map(|byte| !byte).collect());
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         key_file: arguments.to_key_file.clone(),
     };
     let credential = obtain(&flags, TARGET, Ask::Once)?;
-    let to = invocation.context(Repository::open(backend, Arc::new(OsEntropy), &credential)?);
+    let to = invocation.context(invocation.open_at(backend, &credential)?);
     let copied = copy(&from, &to, &CopyRequest { references: arguments.names.clone() })?;
     invocation.monitor.finish();
     let names: Vec<String> = copied.snapshots.iter().map(|imported| full_name(&imported.snapshot)).collect();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use copal_engine::Clock;
+use copal_engine::known_keys;
 use copal_store::config::{CipherSuite, CutRule, Parameters};
 use copal_store::entropy::OsEntropy;
 use copal_store::keys::{StretchCost, faster_suite};
@@ -90,6 +91,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     };
     let backend = Arc::new(LocalBackend::new(&folder));
     let repository = Repository::init(backend, Arc::new(OsEntropy), &credential, &options)?;
+    known_keys::remember(invocation.environment.state_folder.as_deref(), &repository);
     report(&repository, &folder, arguments.suite.is_none(), invocation)?;
     Ok(ExitCode::Done)
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use copal_engine::{Clock, Context};
+use copal_engine::{Clock, Context, known_keys};
 use copal_manifest::entry::Timestamp;
 use copal_store::ObjectId;
 use copal_store::collect::ResealReport;
@@ -142,15 +142,22 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         Action::List => list(&context, invocation)?,
         Action::Add { label, role, new } => {
             let id = add(&context, label, (*role).into(), new)?;
+            known_keys::remember(context.state_folder.as_deref(), &context.repository);
             say(invocation, &format!("added the key slot {id}"), json!({ "added": id.to_string() }))?;
         }
         Action::Change { new } => {
             let slots = context.repository.key_slots()?;
             let old = slots.iter().find(|slot| slot.current);
             let old = old.ok_or_else(|| ProgramError::KeySlot("the key slot in use is gone".into()))?;
-            // The new one is durable before the old one goes: at no moment is nobody let in.
-            let id = add(&context, &old.label, old.role, new)?;
-            context.repository.remove_key_slot(old.id)?;
+            // The new one is durable before the old one goes: at no moment is nobody let in. And it is the new one that removes the
+            // old one, because it signs what the old one has signed.
+            let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
+            let now = SystemClock::new().now().seconds;
+            let id =
+                context.repository.add_role_slot(&credential, &old.label, old.role, StretchCost::default(), now)?;
+            let replacing = invocation.open_at(context.repository.backend().clone(), &credential)?;
+            replacing.remove_key_slot(old.id, now)?;
+            known_keys::remember(context.state_folder.as_deref(), &replacing);
             let both = json!({ "added": id.to_string(), "removed": old.id.to_string() });
             say(invocation, &format!("replaced the key slot {} by {id}", old.id), both)?;
         }
@@ -161,11 +168,14 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             let slots = count(rotation.slots as u64, "slot has", "slots have");
             let sentence = format!("key epoch {} begins; {slots} its keys", rotation.epoch);
             let mut document = json!({ "epoch": rotation.epoch, "slots": rotation.slots });
+            let mut rotated = context.clone();
             if let Some((old, new)) = rotation.replaced {
                 document["replaced"] = json!({ "removed": old.to_string(), "added": new.to_string() });
+                rotated.repository = invocation.open_at(context.repository.backend().clone(), &credential)?;
             }
+            known_keys::remember(context.state_folder.as_deref(), &rotated.repository);
             if *reseal {
-                let resealed = resealed(&context)?;
+                let resealed = resealed(&rotated)?;
                 document["resealed"] = figures_of(resealed);
                 say(invocation, &format!("{sentence}; {}", sentence_of(resealed)), document)?;
             } else {
@@ -177,11 +187,16 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             say(invocation, &sentence_of(resealed), figures_of(resealed))?;
         }
         Action::Remove { slot } => {
+            let now = SystemClock::new().now().seconds;
             let slots = context.repository.key_slots()?;
-            let slot = chosen(&slots, slot)?;
-            context.repository.remove_key_slot(slot.id)?;
-            let sentence = format!("removed the key slot {}", described(slot));
-            say(invocation, &sentence, json!({ "removed": slot.id.to_string() }))?;
+            let (id, sentence) = match (chosen(&slots, slot), ObjectId::from_hex(slot)) {
+                // In no list of keys, and to be named in full: whoever planted it named it.
+                (Err(_), Some(stray)) => (stray, format!("removed {stray}, which was in no list of keys")),
+                (slot, _) => slot.map(|slot| (slot.id, format!("removed the key slot {}", described(slot))))?,
+            };
+            context.repository.remove_key_slot(id, now)?;
+            known_keys::remember(context.state_folder.as_deref(), &context.repository);
+            say(invocation, &sentence, json!({ "removed": id.to_string() }))?;
         }
     }
     Ok(ExitCode::Done)
@@ -239,6 +254,11 @@ fn described(slot: &KeySlotInfo) -> String {
 
 fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
     let slots = context.repository.key_slots()?;
+    // What counts for nothing is said, because somebody may have put it there for a purpose.
+    for strange in context.repository.strange_key_objects()? {
+        let (object, detail) = (escaped(strange.object.as_bytes()), escaped(strange.detail.as_bytes()));
+        context.monitor.notice(&format!("{object} counts for nothing: {detail}"));
+    }
     let output = &mut invocation.output;
     let kind = |slot: &KeySlotInfo| if slot.key_file { "key-file" } else { "password" };
     let created = |slot: &KeySlotInfo| Timestamp { seconds: slot.created_seconds, nanoseconds: 0 };
@@ -249,6 +269,7 @@ fn list(context: &Context, invocation: &mut Invocation) -> anyhow::Result<()> {
                 "label": slot.label,
                 "kind": kind(slot),
                 "role": slot.role.name(),
+                "key": slot.signer.map(|signer| signer.to_string()),
                 "created": rfc3339(created(slot)),
                 "current": slot.current,
             }))?;
@@ -286,10 +307,10 @@ mod tests {
         let id = ObjectId([first; 16]);
         KeySlotInfo {
             id,
+            signer: None,
             label: label.into(),
             key_file: false,
             role: Role::Full,
-            can_rotate: true,
             created_seconds: 0,
             current: false,
         }

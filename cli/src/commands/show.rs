@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use copal_engine::Context;
 use copal_engine::catalogue::{Catalogue, Listed};
 use copal_manifest::snapshot::{Consistency, HookOutcome, LiveRecord, SourceRecord};
+use copal_store::roles::Role;
+use copal_store::signing::SignerId;
 use serde::Serialize;
 
 use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
@@ -45,6 +48,7 @@ struct Document<'a> {
     stored_new: u64,
     chunks_new: u64,
     digest: &'a str,
+    key: Option<Key>,
     tags: BTreeMap<&'a str, &'a str>,
     pinned: bool,
     sources: Vec<Source<'a>>,
@@ -144,14 +148,41 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let catalogue = Catalogue::load(&context)?;
     let listed = catalogue.find(&arguments.name)?;
     if invocation.output.is_json() {
-        invocation.output.document(&document(listed))?;
+        invocation.output.document(&document(&context, listed))?;
     } else {
-        print(listed, invocation)?;
+        print(&context, listed, invocation)?;
     }
     Ok(ExitCode::Done)
 }
 
-fn document(listed: &Listed) -> Document<'_> {
+/// The key that signed a snapshot.
+#[derive(Debug, Serialize)]
+struct Key {
+    /// What its signatures are known by.
+    id: String,
+    /// `null`: it is in no list of keys of this repository.
+    label: Option<String>,
+    /// `null`: it was removed, or never there.
+    role: Option<&'static str>,
+}
+
+fn key_of(context: &Context, signer: SignerId) -> Key {
+    let author = context.repository.keys().author(signer);
+    Key { id: signer.to_string(), label: author.label, role: author.role.map(Role::name) }
+}
+
+fn key_line(context: &Context, signer: Option<SignerId>) -> String {
+    let Some(signer) = signer else { return "not signed".to_owned() };
+    let key = key_of(context, signer);
+    let short = &key.id[..16];
+    match (key.label, key.role) {
+        (Some(label), Some(role)) => format!("{} {short} ({role})", escaped(label.as_bytes())).trim_start().to_owned(),
+        (Some(label), None) => format!("{} {short} (removed)", escaped(label.as_bytes())).trim_start().to_owned(),
+        (None, _) => format!("{short}, which no owner of this repository knows"),
+    }
+}
+
+fn document<'l>(context: &Context, listed: &'l Listed) -> Document<'l> {
     let snapshot = &listed.snapshot;
     let source = |source: &'_ SourceRecord| JsonPath::new(&source.path);
     Document {
@@ -172,6 +203,7 @@ fn document(listed: &Listed) -> Document<'_> {
         stored_new: snapshot.stored_new,
         chunks_new: snapshot.chunks_new,
         digest: &listed.digest,
+        key: listed.signer.map(|signer| key_of(context, signer)),
         tags: snapshot.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
         pinned: snapshot.pinned,
         sources: snapshot
@@ -191,7 +223,7 @@ fn document(listed: &Listed) -> Document<'_> {
     }
 }
 
-fn print(listed: &Listed, invocation: &mut Invocation) -> Result<(), ProgramError> {
+fn print(context: &Context, listed: &Listed, invocation: &mut Invocation) -> Result<(), ProgramError> {
     let snapshot = &listed.snapshot;
     let output = &mut invocation.output;
     output.line(format!("the snapshot {}", escaped(full_name(snapshot).as_bytes())))?;
@@ -219,6 +251,7 @@ fn print(listed: &Listed, invocation: &mut Invocation) -> Result<(), ProgramErro
             ),
         ),
         ("digest", listed.digest.clone()),
+        ("key", key_line(context, listed.signer)),
     ])?;
     output.line("sources:")?;
     let mut table = Table::new(&[

@@ -89,6 +89,13 @@ impl World {
         command
     }
 
+    /// On a machine that never saw this repository.
+    pub fn elsewhere_new(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.env("XDG_CACHE_HOME", self.path("new cache")).env("XDG_STATE_HOME", self.path("new state"));
+        command
+    }
+
     pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command

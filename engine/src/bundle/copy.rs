@@ -85,7 +85,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     let same_cuts = cuts_of(here) == cuts_of(there);
     let mut at_target: HashMap<_, (Snapshot, bool)> = HashMap::new();
     for listed in &target.snapshots {
-        at_target.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root)?));
+        at_target.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root, listed.signer)?));
     }
     to.monitor.phase("copying");
     let mut report = CopyReport::default();

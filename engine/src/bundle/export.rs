@@ -92,6 +92,7 @@ pub fn export(context: &Context, request: &ExportRequest, target: ExportTarget<'
         return Err(Error::Usage("there is nothing to export: name at least one snapshot".into()));
     }
     chosen.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
+    session.prefer(chosen[0].signer);
     let since = request.since.as_deref().map(|since| catalogue.find(since)).transpose()?;
     let export = Export { context, session: &session, chosen, since };
     let mut report = match target {

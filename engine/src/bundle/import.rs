@@ -174,7 +174,7 @@ impl Import<'_> {
                 let here = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == since.id);
                 let missing = || Error::BundleBase { name: since.name.clone(), id: since.id.to_string() };
                 let here = here.ok_or_else(missing)?;
-                Some(((*here.snapshot).clone(), self.session.trusts(&here.root)?))
+                Some(((*here.snapshot).clone(), self.session.trusts(&here.root, here.signer)?))
             }
         };
         let there: Vec<Snapshot> =
@@ -191,7 +191,7 @@ impl Import<'_> {
             if let Some(here) = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == snapshot.id) {
                 let notice = format!("the snapshot {} is here already", name_of(&here.snapshot));
                 self.context.monitor.notice(&notice);
-                self.done.push(((*here.snapshot).clone(), self.session.trusts(&here.root)?));
+                self.done.push(((*here.snapshot).clone(), self.session.trusts(&here.root, here.signer)?));
                 report.snapshots.push(Imported {
                     snapshot: (*here.snapshot).clone(),
                     digest: here.digest.clone(),

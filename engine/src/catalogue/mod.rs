@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::keys::Keys;
-use copal_store::repository::{Repository, RootName};
+use copal_store::repository::{Repository, RootName, SignedPayload};
 use copal_store::roles::Action;
 use copal_store::session::Session;
+use copal_store::signing::SignerId;
 use copal_store::{Error as StoreError, SnapshotId};
 
 pub use memory::Memory;
@@ -32,6 +33,8 @@ pub struct Listed {
     pub root: RootName,
     /// SHA-256 of the root's payload as committed, in hexadecimal.
     pub digest: String,
+    /// The key that signed the root; `None`: nobody did, before format 3.
+    pub signer: Option<SignerId>,
     /// The snapshot; tags and pin as labelled last.
     pub snapshot: Arc<Snapshot>,
 }
@@ -208,12 +211,13 @@ impl Gathering<'_> {
         let (known, read) = match self.known.remove(&object) {
             Some(cached) => (cached, None),
             None => {
-                let Some(payload) = read_root(&self.context.repository, root)? else { return Ok(None) };
-                (Cached { digest: payload_digest(&payload), payload }, Some(object.clone()))
+                let Some(read) = read_root(&self.context.repository, root)? else { return Ok(None) };
+                let SignedPayload { payload, signer } = read;
+                (Cached { digest: payload_digest(&payload), payload, signer }, Some(object.clone()))
             }
         };
         let mut snapshot = open_root(&object, root, &known.payload)?;
-        let digest = known.digest.clone();
+        let (digest, signer) = (known.digest.clone(), known.signer);
         if let Some(object) = read {
             self.added.insert(object, known);
         }
@@ -223,7 +227,7 @@ impl Gathering<'_> {
                 self.unsure.push(*root);
             }
         }
-        Ok(Some(Listed { root: *root, digest, snapshot: Arc::new(snapshot) }))
+        Ok(Some(Listed { root: *root, digest, signer, snapshot: Arc::new(snapshot) }))
     }
 
     /// A label that cannot be read may have been a pin: the snapshot counts as pinned until somebody says otherwise. Whether it was read.
@@ -235,6 +239,12 @@ impl Gathering<'_> {
                 snapshot.pinned = label.pinned;
             }
             Err(error) if concerns_one_object(&error) => {
+                let object = format!("the label of the snapshot {} before", snapshot.name);
+                if let Some(payload) = self.context.repository.read_label_below(snapshot.id, seq)?
+                    && let Ok(label) = Label::decode(&object, &payload)
+                {
+                    snapshot.tags = label.tags;
+                }
                 snapshot.pinned = true;
                 self.context.monitor.notice(&format!(
                     "the label of the snapshot {} cannot be read ({error}); until it is set again the snapshot counts as pinned",
@@ -262,7 +272,7 @@ impl Gathering<'_> {
             Err(error) => Err(error),
             Ok(payload) => {
                 let label = Label::decode(&object, &payload)?;
-                self.added.insert(object, Cached { digest: payload_digest(&payload), payload });
+                self.added.insert(object, Cached { digest: payload_digest(&payload), payload, signer: None });
                 Ok(Some(label))
             }
         }
@@ -270,8 +280,8 @@ impl Gathering<'_> {
 }
 
 /// `None`: it was deleted since it was listed.
-fn read_root(repository: &Repository, root: &RootName) -> Result<Option<Vec<u8>>> {
-    match repository.read_root(root) {
+fn read_root(repository: &Repository, root: &RootName) -> Result<Option<SignedPayload>> {
+    match repository.read_signed_root(root) {
         Err(StoreError::Missing { .. }) if !repository.roots()?.contains(root) => Ok(None),
         read => Ok(Some(read?)),
     }

@@ -33,9 +33,9 @@ pub fn relabel(
         let mut listed = Catalogue::load(context)?.find(reference)?.clone();
         let id = listed.snapshot.id;
         let seen = seqs.get(&id).copied();
-        refuse_newer(context, id, seen)?;
+        let is_sound = check_label(context, id, seen)?;
         let label = changed(&listed, set, remove, pinned);
-        if label.tags != listed.snapshot.tags || label.pinned != listed.snapshot.pinned {
+        if !is_sound || label.tags != listed.snapshot.tags || label.pinned != listed.snapshot.pinned {
             match context.repository.replace_label(id, seen, &label.encode()?) {
                 Err(StoreError::Busy { .. }) => continue,
                 written => written?,
@@ -59,13 +59,15 @@ fn changed(listed: &Listed, set: &[(String, String)], remove: &[String], pinned:
     Label { version: LABEL_VERSION, tags: tags.into_iter().collect(), pinned: pinned.unwrap_or(listed.snapshot.pinned) }
 }
 
-/// What a newer program wrote is not overwritten by a reader that cannot know what it says.
-fn refuse_newer(context: &Context, id: SnapshotId, seen: Option<u64>) -> Result<()> {
-    let Some(seq) = seen else { return Ok(()) };
+/// Whether the newest label counts: one that does not is written again, whatever it says. What a newer program wrote is not overwritten
+/// by a reader that cannot know what it says.
+fn check_label(context: &Context, id: SnapshotId, seen: Option<u64>) -> Result<bool> {
+    let Some(seq) = seen else { return Ok(true) };
     let read = context.repository.read_label_at(id, seq);
     match read.and_then(|payload| Label::decode(&format!("labels/{id}-{seq:016x}"), &payload)) {
         Err(error @ StoreError::Unsupported { .. }) => Err(error.into()),
-        _ => Ok(()),
+        Err(StoreError::Damaged { .. }) => Ok(false),
+        _ => Ok(true),
     }
 }
 

@@ -41,7 +41,9 @@ impl Parent {
                 snapshot.app == app && places.iter().any(|(label, path)| record_of(snapshot, label, path).is_some())
             }),
         };
-        let trusting = |listed: &Listed| Ok(Self { listed: listed.clone(), trusted: session.trusts(&listed.root)? });
+        let trusting = |listed: &Listed| {
+            Ok(Self { listed: listed.clone(), trusted: session.trusts(&listed.root, listed.signer)? })
+        };
         listed.map(trusting).transpose()
     }
 

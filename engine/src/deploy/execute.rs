@@ -58,7 +58,9 @@ pub(super) fn execute(
     let place = Place::resolve(&request.target)?;
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
-    let snapshot = &catalogue.find(&request.reference)?.snapshot;
+    let listed = catalogue.find(&request.reference)?;
+    session.prefer(listed.signer);
+    let snapshot = &listed.snapshot;
     let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
     if matches!(place.standing, Standing::Folder | Standing::File | Standing::Other)
         && !request.replace

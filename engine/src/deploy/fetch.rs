@@ -363,20 +363,18 @@ impl ChunkReader<'_> {
             self.read_member(id, location, chunk)
         };
         match read {
-            // Collected since it was located, because it stands elsewhere too.
-            Err(copal_store::Error::Missing { .. }) => {
-                let found = self.session.read_chunk(id)?;
-                if found.len() != chunk.len() {
-                    return Err(damaged(id, "it has another length than its manifest says").into());
-                }
-                chunk.copy_from_slice(&found);
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
             // The last look before the bytes reach an application: an authentic record is not yet the right chunk.
-            Ok(()) if self.session.repository().keys().chunk_id(chunk) == *id => Ok(()),
-            Ok(()) => Err(damaged(id, "its content has another id").into()),
+            Ok(()) if self.session.repository().keys().chunk_id(chunk) == *id => return Ok(()),
+            Err(error) if !error.is_integrity() => return Err(error.into()),
+            // Collected since it was located, because it stands elsewhere too; or not what was promised there.
+            Ok(()) | Err(_) => {}
         }
+        let found = self.session.read_chunk(id)?;
+        if found.len() != chunk.len() {
+            return Err(damaged(id, "it has another length than its manifest says").into());
+        }
+        chunk.copy_from_slice(&found);
+        Ok(())
     }
 
     fn read_member(&mut self, id: &ChunkId, location: &Location, chunk: &mut [u8]) -> copal_store::Result<()> {

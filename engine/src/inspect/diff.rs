@@ -133,7 +133,9 @@ pub fn diff_with_places(
 ) -> Result<DiffReport> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
-    let snapshot = &catalogue.find(a)?.snapshot;
+    let listed = catalogue.find(a)?;
+    session.prefer(listed.signer);
+    let snapshot = &listed.snapshot;
     let mut report = DiffReport::default();
     for source in &snapshot.sources {
         let Some(place) = place_of(source) else {

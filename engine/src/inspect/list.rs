@@ -144,6 +144,7 @@ fn in_snapshot(
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let listed = catalogue.find(reference)?;
+    session.prefer(listed.signer);
     for place in resolve(&listed.snapshot, path)? {
         act(&session, &place)?;
     }

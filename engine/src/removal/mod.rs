@@ -6,12 +6,14 @@ use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::SnapshotId;
 use copal_store::collect::{CollectOptions, CollectReport, ResealReport, collect};
 use copal_store::repository::RootName;
+use copal_store::roles::Role;
 
 pub use retention::{ForgetReport, KeepRules};
 
 use crate::catalogue::{Catalogue, Listed, Unreadable, known_roots};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
+use crate::removal::retention::History;
 use crate::walk::SnapshotReachability;
 
 /// Deletes by reference: durable when it returns. All references are resolved before the first deletion. A whole id that
@@ -56,7 +58,16 @@ pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: b
     let catalogue = Catalogue::load(context)?;
     let candidates: Vec<Listed> =
         catalogue.snapshots.into_iter().filter(|listed| app.is_none_or(|app| listed.snapshot.app == app)).collect();
-    let report = retention::plan(candidates, rules);
+    let keys = context.repository.keys();
+    let history_of = |listed: &Listed| match listed.signer {
+        None if keys.is_signed() => History::Unsigned,
+        None => History::Owners,
+        Some(signer) => match keys.author(signer).role {
+            Some(Role::Full) => History::Owners,
+            _ => History::Key(signer),
+        },
+    };
+    let report = retention::plan(candidates, rules, &history_of);
     if !dry_run {
         let roots: Vec<RootName> = report.removed.iter().map(|listed| listed.root).collect();
         context.repository.delete_roots(&roots)?;

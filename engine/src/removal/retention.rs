@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use copal_manifest::entry::Timestamp;
+use copal_store::signing::SignerId;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
@@ -37,6 +38,17 @@ pub struct ForgetReport {
     pub removed: Vec<Listed>,
 }
 
+/// Whose snapshots are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum History {
+    /// Owners', and all of a repository whose snapshots nobody signs.
+    Owners,
+    /// Of one other key.
+    Key(SignerId),
+    /// Of nobody who can be told, in a repository whose snapshots are signed.
+    Unsigned,
+}
+
 /// A calendar period, as a number that differs between periods.
 type Period = fn(&DateTime) -> i64;
 
@@ -61,11 +73,12 @@ fn year(at: &DateTime) -> i64 {
     i64::from(at.year())
 }
 
-/// Decides for each application apart.
-pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules) -> ForgetReport {
-    let mut groups: BTreeMap<String, Vec<Listed>> = BTreeMap::new();
+/// Decides for each application apart, and in it for each key that signed: whoever may create snapshots pushes out none of another's.
+/// What owners signed is one history, whoever of them it was.
+pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules, history_of: &dyn Fn(&Listed) -> History) -> ForgetReport {
+    let mut groups: BTreeMap<(String, History), Vec<Listed>> = BTreeMap::new();
     for listed in candidates {
-        groups.entry(listed.snapshot.app.clone()).or_default().push(listed);
+        groups.entry((listed.snapshot.app.clone(), history_of(&listed))).or_default().push(listed);
     }
     let mut report = ForgetReport::default();
     for (_, mut group) in groups {
@@ -137,6 +150,22 @@ mod tests {
 
     use super::*;
 
+    /// All of one history.
+    fn plan_all(candidates: Vec<Listed>, rules: KeepRules) -> ForgetReport {
+        plan(candidates, rules, &|_| History::Owners)
+    }
+
+    #[test]
+    fn a_key_pushes_out_none_of_another() {
+        let mut all = vec![listed("a", 1, false), listed("a", 2, false), listed("a", 3, false)];
+        all[1].signer = Some(SignerId([1; 32]));
+        all[2].signer = Some(SignerId([1; 32]));
+        let history_of = |listed: &Listed| listed.signer.map_or(History::Owners, History::Key);
+        let report = plan(all, KeepRules { last: 1, ..KeepRules::default() }, &history_of);
+        let removed: Vec<i64> = report.removed.iter().map(|listed| listed.snapshot.created.seconds).collect();
+        assert_eq!(removed, [2]);
+    }
+
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;
 
@@ -167,12 +196,17 @@ mod tests {
             warnings: Vec::new(),
             live: None,
         };
-        Listed { root: RootName { tag: [0; 16], snapshot: id }, digest: String::new(), snapshot: snapshot.into() }
+        Listed {
+            root: RootName { tag: [0; 16], snapshot: id },
+            digest: String::new(),
+            signer: None,
+            snapshot: snapshot.into(),
+        }
     }
 
     /// Kept times, oldest first, of snapshots at the given times.
     fn check(times: &[i64], rules: KeepRules, expected: &[i64]) {
-        let report = plan(times.iter().map(|&at| listed("", at, false)).collect(), rules);
+        let report = plan_all(times.iter().map(|&at| listed("", at, false)).collect(), rules);
         let mut kept: Vec<i64> = report.kept.iter().map(|(listed, _)| listed.snapshot.created.seconds).collect();
         kept.sort_unstable();
         assert_eq!(kept, expected);
@@ -221,7 +255,7 @@ mod tests {
     #[test]
     fn pinned_ones_stay_and_applications_count_apart() {
         let all = vec![listed("a", 1, true), listed("a", 2, false), listed("a", 3, false), listed("b", 1, false)];
-        let report = plan(all, KeepRules { last: 1, ..KeepRules::default() });
+        let report = plan_all(all, KeepRules { last: 1, ..KeepRules::default() });
         let removed: Vec<_> =
             report.removed.iter().map(|l| (l.snapshot.app.as_str(), l.snapshot.created.seconds)).collect();
         assert_eq!(removed, [("a", 2)]);
@@ -304,7 +338,7 @@ mod tests {
         fn a_plan_is_what_the_rules_say_of_each_snapshot(all in histories(), rules in rules(), turn in 0..60usize) {
             let mut shuffled = all.clone();
             shuffled.rotate_left(turn.min(all.len()));
-            let report = plan(shuffled, rules);
+            let report = plan_all(shuffled, rules);
             prop_assert_eq!(report.kept.len() + report.removed.len(), all.len());
             for one in &all {
                 let kept = report.kept.iter().any(|(listed, _)| listed == one);
@@ -318,13 +352,13 @@ mod tests {
 
         #[test]
         fn what_was_kept_is_kept_again(all in histories(), rules in rules()) {
-            let kept: Vec<Listed> = plan(all, rules).kept.into_iter().map(|(listed, _)| listed).collect();
-            prop_assert_eq!(plan(kept, rules).removed, vec![]);
+            let kept: Vec<Listed> = plan_all(all, rules).kept.into_iter().map(|(listed, _)| listed).collect();
+            prop_assert_eq!(plan_all(kept, rules).removed, vec![]);
         }
 
         #[test]
         fn the_newest_of_each_application_stays_under_any_rule(all in histories(), rules in rules()) {
-            let report = plan(all.clone(), rules);
+            let report = plan_all(all.clone(), rules);
             for removed in &report.removed {
                 let newer = |(kept, _): &(Listed, Vec<&str>)| {
                     kept.snapshot.app == removed.snapshot.app && kept.snapshot.created >= removed.snapshot.created

@@ -235,7 +235,7 @@ fn distrust_what_is_hurt(context: &Context, checked: &Checked) -> Result<()> {
     };
     let mut believed = false;
     for listed in catalogue.snapshots.iter().filter(is_hurt) {
-        believed |= session.trusts(&listed.root)?;
+        believed |= session.trusts(&listed.root, listed.signer)?;
     }
     let whole = catalogue.snapshots.iter().filter(|listed| !is_hurt(listed)).map(|listed| listed.snapshot.id).collect();
     session.end()?;

@@ -77,7 +77,7 @@ impl Building {
         let old = self.context.repository.add_key_slot(&key(OLD_KEY), "old", stretch, 2).unwrap();
         let old_slot = slot_of(&self.names(ObjectKind::KeySlot), &two_slots);
         self.remember(Victim::KeySlot, [old_slot]);
-        self.context.repository.remove_key_slot(old).unwrap();
+        self.context.repository.remove_key_slot(old, 3).unwrap();
 
         // Two snapshots that will be gone, with packs, nodes, fragments and sentences of their own.
         let before = [ObjectKind::Pack, ObjectKind::Index].map(|kind| self.names(kind));

@@ -164,7 +164,8 @@ pub(super) fn view_of(context: &Context, snapshot: Snapshot, digest: String) -> 
     let full_name = Snapshot::full_name(&snapshot.app, &snapshot.name);
     let tag = context.repository.keys().name_tag(full_name.as_bytes());
     let root = RootName { tag, snapshot: snapshot.id };
-    SnapshotView::new(&Listed { root, digest, snapshot: Arc::new(snapshot) })
+    let signer = context.repository.keys().signer();
+    SnapshotView::new(&Listed { root, digest, signer, snapshot: Arc::new(snapshot) })
 }
 
 fn bytes_path(bytes: &[u8]) -> PathBuf {

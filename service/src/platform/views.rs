@@ -60,6 +60,8 @@ pub struct SnapshotView {
     pub tags: BTreeMap<String, String>,
     /// SHA-256 of the committed root.
     pub digest: String,
+    /// What the signatures of the key that made it are known by; null when nobody signed it.
+    pub key: Option<String>,
     /// Where it was taken.
     pub host: String,
     /// The snapshot that it was compared with.
@@ -256,6 +258,7 @@ impl SnapshotView {
             pinned: snapshot.pinned,
             tags: snapshot.tags.iter().cloned().collect(),
             digest: listed.digest.clone(),
+            key: listed.signer.map(|signer| signer.to_string()),
             host: snapshot.host.clone(),
             parent: snapshot.parent.map(uuid),
             sources: snapshot

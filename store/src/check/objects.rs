@@ -2,11 +2,11 @@
 
 use crate::backend::{ObjectKind, ObjectName, ObjectStat, publish_bytes};
 use crate::check::Damage;
+use crate::collect::condemned;
 use crate::config::{CONFIG_BYTES_MAX, Config, config_name, config_names};
 use crate::index::Fragment;
 use crate::repository::Repository;
 use crate::rotation::check_key_object;
-use crate::sealed::{PAYLOAD_BYTES_MAX, open_object};
 use crate::{Error, Result};
 
 /// Checks every byte of every index fragment.
@@ -19,7 +19,6 @@ pub fn check_index(repository: &Repository) -> Result<Vec<Damage>> {
 
 /// Checks configuration, key slots, labels and sentences of collection.
 pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
-    let (backend, keys) = (repository.backend(), repository.keys());
     let mut damaged = Vec::new();
     for name in config_names() {
         damaged.extend(damage("config", name.name(), config_outcome(repository, &name))?);
@@ -27,11 +26,21 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
     damaged.extend(each(repository, ObjectKind::KeySlot, "key", &mut |listed| {
         check_key_object(repository, &listed.name)
     })?);
-    for (kind, shown) in [(ObjectKind::Label, "label"), (ObjectKind::Condemned, "condemned")] {
-        damaged.extend(each(repository, kind, shown, &mut |listed| {
-            open_object(keys, &listed.name, backend.read(&listed.name, PAYLOAD_BYTES_MAX)?).map(drop)
-        })?);
-    }
+    let strange = repository.strange_key_objects()?.into_iter();
+    damaged.extend(strange.map(|strange| Damage {
+        kind: "key",
+        id: strange.object.rsplit('/').next().unwrap_or_default().to_owned(),
+        detail: strange.detail,
+        chunks: Vec::new(),
+    }));
+    damaged.extend(each(repository, ObjectKind::Label, "label", &mut |listed| repository.check_label(&listed.name))?);
+    damaged.extend(each(repository, ObjectKind::Condemned, "condemned", &mut |listed| match condemned::is_unvouched(
+        repository,
+        &listed.name,
+    )? {
+        false => Ok(()),
+        true => Err(Error::damaged(&listed.name, "no key that may collect has signed it")),
+    })?);
     Ok(damaged)
 }
 

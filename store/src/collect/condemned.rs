@@ -8,7 +8,9 @@ use crate::backend::{ObjectKind, ObjectName, publish_bytes};
 use crate::describe::Fields;
 use crate::ids::{ObjectId, PackId, SnapshotId};
 use crate::repository::{Repository, RootName};
+use crate::roles::Action;
 use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
+use crate::signing::SignerId;
 use crate::{Error, Result, codec};
 
 /// Names of sessions stand in a second object beside the first.
@@ -22,6 +24,9 @@ pub(super) struct Sentence {
 }
 
 /// One condemned object with its sessions.
+///
+/// What nobody vouches for proves nothing: it is read as a sentence that knew no snapshot, and whose sessions nobody listed. So it costs
+/// a collection the marking of all snapshots, and never a pack that one of them reaches.
 pub(super) struct Pending {
     pub(super) id: ObjectId,
     pub(super) sentence: Sentence,
@@ -50,9 +55,11 @@ impl Condemned {
         for name in sentence_names(repository)? {
             match read::<Sentence>(repository, &name) {
                 Ok(None) => {}
-                Ok(Some(sentence)) => {
+                // Whoever passed it: what it names counts as absent, which loses nothing.
+                Ok(Some((sentence, signer))) => {
                     condemned.packs.extend(sentence.packs);
-                    condemned.marked.push(sentence.marked.into_iter().collect());
+                    let vouched = repository.keys().vouches(signer, Action::Maintain);
+                    condemned.marked.push(if vouched { sentence.marked.into_iter().collect() } else { HashSet::new() });
                 }
                 Err(Error::Damaged { object, detail }) => condemned.unreadable = Some((object, detail)),
                 Err(error) => return Err(error),
@@ -89,11 +96,24 @@ pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
     let mut pending = Vec::new();
     for name in sentence_names(repository)? {
         let Some(id) = ObjectId::from_hex(name.name()) else { continue };
-        let Some(sentence) = read(repository, &name)? else { continue };
-        let sessions = read(repository, &sessions_name(id)?)?;
+        let Some((mut sentence, signer)) = read::<Sentence>(repository, &name)? else { continue };
+        let sessions = read::<Vec<String>>(repository, &sessions_name(id)?)?;
+        let vouches = |signer| repository.keys().vouches(signer, Action::Maintain);
+        let mut sessions = sessions.filter(|(_, signer)| vouches(*signer)).map(|(sessions, _)| sessions);
+        if !vouches(signer) {
+            sentence.marked.clear();
+            sessions = None;
+        }
         pending.push(Pending { id, sentence, sessions });
     }
     Ok(pending)
+}
+
+/// Whether nobody whose word counts has passed a sentence, or listed its sessions.
+pub(crate) fn is_unvouched(repository: &Repository, name: &ObjectName) -> Result<bool> {
+    let bytes = repository.backend().read(name, PAYLOAD_BYTES_MAX)?;
+    let signer = open_object(repository.keys(), name, bytes)?.signer;
+    Ok(repository.keys().is_signed() && !repository.keys().vouches(signer, Action::Maintain))
 }
 
 /// Lifts sentences that do not open, under the maintenance lease: their packs are what they were before, and collection comes to
@@ -125,13 +145,17 @@ fn sentence_names(repository: &Repository) -> Result<Vec<ObjectName>> {
     Ok(names.filter(|name| ObjectId::from_hex(name.name()).is_some()).collect())
 }
 
-fn read<T: Serialize + serde::de::DeserializeOwned>(repository: &Repository, name: &ObjectName) -> Result<Option<T>> {
+/// What an object says, and who signed it; `None`: it is gone.
+fn read<T: Serialize + serde::de::DeserializeOwned>(
+    repository: &Repository,
+    name: &ObjectName,
+) -> Result<Option<(T, Option<SignerId>)>> {
     match repository.backend().read(name, PAYLOAD_BYTES_MAX) {
         Err(Error::Missing { .. }) => Ok(None),
         Err(error) => Err(error),
         Ok(bytes) => {
-            let payload = open_object(repository.keys(), name, bytes)?;
-            Ok(Some(codec::decode(&name.to_string(), &payload)?))
+            let content = open_object(repository.keys(), name, bytes)?;
+            Ok(Some((codec::decode(&name.to_string(), &content.payload)?, content.signer)))
         }
     }
 }
@@ -143,9 +167,11 @@ pub(super) fn publish(repository: &Repository, sentence: &Sentence) -> Result<Ob
     Ok(id)
 }
 
-/// Publishes which sessions lived after the sentence was published.
+/// Publishes which sessions lived after the sentence was published. A list that nobody vouches for gives way to it.
 pub(super) fn publish_sessions(repository: &Repository, id: ObjectId, sessions: &Vec<String>) -> Result<()> {
-    write(repository, &sessions_name(id)?, sessions)
+    let name = sessions_name(id)?;
+    repository.backend().delete(std::slice::from_ref(&name))?;
+    write(repository, &name, sessions)
 }
 
 fn write<T: Serialize>(repository: &Repository, name: &ObjectName, value: &T) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::collect::Marker;
 use crate::ids::{ChunkId, PackId};
-use crate::index::{Found, Index};
+use crate::index::{Found, Index, Standing};
 use crate::location::Location;
 use crate::mutants::Mutant;
 use crate::repository::Repository;
@@ -24,6 +24,12 @@ pub(super) struct Marks<'a> {
     nodes: Mutex<HashSet<ChunkId>>,
     /// Packs that a sentence names, also the one that is carried out now.
     condemned: HashSet<PackId>,
+    standings: Vec<Standing>,
+}
+
+/// What a key stores is built on its own and on what owners stored.
+fn builds_on(standing: Standing, base: Standing) -> bool {
+    base == standing || base == Standing::Trusted
 }
 
 /// Chunks of some packs that are reached, in 16 bytes each: by the number of the pack and the head of the id. One that nothing reaches
@@ -55,7 +61,8 @@ impl<'a> Marks<'a> {
         let words = |entries: u64| (0..entries.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let bits = index.fragments().iter().map(|fragment| words(fragment.entries())).collect();
         let live_bytes = present.iter().map(|pack| (*pack, AtomicU64::new(0))).collect();
-        Self { session, index, bits, live_bytes, present, nodes: Mutex::default(), condemned }
+        let standings = index.standings();
+        Self { session, index, bits, live_bytes, present, nodes: Mutex::default(), condemned, standings }
     }
 
     /// Stored bytes of a pack that are reached.
@@ -84,8 +91,8 @@ impl<'a> Marks<'a> {
         word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0)
     }
 
-    /// A place of a chunk away from all that is condemned; of a delta with such a place of its base.
-    fn find_lasting(&self, id: &ChunkId) -> Result<Option<(Found, Option<Found>)>> {
+    /// A place of a chunk away from all that is condemned, in fragments of one standing; of a delta with such a place of its base.
+    fn find_lasting(&self, id: &ChunkId, standing: Standing) -> Result<Option<(Found, Option<Found>)>> {
         let lasts = |pack: &PackId| self.present.contains(pack) && !self.condemned.contains(pack);
         let mut base_place = None;
         let mut decodable = |location: &Location| {
@@ -95,24 +102,23 @@ impl<'a> Marks<'a> {
             }
             let Some(base) = location.base else { return Ok(true) };
             let mut whole = |location: &Location| Ok(location.base.is_none() && lasts(&location.pack));
-            base_place = self.index.find(&base, &mut whole)?;
+            base_place = self.index.find_in(&base, &|other| builds_on(standing, other), &mut whole)?;
             Ok(base_place.is_some())
         };
-        let found = self.index.find(id, &mut decodable)?;
+        let found = self.index.find_in(id, &|other| other == standing, &mut decodable)?;
         Ok(found.map(|found| (found, base_place)))
     }
 
-    /// Marks every place of a chunk that has none that lasts, and every place of the bases: it hangs on a pardon, and which of its
-    /// places are pardoned depends on sentences that are not carried out yet.
-    fn mark_everywhere(&self, id: &ChunkId) -> Result<()> {
+    /// Marks every place, in fragments of one standing, of a chunk that has none that lasts, and every place of the bases: it hangs on
+    /// a pardon, and which of its places are pardoned depends on sentences that are not carried out yet. Whether there is any.
+    fn mark_everywhere(&self, id: &ChunkId, standing: Standing) -> Result<bool> {
         let mut known = false;
-        for found in self.find_all(id)? {
+        for found in self.find_all(id, standing)? {
             match found.location.base {
                 None => {}
                 Some(base) => {
-                    let whole = self.find_all(&base)?.into_iter().filter(|found| found.location.base.is_none());
                     let mut readable = false;
-                    for base in whole {
+                    for base in self.find_bases(&base, standing)? {
                         readable = true;
                         if !self.forgets_bases() {
                             self.mark_place(&base)?;
@@ -126,19 +132,44 @@ impl<'a> Marks<'a> {
             known = true;
             self.mark_place(&found)?;
         }
-        if known {
-            return Ok(());
+        Ok(known)
+    }
+
+    /// Marks what one standing has of a chunk. Whether it has any.
+    fn mark_of(&self, id: &ChunkId, standing: Standing) -> Result<bool> {
+        let Some((found, base)) = self.find_lasting(id, standing)? else {
+            return self.mark_everywhere(id, standing);
+        };
+        if let Some(base) = base
+            && !self.forgets_bases()
+        {
+            self.mark_place(&base)?;
         }
-        Err(self.index.unreadable().unwrap_or_else(|| Error::Missing { object: format!("chunk {id}") }))
+        self.mark_place(&found)?;
+        Ok(true)
     }
 
     fn forgets_bases(&self) -> bool {
         self.session.repository().is_mutant(Mutant::ForgetsBases)
     }
 
-    fn find_all(&self, id: &ChunkId) -> Result<Vec<Found>> {
+    fn find_all(&self, id: &ChunkId, standing: Standing) -> Result<Vec<Found>> {
+        self.find_places(id, &|other| other == standing)
+    }
+
+    fn find_bases(&self, base: &ChunkId, standing: Standing) -> Result<Vec<Found>> {
+        let mut whole = self.find_places(base, &|other| builds_on(standing, other))?;
+        whole.retain(|found| found.location.base.is_none());
+        Ok(whole)
+    }
+
+    fn find_places(&self, id: &ChunkId, which: &dyn Fn(Standing) -> bool) -> Result<Vec<Found>> {
+        let fragments = self.index.fragments();
         let mut all = self.index.find_all(id)?;
-        all.retain(|found| self.present.contains(&found.location.pack));
+        all.retain(|found| {
+            self.present.contains(&found.location.pack)
+                && fragments.get(found.fragment).is_some_and(|fragment| which(fragment.standing()))
+        });
         Ok(all)
     }
 
@@ -161,13 +192,19 @@ impl<'a> Marks<'a> {
 
 impl Marker for Marks<'_> {
     fn mark(&self, id: &ChunkId) -> Result<()> {
-        let Some((found, base)) = self.find_lasting(id)? else { return self.mark_everywhere(id) };
-        if let Some(base) = base
-            && !self.forgets_bases()
-        {
-            self.mark_place(&base)?;
+        // An owner's place that lasts is proof enough. Without one each key's word is kept apart from the others', because one that was
+        // made up must not be what a pack of another key is given up for.
+        let lasts = self.find_lasting(id, Standing::Trusted)?.is_some();
+        let mut known = lasts && self.mark_of(id, Standing::Trusted)?;
+        if !lasts {
+            for standing in &self.standings {
+                known |= self.mark_of(id, *standing)?;
+            }
         }
-        self.mark_place(&found)
+        if known {
+            return Ok(());
+        }
+        Err(self.index.unreadable().unwrap_or_else(|| Error::Missing { object: format!("chunk {id}") }))
     }
 
     fn mark_node(&self, id: &ChunkId) -> Result<bool> {

@@ -1,16 +1,17 @@
 //! Replaces index fragments, under the maintenance lease: the new one is durable before the old ones go.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::backend::{ObjectKind, ObjectName, ObjectStat, publish_bytes};
 use crate::collect::condemned::Condemned;
 use crate::collect::mark;
 use crate::ids::{ChunkId, PackId};
-use crate::index::{Fragment, Index, build_fragment, fragment_name};
+use crate::index::{Fragment, Index, Standing, build_fragment, fragment_name};
 use crate::location::Location;
 use crate::mutants::Mutant;
 use crate::pack::pack_name;
 use crate::repository::Repository;
+use crate::signing::SignerId;
 use crate::{Error, Result};
 
 /// Fragments of one size class that are merged into one.
@@ -52,10 +53,15 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
             }
         }
         let Some(full) = classes.iter().find(|class| class.len() >= FAN) else { break };
-        let mut chosen = Vec::new();
+        let mut chosen: Vec<Fragment> = Vec::new();
         let mut entries = 0;
-        for listed in full {
-            let fragment = Fragment::open(&**repository.backend(), repository.keys(), listed)?;
+        let opened = full
+            .iter()
+            .map(|listed| Fragment::open(&**repository.backend(), repository.keys(), listed))
+            .collect::<Result<Vec<_>>>()?;
+        let Some(author) = most_frequent(&opened) else { break };
+        // Whose entries they are stays what it was: what nobody looked at again is not made true by a merge.
+        for fragment in opened.into_iter().filter(|fragment| word_of(fragment) == author) {
             if entries + fragment.entries() > FRAGMENT_ENTRIES_MAX && chosen.len() > 1 {
                 break;
             }
@@ -106,10 +112,56 @@ pub(super) fn reseal(repository: &Repository, epoch: u32) -> Result<u64> {
     Ok(old.len() as u64)
 }
 
+/// Whose word the entries of a fragment are: of what nobody who counts has signed, nobody's.
+fn word_of(fragment: &Fragment) -> Option<SignerId> {
+    if fragment.standing() == Standing::Stranger { None } else { fragment.author() }
+}
+
+/// Whose entries stand in most fragments. Strangers' are left as they are: a merge would sign them.
+fn most_frequent(fragments: &[Fragment]) -> Option<Option<SignerId>> {
+    let mut counts: HashMap<Option<SignerId>, usize> = HashMap::new();
+    for fragment in fragments.iter().filter(|fragment| fragment.standing() != Standing::Stranger) {
+        *counts.entry(word_of(fragment)).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(author, count)| (*count, *author)).map(|(author, _)| author)
+}
+
+/// Signs fragments again whose signer the caller names, with the key in use; what that signer stored is from now on the word of this key.
+pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
+    let mut signed = 0;
+    for listed in repository.backend().list(ObjectKind::Index)? {
+        let fragment = match Fragment::open(&**repository.backend(), repository.keys(), &listed) {
+            Err(error) if error.is_integrity() => continue,
+            opened => opened?,
+        };
+        if !whose(fragment.signer()) {
+            continue;
+        }
+        let own = repository.keys().author_of_own();
+        let author = if whose(fragment.author()) { own } else { fragment.author() };
+        replace_as(repository, &[fragment], &HashSet::new(), author)?;
+        signed += 1;
+    }
+    Ok(signed)
+}
+
 fn replace<F: std::borrow::Borrow<Fragment>>(
     repository: &Repository,
     old: &[F],
     without: &HashSet<PackId>,
+) -> Result<()> {
+    let author = old.first().and_then(|fragment| word_of(fragment.borrow()));
+    replace_as(repository, old, without, author.or_else(|| repository.keys().is_signed().then_some(NOBODY)))
+}
+
+/// The author of entries that nobody vouches for.
+const NOBODY: SignerId = SignerId([0; 32]);
+
+fn replace_as<F: std::borrow::Borrow<Fragment>>(
+    repository: &Repository,
+    old: &[F],
+    without: &HashSet<PackId>,
+    author: Option<SignerId>,
 ) -> Result<()> {
     let backend = &**repository.backend();
     let count: u64 = old.iter().map(|fragment| fragment.borrow().entries()).sum();
@@ -126,21 +178,26 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
     if repository.is_mutant(Mutant::RemovesFragmentsFirst) {
         backend.delete(&names)?;
     }
-    publish_fragment(repository, &mut entries)?;
+    publish_fragment(repository, &mut entries, author)?;
     backend.delete(&names)
 }
 
 /// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Entries in packs that are gone go.
 /// A fragment has one place for a chunk: what must stay beside it stands in a further fragment.
-pub(crate) fn publish_fragment(repository: &Repository, entries: &mut Vec<(ChunkId, Location)>) -> Result<()> {
+/// `author`: whose word they are, where the repository has signatures.
+pub(crate) fn publish_fragment(
+    repository: &Repository,
+    entries: &mut Vec<(ChunkId, Location)>,
+    author: Option<SignerId>,
+) -> Result<()> {
     let condemned = Condemned::load(repository)?;
     let gone = missing_packs(repository, entries)?;
     entries.retain(|(_, location)| !gone.contains(&location.pack));
     // In place, since there may be a million: those that wait come last. They stand apart: when they go, the others are not written again.
     entries.sort_unstable_by_key(|(id, at)| (condemned.contains(&at.pack), *id, at.base, at.pack, at.record_offset));
     let waiting = entries.split_off(entries.partition_point(|(_, at)| !condemned.contains(&at.pack)));
-    publish_ranks(repository, std::mem::take(entries), Places::Lasting)?;
-    publish_ranks(repository, waiting, Places::Condemned)
+    publish_ranks(repository, std::mem::take(entries), Places::Lasting, author)?;
+    publish_ranks(repository, waiting, Places::Condemned, author)
 }
 
 /// Packs of entries that are gone. A listing that lags may miss a pack, and nothing would ever name its chunks again: so each is
@@ -175,7 +232,12 @@ enum Places {
 /// - Of condemned places all stay: which sentence is carried out first, and which pack is pardoned, is not known yet. A pardon
 ///   that found only the place in another sentence's pack would leave the chunk to that sentence, which may have been passed knowing
 ///   the snapshot that reaches it.
-fn publish_ranks(repository: &Repository, mut entries: Vec<(ChunkId, Location)>, places: Places) -> Result<()> {
+fn publish_ranks(
+    repository: &Repository,
+    mut entries: Vec<(ChunkId, Location)>,
+    places: Places,
+    author: Option<SignerId>,
+) -> Result<()> {
     match places {
         // `None` comes first, and with it in front no delta is needed.
         Places::Lasting => {
@@ -195,7 +257,7 @@ fn publish_ranks(repository: &Repository, mut entries: Vec<(ChunkId, Location)>,
             is_first
         });
         let id = repository.new_object_id()?;
-        let object = build_fragment(repository.keys(), id, &mut entries)?;
+        let object = build_fragment(repository.keys(), id, &mut entries, author)?;
         publish_bytes(&**repository.backend(), &fragment_name(id), &object)?;
         entries = further;
     }

@@ -14,6 +14,7 @@ pub(crate) mod condemned;
 mod mark;
 mod merge;
 mod reseal;
+mod resign;
 mod rewrite;
 mod sweep;
 
@@ -24,6 +25,7 @@ use crate::collect::condemned::Sentence;
 use crate::collect::mark::Marks;
 pub(crate) use crate::collect::merge::publish_fragment;
 pub use crate::collect::reseal::{ResealReport, reseal};
+pub(crate) use crate::collect::resign::take_over;
 use crate::ids::{ChunkId, PackId, SnapshotId};
 use crate::index::Index;
 use crate::location::RecordKind;
@@ -128,7 +130,7 @@ fn collect_forced(
         session.end()?;
         return Ok(plan.forecast(&bytes_with_parity(repository)?));
     }
-    let (damaged, copied) = rewrite::copy_live(repository, &plan)?;
+    let (damaged, copied) = rewrite::copy_live(&session, &plan)?;
     let marked = std::mem::take(&mut plan.marked);
     session.end()?;
     let doomed = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack);

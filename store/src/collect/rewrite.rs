@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::Result;
 use crate::collect::Plan;
 use crate::collect::mark::LiveChunks;
 use crate::encoding::{Decoder, Encoder};
@@ -12,16 +11,22 @@ use crate::mutants::Mutant;
 use crate::pack::{PackOpener, PackTrailer, TrailerRecord, pack_name};
 use crate::repository::Repository;
 use crate::session::copy::PackCopier;
+use crate::session::{ChunkSource, Session};
+use crate::{Error, Result};
 
 /// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not verify: of them no copy is
 /// whole, and they stay for a repair. Beside them the bytes of the copies.
-pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<(HashSet<PackId>, u64)> {
+///
+/// What is copied is decoded and hashed first: the copy is the word of the key in use, whoever stored what it was made from.
+pub(super) fn copy_live(session: &Session, plan: &Plan) -> Result<(HashSet<PackId>, u64)> {
+    let repository = session.repository();
     let mut damaged = HashSet::new();
     if plan.rewritten.is_empty() || repository.is_mutant(Mutant::RewritesWithoutCopies) {
         return Ok((damaged, 0));
     }
     let mut copier = PackCopier::new(repository);
     let mut rewriter = Rewriter {
+        session,
         repository,
         live: &plan.live_in_rewritten,
         encoder: Encoder::new(repository.config().parameters.compression_level)?,
@@ -40,6 +45,7 @@ pub(super) fn copy_live(repository: &Repository, plan: &Plan) -> Result<(HashSet
 }
 
 struct Rewriter<'a> {
+    session: &'a Session,
     repository: &'a Repository,
     live: &'a LiveChunks,
     encoder: Encoder,
@@ -69,11 +75,18 @@ impl Rewriter<'_> {
         let mut sealed = vec![0; record.stored_bytes as usize];
         self.repository.backend().read_range(&pack_name(pack), u64::from(record.offset), &mut sealed)?;
         opener.open_record(location, (entries.len() == 1).then_some(first), &mut sealed)?;
+        let base = record.base.as_ref().map(|base| self.session.read_chunk(base)).transpose()?;
+        self.decoder.decode(record.encoding, &sealed, base.as_deref(), record.plain_bytes, &mut self.plain)?;
+        for (id, location) in &live {
+            let chunk = self.session.chunk_in_record(&self.plain, location)?;
+            if self.repository.keys().chunk_id(chunk) != *id {
+                return Err(Error::damaged(pack_name(pack), format!("chunk {id} in it has another hash")));
+            }
+        }
         if live.len() == entries.len() {
             // Sealed again as it was encoded: nothing is compressed twice.
             return copier.put(trailer.kind, record.encoding, &record.members, record.base, &sealed);
         }
-        self.decoder.decode(record.encoding, &sealed, None, record.plain_bytes, &mut self.plain)?;
         let mut kept = Vec::new();
         let mut members = Vec::with_capacity(live.len());
         for (id, location) in live {

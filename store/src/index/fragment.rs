@@ -1,4 +1,7 @@
 //! A fragment: sealed blocks, then a sealed directory of packs, fences and the filter.
+//!
+//! In a repository that has a roster the directory has the hash of each block, says whose entries they are, and is signed: by the author, or
+//! by a maintainer who merged them. Whose entries count for what is told by [`Standing`].
 
 use std::collections::BTreeSet;
 
@@ -11,7 +14,9 @@ use crate::index::block::{BLOCK_ENTRIES_MAX, Block, encode_block};
 use crate::index::filter;
 use crate::keys::Keys;
 use crate::location::{Location, RecordKind};
-use crate::sealed::{PartsOpener, PartsSealer};
+use crate::roles::{Action, Role};
+use crate::sealed::{PartsOpener, PartsSealer, signed, verified};
+use crate::signing::SignerId;
 use crate::{Error, Result, codec};
 
 /// The object of a fragment.
@@ -29,11 +34,39 @@ struct Directory {
     filter_bytes: u64,
 }
 
+/// The directory of a signed fragment.
+#[derive(Serialize, Deserialize)]
+struct SignedDirectory {
+    packs: Vec<(PackId, u8)>,
+    /// First id, stored length and hash of each block.
+    blocks: Vec<(ChunkId, u32, [u8; 32])>,
+    last_entries: u32,
+    filter_bytes: u64,
+    /// Whose entries they are: who stored the chunks, or hashed them again.
+    author: SignerId,
+}
+
+/// What the entries of a fragment count for, to the holder of some keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Of the key in use, or of an owner: chunks that stand there are stored.
+    Trusted,
+    /// Of another key of the roster: they are read, and nothing of one's own is built on them.
+    OfMember(SignerId),
+    /// Signed by nobody who counts: the same, all strangers together.
+    Stranger,
+}
+
 /// What an entry takes in a fragment, with its share of the filter: about so much.
 const ENTRY_BYTES: usize = 64;
 
-/// Builds the object of a fragment from entries, which it sorts.
-pub(crate) fn build_fragment(keys: &Keys, id: ObjectId, entries: &mut Vec<(ChunkId, Location)>) -> Result<Vec<u8>> {
+/// Builds the object of a fragment from entries, which it sorts. `author`: whose entries they are, in a signed repository.
+pub(crate) fn build_fragment(
+    keys: &Keys,
+    id: ObjectId,
+    entries: &mut Vec<(ChunkId, Location)>,
+    author: Option<SignerId>,
+) -> Result<Vec<u8>> {
     entries.sort_unstable_by_key(|(id, location)| (*id, location.pack, location.record_offset));
     entries.dedup_by_key(|entry| entry.0);
     let packs: BTreeSet<(PackId, u8)> =
@@ -44,18 +77,52 @@ pub(crate) fn build_fragment(keys: &Keys, id: ObjectId, entries: &mut Vec<(Chunk
     let mut sealer = PartsSealer::new(keys, ObjectKind::Index, id, Sealing::Derived, &mut out)?;
     let mut blocks = Vec::new();
     for block in entries.chunks(BLOCK_ENTRIES_MAX) {
-        let stored = sealer.seal_part(b"block", &encode_block(block, number), &mut out)?;
-        blocks.push((block[0].0, stored));
+        let plain = encode_block(block, number);
+        let stored = sealer.seal_part(b"block", &plain, &mut out)?;
+        blocks.push((block[0].0, stored, *blake3::hash(&plain).as_bytes()));
     }
     let filter = filter::build(entries.iter().map(|(id, _)| id));
     let last_entries = (entries.len() - entries.len().saturating_sub(1) / BLOCK_ENTRIES_MAX * BLOCK_ENTRIES_MAX) as u32;
-    let directory = Directory { packs, blocks, last_entries, filter_bytes: filter.len() as u64 };
-    let mut plain = codec::encode(&directory)?;
+    let filter_bytes = filter.len() as u64;
+    let mut plain = match author {
+        Some(author) => codec::encode(&SignedDirectory { packs, blocks, last_entries, filter_bytes, author })?,
+        None => {
+            let blocks = blocks.into_iter().map(|(first, stored, _)| (first, stored)).collect();
+            codec::encode(&Directory { packs, blocks, last_entries, filter_bytes })?
+        }
+    };
     let document_bytes = plain.len() as u32;
     plain.extend_from_slice(&filter);
     plain.extend_from_slice(&document_bytes.to_le_bytes());
-    sealer.finish(&plain, &mut out)?;
+    sealer.finish(&signed(keys, &fragment_name(id), plain)?, &mut out)?;
     Ok(out)
+}
+
+/// A directory of either form as the signed one; of one that nobody signed hashes and author mean nothing.
+fn decode_directory(name: &ObjectName, bytes: &[u8], is_signed: bool) -> Result<SignedDirectory> {
+    let object = name.to_string();
+    if is_signed {
+        return codec::decode(&object, bytes);
+    }
+    let Directory { packs, blocks, last_entries, filter_bytes } = codec::decode(&object, bytes)?;
+    let blocks = blocks.into_iter().map(|(first, stored)| (first, stored, [0; 32])).collect();
+    Ok(SignedDirectory { packs, blocks, last_entries, filter_bytes, author: SignerId([0; 32]) })
+}
+
+/// Who merged must be allowed to; whose entries they are decides what they count for.
+fn standing_of(keys: &Keys, author: Option<SignerId>, signer: Option<SignerId>) -> Standing {
+    if !keys.is_signed() {
+        return Standing::Trusted;
+    }
+    let (Some(author), Some(signer)) = (author, signer) else { return Standing::Stranger };
+    let (Some(author_role), Some(signer_role)) = (keys.role_of(author), keys.role_of(signer)) else {
+        return Standing::Stranger;
+    };
+    match author == signer || signer_role.may(Action::Maintain) {
+        true if author_role == Role::Full || keys.signer() == Some(author) => Standing::Trusted,
+        true => Standing::OfMember(author),
+        false => Standing::Stranger,
+    }
 }
 
 /// An open fragment: its directory is in memory, its blocks are read when asked for.
@@ -66,8 +133,13 @@ pub(crate) struct Fragment {
     packs: Vec<(PackId, RecordKind)>,
     /// First id, offset and stored length of each block.
     blocks: Vec<(ChunkId, u64, u32)>,
+    /// Of the blocks, in a signed fragment.
+    hashes: Vec<[u8; 32]>,
     filter: Vec<u8>,
     entries: u64,
+    author: Option<SignerId>,
+    signer: Option<SignerId>,
+    standing: Standing,
 }
 
 impl Fragment {
@@ -78,22 +150,29 @@ impl Fragment {
         backend.read_range(&name, 0, &mut envelope)?;
         let opener = PartsOpener::new(keys, &name, id, &envelope)?;
         let (mut plain, end) = opener.read_directory(backend, &name, listed.bytes)?;
+        let mut signer = None;
+        if opener.is_signed() {
+            let content = verified(keys, &name, plain)?;
+            (plain, signer) = (content.payload, content.signer);
+        }
         let damaged = |detail: &str| Error::damaged(&name, detail);
         let split = plain
             .last_chunk::<4>()
             .map(|bytes| u32::from_le_bytes(*bytes) as usize)
             .filter(|bytes| *bytes <= plain.len() - 4)
             .ok_or_else(|| damaged("its directory does not say its length"))?;
-        let document: Directory = codec::decode(&name.to_string(), &plain[..split])?;
+        let document = decode_directory(&name, &plain[..split], opener.is_signed())?;
         plain.truncate(plain.len() - 4);
         let filter = plain.split_off(split);
         let mut offset = opener.header_bytes();
         let mut blocks: Vec<(ChunkId, u64, u32)> = Vec::with_capacity(document.blocks.len());
-        for (first, stored) in document.blocks {
+        let mut hashes = Vec::new();
+        for (first, stored, hash) in document.blocks {
             if blocks.last().is_some_and(|(before, ..)| *before >= first) {
                 return Err(damaged("its blocks are out of order"));
             }
             blocks.push((first, offset, stored));
+            hashes.extend(signer.map(|_| hash));
             offset += u64::from(stored);
         }
         let packs = document
@@ -112,7 +191,28 @@ impl Fragment {
         }
         let full = blocks.len().saturating_sub(1) * BLOCK_ENTRIES_MAX;
         let entries = full as u64 + u64::from(document.last_entries);
-        Ok(Self { id, name, opener, packs, blocks, filter, entries })
+        let author = signer.map(|_| document.author);
+        let standing = standing_of(keys, author, signer);
+        Ok(Self { id, name, opener, packs, blocks, hashes, filter, entries, author, signer, standing })
+    }
+
+    /// Whose entries they are.
+    pub(crate) fn author(&self) -> Option<SignerId> {
+        self.author
+    }
+
+    /// Who signed it.
+    pub(crate) fn signer(&self) -> Option<SignerId> {
+        self.signer
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether what it lists counts as stored.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.standing == Standing::Trusted
     }
 
     pub(crate) fn id(&self) -> ObjectId {
@@ -161,6 +261,11 @@ impl Fragment {
         backend.read_range(&self.name, offset, &mut sealed)?;
         let plain_bytes = self.opener.open_part(offset, b"block", &mut sealed)?;
         sealed.truncate(plain_bytes);
+        if let Some(hash) = self.hashes.get(number as usize)
+            && blake3::hash(&sealed).as_bytes() != hash
+        {
+            return Err(Error::damaged(&self.name, "a block that is not the one that was signed"));
+        }
         let block = Block::new(sealed)?;
         let last = number as usize + 1 == self.blocks.len();
         let counted =

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub(crate) use block::Block;
-pub(crate) use fragment::{Fragment, build_fragment, fragment_name};
+pub(crate) use fragment::{Fragment, Standing, build_fragment, fragment_name};
 
 use crate::backend::{Backend, ObjectKind};
 use crate::ids::ChunkId;
@@ -96,14 +96,27 @@ impl Index {
         Arc::clone(&self.fragments.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The first place of a chunk that `accept` takes; it may ask the index itself. An error that [`is_fragment_missing`] names
-    /// means that the index must be loaded again: another process merged a fragment away.
+    /// The first place of a chunk that `accept` takes; it may ask the index itself. What counts as stored comes first. An error that
+    /// [`is_fragment_missing`] names means that the index must be loaded again: another process merged a fragment away.
     pub(crate) fn find(
         &self,
         id: &ChunkId,
         accept: &mut dyn FnMut(&Location) -> Result<bool>,
     ) -> Result<Option<Found>> {
+        self.find_in(id, &|_| true, accept)
+    }
+
+    /// The same in fragments of some standing alone.
+    pub(crate) fn find_in(
+        &self,
+        id: &ChunkId,
+        which: &dyn Fn(Standing) -> bool,
+        accept: &mut dyn FnMut(&Location) -> Result<bool>,
+    ) -> Result<Option<Found>> {
         for (number, fragment) in self.fragments().iter().enumerate() {
+            if !which(fragment.standing()) {
+                continue;
+            }
             let Some(block_number) = fragment.block_of(id) else { continue };
             let block = match self.block(fragment, block_number) {
                 Err(Error::Damaged { object, detail }) => {
@@ -119,6 +132,17 @@ impl Index {
             }
         }
         Ok(None)
+    }
+
+    /// The standings of its fragments, each once.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        let mut standings = Vec::new();
+        for fragment in self.fragments().iter() {
+            if !standings.contains(&fragment.standing()) {
+                standings.push(fragment.standing());
+            }
+        }
+        standings
     }
 
     /// Every place of a chunk. See [`Self::find`] for errors.
@@ -179,7 +203,7 @@ struct Opened {
     unreadable: Option<(String, String)>,
 }
 
-/// Opens what is listed. Large ones first: most lookups that hit anything hit there.
+/// Opens what is listed. What counts as stored first, and of that large ones: most lookups that hit anything hit there.
 fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
     for _ in 0..LOAD_ATTEMPTS {
         let mut fragments = Vec::new();
@@ -196,7 +220,7 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
             }
         }
         if !vanished {
-            fragments.sort_by_key(|fragment| std::cmp::Reverse(fragment.entries()));
+            fragments.sort_by_key(|fragment| (!fragment.is_trusted(), std::cmp::Reverse(fragment.entries())));
             return Ok(Opened { fragments, unreadable });
         }
     }

@@ -128,7 +128,8 @@ impl<'s> DurablePacks<'s> {
         let mut publish = || -> Result<u64> {
             let id = repository.new_object_id()?;
             let name = fragment_name(id);
-            let object = build_fragment(repository.keys(), id, &mut self.entries)?;
+            let author = repository.keys().author_of_own();
+            let object = build_fragment(repository.keys(), id, &mut self.entries, author)?;
             publish_bytes(&**repository.backend(), &name, &object)?;
             let bytes = object.len() as u64;
             session.adopt(&ObjectStat { name, bytes }, &self.entries)?;

@@ -68,6 +68,7 @@ impl<'r> PackCopier<'r> {
         }
         self.repository.backend().publish(objects)?;
         self.bytes += protect(self.repository, &packs)?;
-        publish_fragment(self.repository, &mut entries)
+        // What a copier is given was hashed again: it is the copier's word from now on.
+        publish_fragment(self.repository, &mut entries, self.repository.keys().author_of_own())
     }
 }

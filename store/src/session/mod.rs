@@ -21,13 +21,14 @@ pub use write::ChunkWriter;
 use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::Condemned;
 use crate::ids::{ChunkId, PackId};
-use crate::index::{Index, LOAD_ATTEMPTS, is_fragment_missing, too_busy};
+use crate::index::{Index, LOAD_ATTEMPTS, Standing, is_fragment_missing, too_busy};
 use crate::location::{Location, RecordKind};
 use crate::mutants::Mutant;
 use crate::repository::{Repository, RootName};
 use crate::session::fresh::FreshChunks;
 use crate::session::pool::{PackPool, SealedPack};
 use crate::session::read::ReadCaches;
+use crate::signing::SignerId;
 use crate::{Error, Result};
 
 /// Reads chunks by id: the one reading trait that the manifest crate sees.
@@ -85,6 +86,8 @@ pub struct Session {
     hold: Mutex<Option<Box<dyn Hold>>>,
     condemned: Condemned,
     roots: Vec<RootName>,
+    /// Whose word is taken first, beside owners'.
+    preferred: RwLock<Option<SignerId>>,
     index: OnceLock<Index>,
     present: OnceLock<RwLock<HashSet<PackId>>>,
     fresh: FreshChunks,
@@ -151,6 +154,7 @@ impl Session {
             hold: Mutex::new(hold),
             condemned,
             roots,
+            preferred: RwLock::default(),
             index: OnceLock::new(),
             present: OnceLock::new(),
             fresh: FreshChunks::default(),
@@ -176,11 +180,15 @@ impl Session {
         &self.roots
     }
 
-    /// Whether chunks reached from this root may be reused without a look at the index: no collection that is under way
-    /// started without seeing it, and index and packs know of each other: no sign that one of them lost something. A pack that no
-    /// fragment names may be one that is just being published, and costs lookups until the next session.
-    pub fn trusts(&self, root: &RootName) -> Result<bool> {
+    /// Whether chunks reached from this root, which `signer` signed, may be reused without a look at the index: it is of the key in use or
+    /// of an owner, no collection that is under way started without seeing it, and index and packs know of each other: no sign that one
+    /// of them lost something. A pack that no fragment names may be one that is just being published, and costs lookups until the
+    /// next session.
+    pub fn trusts(&self, root: &RootName, signer: Option<SignerId>) -> Result<bool> {
         self.condemned.check_readable()?;
+        if !self.repository.keys().builds_on(signer) {
+            return Ok(false);
+        }
         if !self.condemned.all_marked(root) && !self.repository.is_mutant(Mutant::TrustsEveryParent) {
             return Ok(false);
         }
@@ -193,14 +201,39 @@ impl Session {
         self.condemned.contains(pack)
     }
 
+    /// From now on chunks are read where the key that signed a snapshot says, and where owners say, before what other keys say: what
+    /// they made up costs nobody else a snapshot.
+    pub fn prefer(&self, signer: Option<SignerId>) {
+        *self.preferred.write().unwrap_or_else(PoisonError::into_inner) = signer;
+    }
+
+    /// Asks first where chunks are read best, then everywhere.
+    fn find_readable(
+        &self,
+        find: &dyn Fn(&dyn Fn(Standing) -> bool) -> Result<Option<Location>>,
+    ) -> Result<Option<Location>> {
+        let preferred = *self.preferred.read().unwrap_or_else(PoisonError::into_inner);
+        let best = |standing| match standing {
+            Standing::Trusted => true,
+            Standing::OfMember(signer) => preferred == Some(signer),
+            Standing::Stranger => false,
+        };
+        match find(&best)? {
+            None => find(&|_| true),
+            found => Ok(found),
+        }
+    }
+
     /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs that this session
     /// has not published yet. A delta's place counts only while a whole place of its base is there. Where the index does not say
     /// and a part of it does not open, that is the error.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
         self.with_index(|index, present| {
-            let lasting = find_decodable(index, id, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
-            let found = match lasting {
-                None if !self.condemned.is_empty() => find_decodable(index, id, &|pack| present.contains(pack))?,
+            let lasts = |pack: &PackId| present.contains(pack) && !self.condemned.contains(pack);
+            let found = match self.find_readable(&|which| find_decodable(index, id, which, &lasts))? {
+                None if !self.condemned.is_empty() => {
+                    self.find_readable(&|which| find_decodable(index, id, which, &|pack| present.contains(pack)))?
+                }
                 found => found,
             };
             or_unreadable(index, found)
@@ -217,7 +250,9 @@ impl Session {
             }
             let delta = index.find(id, &mut |location| Ok(location.base.is_some()))?;
             let base = match delta.and_then(|found| found.location.base) {
-                Some(base) if find_whole(index, &base, &|pack| present.contains(pack))?.is_none() => gone(&base)?,
+                Some(base) if find_whole(index, &base, &|_| true, &|pack| present.contains(pack))?.is_none() => {
+                    gone(&base)?
+                }
                 _ => None,
             };
             Ok(base.map(|found| found.location.pack))
@@ -330,17 +365,21 @@ impl Session {
     /// A place that no collection is about to take away.
     fn find_live(&self, id: &ChunkId) -> Result<Option<Location>> {
         let reuses = self.repository.is_mutant(Mutant::ReusesCondemnedChunks);
+        let which = |standing| standing == Standing::Trusted;
         self.with_index(|index, present| {
-            find_decodable(index, id, &|pack| present.contains(pack) && (reuses || !self.condemned.contains(pack)))
+            let lasts = |pack: &PackId| present.contains(pack) && (reuses || !self.condemned.contains(pack));
+            find_decodable(index, id, &which, &lasts)
         })
     }
 
     /// The place at which a delta's base is read.
     pub(crate) fn locate_base(&self, base: &ChunkId) -> Result<Option<Location>> {
         self.with_index(|index, present| {
-            let lasting = find_whole(index, base, &|pack| present.contains(pack) && !self.condemned.contains(pack))?;
-            let found = match lasting {
-                None if !self.condemned.is_empty() => find_whole(index, base, &|pack| present.contains(pack))?,
+            let lasts = |pack: &PackId| present.contains(pack) && !self.condemned.contains(pack);
+            let found = match self.find_readable(&|which| find_whole(index, base, which, &lasts))? {
+                None if !self.condemned.is_empty() => {
+                    self.find_readable(&|which| find_whole(index, base, which, &|pack| present.contains(pack)))?
+                }
                 found => found,
             };
             or_unreadable(index, found)
@@ -373,15 +412,20 @@ fn or_unreadable(index: &Index, found: Option<Location>) -> Result<Option<Locati
 
 /// A place in an accepted pack; of a delta only when its base has a whole place in one too. An index may keep deltas that nothing
 /// reaches and whose base was collected: those are as good as absent.
-fn find_decodable(index: &Index, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool) -> Result<Option<Location>> {
+fn find_decodable(
+    index: &Index,
+    id: &ChunkId,
+    which: &dyn Fn(Standing) -> bool,
+    accept: &dyn Fn(&PackId) -> bool,
+) -> Result<Option<Location>> {
     let mut decodable = |location: &Location| {
         Ok(accept(&location.pack)
             && match location.base {
                 None => true,
-                Some(base) => find_whole(index, &base, accept)?.is_some(),
+                Some(base) => find_whole(index, &base, which, accept)?.is_some(),
             })
     };
-    Ok(index.find(id, &mut decodable)?.map(|found| found.location))
+    Ok(index.find_in(id, which, &mut decodable)?.map(|found| found.location))
 }
 
 fn hold(repository: &Repository) -> Result<Box<dyn Hold>> {
@@ -392,9 +436,14 @@ fn hold(repository: &Repository) -> Result<Box<dyn Hold>> {
 }
 
 /// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as a delta.
-fn find_whole(index: &Index, id: &ChunkId, accept: &dyn Fn(&PackId) -> bool) -> Result<Option<Location>> {
+fn find_whole(
+    index: &Index,
+    id: &ChunkId,
+    which: &dyn Fn(Standing) -> bool,
+    accept: &dyn Fn(&PackId) -> bool,
+) -> Result<Option<Location>> {
     let mut whole = |location: &Location| Ok(location.base.is_none() && accept(&location.pack));
-    Ok(index.find(id, &mut whole)?.map(|found| found.location))
+    Ok(index.find_in(id, which, &mut whole)?.map(|found| found.location))
 }
 
 impl Drop for Session {

@@ -217,6 +217,7 @@ impl ChunkSource for Session {
                 self.refresh()?;
                 self.read_located(id)
             }
+            Err(error @ Error::Damaged { .. }) => self.read_elsewhere(id)?.ok_or(error),
             outcome => outcome,
         }
     }
@@ -250,6 +251,60 @@ impl Session {
                 format!("chunk {id}"),
                 format!("its bytes in {} have another hash", pack_name(location.pack)),
             ))
+        }
+    }
+}
+
+impl Session {
+    /// Reads a chunk at whatever place of it is sound, each tried and hashed: where one is damaged, or was made up by somebody who has
+    /// a key, another key's copy may stand beside it. `None`: no place is.
+    fn read_elsewhere(&self, id: &ChunkId) -> Result<Option<Vec<u8>>> {
+        for location in self.places(id)? {
+            let base = match location.base {
+                None => None,
+                Some(base) => match self.read_whole_elsewhere(&base)? {
+                    None => continue,
+                    plain => plain,
+                },
+            };
+            if let Some(plain) = self.read_at(id, &location, base.as_deref())? {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same for a delta's base, which is never a delta itself.
+    fn read_whole_elsewhere(&self, id: &ChunkId) -> Result<Option<Vec<u8>>> {
+        for location in self.places(id)?.into_iter().filter(|location| location.base.is_none()) {
+            if let Some(plain) = self.read_at(id, &location, None)? {
+                return Ok(Some(plain));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every place that any fragment names.
+    fn places(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        self.with_index(|index, present| {
+            let all = index.find_all(id)?.into_iter().map(|found| found.location);
+            Ok(all.filter(|location| present.contains(&location.pack)).collect())
+        })
+    }
+
+    /// A chunk at a place, hashed; `None` where something else stands there.
+    fn read_at(&self, id: &ChunkId, location: &Location, base: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+        let mut plain = vec![0; location.record_plain_bytes as usize];
+        let (mut decoder, mut sealed) = (Decoder::new()?, Vec::new());
+        let outcome = self.decode(id, location, base, &mut decoder, &mut sealed, &mut plain);
+        let chunk = match outcome {
+            Ok(()) => member(&plain, location).map(<[u8]>::to_vec),
+            Err(error) => Err(error),
+        };
+        match chunk {
+            Ok(chunk) => Ok((self.repository.keys().chunk_id(&chunk) == *id).then_some(chunk)),
+            Err(error) if error.is_integrity() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Slots of version 1: they wrap the master key, and take no grants. `init` makes one; the first rotation replaces it.
+//! Slots of version 1: they wrap the master key, and take no grants. Only read: the first rotation replaces them.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -6,14 +6,13 @@ use zeroize::Zeroizing;
 use crate::backend::{ObjectKind, ObjectName};
 use crate::config::CipherSuite;
 use crate::describe::Fields;
-use crate::entropy::Entropy;
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::ids::ObjectId;
 use crate::keys::{Domain, Keys, nonce};
 use crate::roles::Role;
 use crate::slots::{
-    Credential, Holds, KeySlotInfo, OpenSlot, StretchCost, Stretching, Unlocked, add_stretching, commitment_of, draw,
-    stretch, stretching_of, wrapping_cipher,
+    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, commitment_of, stretch,
+    wrapping_cipher,
 };
 use crate::{Error, Result, codec};
 
@@ -30,35 +29,6 @@ struct FirstDocument {
 struct FirstInfo {
     label: String,
     created_seconds: i64,
-}
-
-/// Makes a slot for a credential.
-pub(crate) fn seal_first_slot(
-    keys: &Keys,
-    entropy: &dyn Entropy,
-    credential: &Credential,
-    label: &str,
-    cost: StretchCost,
-    created_seconds: i64,
-) -> Result<(ObjectId, Vec<u8>)> {
-    let (id, salt) = draw(entropy, label)?;
-    let envelope = Envelope::first(ObjectKind::KeySlot, CipherSuite::ChaCha20Poly1305, id).encode();
-    let stretching = stretching_of(credential, cost)?;
-    let stretched = stretch(&stretching, &salt, id, credential)?
-        .ok_or_else(|| Error::KeySlot { detail: "its stretching does not fit the credential".into() })?;
-    let mut master = Zeroizing::new(keys.master()?.to_vec());
-    let tag = wrapping_cipher(&stretched)?.seal(nonce(Domain::Wrapped, 0), &envelope, &mut master)?;
-    let wrapped_master = [&master[..], &tag[..]].concat();
-    let mut sealed_info = codec::encode(&FirstInfo { label: label.to_owned(), created_seconds })?;
-    let tag = keys.object_cipher(CipherSuite::ChaCha20Poly1305, ObjectKind::KeySlot, id)?.seal(
-        nonce(Domain::Part, 0),
-        &envelope,
-        &mut sealed_info,
-    )?;
-    sealed_info.extend_from_slice(&tag);
-    let commitment = commitment_of(&stretched);
-    let document = FirstDocument { stretching, salt, commitment, wrapped_master, sealed_info };
-    Ok((id, [&envelope[..], &codec::encode(&document)?].concat()))
 }
 
 pub(super) fn open(
@@ -93,10 +63,10 @@ pub(super) fn info(
     let (document, info) = decode(keys, name, bytes, envelope)?;
     Ok(KeySlotInfo {
         id: envelope.id,
+        signer: None,
         label: info.label,
         key_file: matches!(document.stretching, Stretching::KeyFile),
         role: Role::Full,
-        can_rotate: false,
         created_seconds: info.created_seconds,
         current: current == Some(envelope.id),
     })
@@ -127,4 +97,8 @@ fn decode(keys: &Keys, name: &ObjectName, bytes: &[u8], envelope: Envelope) -> R
         .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
     let info = codec::decode(&name.to_string(), &document.sealed_info[..plain_bytes])?;
     Ok((document, info))
+}
+
+pub(super) fn decodes(object: &str, document: &[u8]) -> bool {
+    codec::decode::<FirstDocument>(object, document).is_ok()
 }

@@ -59,6 +59,7 @@ impl Reachability for Toy {
 pub(crate) struct Example {
     pub(crate) repository: Repository,
     pub(crate) slot: ObjectName,
+    pub(crate) roster: ObjectName,
     pub(crate) data_pack: ObjectName,
     pub(crate) node_pack: ObjectName,
     pub(crate) fragment: ObjectName,
@@ -74,6 +75,8 @@ pub(crate) struct Example {
 impl Example {
     pub(crate) fn new() -> Self {
         let repository = init();
+        // Draws that nothing uses: which of two open packs a record goes to follows from the draws, and the pages show one pack.
+        (0..2).for_each(|_| repository.entropy().fill(&mut [0; 8]).unwrap());
         let list = |kind| -> Vec<ObjectName> {
             repository.backend().list(kind).unwrap().into_iter().map(|object| object.name).collect()
         };
@@ -82,7 +85,10 @@ impl Example {
             assert_eq!(names.len(), 1, "{names:?}");
             names[0].clone()
         };
-        let slot = only(ObjectKind::KeySlot);
+        let keys = list(ObjectKind::KeySlot);
+        let (rosters, slots): (Vec<_>, Vec<_>) = keys.into_iter().partition(|name| name.name().starts_with("roster-"));
+        assert_eq!((slots.len(), rosters.len()), (1, 2), "a slot, a roster and its copy");
+        let (slot, roster) = (slots[0].clone(), rosters[0].clone());
         let (chunks, tree) = take_snapshot(&repository);
         let is_nodes = |name: &ObjectName| {
             let fields = describe(&repository, name).unwrap().fields;
@@ -107,6 +113,7 @@ impl Example {
         let (sentence, sessions) = (sentence[0].clone(), sessions[0].clone());
         Self {
             slot,
+            roster,
             data_pack,
             node_pack,
             fragment,

@@ -57,7 +57,9 @@ pub fn export(context: &Context, request: &HubExportRequest, out: &mut dyn Write
     let begun = context.clock.monotonic_nanoseconds();
     let session = Session::begin(&context.repository)?;
     let catalogue = Catalogue::load_in(context, &session)?;
-    let snapshot = &catalogue.find(&request.reference)?.snapshot;
+    let listed = catalogue.find(&request.reference)?;
+    session.prefer(listed.signer);
+    let snapshot = &listed.snapshot;
     let parts = Parts::find(&session, snapshot)?;
     let mut warnings = Vec::new();
     let key = match (&parts.key, &request.password) {

@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use copal_store::signing::SignerId;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use crate::catalogue::cache::seal::Sharing;
 use crate::context::Context;
 
 /// Version of everything in the file.
-const CACHE_VERSION: u16 = 1;
+const CACHE_VERSION: u16 = 2;
 const FILE_NAME: &str = "state.redb";
 /// A longer payload is read from the repository each time.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -38,6 +39,8 @@ pub(super) struct Cached {
     /// SHA-256, in hexadecimal.
     pub(super) digest: String,
     pub(super) payload: Vec<u8>,
+    /// Of a root.
+    pub(super) signer: Option<SignerId>,
 }
 
 /// What was found.

@@ -1,0 +1,259 @@
+//! The key slots of an open repository: listed, added, removed. Each change makes a new roster, which an owner signs.
+//!
+//! Slots, grants and rosters change under the lease `keys`. A slot's grants are there before the slot, and both before the roster that
+//! names it: the roster is the commit. What an interrupted change leaves behind is in no roster, and counts for nothing.
+
+use crate::backend::{Hold, ObjectKind, ObjectName, publish_bytes};
+use crate::collect::take_over;
+use crate::epochs::EpochKeys;
+use crate::grants::{self, KeyObject, RosterName};
+use crate::ids::ObjectId;
+use crate::keys::{Credential, KeySlotInfo, SLOTS_MAX, StretchCost};
+use crate::repository::Repository;
+use crate::roles::{Action, Role};
+use crate::roster::{self, Body, Draft, Member, Roster};
+use crate::sealed_to::PUBLIC_KEY_BYTES;
+use crate::signing::Signer;
+use crate::slots::{NewSlot, SLOT_BYTES_MAX, unsigned_slot_info};
+use crate::trust::StrangeKeyObject;
+use crate::{Error, Result};
+
+impl Repository {
+    /// The key slots, by time of making. Only owners list them.
+    pub fn key_slots(&self) -> Result<Vec<KeySlotInfo>> {
+        self.keys().role().require(Action::ManageKeys)?;
+        self.refresh_keys()?;
+        let current = self.unlocked().slot;
+        let mut slots: Vec<KeySlotInfo> = match self.keys().roster() {
+            Some(roster) => roster.body.current().map(|member| listed(member, current)).collect(),
+            None => self.unsigned_slots()?,
+        };
+        slots.sort_by_key(|slot| (slot.created_seconds, slot.id));
+        Ok(slots)
+    }
+
+    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted.
+    pub fn strange_key_objects(&self) -> Result<Vec<StrangeKeyObject>> {
+        self.refresh_keys()?;
+        self.keys().strange_key_objects(&**self.backend())
+    }
+
+    /// Adds a slot that may do everything.
+    pub fn add_key_slot(
+        &self,
+        credential: &Credential,
+        label: &str,
+        stretch: StretchCost,
+        created_seconds: i64,
+    ) -> Result<ObjectId> {
+        self.add_role_slot(credential, label, Role::Full, stretch, created_seconds)
+    }
+
+    /// Adds a slot of a role. Narrow roles exist from the first rotation on, because the first keys open everything; and they open
+    /// nothing that is older.
+    pub fn add_role_slot(
+        &self,
+        credential: &Credential,
+        label: &str,
+        role: Role,
+        stretch: StretchCost,
+        created_seconds: i64,
+    ) -> Result<ObjectId> {
+        self.keys().role().require(Action::ManageKeys)?;
+        let lease = self.keys_lease()?;
+        self.refresh_keys()?;
+        let roster = self.roster_or_old("add a key")?;
+        self.check_role(role)?;
+        if roster.body.current().count() >= SLOTS_MAX {
+            return Err(Error::Limit { what: "the number of key slots".into(), limit: SLOTS_MAX as u64 });
+        }
+        let new = NewSlot::draw(&**self.entropy(), credential, label, stretch)?;
+        let id = new.id;
+        let mut body = roster.body.clone();
+        body.members.push(member_of(&new, role, label, created_seconds));
+        let draft = Draft::after(Some(&roster), body, self.keys().repository())?;
+        self.introduce(new, role, &self.known_epochs(), draft, &self.keys().signing_key()?)?;
+        lease.release()?;
+        Ok(id)
+    }
+
+    /// Removes a slot; the last owner's cannot be removed. What its holder copied of the keys stays known to him: see
+    /// [`Self::rotate_keys`]. What a key signed that decides over others, labels and the index, is signed again by the key in use,
+    /// because from now on the removed one's signatures count for nothing. [`Error::Busy`] while a collection runs.
+    pub fn remove_key_slot(&self, slot: ObjectId, removed_seconds: i64) -> Result<()> {
+        self.keys().role().require(Action::ManageKeys)?;
+        let lease = self.keys_lease()?;
+        self.refresh_keys()?;
+        match self.keys().roster() {
+            Some(roster) => self.remove_member(&roster, slot, removed_seconds)?,
+            None => self.check_unsigned_removal(slot)?,
+        }
+        self.delete_slot(slot)?;
+        lease.release()
+    }
+
+    fn remove_member(&self, roster: &Roster, slot: ObjectId, removed_seconds: i64) -> Result<()> {
+        let is_it = |member: &&Member| member.slot == slot;
+        let Some(member) = roster.body.current().find(is_it) else {
+            return self.check_stray(slot);
+        };
+        let owners = roster.body.current().filter(|member| member.role == Role::Full).count();
+        if member.role == Role::Full && owners == 1 {
+            return Err(last_owner());
+        }
+        if Some(member.signer) == self.keys().signer() {
+            let detail = "it is the one in use: open the repository with another owner's key to remove it";
+            return Err(Error::KeySlot { detail: detail.into() });
+        }
+        if member.role.may(Action::Maintain) {
+            let leaving = member.signer;
+            take_over(self, &|signer| signer == Some(leaving))?;
+        }
+        let mut body = roster.body.clone();
+        for member in body.members.iter_mut().filter(|member| member.slot == slot) {
+            member.removed_seconds = member.removed_seconds.or(Some(removed_seconds));
+        }
+        let draft = Draft::after(Some(roster), body, self.keys().repository())?;
+        self.publish_roster(draft, &self.keys().signing_key()?)
+    }
+
+    /// A slot that is in no roster is only an object: it may go, and it must be there.
+    fn check_stray(&self, slot: ObjectId) -> Result<()> {
+        match self.backend().stat(&KeyObject::Slot(slot).name()) {
+            Err(Error::Missing { .. }) => Err(Error::KeySlot { detail: format!("there is no slot {slot}") }),
+            stat => stat.map(drop),
+        }
+    }
+
+    fn check_unsigned_removal(&self, slot: ObjectId) -> Result<()> {
+        let slots = self.unsigned_slots()?;
+        let Some(removed) = slots.iter().find(|info| info.id == slot) else { return self.check_stray(slot) };
+        let owners = slots.iter().filter(|info| info.role == Role::Full).count();
+        if removed.role == Role::Full && owners == 1 { Err(last_owner()) } else { Ok(()) }
+    }
+
+    fn delete_slot(&self, slot: ObjectId) -> Result<()> {
+        self.backend().delete(&[KeyObject::Slot(slot).name()])?;
+        // Without the slot they open nothing: what a crash leaves of them is harmless.
+        let is_its = |name: &ObjectName| matches!(KeyObject::parse(name), Some(KeyObject::Grant(of, _)) if of == slot);
+        let listed = self.backend().list(ObjectKind::KeySlot)?;
+        let grants: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_its).collect();
+        self.backend().delete(&grants)
+    }
+
+    /// Grants first, then the slot, then the roster that makes both count.
+    pub(crate) fn introduce(
+        &self,
+        new: NewSlot,
+        role: Role,
+        epochs: &[EpochKeys],
+        draft: Draft,
+        signer: &Signer,
+    ) -> Result<()> {
+        let (id, sealing) = (new.id, new.sealing);
+        for epoch in epochs {
+            self.write_grant(id, &sealing, &epoch.for_role(role))?;
+        }
+        let bytes = new.seal(self.keys(), role, draft.anchor())?;
+        publish_bytes(&**self.backend(), &KeyObject::Slot(id).name(), &bytes)?;
+        self.publish_roster(draft, signer)
+    }
+
+    /// Publishes a roster and its copy; from then on it counts, and the older ones go.
+    pub(crate) fn publish_roster(&self, draft: Draft, signer: &Signer) -> Result<()> {
+        let (roster, document) = draft.signed(self.keys().repository(), signer)?;
+        let sequence = roster.anchor().sequence;
+        let sealed = roster::seal(&*self.keys().roster_key()?, self.new_object_id()?, &document)?;
+        for name in RosterName::both(sequence) {
+            // What stands there does not continue the chain, or it would have been the newest: it was planted.
+            self.backend().delete(&[name.object()])?;
+            publish_bytes(&**self.backend(), &name.object(), &sealed)?;
+        }
+        let older: Vec<ObjectName> = grants::rosters(&**self.backend())?
+            .into_iter()
+            .filter(|name| name.sequence < sequence)
+            .map(RosterName::object)
+            .collect();
+        self.backend().delete(&older)?;
+        self.keys().adopt_roster(roster)
+    }
+
+    pub(crate) fn write_grant(&self, slot: ObjectId, public: &[u8; PUBLIC_KEY_BYTES], epoch: &EpochKeys) -> Result<()> {
+        let grant = self.keys().grant_key(slot)?;
+        grants::write(&**self.backend(), &**self.entropy(), slot, public, &grant, epoch)
+    }
+
+    /// The roster; keys of a repository without one cannot be changed.
+    fn roster_or_old(&self, what: &str) -> Result<std::sync::Arc<Roster>> {
+        self.keys().roster().ok_or_else(|| Error::KeySlot {
+            detail: format!(
+                "to {what} the repository needs format 3, which has a signed list of its keys: `copal key rotate` \
+                 makes one"
+            ),
+        })
+    }
+
+    pub(crate) fn known_epochs(&self) -> Vec<EpochKeys> {
+        self.keys().known_epochs().iter().map(|epoch| (**epoch).clone()).collect()
+    }
+
+    pub(crate) fn unsigned_slots(&self) -> Result<Vec<KeySlotInfo>> {
+        let mut slots = Vec::new();
+        for listed in self.backend().list(ObjectKind::KeySlot)? {
+            if !matches!(KeyObject::parse(&listed.name), Some(KeyObject::Slot(_))) {
+                continue;
+            }
+            let bytes = self.backend().read(&listed.name, SLOT_BYTES_MAX)?;
+            match unsigned_slot_info(self.keys(), &listed.name, &bytes, Some(self.unlocked().slot)) {
+                // One that does not open is named by verification, and hides no other.
+                Err(Error::Damaged { .. }) => {}
+                info => slots.push(info?),
+            }
+        }
+        Ok(slots)
+    }
+
+    pub(crate) fn keys_lease(&self) -> Result<Box<dyn Hold>> {
+        let name = ObjectName::new(ObjectKind::Lease, "keys").expect("a constant name");
+        match self.backend().hold(&name, b"") {
+            Err(Error::Busy { .. }) => Err(Error::Busy { what: "the lease of the repository's keys".into() }),
+            held => held,
+        }
+    }
+}
+
+fn last_owner() -> Error {
+    let detail = "it is the last one that may do everything; without it nobody could open the repository wholly";
+    Error::KeySlot { detail: detail.into() }
+}
+
+/// A slot as the roster will have it.
+pub(crate) fn member_of(new: &NewSlot, role: Role, label: &str, created_seconds: i64) -> Member {
+    Member {
+        signer: new.signer.id(),
+        sealing: new.sealing,
+        slot: new.id,
+        role,
+        key_file: new.key_file,
+        label: label.to_owned(),
+        created_seconds,
+        removed_seconds: None,
+    }
+}
+
+/// The roster of a new repository: one owner.
+pub(crate) fn first_body(new: &NewSlot, label: &str, created_seconds: i64) -> Body {
+    Body { members: vec![member_of(new, Role::Full, label, created_seconds)], epochs: Vec::new() }
+}
+
+fn listed(member: &Member, current: ObjectId) -> KeySlotInfo {
+    KeySlotInfo {
+        id: member.slot,
+        signer: Some(member.signer),
+        label: member.label.clone(),
+        key_file: member.key_file,
+        role: member.role,
+        created_seconds: member.created_seconds,
+        current: member.slot == current,
+    }
+}
