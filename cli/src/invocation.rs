@@ -1,5 +1,6 @@
 //! One run of the program: from the arguments to the exit code, with what commands share in between.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Format, Output, Paint, wants_colour};
 use crate::password::{Ask, CURRENT, CredentialFlags, obtain};
 use crate::progress::{ProgressMonitor, say};
-use crate::shown::escaped;
+use crate::shown::{json as shown_json, lines, sentence};
 use crate::{commands, keyring, place};
 
 /// Runs the program.
@@ -58,12 +59,12 @@ fn report(explanation: &Explanation, json: bool) {
     if json {
         // Written by hand for the order of its fields.
         let [code, message, hint] = [code, message.as_str(), hint.as_str()].map(|text| json!(text));
-        say(&format!("{{\"error\":{{\"code\":{code},\"message\":{message},\"hint\":{hint}}}}}"));
+        say(&shown_json(&format!("{{\"error\":{{\"code\":{code},\"message\":{message},\"hint\":{hint}}}}}")));
     } else {
         let is_coloured = io::stderr().is_terminal() && wants_colour();
         let (begin, end) = if is_coloured { (Paint::Red.code(), "\x1b[0m") } else { ("", "") };
-        say(&format!("{begin}copal: {end}{}", escaped(message.as_bytes())));
-        say(&format!("  {}", escaped(hint.as_bytes())));
+        say(&format!("{begin}copal: {end}{}", sentence(message)));
+        say(&format!("  {}", sentence(hint)));
     }
 }
 
@@ -80,7 +81,11 @@ fn not_parsed(error: &clap::Error, json: bool) -> ExitCode {
         let hint = "see `copal --help`, or `copal COMMAND --help`".to_owned();
         report(&Explanation { exit: ExitCode::Usage, code: "usage".into(), message, hint }, true);
     } else {
-        let _ = error.print();
+        match lines(&error.render().to_string()) {
+            Cow::Borrowed(_) => drop(error.print()),
+            // What was typed hides something: it is shown, without colours.
+            Cow::Owned(shown) => say(shown.trim_end()),
+        }
     }
     ExitCode::Usage
 }
@@ -202,7 +207,7 @@ impl Invocation {
 
     /// Asks a person; without one, `--yes` has to be given.
     pub(crate) fn confirm(&self, question: &str) -> Result<(), ProgramError> {
-        let question = escaped(question.as_bytes());
+        let question = sentence(question);
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return Err(ProgramError::usage(
                 format!("{question} There is no terminal to answer at"),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::environment::variable;
 use crate::exit_code::ProgramError;
-use crate::shown::escaped;
+use crate::shown::{escaped, json};
 
 /// What errors of writing call stdout, here and in the engine.
 pub(crate) const THE_OUTPUT: &str = "the output";
@@ -73,12 +73,13 @@ impl Output {
     /// The one JSON document.
     pub(crate) fn document(&mut self, document: &impl Serialize) -> Result<(), ProgramError> {
         let text = serde_json::to_string_pretty(document).map_err(|error| ProgramError::Output(error.into()))?;
-        self.line(text)
+        self.line(json(&text).as_bytes())
     }
 
     /// An element of a JSON array that is written as it comes, one line each; [`Self::end_array`] ends it.
     pub(crate) fn element(&mut self, element: &impl Serialize) -> Result<(), ProgramError> {
         let text = serde_json::to_string(element).map_err(|error| ProgramError::Output(error.into()))?;
+        let text = json(&text);
         let before = if self.elements == 0 { "[\n" } else { ",\n" };
         self.elements += 1;
         let written = self.writer.write_all(before.as_bytes()).and_then(|()| self.writer.write_all(text.as_bytes()));

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::arguments::ProgressKind;
 use crate::output::wants_colour;
-use crate::shown::escaped;
+use crate::shown::{json as shown_json, sentence};
 
 /// Redrawing more often than this tells nobody anything.
 const DRAWS_A_SECOND: u8 = 10;
@@ -97,9 +97,9 @@ impl Monitor for ProgressMonitor {
 
     fn notice(&self, message: &str) {
         let line = if self.notices_as_json {
-            json!({ "notice": message }).to_string()
+            shown_json(&json!({ "notice": message }).to_string()).into_owned()
         } else {
-            format!("copal: {}", escaped(message.as_bytes()))
+            format!("copal: {}", sentence(message))
         };
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| say(&line)),

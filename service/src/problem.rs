@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use copal_engine::Error as EngineError;
 use copal_engine::verdict::{ExitCode, Reason, Verb, Verdict};
+use copal_manifest::shown;
 use copal_store::Error as StoreError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -69,7 +70,8 @@ impl Problem {
             kind: format!("urn:copal:problem:{}", kind.code),
             title: kind.code.replace('-', " "),
             status: kind.status.as_u16(),
-            detail: detail.into(),
+            // A person reads it on a terminal as likely as a program.
+            detail: shown::sentence(&detail.into()).into_owned(),
             code: kind.code.into(),
             exit_code: kind.exit as u8,
             exit: kind.exit.name().into(),
@@ -89,6 +91,44 @@ impl Problem {
             &kind(StatusCode::BAD_REQUEST, ExitCode::Usage, "usage", "see /openapi.json, or docs/service.md"),
             detail,
         )
+    }
+
+    /// A request that can be read and does not say what is described: an unknown field, a value of another kind.
+    pub fn unfit(detail: impl Into<String>) -> Self {
+        let hint = "see /openapi.json, or docs/service.md: fields that are not known are refused";
+        Self::new(&kind(StatusCode::UNPROCESSABLE_ENTITY, ExitCode::Usage, "usage", hint), detail)
+    }
+
+    /// A body of another kind than the route takes.
+    pub fn other_media(detail: impl Into<String>) -> Self {
+        let hint = "set the header Content-Type to what the body is; see /openapi.json";
+        Self::new(&kind(StatusCode::UNSUPPORTED_MEDIA_TYPE, ExitCode::Usage, "other-media", hint), detail)
+    }
+
+    /// A request that ended too early.
+    #[must_use]
+    pub fn cut_off() -> Self {
+        Self::bad_request("the body of the request ended before it was whole")
+    }
+
+    /// What the daemon's HTTP refuses by a status of its own.
+    pub(crate) fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
+        const SEE: &str = "see /openapi.json";
+        match status {
+            StatusCode::NOT_FOUND => Self::not_found("no-such-route", detail),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(detail),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::other_media(detail),
+            StatusCode::UNPROCESSABLE_ENTITY => Self::unfit(detail),
+            StatusCode::METHOD_NOT_ALLOWED => Self::new(&kind(status, ExitCode::Usage, "no-such-method", SEE), detail),
+            StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                Self::new(&kind(status, ExitCode::Usage, "too-large", "send less"), detail)
+            }
+            _ if status.is_server_error() => {
+                let hint = "this is a defect of copal: please report it with this message";
+                Self::new(&kind(status, ExitCode::Failed, "internal", hint), detail)
+            }
+            _ => Self::new(&kind(status, ExitCode::Usage, "usage", SEE), detail),
+        }
     }
 
     /// A request whose body is larger than the limit.
@@ -299,15 +339,11 @@ impl IntoResponse for Problem {
             }
             _ => {}
         }
-        // The log of requests says why one failed without reading its body.
-        response.extensions_mut().insert(ProblemCode(self.0.code.clone()));
+        // The log of requests says why one failed without reading its body, and a person gets a page of it.
+        response.extensions_mut().insert(self);
         response
     }
 }
-
-/// The code word of a response, for the log.
-#[derive(Clone, Debug)]
-pub(crate) struct ProblemCode(pub(crate) String);
 
 #[cfg(test)]
 mod tests {

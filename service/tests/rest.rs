@@ -191,10 +191,10 @@ async fn nonsense_is_refused_with_a_problem() {
     let world = World::new();
     let daemon = world.serve().await;
     refused(daemon.get("/nothing").await, 404, "no-such-route").await;
-    refused(daemon.post("/snapshots/one?wait=soon").await, 400, "usage").await;
+    refused(daemon.post("/snapshots/one?wait=soon").await, 422, "usage").await;
     let body = |text: &'static str| daemon.request(Method::POST, "/snapshots/one").body(text).send();
     refused(body("{").await.unwrap(), 400, "usage").await;
-    refused(body("{\"unknown\": 1}").await.unwrap(), 400, "usage").await;
+    refused(body("{\"unknown\": 1}").await.unwrap(), 422, "usage").await;
     // It is refused by its length, before it is read: a client that is still writing may find the connection closed.
     let mut answer = None;
     for _ in 0..100 {
@@ -206,8 +206,8 @@ async fn nonsense_is_refused_with_a_problem() {
     }
     assert_eq!(answer.unwrap(), 413);
     let put = daemon.request(Method::PUT, "/snapshots/one").send().await.unwrap();
-    assert_eq!(put.status(), 405);
-    // A name that no snapshot can have ends the operation, not the daemon.
+    refused(put, 405, "no-such-method").await;
+    // A name that no snapshot can have is refused before anything is begun.
     refused(daemon.post("/snapshots/a%2Fb?wait=true").await, 400, "bad-name").await;
 }
 
@@ -261,4 +261,42 @@ async fn a_daemon_that_ends_gracefully_loses_nothing() {
         .map(|problem| problem.code.clone())
     });
     assert_eq!(second.await.unwrap().as_deref(), Some("busy"), "one daemon for one state folder");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t13_names_of_routes_times_and_ids_are_reserved() {
+    let world = World::new();
+    let daemon = world.serve().await;
+    let made = daemon.create("/snapshots/one").await;
+    let id = made["id"].as_str().unwrap();
+    for name in ["import", "export", "deploy", "latest", "20261127173000", id, &id.replace('-', "")] {
+        let created = daemon.post(&format!("/snapshots/{name}?wait=true")).await;
+        let imported = daemon.post(&format!("/snapshots/import/{name}")).await;
+        for (response, what) in [(created, "created"), (imported, "imported")] {
+            let status = response.status().as_u16();
+            let problem: Value = response.json().await.unwrap();
+            assert!(
+                (status, &problem["code"]) == (400, &json!("bad-name")) || status == 409,
+                "{name} {what}: {problem}"
+            );
+        }
+    }
+    assert_eq!(daemon.json("/snapshots").await.as_array().unwrap().len(), 1);
+    assert_eq!(daemon.json("/operations").await.as_array().unwrap().len(), 1, "no operation was begun");
+    assert_eq!(daemon.json(&format!("/snapshots/{id}")).await["name"], "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t13_a_repository_that_is_gone_is_not_an_empty_one() {
+    let world = World::new();
+    let daemon = world.serve().await;
+    daemon.create("/snapshots/one").await;
+    std::fs::rename(world.folder.join("repository"), world.folder.join("elsewhere")).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    refused(daemon.get("/snapshots").await, 500, "no-repository").await;
+    refused(daemon.post("/snapshots/two?wait=true").await, 500, "no-repository").await;
+    assert!(!world.folder.join("repository").exists(), "nothing is made where it was");
+    std::fs::rename(world.folder.join("elsewhere"), world.folder.join("repository")).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(daemon.json("/snapshots").await.as_array().unwrap().len(), 1);
 }

@@ -17,7 +17,7 @@ use crate::commands::snapshot::full_name;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
-use crate::shown::{count, escaped, size};
+use crate::shown::{count, escaped, sentence, size};
 
 /// Hashes every stored byte again and says what is hurt
 #[derive(Debug, Args)]
@@ -223,11 +223,11 @@ fn print(report: &VerifyReport, arguments: &Arguments, invocation: &mut Invocati
             ("read", size(report.bytes)),
         ])?;
     }
-    for sentence in &report.repaired {
-        output.line(format!("repaired: {}", escaped(sentence.as_bytes())))?;
+    for repaired in &report.repaired {
+        output.line(format!("repaired: {}", sentence(repaired)))?;
     }
     for item in &report.damaged {
-        output.line(format!("damaged {} {}: {}", item.kind, item.id, escaped(item.detail.as_bytes())))?;
+        output.line(format!("damaged {} {}: {}", item.kind, item.id, sentence(&item.detail)))?;
         if !item.snapshots.is_empty() {
             output.line(format!("  hurts the snapshots {}", escaped(item.snapshots.join(", ").as_bytes())))?;
         }

@@ -105,6 +105,8 @@ pub fn create(
     request: &CaptureRequest,
     tools: &Tools,
 ) -> Result<CreateReport> {
+    // Before anything is held still for it.
+    crate::create::check_new_name(&request.name)?;
     capture(context, application, request, tools)?.upload(context)
 }
 

@@ -21,6 +21,7 @@ use crate::bundle::receive::{Base, Built, ChunkContents, Receiver};
 use crate::bundle::{Watch, cuts_of, name_of};
 use crate::catalogue::{Catalogue, payload_digest};
 use crate::context::{Context, Progress};
+use crate::create::check_new_name;
 use crate::create::creation::{cutter_of, tidy_index};
 use crate::error::{Error, Result};
 
@@ -213,13 +214,13 @@ impl Import<'_> {
     /// The snapshot as it will stand here, but for its trees.
     fn target(&self, bundled: &BundledSnapshot, request: &ImportRequest) -> Result<Snapshot> {
         let mut snapshot = Snapshot::decode(OBJECT, &bundled.payload)?;
-        for (what, name) in [("snapshot", &request.name), ("application", &request.app)] {
-            if let Some(name) = name
-                && !is_name(name)
-                && !(what == "application" && name.is_empty())
-            {
-                return Err(Error::BadName { name: name.clone(), detail: format!("it cannot be that of the {what}") });
-            }
+        // Without a name of its own it keeps the one that it has, whatever that is.
+        if let Some(name) = &request.name {
+            check_new_name(name)?;
+        }
+        if let Some(name) = request.app.as_ref().filter(|name| !(is_name(name) || name.is_empty())) {
+            let detail = "it cannot be that of an application".to_owned();
+            return Err(Error::BadName { name: name.clone(), detail });
         }
         if let Some(name) = &request.name {
             snapshot.name.clone_from(name);

@@ -4,13 +4,17 @@ use copal_store::SnapshotId;
 
 use crate::catalogue::{Catalogue, Listed, Unreadable};
 use crate::error::{Error, Result};
+use copal_manifest::name::whole_id;
 use copal_manifest::snapshot::Snapshot;
 
 /// Fewer digits of an id than this are a name mistyped rather than an id.
 const ID_DIGITS_MIN: usize = 4;
 
-/// `latest` first, because it is no name; then whole names, names in any application, ids. A whole name of a root that does
-/// not open is an error, lest another application's snapshot is taken for it.
+/// So many digits of an id are what lists show, and copied rather than made up.
+const ID_DIGITS_SHOWN: usize = 8;
+
+/// `latest` first, because it is no name; then a whole id, which nobody mistypes and which no name may pass for; then whole names, names in
+/// any application, ids. A whole name of a root that does not open is an error, lest another application's snapshot is taken for it.
 pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
     if reference == "latest" {
         return only(reference, catalogue.snapshots.last().into_iter().collect());
@@ -19,16 +23,21 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c 
         let newest = catalogue.snapshots.iter().rfind(|listed| listed.snapshot.app == app);
         return only(reference, newest.into_iter().collect());
     }
+    if let Some(id) = whole_id(reference)
+        && let Some(found) = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == id)
+    {
+        return Ok(found);
+    }
     let full = matching(catalogue, |snapshot| Snapshot::full_name(&snapshot.app, &snapshot.name) == reference);
     if !full.is_empty() {
-        return only(reference, full);
+        return only_by_name(catalogue, reference, full);
     }
     if let Some(unreadable) = find_unreadable(catalogue, reference) {
         return Err(unreadable.error());
     }
     let named = matching(catalogue, |snapshot| snapshot.name == reference);
     if !named.is_empty() {
-        return only(reference, named);
+        return only_by_name(catalogue, reference, named);
     }
     by_id(catalogue, reference)
 }
@@ -58,6 +67,19 @@ fn by_id<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
         (0, [unreadable]) => Err(unreadable.error()),
         (count, others) => Err(Error::Ambiguous { reference: reference.to_owned(), count: count + others.len() }),
     }
+}
+
+/// A name that is also how the id of another snapshot begins, in as many digits as lists show, may be meant for that one.
+fn only_by_name<'c>(catalogue: &'c Catalogue, reference: &str, named: Vec<&'c Listed>) -> Result<&'c Listed> {
+    let prefix = reference.to_ascii_lowercase();
+    if prefix.bytes().filter(u8::is_ascii_hexdigit).count() >= ID_DIGITS_SHOWN {
+        let others = catalogue.snapshots.iter().filter(|listed| is_id_prefix(&listed.snapshot.id, &prefix));
+        let others = others.filter(|other| named.iter().all(|one| one.snapshot.id != other.snapshot.id)).count();
+        if others > 0 {
+            return Err(Error::Ambiguous { reference: reference.to_owned(), count: named.len() + others });
+        }
+    }
+    only(reference, named)
 }
 
 fn is_id_prefix(id: &SnapshotId, prefix: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use copal_chunker::{Cutter, Rule, Sizes};
 use copal_manifest::entry::Timestamp;
+use copal_manifest::name::new_name_fault;
 use copal_manifest::snapshot::{LiveRecord, Origin, Phase, Snapshot, SourceRecord, WARNINGS_MAX, is_name};
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
@@ -202,12 +203,19 @@ impl Creation {
     }
 }
 
+/// Refuses a name by which a new snapshot could not be reached.
+pub fn check_new_name(name: &str) -> Result<()> {
+    match new_name_fault(name) {
+        Some(detail) => Err(Error::BadName { name: name.to_owned(), detail }),
+        None => Ok(()),
+    }
+}
+
 fn check_names(naming: &Naming) -> Result<()> {
-    for (what, name) in [("snapshot", &naming.name), ("application", &naming.app)] {
-        if !(is_name(name) || what == "application" && name.is_empty()) {
-            let detail = "a name has 1 to 255 bytes, no slash, no control character, no space at its ends, and is not \"latest\"";
-            return Err(Error::BadName { name: name.clone(), detail: detail.into() });
-        }
+    check_new_name(&naming.name)?;
+    if !(is_name(&naming.app) || naming.app.is_empty()) {
+        let detail = "it cannot be that of an application";
+        return Err(Error::BadName { name: naming.app.clone(), detail: detail.into() });
     }
     Ok(())
 }

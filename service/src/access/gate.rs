@@ -9,17 +9,27 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use hyper::body::Body as _;
 
 use crate::access::{AuditLine, Principal, Role, SESSION_COOKIE};
-use crate::connection::{PacedBody, Place, TooSlow};
+use crate::connection::{Courtesy, PacedBody, Place, TooSlow, Unread};
 use crate::daemon::{Access, Daemon};
-use crate::problem::{Problem, ProblemCode, Result};
+use crate::problem::{Problem, Result};
 
 /// Names the operation that a request began.
 pub(crate) const OPERATION_HEADER: HeaderName = HeaderName::from_static("x-operation");
 
 /// Routes that need no token: they tell nothing about anything.
 const PUBLIC: &[&str] = &["/healthz", "/openapi.json", "/login", "/assets/{name}"];
+
+/// Longest path with its query: a path inside a snapshot has at most 4 KiB, escaped three times as many.
+const PLACE_BYTES_MAX: usize = 16 << 10;
+/// Most header fields.
+const HEADERS_MAX: usize = 100;
+/// Most bytes of them.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+/// So much of a path is written into the logs.
+const LOGGED_BYTES_MAX: usize = 512;
 
 /// Nothing is loaded from elsewhere, no script stands in a page, no other site frames it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -35,46 +45,52 @@ const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// The whole way of a request.
-pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let peer = request
         .extensions()
         .get::<ConnectInfo<SocketAddr>>()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connected| connected.0.ip());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = logged(request.uri().path());
     let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |route| route.as_str().to_owned());
-    let wants_page = method == Method::GET && accepts_html(request.headers()) && is_page(&path);
+    let wants_page = method == Method::GET && wants_page(&request);
 
-    let admitted = admit(&daemon, &request, &route, peer);
+    let admitted = check_size(&request).and_then(|()| admit(&daemon, &request, &route, peer));
     if let Some(place) = request.extensions().get::<Arc<Place>>() {
         place.set_known(matches!(admitted, Ok(Some(_))));
     }
     let principal = admitted.as_ref().ok().and_then(Clone::clone);
     let slow = TooSlow::default();
+    let each = daemon.limits.patience.body;
+    // Who waits to be told to send has nothing on its way.
+    let waits = request.headers().contains_key(header::EXPECT);
+    let (parts, body) = request.into_parts();
+    let (body, unread) = Unread::share(Body::new(PacedBody::new(body, each, slow.clone())));
+    let mut request = Request::from_parts(parts, body);
     let mut response = match admitted {
         Ok(principal) => {
             if let Some(principal) = principal {
                 request.extensions_mut().insert(principal);
             }
-            let each = daemon.limits.patience.body;
-            let request = request.map(|body| Body::new(PacedBody::new(body, each, slow.clone())));
             let response = next.run(request).await;
-            let failed = response.status().is_client_error() || response.status().is_server_error();
-            if failed && slow.happened() { Problem::too_slow(each).into_response() } else { response }
+            if is_refusal(&response) && slow.happened() { Problem::too_slow(each).into_response() } else { response }
         }
         Err(problem) if problem.status == StatusCode::UNAUTHORIZED.as_u16() && wants_page => {
             Redirect::to("/login").into_response()
         }
         Err(problem) => problem.into_response(),
     };
+    if is_refusal(&response) && !waits && !slow.happened() {
+        unread.discard(if principal.is_some() { Courtesy::KNOWN } else { Courtesy::ANYBODY }).await;
+    }
     finish_headers(&daemon, response.headers_mut());
 
     let status = response.status().as_u16();
-    let code = response.extensions().get::<ProblemCode>().map(|code| code.0.clone());
+    let code = response.extensions().get::<Problem>().map(|problem| problem.code.clone());
     let operation = response.headers().get(OPERATION_HEADER).and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
     let actor = principal.as_ref().map_or("", |principal| principal.name.as_str());
-    daemon.metrics.request(method.as_str(), &route, status, begun.elapsed());
+    daemon.metrics.request(method_name(&method), &route, status, begun.elapsed());
     if matches!(status, 401 | 403 | 429) {
         daemon.metrics.refused(match status {
             401 => "unauthorized",
@@ -83,7 +99,7 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request
         });
     }
     tracing::info!(
-        %method, path, status, actor, %peer, code, operation,
+        method = logged(method.as_str()), path, status, actor, %peer, code, operation,
         milliseconds = begun.elapsed().as_secs_f64() * 1000.0, "request"
     );
     if is_audited(&method, &route, status) {
@@ -92,7 +108,7 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request
             actor: actor.to_owned(),
             token: principal.as_ref().and_then(|principal| principal.token.clone()),
             peer: peer.to_string(),
-            method: method.to_string(),
+            method: logged(method.as_str()),
             path,
             status,
             operation,
@@ -100,6 +116,28 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, mut request: Request
         });
     }
     response
+}
+
+/// Refuses what no client of ours sends, before anything looks at it.
+fn check_size(request: &Request) -> Result<()> {
+    let headers = request.headers();
+    if request.uri().path_and_query().map_or(0, |place| place.as_str().len()) > PLACE_BYTES_MAX {
+        let detail = format!("the path and its query are longer than {PLACE_BYTES_MAX} bytes");
+        return Err(Problem::of_status(StatusCode::URI_TOO_LONG, detail));
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
+        let detail =
+            format!("the request has more than {HEADERS_MAX} header fields, or {HEADER_BYTES_MAX} bytes of them");
+        return Err(Problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
+    }
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Problem::bad_request("the request has several Host headers"));
+    }
+    if is_safe(request.method()) && !request.body().is_end_stream() {
+        return Err(Problem::unfit("a request of this method has no body"));
+    }
+    Ok(())
 }
 
 /// Who asks; `None` for routes that anybody may use.
@@ -147,6 +185,10 @@ fn admit(daemon: &Daemon, request: &Request, route: &str, peer: IpAddr) -> Resul
         return Err(Problem::unauthorized());
     }
     Ok(principal)
+}
+
+fn is_refusal(response: &Response) -> bool {
+    response.status().is_client_error() || response.status().is_server_error()
 }
 
 fn finish_headers(daemon: &Daemon, headers: &mut HeaderMap) {
@@ -202,15 +244,33 @@ pub(crate) fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, value)| value)
 }
 
-fn accepts_html(headers: &HeaderMap) -> bool {
+/// Whether it is a person who asks.
+pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
     headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"))
 }
 
-fn is_page(path: &str) -> bool {
-    path == "/" || path.starts_with("/ui/")
+/// Whether a person asks for a page, and is answered with one whatever comes of it.
+pub(crate) fn wants_page(request: &Request) -> bool {
+    let path = request.uri().path();
+    let is_page = path == "/" || path == "/login" || path.starts_with("/ui/");
+    is_page && accepts_html(request.headers())
+}
+
+/// Methods that nobody has heard of share one name: clients make up as many as they like.
+fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+/// A path as the logs keep it.
+fn logged(path: &str) -> String {
+    match path.char_indices().nth(LOGGED_BYTES_MAX) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
+    }
 }
 
 /// What changes something, what hands out content, and what was refused.

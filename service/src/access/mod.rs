@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use audit::{Audit, AuditLine};
-pub(crate) use gate::{OPERATION_HEADER, cookie, gate};
+pub(crate) use gate::{OPERATION_HEADER, accepts_html, cookie, gate, wants_page};
 pub(crate) use limits::Counters;
 pub use limits::Limits;
 pub(crate) use sessions::{SESSION_COOKIE, SESSION_LASTS, Sessions};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use copal_manifest::shown::is_hidden;
 use copal_store::entropy::Entropy;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -119,8 +120,8 @@ impl Tokens {
 
     /// Makes one. Durable when it returns.
     pub fn add(&self, name: &str, role: Role, apps: Vec<String>) -> Result<NewToken> {
-        if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(Problem::bad_request(format!("a token's name has 1 to {NAME_BYTES_MAX} printable bytes")));
+        if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(is_hidden) {
+            return Err(Problem::unfit(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes, all of them seen")));
         }
         let mut secret = [0; 32];
         self.entropy.fill(&mut secret)?;

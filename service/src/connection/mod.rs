@@ -7,6 +7,7 @@
 mod paced;
 mod table;
 mod tls;
+mod unread;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) use paced::{PacedBody, TooSlow};
 pub(crate) use table::Place;
 pub(crate) use tls::load as load_tls;
+pub(crate) use unread::{Courtesy, Unread};
 
 use paced::{BusyBody, PacedStream};
 use table::{Room, Table};

@@ -37,6 +37,7 @@ pub(crate) fn application(daemon: &Daemon, principal: &Principal, named: Option<
 
 /// `?wait=`: seconds; `true`, or nothing, is until the end.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Wait {
     #[serde(default)]
     wait: Option<String>,
@@ -52,7 +53,7 @@ impl Wait {
             Some(text) => {
                 let text = text.strip_suffix('s').unwrap_or(text);
                 let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                let what = || Problem::bad_request(format!("wait={text:?} is no number of seconds"));
+                let what = || Problem::unfit(format!("wait={text:?} is no number of seconds"));
                 seconds.map(Some).ok_or_else(what)
             }
         }

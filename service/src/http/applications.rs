@@ -1,7 +1,8 @@
 //! Applications: which there are, and how each stands.
 
+use super::extract::Path;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use copal_engine::application::Application;
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -1,10 +1,12 @@
 //! What is in a snapshot, and what differs.
 
+use super::extract::{Path, Query};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use copal_manifest::shown::is_hidden;
 use serde::Deserialize;
 
 use super::Shared;
@@ -16,6 +18,7 @@ use crate::problem::{Problem, Result};
 
 /// A path inside a snapshot.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PathQuery {
     /// `[label/]path`.
     #[serde(default)]
@@ -27,9 +30,8 @@ pub(crate) struct PathQuery {
 impl PathQuery {
     fn bytes(&self) -> Result<Vec<u8>> {
         match &self.path_hex {
-            Some(hexadecimal) => {
-                hex::decode(hexadecimal).map_err(|_| Problem::bad_request("path_hex is not hexadecimal"))
-            }
+            Some(_) if !self.path.is_empty() => Err(Problem::unfit("path and path_hex both name a path")),
+            Some(hexadecimal) => hex::decode(hexadecimal).map_err(|_| Problem::unfit("path_hex is not hexadecimal")),
             None => Ok(self.path.clone().into_bytes()),
         }
     }
@@ -37,6 +39,7 @@ impl PathQuery {
 
 /// Against what to compare.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct DiffQuery {
     against: Option<String>,
 }
@@ -133,6 +136,8 @@ pub(super) fn attachment(body: Body, file: &str) -> Response {
 fn disposition(file: &str) -> HeaderValue {
     let plain: String =
         file.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-    let value = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", escaped(file));
+    // A browser shows it, and a person opens what the name says.
+    let open: String = file.chars().map(|c| if is_hidden(c) { '_' } else { c }).collect();
+    let value = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", escaped(&open));
     HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("attachment"))
 }

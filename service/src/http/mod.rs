@@ -5,7 +5,9 @@
 mod answer;
 mod applications;
 mod content;
+mod extract;
 mod operations;
+mod query;
 mod repository;
 mod snapshots;
 mod stream;
@@ -16,9 +18,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -27,32 +30,36 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use answer::escaped;
+pub(crate) use extract::{Form, Path, Query, multipart};
 pub(crate) use operations::{role_of, visible};
 pub(crate) use transfer::{ExportRequest, begin_export};
-pub(crate) use upload::{begin as begin_import, drain, receive, unlimited};
+pub(crate) use upload::{ImportField, begin as begin_import, receive, unlimited};
+
+use query::{Queries, check_query};
 
 use crate::access::gate;
 use crate::daemon::Daemon;
 use crate::problem::{Problem, ProblemDetails};
 
-/// Largest body of a request that is no upload.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest form of a page that has no file.
+const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// Every route of the daemon, the page's among them.
 pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
     let (router, description) = described();
-    let description = serde_json::to_string(&description).unwrap_or_default();
+    let queries = Queries::of(&description);
+    let description = Bytes::from(serde_json::to_vec(&description).unwrap_or_default());
     router
         .route("/openapi.json", axum::routing::get(move || async move { json(description) }))
         .merge(crate::page::router())
         .fallback(async || Problem::not_found("no-such-route", "no route has this path; see /openapi.json"))
         .method_not_allowed_fallback(async || {
-            let mut problem = Problem::bad_request("the route has no such method").into_response();
-            *problem.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
-            problem
+            Problem::of_status(StatusCode::METHOD_NOT_ALLOWED, "the route has no such method")
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::new(queries), check_query))
         .layer(from_fn_with_state(Arc::clone(&daemon), gate))
+        .layer(from_fn(crate::page::present))
         .with_state(daemon)
 }
 
@@ -109,7 +116,7 @@ fn of_snapshots() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(content::entries))
         .routes(routes!(content::content))
         .routes(routes!(transfer::export))
-        .merge(OpenApiRouter::new().routes(routes!(upload::import)).layer(unlimited()).layer(from_fn(drain)))
+        .merge(OpenApiRouter::new().routes(routes!(upload::import)).layer(unlimited()))
 }
 
 /// What is the same for every route: ids that differ, the application's name, problems.

@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use super::extract::{Path, Query, Sent};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, unfold};
 use serde::Deserialize;
@@ -20,6 +21,7 @@ use crate::problem::{Problem, Result};
 const EVENT_EACH: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     /// Only those that have not ended.
     #[serde(default)]
@@ -67,9 +69,11 @@ pub(crate) async fn cancel(
     State(daemon): Shared,
     principal: Principal,
     Path(id): Path<String>,
+    body: Sent,
 ) -> Result<Json<Operation>> {
     let operation = visible(&daemon, &principal, &id)?.borrow().clone();
     principal.has(role_of(&operation.verb))?;
+    body.nothing()?;
     let operations = daemon.operations.clone();
     let canceled = tokio::task::spawn_blocking(move || operations.cancel(&id)).await;
     Ok(Json(canceled.map_err(|error| Problem::internal(error.to_string()))??))

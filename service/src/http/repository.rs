@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::extract::{Path, Query, Sent};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::answer::{Success, Wait, answer};
-use super::snapshots::{NOTHING, optional};
+use super::snapshots::NOTHING;
 use crate::access::{AuditLine, NewToken, Principal, Role, TokenView, Tokens};
 use crate::daemon::{Access, Daemon};
 use crate::operation::{Operation, Task};
@@ -76,11 +77,11 @@ pub(crate) async fn verify(
     State(daemon): Shared,
     principal: Principal,
     Query(wait): Query<Wait>,
-    body: axum::body::Bytes,
+    body: Sent,
 ) -> Result<Response> {
     principal.may_all(Role::Create)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
-    let VerifyBody { quick } = optional(&body)?;
+    let VerifyBody { quick } = body.optional()?;
     let task = Task::Verify { snapshots: Vec::new(), quick };
     let watch = daemon.submit("", task, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await
@@ -90,8 +91,14 @@ pub(crate) async fn verify(
 #[utoipa::path(post, path = "/repository/collect", tag = "repository",
     params(("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end")),
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
-pub(crate) async fn collect(State(daemon): Shared, principal: Principal, Query(wait): Query<Wait>) -> Result<Response> {
+pub(crate) async fn collect(
+    State(daemon): Shared,
+    principal: Principal,
+    Query(wait): Query<Wait>,
+    body: Sent,
+) -> Result<Response> {
     principal.may_all(Role::Administer)?;
+    body.nothing()?;
     let limit = wait.limit(Some(Duration::ZERO))?;
     let watch = daemon.submit("", Task::Collect, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await
@@ -120,14 +127,9 @@ pub(crate) struct TokenBody {
 /// Makes a token. Its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/tokens", tag = "access", request_body = TokenBody,
     responses((status = 201, body = NewToken)))]
-pub(crate) async fn add_token(
-    State(daemon): Shared,
-    principal: Principal,
-    body: axum::body::Bytes,
-) -> Result<Response> {
+pub(crate) async fn add_token(State(daemon): Shared, principal: Principal, body: Sent) -> Result<Response> {
     principal.may_all(Role::Administer)?;
-    let TokenBody { name, role, apps } = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("the body is not as described: {error}")))?;
+    let TokenBody { name, role, apps } = body.required()?;
     for app in &apps {
         daemon.platform.application(Some(app))?;
     }
@@ -142,8 +144,10 @@ pub(crate) async fn remove_token(
     State(daemon): Shared,
     principal: Principal,
     Path(id): Path<String>,
+    body: Sent,
 ) -> Result<StatusCode> {
     principal.may_all(Role::Administer)?;
+    body.nothing()?;
     tokens(&daemon)?.remove(&id)?;
     Ok(NOTHING)
 }
@@ -159,6 +163,7 @@ fn tokens(daemon: &Daemon) -> Result<&Tokens> {
 
 /// How much of the audit log.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AuditQuery {
     limit: Option<usize>,
 }
@@ -179,7 +184,7 @@ pub(crate) async fn audit(
 /// How the daemon is.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct HealthView {
-    /// `ok`, or `failing`.
+    /// `ok`; a daemon that cannot read its repository answers with a problem.
     status: &'static str,
     /// Version of the program.
     version: &'static str,
@@ -187,14 +192,15 @@ pub(crate) struct HealthView {
 
 /// Whether the daemon can read its repository. Needs no token.
 #[utoipa::path(get, path = "/healthz", tag = "daemon", security(()),
-    responses((status = 200, body = HealthView), (status = 503, body = HealthView)))]
+    responses((status = 200, body = HealthView)))]
 pub(crate) async fn health(State(daemon): Shared) -> Response {
     let version = env!("CARGO_PKG_VERSION");
     match daemon.ask(|platform| platform.shelf()).await {
         Ok(_) => Json(HealthView { status: "ok", version }).into_response(),
         Err(problem) => {
             tracing::error!(detail = problem.detail, "the repository cannot be read");
-            (StatusCode::SERVICE_UNAVAILABLE, Json(HealthView { status: "failing", version })).into_response()
+            // Whoever asks may be anybody: the log says why.
+            Problem::unavailable("the repository cannot be read").into_response()
         }
     }
 }

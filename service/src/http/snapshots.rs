@@ -1,17 +1,16 @@
 //! Snapshots: list, show, create, pin and tag, delete, deploy, verify.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{Scope, SnapshotPath, Success, Wait, answer, application};
+use super::extract::{Path, Query, Sent, Unique};
 use super::{Shared, json};
 use crate::access::{Principal, Role};
 use crate::operation::{Operation, Task};
@@ -23,6 +22,7 @@ const DELETE_WAIT: Duration = Duration::from_secs(10);
 
 /// Which snapshots to list.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     /// At most so many.
     limit: Option<usize>,
@@ -97,7 +97,8 @@ pub(crate) async fn show(
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CreateBody {
     /// Tags.
-    tags: BTreeMap<String, String>,
+    #[schema(value_type = BTreeMap<String, String>)]
+    tags: Unique,
     /// Whether automatic removal passes it over.
     pinned: bool,
 }
@@ -115,14 +116,14 @@ pub(crate) async fn create(
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Query(wait): Query<Wait>,
-    body: Bytes,
+    body: Sent,
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
-    let CreateBody { tags, pinned } = optional(&body)?;
+    let CreateBody { tags, pinned } = body.optional()?;
     let (asked, name) = (app.clone(), path.name.clone());
     daemon.ask(move |platform| platform.check_free(&asked, &name)).await?;
-    let task = Task::Create { name: path.name, tags, pinned };
+    let task = Task::Create { name: path.name, tags: tags.0, pinned };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Created).await
 }
@@ -134,7 +135,8 @@ pub(crate) struct ChangeBody {
     /// Pins or unpins it.
     pinned: Option<bool>,
     /// Replaces its tags.
-    tags: Option<BTreeMap<String, String>>,
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    tags: Option<Unique>,
 }
 
 /// Pins, unpins, tags.
@@ -146,10 +148,11 @@ pub(crate) async fn change(
     State(daemon): Shared,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-    body: Bytes,
+    body: Sent,
 ) -> Result<Json<SnapshotView>> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
-    let ChangeBody { pinned, tags } = optional(&body)?;
+    let ChangeBody { pinned, tags } = body.required()?;
+    let tags = tags.map(|Unique(tags)| tags);
     Ok(Json(daemon.ask(move |platform| platform.relabel(&app, &path.name, pinned, tags)).await?))
 }
 
@@ -165,8 +168,10 @@ pub(crate) async fn delete(
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Query(wait): Query<Wait>,
+    body: Sent,
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Administer)?;
+    body.nothing()?;
     let limit = wait.limit(Some(DELETE_WAIT))?;
     let asked = app.clone();
     let found = daemon.ask(move |platform| platform.find(&asked, &path.name)).await?;
@@ -178,24 +183,47 @@ pub(crate) async fn delete(
     answer(watch, limit, Success::Gone).await
 }
 
+/// How to put a snapshot back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DeployBody {
+    /// The snapshot's digest as it was written down, SHA-256 in hexadecimal: with another one nothing is touched.
+    sha256: Option<String>,
+}
+
+impl DeployBody {
+    fn digest(self) -> Result<Option<String>> {
+        match self.sha256 {
+            Some(text) if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Err(Problem::unfit(format!("sha256 is {text:?}, and not 64 hexadecimal digits")))
+            }
+            digest => Ok(digest.map(|digest| digest.to_ascii_lowercase())),
+        }
+    }
+}
+
 /// Puts a snapshot back: the application's data becomes what the snapshot holds.
 #[utoipa::path(post, path = "/snapshots/{name}/deploy", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name, its id, or `latest`"),
         ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
     ),
+    request_body = Option<DeployBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn deploy(
     State(daemon): Shared,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Query(wait): Query<Wait>,
+    body: Sent,
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Deploy)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
+    let wanted = body.optional::<DeployBody>()?.digest()?;
     let asked = app.clone();
-    let found = daemon.ask(move |platform| platform.find_to_deploy(&asked, &path.name)).await?;
-    let task = Task::Deploy { id: found.view.id, name: found.view.name };
+    let found = daemon.ask(move |platform| platform.find_to_deploy(&asked, &path.name, wanted)).await?;
+    let (id, name, digest) = (found.view.id, found.view.name, Some(found.view.digest));
+    let task = Task::Deploy { id, name, digest };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await
 }
@@ -206,14 +234,16 @@ pub(crate) async fn deploy(
         ("name" = String, Path, description = "Its name, its id, or `latest`"),
         ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
     ),
+    request_body = Option<DeployBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn deploy_by_hub_route(
     state: Shared,
     principal: Principal,
     path: Path<SnapshotPath>,
     wait: Query<Wait>,
+    body: Sent,
 ) -> Result<Response> {
-    deploy(state, principal, path, wait).await
+    deploy(state, principal, path, wait, body).await
 }
 
 /// Hashes every byte of a snapshot again.
@@ -228,22 +258,16 @@ pub(crate) async fn verify(
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Query(wait): Query<Wait>,
+    body: Sent,
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
+    body.nothing()?;
     let limit = wait.limit(Some(Duration::ZERO))?;
     let asked = app.clone();
     let found = daemon.ask(move |platform| platform.find(&asked, &path.name)).await?;
     let task = Task::Verify { snapshots: vec![found.view.id], quick: false };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await
-}
-
-/// A body that may be left away.
-pub(super) fn optional<T: Default + for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T> {
-    if body.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body is not as described: {error}")))
 }
 
 /// For handlers that answer with nothing.

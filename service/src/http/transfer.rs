@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use super::extract::{Path, Sent};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde::Deserialize;
@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::answer::{SnapshotPath, application};
 use super::content::attachment;
-use super::snapshots::optional;
 use super::stream::body;
 use crate::access::{OPERATION_HEADER, Principal, Role};
 use crate::daemon::Daemon;
@@ -39,10 +38,10 @@ pub(crate) async fn export(
     State(daemon): Shared,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-    request: Bytes,
+    body: Sent,
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Administer)?;
-    let request = optional(&request)?;
+    let request = body.optional()?;
     begin_export(&daemon, &principal, app, path.name, request).await
 }
 

@@ -2,23 +2,17 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::header;
-use axum::middleware::Next;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::Response;
-use futures_util::StreamExt;
-use futures_util::stream::unfold;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::Shared;
 use super::answer::{SnapshotPath, Success, Wait, answer, application};
+use super::extract::{Path, Query, multipart};
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
 use crate::operation::{Operation, Secret, Task, Watch};
@@ -29,10 +23,6 @@ use crate::problem::{Problem, Result};
 const PASSWORD_BYTES_MAX: usize = 4096;
 /// This much stays free on the disk of the uploads, whatever is sent.
 const FREE_BYTES_MIN: u64 = 64 << 20;
-/// This much of a refused upload is still read: who is cut off while sending does not hear why.
-const DRAINED_BYTES_MAX: u64 = 8 << 20;
-/// For so long.
-const DRAINED_FOR: Duration = Duration::from_secs(5);
 /// How often the free space is looked at.
 const LOOK_EACH_BYTES: u64 = 16 << 20;
 
@@ -78,13 +68,14 @@ pub(crate) async fn import(
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Query(wait): Query<Wait>,
-    form: Multipart,
+    request: Request,
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Administer)?;
     let limit = wait.limit(None)?;
     let (asked, name) = (app.clone(), path.name.clone());
     daemon.ask(move |platform| platform.check_free(&asked, &name)).await?;
-    let upload = receive(&daemon, form).await?;
+    let fields = &[ImportField::File, ImportField::Password];
+    let upload = receive(&daemon, multipart(request).await?, fields).await?;
     let watch = begin(&daemon, &principal, &app, path.name, upload).await?;
     answer(watch, limit, Success::Created).await
 }
@@ -97,33 +88,63 @@ pub(crate) async fn begin(
     name: String,
     mut upload: Upload,
 ) -> Result<Watch> {
-    let staged = upload.staged.clone().ok_or_else(|| Problem::bad_request("the form has no field named file"))?;
+    let staged = upload.staged.clone().ok_or_else(|| Problem::unfit("the form has no field named file"))?;
     let watch = daemon.submit(app, Task::Import { name, staged }, upload.password.take(), &principal.name).await?;
     // From now on the operation removes it.
     upload.staged = None;
     Ok(watch)
 }
 
-/// Reads the form: fields may stand in any order.
-pub(crate) async fn receive(daemon: &Arc<Daemon>, mut form: Multipart) -> Result<Upload> {
+/// A field of a form that brings a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImportField {
+    /// The bundle.
+    File,
+    /// Its passphrase.
+    Password,
+    /// Name that the snapshot gets.
+    Name,
+    /// The application that it is for.
+    App,
+}
+
+impl ImportField {
+    fn named(name: Option<&str>) -> Option<Self> {
+        match name? {
+            "file" => Some(Self::File),
+            "password" => Some(Self::Password),
+            "name" => Some(Self::Name),
+            "app" => Some(Self::App),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the form: each of its fields stands once, in any order.
+pub(crate) async fn receive(daemon: &Arc<Daemon>, mut form: Multipart, expected: &[ImportField]) -> Result<Upload> {
     let _permit = daemon.counters.transfer()?;
     let mut upload = Upload { staged: None, password: None, name: None, app: None };
+    let mut left = expected.to_vec();
     while let Some(field) = form.next_field().await.map_err(broken)? {
-        match field.name() {
-            Some("file") if upload.staged.is_none() => {
+        let meant = ImportField::named(field.name());
+        let Some(place) = left.iter().position(|expected| Some(*expected) == meant) else {
+            let name = field.name().unwrap_or_default();
+            return Err(Problem::unfit(format!(
+                "the form has a field {name:?} that means nothing here, or stood before"
+            )));
+        };
+        match left.swap_remove(place) {
+            ImportField::File => {
                 let staged = daemon.uploads.join(format!("{}.part", uuid::Uuid::now_v7()));
                 upload.staged = Some(staged.clone());
                 stage(&staged, field, daemon.limits.upload_bytes_max).await?;
             }
-            Some("password") => {
+            ImportField::Password => {
                 let password = text(field).await?;
                 upload.password = (!password.is_empty()).then(|| Secret::new(password));
             }
-            Some("name") => upload.name = Some(text(field).await?),
-            Some("app") => upload.app = Some(text(field).await?),
-            other => {
-                return Err(Problem::bad_request(format!("the form has a field {other:?} that means nothing here")));
-            }
+            ImportField::Name => upload.name = Some(text(field).await?),
+            ImportField::App => upload.app = Some(text(field).await?),
         }
     }
     Ok(upload)
@@ -137,7 +158,7 @@ async fn text(mut field: Field<'_>) -> Result<String> {
             return Err(Problem::too_large("a field of the form is longer than it can be"));
         }
     }
-    String::from_utf8(bytes).map_err(|_| Problem::bad_request("a field of the form is no text"))
+    String::from_utf8(bytes).map_err(|_| Problem::unfit("a field of the form is no text"))
 }
 
 async fn stage(path: &FilePath, mut field: Field<'_>, limit: u64) -> Result<()> {
@@ -180,33 +201,4 @@ fn broken(error: axum::extract::multipart::MultipartError) -> Problem {
 /// Uploads have a limit of their own.
 pub(crate) fn unlimited() -> DefaultBodyLimit {
     DefaultBodyLimit::disable()
-}
-
-/// Reads on, for a while, what a refused client is still sending: then it hears the answer.
-pub(crate) async fn drain(request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    // Who waits to be told to send has nothing on its way.
-    let waits = parts.headers.contains_key(header::EXPECT);
-    let body = Arc::new(Mutex::new(body.into_data_stream().fuse()));
-    let pieces = unfold(Arc::clone(&body), |body| async move {
-        let piece = body.lock().await.next().await?;
-        Some((piece, body))
-    });
-    let response = next.run(Request::from_parts(parts, Body::from_stream(pieces.fuse()))).await;
-    let refused = response.status().is_client_error() || response.status().is_server_error();
-    if refused && !waits {
-        let rest = async {
-            let mut drained = 0;
-            let mut body = body.lock().await;
-            while let Some(Ok(piece)) = body.next().await {
-                drained += piece.len() as u64;
-                if drained > DRAINED_BYTES_MAX {
-                    return;
-                }
-            }
-        };
-        // One that sends more, or slowly, is cut off.
-        let _ = tokio::time::timeout(DRAINED_FOR, rest).await;
-    }
-    response
 }

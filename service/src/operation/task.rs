@@ -24,6 +24,9 @@ pub enum Task {
         id: String,
         /// Its name, for people.
         name: String,
+        /// SHA-256 of its root: what is deployed is what was looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
     },
     /// Deletes a snapshot.
     Delete {

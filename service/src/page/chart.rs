@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::page::shown::{size, time};
+use crate::page::shown::{name, size, time};
 use crate::platform::{CostsReading, SnapshotView};
 
 /// Bars in the chart: the newest snapshots.
@@ -82,7 +82,7 @@ fn drawing(bars: &[Bar<'_>]) -> Markup {
                     @let parts = [("stored", bar.stored), ("encoded", bar.encoded), ("deduplicated", bar.deduplicated)];
                     @let tops = tops(&parts, height);
                     g {
-                        title { (bar.snapshot.name) ": " (size(bar.snapshot.size)) ", stored " (size(bar.stored)) }
+                        title { (name(&bar.snapshot.name)) ": " (size(bar.snapshot.size)) ", stored " (size(bar.stored)) }
                         @for ((class, bytes), top) in parts.iter().zip(tops) {
                             rect class=(class) x=(x) y={ (format!("{top:.1}")) } width={ (format!("{width:.1}")) }
                                 height={ (format!("{:.1}", height(*bytes))) } {}
@@ -116,7 +116,7 @@ fn table(bars: &[Bar<'_>]) -> Markup {
                 th.number scope="col" { "Deduplication" }
             } }
             tbody { @for bar in bars { tr {
-                th scope="row" { (bar.snapshot.name) } td { (time(&bar.snapshot.created)) }
+                th scope="row" { (name(&bar.snapshot.name)) } td { (time(&bar.snapshot.created)) }
                 td.number { (size(bar.snapshot.size)) } td.number { (size(bar.stored)) }
                 td.number { (size(bar.encoded)) } td.number { (size(bar.deduplicated)) }
             } } }

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
-use crate::page::shown::{place, size, time};
-use crate::page::{PageResult, layout};
+use crate::http::Query;
+use crate::page::layout;
+use crate::page::shown::{name, place, size, time};
 use crate::platform::DiffView;
 use crate::platform::views::DiffLine;
+use crate::problem::Result;
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CompareQuery {
     app: String,
     a: String,
@@ -24,7 +27,7 @@ pub(crate) async fn page(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Query(query): Query<CompareQuery>,
-) -> PageResult<Markup> {
+) -> Result<Markup> {
     principal.may(Role::View, &query.app)?;
     let (a, b, view) = daemon
         .ask(move |platform| {
@@ -34,9 +37,9 @@ pub(crate) async fn page(
         })
         .await?;
     let main = html! {
-        h1 { "From " (a.name) " to " (b.name) }
+        h1 { "From " (name(&a.name)) " to " (name(&b.name)) }
         p {
-            a href=(place(&a)) { (a.name) } " of " (time(&a.created)) ", " a href=(place(&b)) { (b.name) } " of " (time(&b.created)) "."
+            a href=(place(&a)) { (name(&a.name)) } " of " (time(&a.created)) ", " a href=(place(&b)) { (name(&b.name)) } " of " (time(&b.created)) "."
         }
         @if view.is_empty() {
             p { "Nothing differs." }
@@ -82,7 +85,7 @@ fn table(lines: &[DiffLine], caption: &str) -> Markup {
             caption { (caption) }
             thead { tr { th scope="col" { "Path" } th.number scope="col" { "Before" } th.number scope="col" { "After" } } }
             tbody { @for line in lines { tr {
-                th scope="row" { code { (line.path) } }
+                th scope="row" { code { (name(&line.path)) } }
                 td.number { (bytes(line.size_old)) } td.number { (after(line)) }
             } } }
         }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::Form;
-use axum::extract::{Multipart, Path, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
-use crate::http::{ExportRequest, begin_export, begin_import, receive};
+use crate::http::{ExportRequest, Form, ImportField, Path, begin_export, begin_import, multipart, receive};
 use crate::operation::Task;
 use crate::page::shown::place;
 use crate::page::snapshot::{SnapshotPath, find};
-use crate::page::{PageResult, to_operation};
-use crate::problem::Problem;
+use crate::page::to_operation;
+use crate::problem::{Problem, Result};
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CreateForm {
     app: String,
     name: String,
@@ -26,7 +26,7 @@ pub(crate) async fn create(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Form(form): Form<CreateForm>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let app = daemon.platform.application(Some(&form.app))?.name.clone();
     principal.may(Role::Create, &app)?;
     let name = form.name.trim().to_owned();
@@ -40,11 +40,12 @@ pub(crate) async fn deploy(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let found = find(&daemon, &principal, path, Role::Deploy).await?;
     let asked = found.clone();
     daemon.ask(move |platform| platform.check_deploy(&asked)).await?;
-    let task = Task::Deploy { id: found.view.id, name: found.view.name };
+    let digest = Some(found.view.digest);
+    let task = Task::Deploy { id: found.view.id, name: found.view.name, digest };
     Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
 }
 
@@ -52,10 +53,10 @@ pub(crate) async fn delete(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let found = find(&daemon, &principal, path, Role::Administer).await?;
     if found.view.pinned {
-        return Err(Problem::from(copal_engine::Error::Pinned(found.view.name)).into());
+        return Err(Problem::from(copal_engine::Error::Pinned(found.view.name)));
     }
     let task = Task::Delete { id: found.view.id, name: found.view.name };
     Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
@@ -65,13 +66,14 @@ pub(crate) async fn verify(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let found = find(&daemon, &principal, path, Role::Create).await?;
     let task = Task::Verify { snapshots: vec![found.view.id], quick: false };
     Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PinForm {
     pinned: bool,
 }
@@ -81,7 +83,7 @@ pub(crate) async fn pin(
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Form(form): Form<PinForm>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let found = find(&daemon, &principal, path, Role::Create).await?;
     let back = place(&found.view);
     daemon.ask(move |platform| platform.relabel(&found.view.app, &found.view.id, Some(form.pinned), None)).await?;
@@ -93,18 +95,19 @@ pub(crate) async fn export(
     principal: Principal,
     Path(path): Path<SnapshotPath>,
     Form(request): Form<ExportRequest>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     principal.may(Role::Administer, &path.app)?;
-    Ok(begin_export(&daemon, &principal, path.app, path.name, request).await?)
+    begin_export(&daemon, &principal, path.app, path.name, request).await
 }
 
 pub(crate) async fn import(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
-    form: Multipart,
-) -> PageResult<Response> {
+    request: Request,
+) -> Result<Response> {
     principal.has(Role::Administer)?;
-    let mut upload = receive(&daemon, form).await?;
+    let fields = &[ImportField::File, ImportField::Password, ImportField::Name, ImportField::App];
+    let mut upload = receive(&daemon, multipart(request).await?, fields).await?;
     let app = daemon.platform.application(upload.app.as_deref())?.name.clone();
     principal.may(Role::Administer, &app)?;
     let name = upload.name.take().map(|name| name.trim().to_owned()).unwrap_or_default();

@@ -2,13 +2,19 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use maud::{DOCTYPE, Markup, html};
+use copal_manifest::shown::lines;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::access::Principal;
-use crate::problem::{Problem, ProblemCode};
+use crate::problem::Problem;
 
-/// A whole page.
+/// A whole page. Names are shown by [`super::shown::name`] where they stand; what is hidden in any other text comes to light here.
 pub(super) fn page(title: &str, principal: Option<&Principal>, main: &Markup) -> Markup {
+    let page = whole(title, principal, main).into_string();
+    PreEscaped(lines(&page).into_owned())
+}
+
+fn whole(title: &str, principal: Option<&Principal>, main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -57,7 +63,5 @@ pub(super) fn problem(problem: &Problem) -> Response {
         }
         p { a href="/" { "Back to the snapshots" } }
     };
-    let mut response = (status, page("Problem", None, &main)).into_response();
-    response.extensions_mut().insert(ProblemCode(problem.code.clone()));
-    response
+    (status, page("Problem", None, &main)).into_response()
 }

@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
+use crate::http::Query;
 use crate::operation::Operation;
-use crate::page::shown::{age, count, place, size, time};
-use crate::page::{PageResult, chart, layout, operation};
+use crate::page::shown::{age, count, name, place, size, time};
+use crate::page::{chart, layout, operation};
 use crate::platform::SnapshotView;
+use crate::problem::Result;
 
 /// Snapshots on one page.
 const PER_PAGE: usize = 50;
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
     /// Only this application.
     #[serde(default)]
@@ -32,7 +35,7 @@ pub(crate) async fn page(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Query(query): Query<ListQuery>,
-) -> PageResult<Markup> {
+) -> Result<Markup> {
     principal.has(Role::View)?;
     let shelf = daemon.ask(|platform| platform.shelf()).await?;
     let costs = daemon.platform.costs();
@@ -94,7 +97,7 @@ fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now:
         tr role="row" id={ "snapshot-" (snapshot.id) } {
             td role="cell" data-label="Application" { (snapshot.app) }
             th role="rowheader" scope="row" {
-                a href=(place) { (snapshot.name) }
+                a href=(place) { (name(&snapshot.name)) }
                 @if snapshot.pinned { " " span.badge { "pinned" } }
                 @if snapshot.safety { " " span.badge { "before a deploy" } }
             }
@@ -105,9 +108,9 @@ fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now:
             td role="cell" data-label="Origin" { (snapshot.origin) }
             td.actions role="cell" {
                 @if principal.role >= Role::Deploy {
-                    a.button href={ (place) "/deploy" } { "Deploy" span.hidden { " " (snapshot.name) } }
+                    a.button href={ (place) "/deploy" } { "Deploy" span.hidden { " " (name(&snapshot.name)) } }
                 }
-                a href=(place) { "Details" span.hidden { " of " (snapshot.name) } }
+                a href=(place) { "Details" span.hidden { " of " (name(&snapshot.name)) } }
             }
         }
     }

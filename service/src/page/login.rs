@@ -3,19 +3,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Form;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::access::{SESSION_COOKIE, SESSION_LASTS, cookie};
+use crate::access::{SESSION_COOKIE, SESSION_LASTS, accepts_html, cookie};
 use crate::daemon::{Access, Daemon};
-use crate::page::{PageResult, layout};
-use crate::problem::Problem;
+use crate::http::Form;
+use crate::page::{Presented, layout};
+use crate::problem::{Problem, Result};
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LoginForm {
     token: String,
 }
@@ -44,12 +45,18 @@ fn form(problem: Option<&str>) -> Markup {
 pub(crate) async fn begin(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
     Form(login): Form<LoginForm>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let Access::Tokens { tokens, sessions } = &daemon.access else { return Ok(Redirect::to("/").into_response()) };
     let Some(view) = tokens.find(login.token.trim())? else {
         daemon.counters.wrong_token(peer.ip())?;
-        return Ok((StatusCode::UNAUTHORIZED, form(Some("This token is not known here."))).into_response());
+        if !accepts_html(&headers) {
+            return Err(Problem::unauthorized());
+        }
+        let mut again = (StatusCode::UNAUTHORIZED, form(Some("This token is not known here."))).into_response();
+        again.extensions_mut().insert(Presented);
+        return Ok(again);
     };
     let secure = if daemon.is_encrypted { "; Secure" } else { "" };
     let session = sessions.begin(&view.id)?;
@@ -57,17 +64,17 @@ pub(crate) async fn begin(
         "{SESSION_COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}",
         SESSION_LASTS.as_secs()
     );
-    Ok(with_cookie(&cookie)?)
+    with_cookie(&cookie)
 }
 
-pub(crate) async fn end(State(daemon): State<Arc<Daemon>>, headers: HeaderMap) -> PageResult<Response> {
+pub(crate) async fn end(State(daemon): State<Arc<Daemon>>, headers: HeaderMap) -> Result<Response> {
     if let (Access::Tokens { sessions, .. }, Some(session)) = (&daemon.access, cookie(&headers)) {
         sessions.end(session);
     }
-    Ok(with_cookie(&format!("{SESSION_COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))?)
+    with_cookie(&format!("{SESSION_COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
 }
 
-fn with_cookie(cookie: &str) -> Result<Response, Problem> {
+fn with_cookie(cookie: &str) -> Result<Response> {
     let cookie = HeaderValue::from_str(cookie).map_err(|error| Problem::internal(error.to_string()))?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
 }

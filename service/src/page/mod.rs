@@ -17,14 +17,16 @@ mod snapshot;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::body::to_bytes;
+use axum::extract::Request;
 use axum::http::header;
-use axum::middleware::from_fn;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
+use crate::access::wants_page;
 use crate::daemon::Daemon;
-use crate::http::{drain, unlimited};
+use crate::http::{Path, unlimited};
 use crate::operation::Watch;
 use crate::problem::Problem;
 
@@ -41,7 +43,7 @@ pub(crate) fn router() -> Router<Arc<Daemon>> {
         .route("/login", get(login::page).post(login::begin))
         .route("/ui/logout", post(login::end))
         .route("/ui/create", post(forms::create))
-        .route("/ui/import", post(forms::import).layer(unlimited()).layer(from_fn(drain)))
+        .route("/ui/import", post(forms::import).layer(unlimited()))
         .route("/ui/compare", get(compare::page))
         .route("/ui/apps/{app}/snapshots/{name}", get(snapshot::page))
         .route("/ui/apps/{app}/snapshots/{name}/browse", get(browse::page))
@@ -66,22 +68,42 @@ async fn asset(Path(name): Path<String>) -> Response {
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "max-age=300")], text).into_response()
 }
 
-/// A problem as a page.
-pub(crate) struct PageProblem(Problem);
-
-type PageResult<T> = Result<T, PageProblem>;
-
-impl<E: Into<Problem>> From<E> for PageProblem {
-    fn from(error: E) -> Self {
-        Self(error.into())
+/// Every refusal is a problem document, whoever refused; a person who asked for a page gets one that says the same.
+pub(crate) async fn present(request: Request, next: Next) -> Response {
+    let for_person = wants_page(&request);
+    let response = next.run(request).await;
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || response.extensions().get::<Presented>().is_some() {
+        return response;
     }
+    let (mut parts, body) = response.into_parts();
+    let known = parts.extensions.get::<Problem>().cloned();
+    let problem = match known {
+        Some(problem) => problem,
+        None => {
+            let said = to_bytes(body, SAID_BYTES_MAX).await.unwrap_or_default();
+            let said = String::from_utf8_lossy(&said).into_owned();
+            let reason = status.canonical_reason().unwrap_or("the request was refused");
+            Problem::of_status(status, if said.trim().is_empty() { reason.to_owned() } else { said })
+        }
+    };
+    let shown = if for_person { layout::problem(&problem) } else { problem.into_response() };
+    let (shown, body) = shown.into_parts();
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        parts.headers.remove(name);
+    }
+    for (name, value) in &shown.headers {
+        parts.headers.insert(name, value.clone());
+    }
+    Response::from_parts(parts, body)
 }
 
-impl IntoResponse for PageProblem {
-    fn into_response(self) -> Response {
-        layout::problem(&self.0)
-    }
-}
+/// Marks an answer that is a page for a person already.
+#[derive(Clone, Copy, Debug)]
+struct Presented;
+
+/// Longest sentence of a refusal that is not ours.
+const SAID_BYTES_MAX: usize = 4096;
 
 /// After a form: the operation that it began.
 fn to_operation(watch: &Watch) -> Response {

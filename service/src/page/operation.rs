@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
 
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
-use crate::http::{escaped, role_of, visible};
+use crate::http::{Path, escaped, role_of, visible};
 use crate::operation::{Operation, State as OperationState};
-use crate::page::shown::{count, size, time};
-use crate::page::{PageResult, layout, to_operation};
-use crate::problem::Problem;
+use crate::page::shown::{count, name, size, time};
+use crate::page::{layout, to_operation};
+use crate::problem::{Problem, Result};
 
 /// Operations on one page.
 const SHOWN_MAX: usize = 100;
@@ -22,7 +22,7 @@ pub(crate) async fn page(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(id): Path<String>,
-) -> PageResult<Markup> {
+) -> Result<Markup> {
     let operation = visible(&daemon, &principal, &id)?.borrow().clone();
     let title = title(&operation);
     let main = html! {
@@ -114,7 +114,7 @@ fn outcome(operation: &Operation, result: &Value) -> Markup {
                 dt { "What stood there before" } dd { a href=(place(safety)) { "is a snapshot: the way back" } }
             }
             @if let Some(snapshot) = result["snapshot"]["id"].as_str() {
-                dt { "Snapshot" } dd { a href=(place(snapshot)) { (operation.subject) } }
+                dt { "Snapshot" } dd { a href=(place(snapshot)) { (name(&operation.subject)) } }
             }
             @if let Some(bytes) = number("stored_new") { dt { "The repository grew by" } dd { (size(bytes)) } }
             @if let Some(bytes) = number("bytes_freed") { dt { "Returned" } dd { (size(bytes)) } }
@@ -130,7 +130,7 @@ fn outcome(operation: &Operation, result: &Value) -> Markup {
 }
 
 /// The operations that are remembered.
-pub(crate) async fn all(State(daemon): State<Arc<Daemon>>, principal: Principal) -> PageResult<Markup> {
+pub(crate) async fn all(State(daemon): State<Arc<Daemon>>, principal: Principal) -> Result<Markup> {
     principal.has(Role::View)?;
     let mut operations = daemon.operations.list();
     operations.retain(|operation| principal.sees(&operation.app));
@@ -180,7 +180,7 @@ fn title(operation: &Operation) -> String {
     match (operation.verb.as_str(), operation.subject.as_str()) {
         ("verify", "") if operation.app.is_empty() => format!("{what} the repository"),
         (_, "") => what.to_owned(),
-        (_, subject) => format!("{what} {subject}"),
+        (_, subject) => format!("{what} {}", name(subject)),
     }
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn cancel(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(id): Path<String>,
-) -> PageResult<Response> {
+) -> Result<Response> {
     let watch = visible(&daemon, &principal, &id)?;
     let verb = watch.borrow().verb.clone();
     principal.has(role_of(&verb))?;

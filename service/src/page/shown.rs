@@ -3,6 +3,11 @@
 use crate::http::escaped;
 use crate::platform::SnapshotView;
 
+/// A name: none is taken for another.
+pub(super) fn name(text: &str) -> String {
+    copal_manifest::shown::name(text.as_bytes())
+}
+
 /// "1.5 MiB".
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

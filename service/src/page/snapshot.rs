@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
-use crate::page::shown::{count, place, size, time};
-use crate::page::{PageResult, compare, layout};
+use crate::http::Path;
+use crate::page::shown::{count, name, place, size, time};
+use crate::page::{compare, layout};
 use crate::platform::{DiffView, Found, SnapshotView};
 use crate::problem::Result;
 
@@ -32,7 +33,7 @@ pub(crate) async fn page(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-) -> PageResult<Markup> {
+) -> Result<Markup> {
     let found = find(&daemon, &principal, path, Role::View).await?;
     let snapshot = &found.view;
     let shelf = daemon.ask(|platform| platform.shelf()).await?;
@@ -44,7 +45,7 @@ pub(crate) async fn page(
     let unique = daemon.platform.costs().and_then(|costs| costs.unique.get(&snapshot.id).copied());
     let place = place(snapshot);
     let main = html! {
-        h1 { (snapshot.full_name()) @if snapshot.pinned { " " span.badge { "pinned" } } }
+        h1 { (name(&snapshot.full_name())) @if snapshot.pinned { " " span.badge { "pinned" } } }
         p.actions {
             @if principal.role >= Role::Deploy { a.button.primary href={ (place) "/deploy" } { "Deploy" } }
             a.button href={ (place) "/browse" } { "Browse files" }
@@ -61,13 +62,13 @@ pub(crate) async fn page(
             @if let Some(trigger) = &snapshot.trigger { dt { "Caused by" } dd { (trigger) } }
             dt { "Digest" } dd { code { (snapshot.digest) } }
             dt { "Id" } dd { code { (snapshot.id) } }
-            @for (key, value) in &snapshot.tags { dt { (key) } dd { (value) } }
+            @for (key, value) in &snapshot.tags { dt { (name(key)) } dd { (name(value)) } }
         }
         table {
             caption { "Sources" }
             thead { tr { th scope="col" { "Label" } th scope="col" { "Kind" } th scope="col" { "Taken from" } th.number scope="col" { "Files" } th.number scope="col" { "Size" } } }
             tbody { @for source in &snapshot.sources { tr {
-                th scope="row" { (source.label) } td { (source.kind) } td { code { (source.path) } }
+                th scope="row" { (name(&source.label)) } td { (source.kind) } td { code { (name(&source.path)) } }
                 td.number { (source.files) } td.number { (size(source.bytes)) }
             } } }
         }
@@ -79,7 +80,7 @@ pub(crate) async fn page(
         @if !others.is_empty() { (compare_form(snapshot, &others)) }
         p { a href="/" { "Back to the snapshots" } }
     };
-    Ok(layout::page(&snapshot.name, Some(&principal), &main))
+    Ok(layout::page(&name(&snapshot.name), Some(&principal), &main))
 }
 
 fn meaning(consistency: &str) -> &'static str {
@@ -130,7 +131,7 @@ fn compare_form(snapshot: &SnapshotView, others: &[&SnapshotView]) -> Markup {
                 input type="hidden" name="b" value=(snapshot.id);
                 label for="compare-a" { "What changed since" }
                 select id="compare-a" name="a" {
-                    @for other in others { option value=(other.id) { (other.name) " (" (time(&other.created)) ")" } }
+                    @for other in others { option value=(other.id) { (name(&other.name)) " (" (time(&other.created)) ")" } }
                 }
                 button type="submit" { "Compare" }
             }
@@ -143,7 +144,7 @@ pub(crate) async fn confirm_deploy(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-) -> PageResult<Markup> {
+) -> Result<Markup> {
     let found = find(&daemon, &principal, path, Role::Deploy).await?;
     let asked = found.clone();
     // A target that cannot be read is the reason for the deploy more often than not: it must not stand in its way.
@@ -156,7 +157,7 @@ pub(crate) async fn confirm_deploy(
     let snapshot = &found.view;
     let place = place(snapshot);
     let main = html! {
-        h1 { "Deploy " (snapshot.name) "?" }
+        h1 { "Deploy " (name(&snapshot.name)) "?" }
         p { "The data of " strong { (snapshot.app) } " becomes what it was at "
             time datetime=(snapshot.created) { (time(&snapshot.created)) } "." }
         @match &preview {
@@ -171,7 +172,7 @@ pub(crate) async fn confirm_deploy(
         }
         @if let Ok(preview) = &preview { (compare::tables(preview, ["Brought back", "Removed", "Replaced"])) }
     };
-    Ok(layout::page(&format!("Deploy {}", snapshot.name), Some(&principal), &main))
+    Ok(layout::page(&format!("Deploy {}", name(&snapshot.name)), Some(&principal), &main))
 }
 
 fn what_changes(preview: &DiffView) -> Markup {
@@ -192,17 +193,17 @@ pub(crate) async fn confirm_delete(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
-) -> PageResult<Markup> {
+) -> Result<Markup> {
     let found = find(&daemon, &principal, path, Role::Administer).await?;
     let snapshot = &found.view;
     let place = place(snapshot);
     let main = html! {
-        h1 { "Delete " (snapshot.full_name()) "?" }
+        h1 { "Delete " (name(&snapshot.full_name())) "?" }
         p { "The snapshot of " (time(&snapshot.created)) " will be gone for good. Its space comes back with the next collection." }
         form.row method="post" action={ (place) "/delete" } {
             button.danger type="submit" { "Delete it" }
             a href=(place) { "Keep it" }
         }
     };
-    Ok(layout::page(&format!("Delete {}", snapshot.name), Some(&principal), &main))
+    Ok(layout::page(&format!("Delete {}", name(&snapshot.name)), Some(&principal), &main))
 }

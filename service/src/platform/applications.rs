@@ -98,10 +98,11 @@ impl Applications {
         Ok(application::records(folder, Some(app))?.iter().map(CaptureView::new).collect())
     }
 
-    pub(super) fn deploy(&self, context: &Context, app: &str, found: &Found) -> Result<Value> {
+    pub(super) fn deploy(&self, context: &Context, app: &str, found: &Found, digest: Option<&str>) -> Result<Value> {
         let application = self.find(Some(app))?;
         application::wait_until_free(context, app, LET_GO_MAX)?;
-        let report = application::deploy(context, application, &deploy_request(&found.view.id, true), &self.tools)?;
+        let request = DeployRequest { digest: digest.map(ToOwned::to_owned), ..deploy_request(&found.view.id, true) };
+        let report = application::deploy(context, application, &request, &self.tools)?;
         let components: Vec<Value> = report
             .components
             .iter()
@@ -120,8 +121,9 @@ impl Applications {
     }
 
     /// Refuses what a deploy would refuse. An application that is busy is checked when its turn comes.
-    pub(super) fn check_deploy(&self, context: &Context, app: &str, reference: &str) -> Result<()> {
-        let request = DeployRequest { dry_run: true, ..deploy_request(reference, false) };
+    pub(super) fn check_deploy(&self, context: &Context, app: &str, found: &Found) -> Result<()> {
+        let digest = Some(found.view.digest.clone());
+        let request = DeployRequest { dry_run: true, digest, ..deploy_request(&found.view.id, false) };
         match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
             Ok(_) | Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(()),
             Err(error) => Err(Problem::from(error).during(Verb::Deploy)),

@@ -20,9 +20,9 @@ use copal_engine::verdict::Verb;
 use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
+use copal_manifest::name::whole_id;
 use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
 use copal_source::sqlite::logs_with_rows;
-use copal_store::SnapshotId;
 use serde_json::{Value, json};
 
 pub use applications::Applications;
@@ -97,11 +97,12 @@ impl Platform {
     pub fn find(&self, app: &str, reference: &str) -> Result<Found> {
         let shelf = self.shelf()?;
         let missing = || Problem::from(copal_engine::Error::NoSuchSnapshot(Snapshot::full_name(app, reference)));
-        let id = uuid::Uuid::try_parse(reference).ok().map(|id| SnapshotId(id.into_bytes()));
-        let named = shelf.catalogue.snapshots.iter().find(|listed| {
-            let snapshot = &listed.snapshot;
-            snapshot.app == app && (snapshot.name == reference || Some(snapshot.id) == id)
-        });
+        let id = whole_id(reference);
+        let of_app = || shelf.catalogue.snapshots.iter().filter(|listed| listed.snapshot.app == app);
+        // No name passes for an id.
+        let named = of_app()
+            .find(|listed| Some(listed.snapshot.id) == id)
+            .or_else(|| of_app().find(|listed| listed.snapshot.name == reference));
         let listed = match named {
             Some(listed) => listed.clone(),
             None if reference == "latest" => shelf
@@ -253,8 +254,9 @@ impl Platform {
         }
     }
 
-    /// Refuses a name that an application has already.
+    /// Refuses a name that an application has already, or that no new snapshot can have.
     pub fn check_free(&self, app: &str, name: &str) -> Result<()> {
+        copal_engine::create::check_new_name(name)?;
         match self.find(app, name) {
             Ok(found) if found.view.name == name => Err(Problem::name_taken(name)),
             Err(problem) if problem.code != "no-such-snapshot" => Err(problem),
@@ -263,7 +265,8 @@ impl Platform {
     }
 
     /// What a deploy of a reference is about. A snapshot whose upload goes on is there, but not ready.
-    pub fn find_to_deploy(&self, app: &str, reference: &str) -> Result<Found> {
+    /// With another digest than the one wanted it is another snapshot.
+    pub fn find_to_deploy(&self, app: &str, reference: &str, wanted: Option<String>) -> Result<Found> {
         let found = match self.find(app, reference) {
             Err(problem) if problem.code == "no-such-snapshot" => {
                 let capturing = self.captures(app)?.into_iter().find(|capture| capture.name == reference);
@@ -277,6 +280,12 @@ impl Platform {
             }
             found => found?,
         };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found.view.digest) {
+            let (snapshot, found) = (found.view.full_name(), found.view.digest);
+            return Err(
+                Problem::from(copal_engine::Error::OtherDigest { snapshot, found, wanted }).during(Verb::Deploy)
+            );
+        }
         self.check_deploy(&found)?;
         Ok(found)
     }
@@ -293,7 +302,7 @@ impl Platform {
 
     /// Refuses what a deploy would refuse, before anybody waits for it.
     pub fn check_deploy(&self, found: &Found) -> Result<()> {
-        self.applications.check_deploy(&self.quiet(), &found.view.app, &found.view.id)
+        self.applications.check_deploy(&self.quiet(), &found.view.app, found)
     }
 
     /// Writes a bundle.
@@ -365,9 +374,9 @@ impl Performer for Platform {
                     .create(&self.working(work), app, &request)
                     .map_err(|problem| problem.during(Verb::Create))
             }
-            Task::Deploy { id, .. } => self
+            Task::Deploy { id, digest, .. } => self
                 .find(app, id)
-                .and_then(|found| self.applications.deploy(&self.working(work), app, &found))
+                .and_then(|found| self.applications.deploy(&self.working(work), app, &found, digest.as_deref()))
                 .map_err(|problem| problem.during(Verb::Deploy)),
             Task::Delete { id, .. } => self.delete(id),
             Task::Import { name, staged } => {

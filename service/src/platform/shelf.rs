@@ -12,7 +12,7 @@ use copal_engine::Context;
 use copal_engine::catalogue::{Catalogue, Listed};
 use copal_manifest::snapshot::Snapshot;
 use copal_store::SnapshotId;
-use copal_store::repository::RootName;
+use copal_store::repository::{Repository, RootName};
 
 use crate::platform::views::{SnapshotView, UnreadableView};
 use crate::problem::{Problem, Result};
@@ -105,6 +105,12 @@ impl Shelves {
 
 impl Evidence {
     fn gather(context: &Context) -> Result<Self> {
+        // A folder that is not there has no snapshots: a repository that was unmounted must not look like an empty one.
+        let there = Repository::peek_id(&**context.repository.backend())?;
+        if there != context.repository.config().repository {
+            let place = context.repository.backend().place();
+            return Err(copal_store::Error::NotARepository { place }.into());
+        }
         let mut roots = context.repository.roots()?;
         roots.sort_unstable();
         Ok(Self { roots, labels: context.repository.labels()? })

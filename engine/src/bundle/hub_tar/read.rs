@@ -23,7 +23,7 @@ use crate::bundle::ingest::{Ingest, with_ingest};
 use crate::bundle::{Watch, name_of};
 use crate::catalogue::payload_digest;
 use crate::context::{Context, Progress};
-use crate::create::creation::{cutter_of, new_snapshot_id, tidy_index};
+use crate::create::creation::{check_new_name, cutter_of, new_snapshot_id, tidy_index};
 use crate::error::{Error, Result};
 
 /// What to import.
@@ -186,8 +186,10 @@ fn rewound(file: &mut File) -> Result<u64> {
 
 fn snapshot_of(context: &Context, manifest: &HubManifest, request: &HubImportRequest) -> Result<Snapshot> {
     let name = request.name.clone().unwrap_or_else(|| manifest.name.clone());
-    if !is_name(&name) || !(request.app.is_empty() || is_name(&request.app)) {
-        return Err(Error::BadName { name, detail: "it cannot be that of a snapshot".into() });
+    check_new_name(&name)?;
+    if !(request.app.is_empty() || is_name(&request.app)) {
+        let name = request.app.clone();
+        return Err(Error::BadName { name, detail: "it cannot be that of an application".into() });
     }
     let now = context.clock.now();
     let created = manifest.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
