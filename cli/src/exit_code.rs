@@ -174,7 +174,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::WrongBundlePassword => "a bundle has a password of its own: see --bundle-password-file",
         Reason::BadBundle => "nothing of it was taken; have it exported again",
         Reason::NoBase => "import that snapshot first, or have the bundle exported without --since",
-        Reason::Interrupted | Reason::WriteFailed => RUN_AGAIN,
+        Reason::Interrupted | Reason::WriteFailed | Reason::SessionLost => RUN_AGAIN,
         Reason::Internal => "this is a defect of copal: please report it with this message",
         Reason::NoRepository => {
             "name the right place with --repo or COPAL_REPO, or make a repository there with `copal init`"

@@ -144,6 +144,8 @@ reasons! {
     Missing = "missing",
     /// Another process is at it.
     Busy = "busy",
+    /// The object of the session was removed while it ran.
+    SessionLost = "session-lost",
     /// An earlier write failed.
     WriteFailed = "write-failed",
     /// A limit of the format.
@@ -312,6 +314,7 @@ impl From<&StoreError> for Verdict {
             StoreError::KeysWentBack => Self::new(ExitCode::Integrity, Reason::KeysWentBack),
             StoreError::NameTaken => Self::new(Failed, Reason::NameTaken),
             StoreError::Busy { .. } => Self::new(ExitCode::Busy, Reason::Busy),
+            StoreError::SessionLost => Self::new(ExitCode::Busy, Reason::SessionLost),
             StoreError::Poisoned => Self::new(Failed, Reason::WriteFailed),
             StoreError::Limit { .. } => Self::new(Failed, Reason::Limit),
             StoreError::KeySlot { .. } => Self::new(Failed, Reason::KeySlot),

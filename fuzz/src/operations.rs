@@ -24,6 +24,7 @@ pub fn operations(data: &[u8]) {
         kills: byte(8) % 2 == 1,
         power: byte(9) % 2 == 1,
         stale: byte(10) % 2 == 1,
+        vanishing: false,
         mutant: None,
     });
 }

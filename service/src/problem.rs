@@ -295,6 +295,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::BadBundle => (BAD, "nothing was imported; export the snapshot again"),
         Reason::NoBase => (CONFLICT, "import that snapshot first, or export without --since"),
         Reason::Interrupted => (CONFLICT, AGAIN),
+        Reason::SessionLost => (CONFLICT, AGAIN),
         Reason::WriteFailed => (INTERNAL, AGAIN),
         Reason::Internal => (INTERNAL, "this is a defect of copal: please report it with this message"),
         Reason::NoRepository => (INTERNAL, "the daemon's repository is gone: look at its place"),

@@ -38,6 +38,7 @@ pub fn check(make: &dyn Fn() -> Arc<dyn Backend>) {
     a_batch_fills_every_kind(&*prepared());
     deletion_is_final_and_patient(&*prepared());
     holds_exclude_each_other(&*prepared());
+    a_hold_knows_whether_it_has_its_name(&*prepared());
     one_of_many_wins(&*prepared());
 }
 
@@ -199,6 +200,17 @@ fn holds_exclude_each_other(backend: &dyn Backend) {
     backend.hold(&lease, b"").expect("holds of different objects do not meet").release().expect("it can be released");
     assert!(backend.is_held(&other).expect("a session can be asked about"));
     session.release().expect("a hold can be released");
+}
+
+fn a_hold_knows_whether_it_has_its_name(backend: &dyn Backend) {
+    let removed = name(ObjectKind::Session, "0b");
+    let hold = backend.hold(&removed, b"").expect("a session can be held");
+    assert!(hold.is_current().expect("it can be asked about"), "what is held and there is not current");
+    backend.delete(std::slice::from_ref(&removed)).expect("a held object can be removed");
+    assert!(!hold.is_current().expect("it can be asked about"), "a hold does not miss its object");
+    publish_bytes(backend, &removed, b"another").expect("the name is free");
+    drop(hold);
+    backend.delete(&[removed]).expect("it can be removed");
 }
 
 fn one_of_many_wins(backend: &dyn Backend) {

@@ -176,6 +176,10 @@ impl Hold for FaultHold {
         self.inner.name()
     }
 
+    fn is_current(&self) -> Result<bool> {
+        run(&self.plan, Operation::IsCurrent, &self.inner.name().to_string(), || self.inner.is_current())
+    }
+
     /// A dead process removes nothing: the inner hold is dropped, which is what the operating system does for it.
     fn release(self: Box<Self>) -> Result<()> {
         let Self { inner, plan } = *self;

@@ -134,6 +134,11 @@ impl Hold for MemoryHold {
         &self.name
     }
 
+    fn is_current(&self) -> Result<bool> {
+        let disk = lock(&self.disk);
+        Ok(disk.held.get(&self.name) == Some(&self.number) && disk.objects.contains_key(&self.name))
+    }
+
     fn release(self: Box<Self>) -> Result<()> {
         let mut disk = lock(&self.disk);
         if disk.held.get(&self.name) == Some(&self.number) {

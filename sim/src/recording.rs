@@ -31,6 +31,8 @@ pub enum Operation {
     Delete,
     /// [`Backend::hold`]
     Hold,
+    /// [`Hold::is_current`]
+    IsCurrent,
     /// [`Hold::release`]
     Release,
     /// [`Backend::is_held`]
@@ -123,6 +125,11 @@ struct RecordingHold {
 impl Hold for RecordingHold {
     fn name(&self) -> &ObjectName {
         self.inner.name()
+    }
+
+    fn is_current(&self) -> Result<bool> {
+        count(&self.tallies, Operation::IsCurrent, Some(self.inner.name().kind()), 0);
+        self.inner.is_current()
     }
 
     fn release(self: Box<Self>) -> Result<()> {

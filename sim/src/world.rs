@@ -47,6 +47,8 @@ pub struct Plan {
     pub power: bool,
     /// Whether listings show what is gone, and miss packs and index fragments that are new.
     pub stale: bool,
+    /// Whether session objects vanish while their processes live, as where locks do not carry to the machine of a collector.
+    pub vanishing: bool,
     /// A fault that is built into the store, to see whether it is noticed.
     pub mutant: Option<Mutant>,
 }
@@ -78,6 +80,7 @@ impl Plan {
             kills: seed % 4 >= 2,
             power: seed.is_multiple_of(3),
             stale: seed.is_multiple_of(5),
+            vanishing: seed % 7 >= 4,
             mutant: None,
         }
     }
@@ -277,6 +280,9 @@ impl World {
             0..CREATORS => self.create(repository, process, choices, &format!("{}-{}", self.round, left)),
             DEPLOYER => self.deploy(repository, process, choices),
             DELETER => self.delete(repository, process, choices),
+            COLLECTOR if self.plan.vanishing && choices.one_in(2) => {
+                self.remove_a_session(repository, process, choices)
+            }
             COLLECTOR => match collect(repository, &Toys, CollectOptions::default()) {
                 Ok(report) => self.model().seen.swept += report.packs_removed,
                 // A creator merges the index.
@@ -316,6 +322,7 @@ impl World {
         })();
         match outcome {
             Ok(()) | Err(Error::NameTaken) => {}
+            Err(Error::SessionLost) if self.plan.vanishing => {}
             Err(error) => self.tolerate(process, "a create", &error),
         }
         if choices.one_in(2) {
@@ -344,6 +351,20 @@ impl World {
             Ok(content) => self.compare(&root, &content, "a deploy"),
             Err(_) if self.model().removing.contains(&root) => {}
             Err(error) => self.tolerate(process, &format!("a deploy of {}", root.snapshot), &error),
+        }
+    }
+
+    /// As a hand would, or a collector that no lock reaches.
+    fn remove_a_session(&self, repository: &Repository, process: &Process, choices: &mut Choices) {
+        let removed = repository.backend().names(ObjectKind::Session).and_then(|mut sessions| {
+            sessions.sort_unstable();
+            match sessions.len() as u64 {
+                0 => Ok(()),
+                count => repository.backend().delete(&[sessions.swap_remove(choices.below(count) as usize)]),
+            }
+        });
+        if let Err(error) = removed {
+            self.tolerate(process, "removing a session", &error);
         }
     }
 

@@ -138,6 +138,9 @@ pub trait ObjectWriter: Send {
 pub trait Hold: Send + Sync {
     /// The object held.
     fn name(&self) -> &ObjectName;
+    /// Whether its name still has this very object. Not so when somebody removed it, by hand or from a machine that locks do not
+    /// reach: whoever looks for it then takes the holder for dead.
+    fn is_current(&self) -> Result<bool>;
     /// Removes the object and lets go.
     fn release(self: Box<Self>) -> Result<()>;
 }

@@ -62,6 +62,12 @@ pub enum Error {
         /// The lease.
         what: String,
     },
+    /// The object of this session is gone: a collection may not have waited for it.
+    #[error(
+        "the session object of this command was removed while it ran, so a collection may have removed what it was about to rely \
+         on; it was not completed, and nothing that was there before is lost"
+    )]
+    SessionLost,
     /// A sync failed before: nothing more is acknowledged by this session.
     #[error("an earlier write of this session failed, so nothing more is acknowledged by it")]
     Poisoned,

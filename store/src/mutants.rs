@@ -31,6 +31,8 @@ pub enum Mutant {
     RemovesFragmentsFirst,
     /// A name is looked for before a root is published and not after.
     LooksForTheNameOnce,
+    /// A session whose object was removed publishes its root all the same.
+    PublishesUnseen,
     /// Packs are listed once after the index was read, also when that index names one that is gone.
     ListsPacksOnce,
 }
@@ -50,6 +52,7 @@ impl Mutant {
         Self::TrustsEveryParent,
         Self::RemovesFragmentsFirst,
         Self::LooksForTheNameOnce,
+        Self::PublishesUnseen,
         Self::ListsPacksOnce,
     ];
 }

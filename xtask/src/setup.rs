@@ -23,6 +23,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("psql", "postgresql-client"),
     ("cc", "gcc"),
     ("make", "make"),
+    ("bindfs", "bindfs"),
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
 ];

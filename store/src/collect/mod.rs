@@ -106,7 +106,7 @@ pub fn collect(
 ) -> Result<CollectReport> {
     repository.keys().role().require(Action::Maintain)?;
     let lease = maintenance_lease(repository)?;
-    let report = collect_forced(repository, reachability, options, &HashSet::new())?;
+    let report = collect_forced(repository, &*lease, reachability, options, &HashSet::new())?;
     lease.release()?;
     Ok(report)
 }
@@ -114,6 +114,7 @@ pub fn collect(
 /// The same under a lease that is held, with packs that are rewritten whatever lives in them.
 fn collect_forced(
     repository: &Repository,
+    lease: &dyn Hold,
     reachability: &dyn Reachability,
     options: CollectOptions,
     forced: &HashSet<PackId>,
@@ -143,6 +144,12 @@ fn collect_forced(
             false => None,
         };
         let id = condemned::publish(repository, &Sentence { packs, marked })?;
+        // Where locks do not carry, another collection may have taken the lease over and planned without this sentence: of two copies
+        // of a chunk each would let the other's go. Whoever takes it over after this look has the sentence before it.
+        if !lease.is_current()? {
+            condemned::remove(repository, id)?;
+            return Err(lease_is_held());
+        }
         let living = too_early.map_or_else(|| living_sessions(repository), Ok)?;
         condemned::publish_sessions(repository, id, &living)?;
         sweep::carry_out(repository, reachability, &mut report)?;
@@ -186,9 +193,13 @@ pub fn merge_index(repository: &Repository) -> Result<u64> {
 pub(crate) fn maintenance_lease(repository: &Repository) -> Result<Box<dyn Hold>> {
     let name = ObjectName::new(ObjectKind::Lease, "maintenance").expect("a constant name");
     match repository.backend().hold(&name, b"") {
-        Err(Error::Busy { .. }) => Err(Error::Busy { what: "the maintenance lease of the repository".into() }),
+        Err(Error::Busy { .. }) => Err(lease_is_held()),
         held => held,
     }
+}
+
+fn lease_is_held() -> Error {
+    Error::Busy { what: "the maintenance lease of the repository".into() }
 }
 
 /// What to do with which pack, and its bytes.
@@ -321,14 +332,18 @@ fn remove_dead_sessions(repository: &Repository) -> Result<()> {
     Ok(())
 }
 
-/// Names of the sessions whose processes live.
+/// Names of the sessions whose processes live, as far as can be seen from here: a lock may not carry to this machine. Whoever is taken
+/// for dead loses the object first, durably, and so learns of it before it acknowledges anything; roots are listed after that.
 fn living_sessions(repository: &Repository) -> Result<Vec<String>> {
     let backend = repository.backend();
-    let mut living = Vec::new();
+    let (mut living, mut dead) = (Vec::new(), Vec::new());
     for listed in backend.list(ObjectKind::Session)? {
         if backend.is_held(&listed.name)? {
             living.push(listed.name.name().to_owned());
+        } else {
+            dead.push(listed.name);
         }
     }
+    backend.delete(&dead)?;
     Ok(living)
 }

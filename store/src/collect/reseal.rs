@@ -49,7 +49,7 @@ pub fn reseal(
     proceed(0, total)?;
     for round in old.chunks(PACKS_PER_ROUND) {
         let forced = round.iter().copied().collect();
-        let collected = collect_forced(repository, reachability, CollectOptions::default(), &forced)?;
+        let collected = collect_forced(repository, &*lease, reachability, CollectOptions::default(), &forced)?;
         report.packs += round.len() as u64;
         report.packs_waiting = collected.packs_waiting;
         proceed(report.packs, total)?;

@@ -300,6 +300,8 @@ struct LocalHold {
     name: ObjectName,
     path: PathBuf,
     file: NewFile,
+    /// Whether the filesystem says that the name has this file. Some that stand before others number a file anew for each name.
+    identified: bool,
 }
 
 impl Hold for LocalHold {
@@ -307,9 +309,29 @@ impl Hold for LocalHold {
         &self.name
     }
 
+    fn is_current(&self) -> Result<bool> {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        // Listed: a look at one name may be answered from memory for a while after another machine has removed it.
+        let names = match self.file.files.names(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            names => names.map_err(|error| Error::io("listing", folder.display(), error))?,
+        };
+        let listed = names.iter().any(|name| name.to_str() == Some(self.name.name()));
+        Ok(listed && (!self.identified || self.is_at_its_name()?))
+    }
+
     fn release(self: Box<Self>) -> Result<()> {
         // Removed while still locked: nobody can take over a file that is about to vanish.
         remove(&*self.file.files, &self.path)
+    }
+}
+
+impl LocalHold {
+    fn is_at_its_name(&self) -> Result<bool> {
+        match self.file.file.is_at(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            at => at.map_err(|error| Error::io("looking at", &self.name, error)),
+        }
     }
 }
 
@@ -451,7 +473,10 @@ impl Backend for LocalBackend {
             file.lock(name)?;
             file.write(name, bytes)?;
             match file.link(&path) {
-                Ok(()) => return Ok(Box::new(LocalHold { name: name.clone(), path, file })),
+                Ok(()) => {
+                    let identified = file.file.is_at(&path).unwrap_or(false);
+                    return Ok(Box::new(LocalHold { name: name.clone(), path, file, identified }));
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("naming", name, error)),
             }

@@ -80,14 +80,35 @@ impl Session {
         }
     }
 
+    /// Without its object nobody waits for this session. A collector that takes it for dead removes the object first, and lists roots
+    /// after that: so a root that was published while the object stood is seen, and any other is not acknowledged.
+    fn check_held(&self) -> Result<()> {
+        match self.has_its_object() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.poison(Error::SessionLost)),
+            Err(error) => Err(self.poison(error)),
+        }
+    }
+
+    fn has_its_object(&self) -> Result<bool> {
+        if self.repository.is_mutant(Mutant::PublishesUnseen) {
+            return Ok(true);
+        }
+        lock(&self.hold).as_ref().map_or(Ok(false), |hold| hold.is_current())
+    }
+
     fn check_poison(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
     }
 
-    /// After a failed write nobody knows what is durable: nothing more is acknowledged.
+    /// After a failed write nobody knows what is durable: nothing more is acknowledged. Whoever took this session for dead has also removed
+    /// what it was writing: then that is the error.
     fn poison(&self, error: Error) -> Error {
         self.poisoned.store(true, Ordering::Release);
-        error
+        match (&error, self.has_its_object()) {
+            (Error::Io { .. } | Error::Missing { .. }, Ok(false)) => Error::SessionLost,
+            _ => error,
+        }
     }
 }
 
@@ -147,6 +168,7 @@ impl DurableIndex<'_> {
     pub fn publish_root(self, root: RootName, payload: &[u8]) -> Result<u64> {
         let session = self.session;
         session.check_poison()?;
+        session.check_held()?;
         let repository = &session.repository;
         let taken = |roots: Vec<RootName>| roots.iter().any(|other| other.tag == root.tag && *other != root);
         if taken(repository.roots()?) {
@@ -156,6 +178,10 @@ impl DurableIndex<'_> {
         if !repository.is_mutant(Mutant::LooksForTheNameOnce) && taken(repository.roots()?) {
             repository.withdraw_roots(&[root])?;
             return Err(Error::NameTaken);
+        }
+        if let Err(lost) = session.check_held() {
+            repository.withdraw_roots(&[root])?;
+            return Err(lost);
         }
         session.counters.bytes_stored.fetch_add(bytes, Ordering::Relaxed);
         Ok(bytes)
