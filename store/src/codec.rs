@@ -9,6 +9,9 @@ use zeroize::Zeroizing;
 
 use crate::{Error, Result};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod independent;
+
 /// Most bytes one decoded document may have (and claim).
 pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 
@@ -32,6 +35,13 @@ pub(crate) fn encode_secret<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>
 
 /// Decodes a document wholly; trailing bytes and second spellings are refused.
 pub fn decode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Result<T> {
+    let value = decode_by_bincode(object, bytes);
+    #[cfg(any(test, feature = "fuzzing"))]
+    independent::compare(bytes, &value);
+    value
+}
+
+fn decode_by_bincode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Result<T> {
     let (value, used): (T, usize) = bincode::serde::decode_from_slice(bytes, configuration())
         .map_err(|error| Error::damaged(object, format!("undecodable document: {error}")))?;
     if used != bytes.len() {

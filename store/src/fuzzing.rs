@@ -46,6 +46,13 @@ pub fn read_block(bytes: &[u8]) -> Result<usize> {
     Ok(sound)
 }
 
+/// Names of the types of which a document was read by bincode and by the second reader, with the same outcome: each decode of this
+/// process compares.
+#[must_use]
+pub fn compared_documents() -> Vec<&'static str> {
+    crate::codec::independent::compared()
+}
+
 /// A seal: a fingerprint of its key, its nonce, and a hash of what is sealed and bound.
 pub type Seal = ([u8; 32], [u8; 12], [u8; 32]);
 

@@ -1,8 +1,11 @@
-//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask duel`,
+//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask advisories`, `cargo xtask duel`,
 //! `cargo xtask kill`, `cargo xtask sim`.
 //!
 //! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod advisories;
 mod duel;
 mod freeze;
 mod kill;
@@ -18,7 +21,8 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "\
 cargo xtask setup    installs what the tests need (Debian packages) where it is missing
 cargo xtask test     setup, then every test of the workspace
-cargo xtask check    formatting, clippy and the docs with warnings denied, licences and sources of dependencies
+cargo xtask check    formatting, clippy and the docs with warnings denied, licences, sources and advisories of dependencies
+cargo xtask advisories  those of the dependencies alone, from a copy that COPAL_ADVISORIES names
 cargo xtask ci       check, then test: what continuous integration runs
 cargo xtask duel     Copal beside its peers on the same workloads (--help has more)
 cargo xtask load     the daemon under load: requests a second, 64 clients, a kill in the middle (--help has more)
@@ -41,6 +45,7 @@ fn run(command: Option<&str>) -> Result<()> {
         Some("setup") => setup::setup(),
         Some("test") => test(),
         Some("check") => check(),
+        Some("advisories") => advisories::check(),
         Some("duel") => duel::run(env::args_os().skip(2)),
         Some("load") => load::run(env::args_os().skip(2)),
         Some("freeze") => freeze::run(env::args_os().skip(2)),
@@ -66,7 +71,8 @@ fn check() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
     cargo(&["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
-    cargo(&["test", "--locked", "--package", "xtask", "--test", "dependencies"], &[])
+    cargo(&["test", "--locked", "--package", "xtask", "--test", "dependencies"], &[])?;
+    advisories::check()
 }
 
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
