@@ -111,6 +111,46 @@ impl Drop for Mounted {
     }
 }
 
+/// A folder with another one laid over it, as in a container; unmounted when dropped.
+#[derive(Debug)]
+pub struct Overlay {
+    point: PathBuf,
+    folder: PathBuf,
+}
+
+impl Overlay {
+    /// In a new folder below this one, on whose filesystem everything of it stands.
+    pub fn over(folder: &Path) -> io::Result<Self> {
+        let folder = folder.join("overlay");
+        for name in ["lower", "upper", "work", "mount"] {
+            std::fs::create_dir_all(folder.join(name))?;
+        }
+        let part = |name: &str| folder.join(name).display().to_string();
+        let options = format!("lowerdir={},upperdir={},workdir={}", part("lower"), part("upper"), part("work"));
+        let point = folder.join("mount");
+        run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&point))?;
+        Ok(Self { point, folder })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+
+    /// What is there before anything is written.
+    #[must_use]
+    pub fn lower(&self) -> PathBuf {
+        self.folder.join("lower")
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.point));
+    }
+}
+
 /// A file as a block device.
 #[derive(Debug)]
 pub struct LoopDevice {

@@ -17,6 +17,7 @@ pub mod postgres;
 pub mod process;
 pub mod read;
 pub mod scan;
+pub mod settle;
 pub mod sqlite;
 mod stat;
 pub mod target;

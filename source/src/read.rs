@@ -206,6 +206,10 @@ impl OpenFile {
         Self { stands_for: Some(stat), ..self }
     }
 
+    pub(crate) fn is_clone(&self) -> bool {
+        self.stands_for.is_some()
+    }
+
     /// Metadata by descriptor.
     pub fn stat(&self) -> Result<FileStat> {
         if let Some(stat) = self.stands_for {

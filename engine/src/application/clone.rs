@@ -10,6 +10,7 @@ use copal_manifest::snapshot::{SourceKind, SourceRecord};
 use copal_manifest::tree::{EntryIter, TreeReader as ManifestReader};
 use copal_source::read::TreeReader;
 use copal_source::scan::{FileKind, FileStat, FileTime, ScanEntry, ScanOptions, scan};
+use copal_source::settle::Settled;
 use copal_source::target::{TargetMetadata, TargetTree};
 
 use crate::application::config::{Source, TreeSpec};
@@ -300,10 +301,13 @@ fn clone_one(target: &TargetTree, reader: &TreeReader, entry: &ScanEntry, path: 
 fn clone_file(target: &TargetTree, reader: &TreeReader, original: &[u8], path: &[u8]) -> Result<FileStat> {
     let file = reader.open_file(original)?;
     for _ in 0..ATTEMPTS {
-        let before = file.stat()?;
+        // What vouches for the file later is this look, not the clone; nothing does if its pages cannot be written out.
+        file.write_out()?;
+        let Settled { stat: before, moving, .. } = file.settle()?;
         let cloned = target.clone_from(path, &file)?;
         let after = file.stat()?;
-        let still = (before.bytes, before.modified, before.changed) == (after.bytes, after.modified, after.changed);
+        let still =
+            !moving && (before.bytes, before.modified, before.changed) == (after.bytes, after.modified, after.changed);
         if still {
             let attributes = file.attributes()?;
             if !attributes.is_empty() {

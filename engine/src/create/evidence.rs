@@ -1,4 +1,7 @@
 //! Whether a file is what the parent snapshot has: by its metadata, with a guard for files changed in the instant of the last capture.
+//!
+//! What vouches was seen after the file's pages had been written out ([`copal_source::settle`]): from then on each write moves its
+//! times. Why that holds for files that were not opened since: `docs/decisions/unchanged-files.md`.
 
 use copal_manifest::content::{FileContent, Pieces};
 use copal_manifest::entry::{Entry, Metadata, Node, Timestamp};
@@ -12,12 +15,12 @@ const TICK_NANOSECONDS: i64 = 20_000_000;
 /// Filesystems that keep whole seconds round to two at worst (FAT).
 const COARSE_SECONDS: i64 = 2;
 
-pub(super) fn timestamp(time: FileTime) -> Timestamp {
+pub(crate) fn timestamp(time: FileTime) -> Timestamp {
     Timestamp { seconds: time.seconds, nanoseconds: time.nanoseconds }
 }
 
 /// Files whose change time is before this cannot change again without it being seen; others are read again by the next capture.
-pub(super) fn trusted_before(begun: Timestamp) -> Timestamp {
+pub(crate) fn trusted_before(begun: Timestamp) -> Timestamp {
     let nanoseconds = i64::from(begun.nanoseconds) - TICK_NANOSECONDS;
     if nanoseconds >= 0 {
         Timestamp { seconds: begun.seconds, nanoseconds: nanoseconds as u32 }
@@ -39,10 +42,17 @@ pub(super) fn is_unchanged(parent: &Entry, stat: &FileStat, trusted_before: Time
     // What is no file on disk (pages that a transaction pins) has no inode, and no time that tells of a change: the parent's entry of it
     // looks the same whatever was committed since.
     let is_on_disk = stat.inode != 0;
+    is_on_disk && same_stat && is_past(*modified, *changed, trusted_before) && is_same_kind(&parent.node, stat)
+}
+
+/// Whether a file that changes again has another change time for sure.
+pub(crate) fn is_past(modified: Timestamp, changed: Timestamp, trusted_before: Timestamp) -> bool {
     let coarse = changed.nanoseconds == 0 && modified.nanoseconds == 0;
-    let settled =
-        if coarse { changed.seconds + COARSE_SECONDS < trusted_before.seconds } else { *changed < trusted_before };
-    is_on_disk && same_stat && settled && is_same_kind(&parent.node, stat)
+    if coarse {
+        changed.seconds.saturating_add(COARSE_SECONDS) < trusted_before.seconds
+    } else {
+        changed < trusted_before
+    }
 }
 
 fn is_same_kind(node: &Node, stat: &FileStat) -> bool {

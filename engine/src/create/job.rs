@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use copal_chunker::Cutter;
-use copal_manifest::entry::EntryPath;
+use copal_manifest::entry::{EntryPath, Timestamp};
 use copal_source::read::{OpenFile, TreeReader};
 use copal_source::scan::FileStat;
 use copal_store::ChunkId;
@@ -77,6 +77,8 @@ pub(super) struct Shared<'s> {
     pub(super) cutter: &'s Cutter,
     pub(super) parameters: &'s Parameters,
     pub(super) meter: Meter<'s>,
+    /// What changed later is not trusted.
+    pub(super) begun: Timestamp,
     /// Plaintext bytes read from the source.
     pub(super) bytes_read: AtomicU64,
     /// Set when the capture has failed: what is still queued is not begun.

@@ -8,6 +8,7 @@ use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::tree::NodeSink;
 use copal_source::read::{DataRange, OpenFile, TreeReader};
 use copal_source::scan::FileStat;
+use copal_source::settle::Settled;
 use copal_store::session::{ChunkSource, Session};
 
 use crate::create::clones::{Beside, KeptClones};
@@ -30,7 +31,7 @@ const SAMPLE_PAGE_BYTES: usize = 4096;
 pub(super) struct LargeFile {
     pub(super) path: EntryPath,
     file: OpenFile,
-    stat: FileStat,
+    settled: Settled,
     metadata: Metadata,
     cutting: Cutting,
     ranges: Vec<DataRange>,
@@ -63,8 +64,9 @@ impl LargeFile {
         clones: Option<&KeptClones>,
     ) -> Result<Self, Trouble> {
         let file = shared.open(reader, &path, stat)?;
-        let stat = file.stat()?;
-        let metadata = metadata_of(&stat, file.attributes()?);
+        let settled = file.settle()?;
+        let stat = settled.stat;
+        let metadata = metadata_of(&settled.evidence(), file.attributes()?);
         let sparse = stat.allocated_bytes.saturating_add(HOLE_BYTES_MIN) <= stat.bytes;
         let ranges = match sparse {
             true => without_short_holes(file.data_ranges(0)?),
@@ -87,11 +89,11 @@ impl LargeFile {
             };
             beside.windows()
         });
-        Ok(Self { path, file, stat, metadata, cutting, ranges, parent, windows })
+        Ok(Self { path, file, settled, metadata, cutting, ranges, parent, windows })
     }
 
     pub(super) fn stat(&self) -> FileStat {
-        self.stat
+        self.settled.stat
     }
 
     /// What it consists of, in order.
@@ -291,11 +293,12 @@ impl Assembly {
         if self.torn || self.position != data_end {
             return Ok(Assembled::Torn);
         }
-        if self.large.stat.bytes > self.position {
-            self.hole_to(self.large.stat.bytes, sink)?;
+        let Settled { stat, moving, .. } = self.large.settled;
+        if stat.bytes > self.position {
+            self.hole_to(stat.bytes, sink)?;
         }
         let content = self.builder.finish(self.large.cutting, sink)?;
-        let still = is_same_content(&self.large.stat, &self.large.file.stat()?);
+        let still = !moving && is_same_content(&stat, &self.large.file.stat()?);
         let entry = Entry { path: self.large.path, metadata: self.large.metadata, node: Node::File(content) };
         Ok(if still { Assembled::Still(entry) } else { Assembled::Changed(entry) })
     }

@@ -29,7 +29,7 @@ use copal_store::session::Session;
 pub(crate) use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity, KeptClone, KeptClones, Untouched};
 pub use crate::create::creation::check_new_name;
 pub(crate) use crate::create::creation::{Contents, Creation, Naming, Taken};
-pub(crate) use crate::create::evidence::{is_present, is_unchanged_since};
+pub(crate) use crate::create::evidence::{is_past, is_present, is_unchanged_since, timestamp, trusted_before};
 pub(crate) use crate::create::input::{Input, InputContent};
 
 use crate::context::Context;

@@ -117,6 +117,7 @@ impl Capture<'_, '_> {
             cutter,
             parameters: &session.repository().config().parameters,
             meter: Meter::new(context),
+            begun,
             bytes_read: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
             page_structured: input.page_structured,

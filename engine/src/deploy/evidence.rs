@@ -12,6 +12,7 @@ use copal_store::session::{ChunkSource, Session};
 
 use super::desired::{Desired, Item, Items, rebase};
 use super::memory::{Memory, MemoryReader};
+use crate::create::{is_unchanged_since, timestamp};
 use crate::error::Result;
 
 /// Newest snapshots of the same place that are asked.
@@ -95,13 +96,7 @@ impl SourceWitness<'_> {
             }
         }
         let Some(entry) = self.next.as_ref().filter(|entry| entry.path == path) else { return Ok(None) };
-        let changed = Timestamp { seconds: stat.changed.seconds, nanoseconds: stat.changed.nanoseconds };
-        let untouched = entry.metadata.inode == stat.inode
-            && entry.metadata.changed == changed
-            && changed < self.source.trusted_before
-            && self.source.device == stat.device
-            && is_still(entry, stat);
-        Ok(untouched.then(|| entry.clone()))
+        Ok(is_unchanged_since(self.source, entry, stat).then(|| entry.clone()))
     }
 }
 
@@ -133,10 +128,9 @@ impl<'d, 's> MemoryWitness<'d, 's> {
             }
         }
         let Some((item, Some((inode, changed)))) = &self.next else { return Ok(None) };
-        let now = Timestamp { seconds: stat.changed.seconds, nanoseconds: stat.changed.nanoseconds };
         let untouched = item.entry.path == *path
             && !item.synthetic
-            && (*inode, *changed) == (stat.inode, now)
+            && (*inode, *changed) == (stat.inode, timestamp(stat.changed))
             && self.device == stat.device
             && is_still(&item.entry, stat);
         Ok(untouched.then(|| item.entry.clone()))
@@ -146,8 +140,7 @@ impl<'d, 's> MemoryWitness<'d, 's> {
 /// Length and time as well, though inode and change time would do on a sound filesystem.
 fn is_still(entry: &Entry, stat: &FileStat) -> bool {
     use copal_manifest::entry::Node;
-    let modified = Timestamp { seconds: stat.modified.seconds, nanoseconds: stat.modified.nanoseconds };
-    entry.metadata.modified == modified
+    entry.metadata.modified == timestamp(stat.modified)
         && match &entry.node {
             Node::File(content) => stat.kind == FileKind::File && content.bytes == stat.bytes,
             // Its content stands in another entry, which is asked for itself.

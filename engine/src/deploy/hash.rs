@@ -149,6 +149,8 @@ fn hand_out<'q>(
         }
         begin = number + 1;
         let file = reader.open_file(&question.entry.path.to_slashes())?;
+        // Before it is read, so that what is written later shows in its times, which the memory of the deploy relies on.
+        file.write_out()?;
         if !send(Task::Run { number, question, file: file.clone(), pieces: Vec::new() }) {
             return Ok(());
         }
@@ -238,6 +240,7 @@ impl Eye<'_> {
                 finding.length_differs = content.bytes != question.found_bytes;
                 if content.bytes > 0 {
                     let file = self.reader.open_file(&path)?;
+                    file.write_out()?;
                     let session = self.session;
                     let pieces = content.pieces(session, 0, content.bytes);
                     self.pieces(&file, pieces.map(|placed| placed.map_err(Into::into)), &mut finding)?;

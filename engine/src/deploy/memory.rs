@@ -1,7 +1,9 @@
 //! The memory of deploys: which snapshot was put where, and the inode and change time that each path had then.
 //!
 //! One file for each target in the state folder, with a checksum. It can be lost at any time: then the next deploy reads the
-//! target instead. A file that changes after the memory was written has another change time, so an old memory is never wrong.
+//! target instead. A file that changes after the memory was written has another change time, so an old memory is never wrong: what the
+//! deploy compared it read after its pages had been written out, and what it made nobody had mapped. Where the filesystem's times do
+//! not tell of every write there is no memory ([`copal_source::settle`]).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,19 +12,20 @@ use std::path::{Path, PathBuf};
 
 use copal_manifest::entry::Timestamp;
 use copal_source::scan::{FileStat, ScanOptions, scan};
+use copal_source::settle::times_tell_of_writes;
 use copal_store::{RepositoryId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use super::desired::Desired;
 use super::place::{failed, private_folder};
 use crate::context::Context;
+use crate::create::{is_past, timestamp, trusted_before};
 use crate::error::Result;
 
-const VERSION: u16 = 1;
+/// Of version 1 nothing is known to have been written out before it was looked at.
+const VERSION: u16 = 2;
 /// A memory past this is not written: some 10 bytes an entry.
 const MEMORY_BYTES_MAX: usize = 48 << 20;
-/// A path that changed this shortly before it was seen may change again within the same tick of the filesystem's clock.
-const TICK_NANOSECONDS: i64 = 20_000_000;
 
 /// One deploy, remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +52,8 @@ impl Memory {
             return None;
         }
         let memory: Self = copal_store::codec::decode("the memory of a deploy", body).ok()?;
-        (memory.version == VERSION && memory.target == target.as_os_str().as_bytes()).then_some(memory)
+        let fits = memory.version == VERSION && memory.target == target.as_os_str().as_bytes();
+        (fits && times_tell_of_writes(target)).then_some(memory)
     }
 
     /// Looks at the target as it stands after a deploy of `desired`, and remembers it.
@@ -61,8 +65,10 @@ impl Memory {
         part: Option<&[u8]>,
         desired: &Desired<'_>,
     ) -> Result<()> {
-        let seen_before = context.clock.now();
-        let trusted = minus_tick(seen_before);
+        if !times_tell_of_writes(target) {
+            return Ok(());
+        }
+        let trusted = trusted_before(context.clock.now());
         let mut writer = MemoryWriter::default();
         let mut device = None;
         let options = ScanOptions { threads: context.threads, ..ScanOptions::default() };
@@ -80,7 +86,8 @@ impl Memory {
             if device.is_none() {
                 device = stat.map(|stat| stat.device);
             }
-            writer.push(stat.filter(|stat| timestamp(stat) < trusted && Some(stat.device) == device));
+            let sure = |stat: &FileStat| is_past(timestamp(stat.modified), timestamp(stat.changed), trusted);
+            writer.push(stat.filter(|stat| sure(stat) && Some(stat.device) == device));
         }
         let memory = Self {
             version: VERSION,
@@ -121,19 +128,6 @@ fn path_of(state_folder: &Path, target: &Path) -> PathBuf {
 
 fn key_of(path: &[u8]) -> Vec<u8> {
     path.iter().map(|&b| if b == b'/' { 0 } else { b }).collect()
-}
-
-fn timestamp(stat: &FileStat) -> Timestamp {
-    Timestamp { seconds: stat.changed.seconds, nanoseconds: stat.changed.nanoseconds }
-}
-
-fn minus_tick(now: Timestamp) -> Timestamp {
-    let nanoseconds = i64::from(now.nanoseconds) - TICK_NANOSECONDS;
-    let borrowed = nanoseconds < 0;
-    Timestamp {
-        seconds: now.seconds - i64::from(borrowed),
-        nanoseconds: u32::try_from(if borrowed { nanoseconds + 1_000_000_000 } else { nanoseconds }).unwrap_or(0),
-    }
 }
 
 #[derive(Default)]
@@ -235,7 +229,7 @@ mod tests {
         writer.push(None);
         seen[1..].iter().for_each(|stat| writer.push(Some(stat)));
         let reader = MemoryReader { rest: &writer.bytes, inode: 0, seconds: 0 };
-        let mut wanted: Vec<_> = seen.iter().map(|stat| Some((stat.inode, timestamp(stat)))).collect();
+        let mut wanted: Vec<_> = seen.iter().map(|stat| Some((stat.inode, timestamp(stat.changed)))).collect();
         wanted.insert(1, None);
         assert_eq!(reader.collect::<Vec<_>>(), wanted);
     }
