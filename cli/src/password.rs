@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use copal_source::process::without_secrets;
 use copal_store::keys::Credential;
 use zeroize::Zeroizing;
 
@@ -177,7 +178,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, ProgramError> {
 
 fn run(command: &OsString) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
     let failed = |detail: String| ProgramError::PasswordCommand(detail);
-    let mut child = Command::new("/bin/sh")
+    let mut child = without_secrets(&mut Command::new("/bin/sh"))
         .arg("-c")
         .arg(command)
         .stdout(Stdio::piped())

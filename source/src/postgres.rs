@@ -4,9 +4,11 @@
 //!
 //! A load makes a new database beside the one that stands there; only names are exchanged in the end.
 
+mod address;
 mod load;
 mod session;
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use crate::process::{Ended, Program, run};
 use crate::{Error, Result};
 
+use address::Address;
 pub use load::{LoadedDatabase, database_exists, load, plan, remove_database, rename_database};
 use session::Session;
 
@@ -29,7 +32,7 @@ const SETTINGS_QUERY: &str = "SELECT concat_ws(E'\\x1f', pg_catalog.pg_get_userb
     WHERE datname = current_database()";
 
 /// Databases of a PostgreSQL server as a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PostgresSpec {
     /// Where the server is, and the database to begin with: a connection string as `libpq` takes it.
     pub dsn: String,
@@ -45,6 +48,13 @@ pub struct PostgresSpec {
     pub bin: Option<PathBuf>,
     /// How long a dump or a load of one database may take.
     pub timeout: Duration,
+}
+
+impl fmt::Debug for PostgresSpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The connection string may hold a password.
+        formatter.debug_struct("PostgresSpec").field("databases", &self.databases).finish_non_exhaustive()
+    }
 }
 
 impl PostgresSpec {
@@ -69,38 +79,22 @@ impl PostgresSpec {
         }
     }
 
-    /// The connection string of one database of the same server.
-    fn dsn_of(&self, database: &str) -> String {
-        let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
-        match self.dsn.split_once("://") {
-            None => format!("{} dbname='{quoted}'", self.dsn),
-            Some((scheme, rest)) => {
-                let (rest, query) = rest.split_once('?').map_or((rest, String::new()), |(r, q)| (r, format!("?{q}")));
-                let host = rest.split('/').next().unwrap_or_default();
-                let name: String = database
-                    .bytes()
-                    .map(|byte| match byte {
-                        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
-                        other => format!("%{other:02X}"),
-                    })
-                    .collect();
-                format!("{scheme}://{host}/{name}{query}")
-            }
-        }
-    }
-
-    /// Runs one of the server's programs; its failure is an error that names the database and never the connection string.
+    /// Runs one of the server's programs on a database; its failure is an error that names the database and never the connection
+    /// string.
     fn run(
         &self,
         action: &'static str,
-        database: &str,
+        (database, connect_to): (&str, Option<&str>),
         name: &str,
         arguments: &[&str],
         output: Option<File>,
     ) -> Result<()> {
-        let mut argv = vec![self.program(name)];
+        // Held to the end: parallel dumps and loads connect again and again.
+        let address = Address::of(&self.dsn)?;
+        let mut argv =
+            vec![self.program(name), "--no-password".into(), format!("--dbname={}", address.text(connect_to))];
         argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let environment = [("PGCONNECT_TIMEOUT".to_owned(), "30".to_owned())];
+        let environment = address.environment();
         let ended = run(Program { argv: &argv, environment: &environment, input: None, output, timeout: self.timeout });
         check(action, database, &ended)
     }
@@ -187,9 +181,7 @@ impl PostgresPin {
             let globals = scope.spawn(|| {
                 let path = folder.join(GLOBALS);
                 let output = File::create_new(&path).map_err(|error| Error::io("creating", &path, error))?;
-                let dsn = format!("--dbname={}", self.spec.dsn);
-                let arguments = ["--globals-only", "--no-password", &dsn];
-                self.spec.run("dumping", "globals", "pg_dumpall", &arguments, Some(output))
+                self.spec.run("dumping", ("globals", None), "pg_dumpall", &["--globals-only"], Some(output))
             });
             let dumps: Vec<_> = self
                 .held
@@ -206,10 +198,8 @@ impl PostgresPin {
                         write(SETTINGS, &format!("{name}\u{1f}{settings}"))?;
                         let (to, snapshot) = (place.join(DUMP).display().to_string(), format!("--snapshot={snapshot}"));
                         let (file, jobs) = (format!("--file={to}"), format!("--jobs={each}"));
-                        let dsn = format!("--dbname={}", self.spec.dsn_of(name));
-                        let arguments =
-                            ["--format=directory", "--compress=0", "--no-password", &file, &jobs, &snapshot, &dsn];
-                        self.spec.run("dumping", name, "pg_dump", &arguments, None)
+                        let arguments = ["--format=directory", "--compress=0", &file, &jobs, &snapshot];
+                        self.spec.run("dumping", (name, Some(name)), "pg_dump", &arguments, None)
                     })
                 })
                 .collect();

@@ -16,15 +16,20 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 const SAID_BYTES_MAX: usize = 2000;
 /// After the polite signal, before the other one.
 const GRACE: Duration = Duration::from_secs(1);
-/// Variables that no other program shall see.
-const SECRET_VARIABLES: &[&str] = &[
-    "COPAL_PASSWORD",
-    "COPAL_PASSWORD_FILE",
-    "COPAL_PASSWORD_COMMAND",
-    "COPAL_KEY_FILE",
-    "COPAL_BUNDLE_PASSWORD",
-    "COPAL_BUNDLE_PASSWORD_FILE",
-];
+/// What the variables with Copal's secrets begin with: the repository's, new ones, those of a second repository, a bundle's.
+const SECRETS_OF: [&str; 4] = ["COPAL_", "COPAL_NEW_", "COPAL_TO_", "COPAL_BUNDLE_"];
+/// And how they end.
+const SECRETS: [&str; 4] = ["PASSWORD", "PASSWORD_FILE", "PASSWORD_COMMAND", "KEY_FILE"];
+
+/// Variables that no other program shall see: they hold secrets of Copal, or say where those are.
+pub fn secret_variables() -> impl Iterator<Item = String> {
+    SECRETS_OF.iter().flat_map(|of| SECRETS.iter().map(move |secret| format!("{of}{secret}")))
+}
+
+/// Takes Copal's secrets out of the environment of a program: every program that is started goes through here.
+pub fn without_secrets(command: &mut Command) -> &mut Command {
+    secret_variables().fold(command, |command, variable| command.env_remove(variable))
+}
 
 /// A program to be run.
 #[derive(Debug)]
@@ -91,9 +96,7 @@ pub(crate) fn command(argv: &[String]) -> Option<Command> {
     let (program, arguments) = argv.split_first()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
-    for variable in SECRET_VARIABLES {
-        command.env_remove(variable);
-    }
+    without_secrets(&mut command);
     Some(command)
 }
 

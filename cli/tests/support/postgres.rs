@@ -8,6 +8,8 @@ use std::process::Command;
 pub struct Server {
     bin: PathBuf,
     folder: tempfile::TempDir,
+    /// Asked of everybody.
+    password: Option<String>,
 }
 
 /// The newest version that is installed.
@@ -25,7 +27,7 @@ impl Server {
     pub fn start() -> Self {
         // Short: the path of a socket has some 100 bytes.
         let folder = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").unwrap();
-        let server = Self { bin: bin(), folder };
+        let server = Self { bin: bin(), folder, password: None };
         server.as_postgres(Command::new("chown").arg("postgres").arg(server.folder.path()), true);
         let (data, socket) = (server.data(), server.socket());
         let mut init = Command::new(server.bin.join("initdb"));
@@ -72,10 +74,27 @@ impl Server {
         let output = Command::new(self.bin.join("psql"))
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, "-d"])
             .arg(self.dsn(database))
+            .envs(self.password.iter().map(|password| ("PGPASSWORD", password)))
             .output()
             .unwrap();
         assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// From here on nobody connects without this password.
+    pub fn require(&mut self, password: &str) {
+        self.ask("postgres", &format!("ALTER ROLE postgres PASSWORD '{password}'"));
+        self.password = Some(password.to_owned());
+        fs::write(self.data().join("pg_hba.conf"), "local all all scram-sha-256\n").unwrap();
+        self.ask("postgres", "SELECT pg_reload_conf()");
+        let without = || {
+            let mut command = Command::new(self.bin.join("psql"));
+            command.args(["-X", "-w", "-c", "SELECT 1", "-d"]).arg(self.dsn("postgres"));
+            command.output().unwrap().status.success()
+        };
+        while without() {
+            std::thread::yield_now();
+        }
     }
 
     pub fn bin(&self) -> &Path {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use copal_source::process::without_secrets;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,7 @@ impl Watchdog {
             return Ok(None);
         }
         let failed = |error: io::Error| Error::Internal(format!("the watchdog could not be started: {error}"));
-        let mut child = Command::new(program)
+        let mut child = without_secrets(&mut Command::new(program))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -88,10 +88,9 @@ fn load_one(spec: &PostgresSpec, place: &Path, names: &LoadedDatabase, jobs: usi
         literal(&collate),
         literal(&ctype)
     ))?;
-    let (dsn, jobs) = (format!("--dbname={}", spec.dsn_of(&names.staged)), format!("--jobs={jobs}"));
-    let dump = place.join(DUMP).display().to_string();
-    let arguments = ["--exit-on-error", "--no-password", &dsn, &jobs, &dump];
-    spec.run("loading", &names.name, "pg_restore", &arguments, None)
+    let (jobs, dump) = (format!("--jobs={jobs}"), place.join(DUMP).display().to_string());
+    let arguments = ["--exit-on-error", &jobs, &dump];
+    spec.run("loading", (&names.name, Some(&names.staged)), "pg_restore", &arguments, None)
 }
 
 /// A name that only Copal gives, within what the server keeps of it.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use super::PostgresSpec;
+use super::address::Address;
 use crate::process::command;
 use crate::{Error, Result};
 
@@ -14,6 +15,8 @@ const END: &str = "\u{1}copal-end\u{1}";
 #[derive(Debug)]
 pub(super) struct Session {
     database: String,
+    /// For as long as the program may ask for its password.
+    _address: Address,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -28,7 +31,7 @@ impl Session {
             place: format!("the database {name:?}"),
             detail,
         };
-        let dsn = database.map_or_else(|| spec.dsn.clone(), |name| spec.dsn_of(name));
+        let address = Address::of(&spec.dsn)?;
         let argv: Vec<String> = [
             spec.program("psql").as_str(),
             "--no-psqlrc",
@@ -37,13 +40,13 @@ impl Session {
             "--no-align",
             "--tuples-only",
             "--set=ON_ERROR_STOP=1",
-            &format!("--dbname={dsn}"),
+            &format!("--dbname={}", address.text(database)),
         ]
         .map(ToOwned::to_owned)
         .to_vec();
         let mut child = command(&argv)
             .ok_or_else(|| failed("psql has no name".into()))?
-            .env("PGCONNECT_TIMEOUT", "30")
+            .envs(address.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -52,7 +55,8 @@ impl Session {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed("psql has no pipes".into()));
         };
-        let mut session = Self { database: name, child, input: Some(input), output: BufReader::new(output) };
+        let mut session =
+            Self { database: name, _address: address, child, input: Some(input), output: BufReader::new(output) };
         session.ask("SELECT 1")?;
         Ok(session)
     }
@@ -88,9 +92,16 @@ impl Session {
             // What cannot be read is only missing from the message.
             let _ = std::io::Read::read_to_string(&mut errors, &mut said);
         }
-        let last = said.trim().lines().last().unwrap_or("the session ended").to_owned();
-        Err(Error::Database { action: "asking", place: format!("the database {:?}", self.database), detail: last })
+        let place = format!("the database {:?}", self.database);
+        Err(Error::Database { action: "asking", place, detail: in_one_line(&said) })
     }
+}
+
+/// All that was said, but for where the password came from: that file is ours, and gone.
+fn in_one_line(said: &str) -> String {
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let told: Vec<&str> = lines.filter(|line| !line.starts_with("password retrieved from file")).collect();
+    if told.is_empty() { "the session ended".into() } else { told.join("; ") }
 }
 
 impl Drop for Session {
