@@ -89,6 +89,7 @@ fn context_of(repository: Repository) -> Context {
         cache_folder: None,
         memory: None,
         state_folder: None,
+        own_places: Vec::new(),
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 0,
         host: "golden".into(),

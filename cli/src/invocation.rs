@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
+use copal_engine::own::OwnPlace;
 use copal_engine::{Context, Monitor, known_keys};
 use copal_store::Backend;
 use copal_store::config::config_names;
@@ -21,7 +22,7 @@ use crate::environment::{Environment, SystemClock};
 use crate::exit_code::{ExitCode, Explanation, ProgramError, explain, is_closed_pipe};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, Output, Paint, wants_colour};
-use crate::password::{Ask, CURRENT, CredentialFlags, obtain};
+use crate::password::{Ask, CURRENT, CredentialFlags, file_of, obtain};
 use crate::progress::{ProgressMonitor, say};
 use crate::shown::{json as shown_json, lines, sentence};
 use crate::{commands, keyring, place};
@@ -198,6 +199,7 @@ impl Invocation {
             cache_folder: self.environment.cache_folder.clone(),
             memory: None,
             state_folder: self.environment.state_folder.clone(),
+            own_places: self.own_places(),
             interrupt: self.interrupt.flag(),
             threads: self.global.threads,
             host: self.environment.host.clone(),
@@ -205,15 +207,30 @@ impl Invocation {
         }
     }
 
+    /// What opens the repository, and where it is: no command may write there.
+    fn own_places(&self) -> Vec<OwnPlace> {
+        let mut places = Vec::new();
+        places.extend(self.repository_folder().ok().map(|folder| OwnPlace::new(OwnPlace::REPOSITORY, folder)));
+        places.extend(file_of(&CredentialFlags::from(&self.global), CURRENT));
+        places
+    }
+
+    /// A question that nobody can answer is refused before any work is done for it.
+    pub(crate) fn refuse_without_terminal(&self, question: &str) -> Result<(), ProgramError> {
+        if io::stdin().is_terminal() && io::stderr().is_terminal() {
+            return Ok(());
+        }
+        let question = sentence(question);
+        Err(ProgramError::usage(
+            format!("{question} There is no terminal to answer at"),
+            "add --yes to agree beforehand",
+        ))
+    }
+
     /// Asks a person; without one, `--yes` has to be given.
     pub(crate) fn confirm(&self, question: &str) -> Result<(), ProgramError> {
+        self.refuse_without_terminal(question)?;
         let question = sentence(question);
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            return Err(ProgramError::usage(
-                format!("{question} There is no terminal to answer at"),
-                "add --yes to agree beforehand",
-            ));
-        }
         let mut answer = String::new();
         let _ = write!(io::stderr().lock(), "{question} [y/N] ");
         let asked = io::stdin().lock().read_line(&mut answer);

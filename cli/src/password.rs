@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use copal_engine::own::OwnPlace;
 use copal_source::process::without_secrets;
 use copal_store::keys::Credential;
 use zeroize::Zeroizing;
@@ -128,6 +129,15 @@ pub(crate) fn obtain(
             Err(ProgramError::usage("the password is empty", "an empty password protects nothing: give another"))
         }
         _ => Ok(credential),
+    }
+}
+
+/// The file that opens the repository, if it is one.
+pub(crate) fn file_of(flags: &CredentialFlags, variables: CredentialVariables) -> Option<OwnPlace> {
+    match choose(flags, variables, variable).ok()? {
+        CredentialSource::PasswordFile(path) => Some(OwnPlace::new("the password file", path)),
+        CredentialSource::KeyFile(path) => Some(OwnPlace::new("the key file", path)),
+        CredentialSource::PasswordCommand(_) | CredentialSource::Variable(_) | CredentialSource::Prompt => None,
     }
 }
 

@@ -67,6 +67,7 @@ fn every_command_has_its_shape() {
             "duration_ms",
             "digest",
             "unread_files",
+            "left_out",
             "warnings",
         ],
     );
@@ -154,9 +155,15 @@ fn every_command_has_its_shape() {
             "bytes_kept",
             "duration_ms",
             "dry_run",
+            "stays",
+            "changes",
             "warnings",
         ],
     );
+    assert_eq!((&deploy["stays"], &deploy["changes"]), (&json!([]), &Value::Null));
+    let rehearsal = world.json(&["deploy", "two", "target", "--dry-run"]);
+    check(&rehearsal["changes"], &["removed", "replaced", "added", "metadata"]);
+    assert_eq!(rehearsal["changes"]["added"], json!([{ "path": "new" }]));
     assert_eq!((&deploy["id"], &deploy["bytes_total"]), (&create["id"], &create["bytes"]));
 
     let verify = world.json(&["verify"]);

@@ -10,6 +10,7 @@ use copal_store::repository::Repository;
 use copal_store::session::Session;
 
 use crate::catalogue::Memory;
+use crate::own::OwnPlace;
 
 /// The one door to the time of day. Never used to decide a deletion in the store.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -69,6 +70,8 @@ pub struct Context {
     pub memory: Option<Arc<Memory>>,
     /// Folder for local state (pointers to deploy journals, kept materialisations); `None`: go without.
     pub state_folder: Option<PathBuf>,
+    /// What else the program lives by, beside the two folders: the repository's folder, the key file. No command writes there.
+    pub own_places: Vec<OwnPlace>,
     /// Set to stop at the next safe point with [`crate::Error::Interrupted`].
     pub interrupt: Arc<AtomicBool>,
     /// Worker threads; 0: as many as cores.

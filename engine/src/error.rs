@@ -82,6 +82,18 @@ pub enum Error {
         /// Why, and what would help.
         detail: String,
     },
+    /// A place that Copal itself lives by.
+    #[error("{} {relation} {what} {}, which copal itself lives by", target.display(), place.display())]
+    OwnPlace {
+        /// Where something was to be written, or taken from.
+        target: PathBuf,
+        /// "is", "lies in" or "holds".
+        relation: &'static str,
+        /// What it would have hurt: "the repository".
+        what: &'static str,
+        /// Where that is.
+        place: PathBuf,
+    },
     /// A deploy mode that this target cannot have.
     #[error("{} cannot be deployed in mode {mode}: {detail}", target.display())]
     ModeUnavailable {

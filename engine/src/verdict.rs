@@ -102,6 +102,8 @@ reasons! {
     NoSpace = "no-space",
     /// A place that cannot be deployed to as it is.
     UnfitTarget = "unfit-target",
+    /// A place that Copal itself lives by.
+    OwnPlace = "own-place",
     /// A deploy mode that this target cannot have.
     ModeUnavailable = "mode-unavailable",
     /// A request that contradicts itself.
@@ -283,6 +285,7 @@ impl From<&Error> for Verdict {
                 Self::from(&**cause).during(Verb::Deploy)
             }
             Error::UnfitTarget { .. } => Self::new(Failed, Reason::UnfitTarget),
+            Error::OwnPlace { .. } => Self::new(Failed, Reason::OwnPlace),
             Error::ModeUnavailable { .. } => Self::new(Failed, Reason::ModeUnavailable),
             Error::Usage(_) => Self::new(Usage, Reason::Usage),
             Error::Pinned(_) => Self::new(Failed, Reason::Pinned),

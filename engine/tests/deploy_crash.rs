@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use copal_engine::deploy::{CrashPoints, DeployMode, recover, recover_until};
-use deploy_support::{World, assert_same, look, noise, plant};
+use deploy_support::{World, assert_same, look, noise, plant, set_time};
 
 /// Dies before the n-th step.
 struct DieAt {
@@ -71,13 +71,42 @@ fn plant_new(root: &Path) {
     fs::write(root.join("mode only"), b"m").unwrap();
 }
 
+/// What snapshots leave out stands in the target, or does not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LeftOut {
+    Nothing,
+    Much,
+}
+
+/// In both states alike; a deploy changes none of it.
+fn plant_left_out(root: &Path) {
+    fs::create_dir_all(root.join("own/deep")).unwrap();
+    fs::create_dir_all(root.join("folder")).unwrap();
+    fs::write(root.join("own/deep/file"), b"stays").unwrap();
+    fs::write(root.join("folder/x.own"), b"stays").unwrap();
+    for path in ["own/deep/file", "own/deep", "own", "folder/x.own"] {
+        set_time(&root.join(path), 1_000_000_000, 5);
+    }
+}
+
 fn check_every_step(mode: DeployMode, state_is_lost: bool) {
+    check_every_step_beside(mode, state_is_lost, LeftOut::Nothing);
+}
+
+fn check_every_step_beside(mode: DeployMode, state_is_lost: bool, left_out: LeftOut) {
     let world = World::new();
     let (old, new) = (world.path("old"), world.path("new"));
     plant_old(&old);
     plant_new(&new);
-    world.snapshot("old", &old);
-    world.snapshot("new", &new);
+    if left_out == LeftOut::Much {
+        [&old, &new].into_iter().for_each(|root| plant_left_out(root));
+    }
+    world.snapshot_without("old", &old, &["own/", "*.own"]);
+    world.snapshot_without("new", &new, &["own/", "*.own"]);
+    if left_out == LeftOut::Much {
+        let copied = std::process::Command::new("cp").arg("-a").arg(&old).arg(world.path("target")).status().unwrap();
+        assert!(copied.success());
+    }
     let (old, new) = (look(&old), look(&new));
     let target = world.path("target");
     let (mut stayed_old, mut became_new) = (0, 0);
@@ -147,6 +176,15 @@ fn a_swap_is_whole_at_every_step() {
 #[test]
 fn a_swap_is_whole_without_the_notes() {
     check_every_step(DeployMode::Swap, true);
+}
+
+#[test]
+fn d02_what_is_left_out_stays_whatever_is_killed_when() {
+    for mode in [DeployMode::InPlace, DeployMode::Swap] {
+        for state_is_lost in [false, true] {
+            check_every_step_beside(mode, state_is_lost, LeftOut::Much);
+        }
+    }
 }
 
 #[test]

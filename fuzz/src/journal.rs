@@ -92,11 +92,9 @@ fn request(name: &str, target: &Path) -> DeployRequest {
     DeployRequest {
         reference: name.into(),
         target: target.to_owned(),
-        path: None,
         mode: DeployMode::InPlace,
         replace: true,
-        dry_run: false,
-        force_read: false,
+        ..DeployRequest::default()
     }
 }
 

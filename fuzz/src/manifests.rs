@@ -144,6 +144,7 @@ pub fn snapshot_seeds() -> Vec<Vec<u8>> {
         chunks_new: 4,
         warnings: vec!["one".into()],
         live: None,
+        rules: Vec::new(),
     };
     vec![snapshot.encode().expect("a sound snapshot")]
 }

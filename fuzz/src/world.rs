@@ -35,6 +35,7 @@ pub fn context(state: &Path) -> Context {
         cache_folder: None,
         memory: None,
         state_folder: Some(state.to_owned()),
+        own_places: Vec::new(),
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,
         host: "here".into(),

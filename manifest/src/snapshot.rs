@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{PATH_BYTES_MAX, Timestamp};
 use crate::tree::{HEIGHT_MAX, TreeRoot};
 
-/// Highest version of a snapshot's payload: with a [`LiveRecord`], or with sources that are no files.
-pub const SNAPSHOT_VERSION: u16 = 2;
+/// Highest version of a snapshot's payload: with [`SourceRules`].
+pub const SNAPSHOT_VERSION: u16 = 3;
+/// Version of a payload with a [`LiveRecord`], or with sources that are no files, and without rules.
+pub const LIVE_SNAPSHOT_VERSION: u16 = 2;
 /// Version of a payload that only has trees and files: every program reads it.
 pub const PLAIN_SNAPSHOT_VERSION: u16 = 1;
 /// Version of a label's payload.
@@ -24,6 +26,10 @@ pub const SOURCES_MAX: usize = 1024;
 pub const WARNINGS_MAX: usize = 1000;
 /// Most results of hooks.
 pub const HOOKS_MAX: usize = 4096;
+/// Most rules of one source.
+pub const RULES_MAX: usize = 65_536;
+/// Longest pattern of a rule in bytes.
+pub const RULE_BYTES_MAX: usize = 4096;
 /// Longest text in a [`LiveRecord`] in bytes.
 pub const LIVE_TEXT_BYTES_MAX: usize = 4096;
 
@@ -170,6 +176,28 @@ pub struct LiveRecord {
     pub hooks: Vec<HookRecord>,
 }
 
+/// What a capture of a tree left out on purpose: a deploy leaves that where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// A pattern, read as a line of `.gitignore`. Of several the last one that matches decides; `!` takes back.
+    Exclude(String),
+    /// Other filesystems were not entered.
+    OneFileSystem,
+    /// This path from the source's root, and what is below it, whatever the patterns say: Copal's own folders.
+    Path(Vec<u8>),
+    /// What is below this folder, which is an entry itself: another filesystem was mounted there.
+    MountPoint(Vec<u8>),
+}
+
+/// The rules of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRules {
+    /// The source's label.
+    pub label: String,
+    /// In the order in which they were given.
+    pub rules: Vec<Rule>,
+}
+
 /// One captured source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
@@ -237,6 +265,9 @@ pub struct Snapshot {
     /// Of databases and running applications; needs version 2.
     #[serde(skip)]
     pub live: Option<LiveRecord>,
+    /// Of the sources that have any, sorted by label; needs version 3.
+    #[serde(skip)]
+    pub rules: Vec<SourceRules>,
 }
 
 /// The payload of version 2: that of version 1, and the record after it.
@@ -245,12 +276,28 @@ struct ExtendedRef<'s>(&'s Snapshot, &'s Option<LiveRecord>);
 #[derive(Serialize, Deserialize)]
 struct Extended(Snapshot, Option<LiveRecord>);
 
+/// The payload of version 3: that of version 2, and the rules after it.
+#[derive(Serialize)]
+struct RuledRef<'s>(&'s Snapshot, &'s Option<LiveRecord>, &'s [SourceRules]);
+#[derive(Serialize, Deserialize)]
+struct Ruled(Snapshot, Option<LiveRecord>, Vec<SourceRules>);
+
 impl Snapshot {
-    /// The lowest version whose payload can hold sources of these kinds and this record.
+    /// The lowest version whose payload can hold sources of these kinds, this record and these rules.
     #[must_use]
-    pub fn version_needed(sources: &[SourceRecord], live: Option<&LiveRecord>) -> u16 {
+    pub fn version_needed(sources: &[SourceRecord], live: Option<&LiveRecord>, rules: &[SourceRules]) -> u16 {
         let plain = live.is_none() && sources.iter().all(|source| source.kind.is_plain());
-        if plain { PLAIN_SNAPSHOT_VERSION } else { SNAPSHOT_VERSION }
+        match (rules.is_empty(), plain) {
+            (false, _) => SNAPSHOT_VERSION,
+            (true, false) => LIVE_SNAPSHOT_VERSION,
+            (true, true) => PLAIN_SNAPSHOT_VERSION,
+        }
+    }
+
+    /// What the capture of a source left out; none where nothing is known.
+    #[must_use]
+    pub fn rules_of(&self, label: &str) -> &[Rule] {
+        self.rules.iter().find(|of| of.label == label).map_or(&[], |of| &of.rules)
     }
 
     /// The canonical payload. What no reader would take is an [`Error::Limit`].
@@ -258,19 +305,25 @@ impl Snapshot {
         if let Some(what) = self.out_of_bounds() {
             return Err(Error::Limit { what: what.into(), limit: 0 });
         }
-        if self.version == PLAIN_SNAPSHOT_VERSION {
-            return codec::encode(self);
+        match self.version {
+            PLAIN_SNAPSHOT_VERSION => codec::encode(self),
+            LIVE_SNAPSHOT_VERSION => codec::encode(&ExtendedRef(self, &self.live)),
+            _ => codec::encode(&RuledRef(self, &self.live, &self.rules)),
         }
-        codec::encode(&ExtendedRef(self, &self.live))
     }
 
     /// Decodes and checks a payload; a higher version is `Unsupported`, never damage.
     pub fn decode(object: &str, payload: &[u8]) -> Result<Self> {
-        let snapshot = if check_version(object, payload, SNAPSHOT_VERSION)? == PLAIN_SNAPSHOT_VERSION {
-            codec::decode::<Self>(object, payload)?
-        } else {
-            let Extended(snapshot, live) = codec::decode(object, payload)?;
-            Self { live, ..snapshot }
+        let snapshot = match check_version(object, payload, SNAPSHOT_VERSION)? {
+            PLAIN_SNAPSHOT_VERSION => codec::decode::<Self>(object, payload)?,
+            LIVE_SNAPSHOT_VERSION => {
+                let Extended(snapshot, live) = codec::decode(object, payload)?;
+                Self { live, ..snapshot }
+            }
+            _ => {
+                let Ruled(snapshot, live, rules) = codec::decode(object, payload)?;
+                Self { live, rules, ..snapshot }
+            }
         };
         match snapshot.out_of_bounds() {
             Some(what) => Err(Error::damaged(object, format!("{what} is out of bounds"))),
@@ -292,16 +345,41 @@ impl Snapshot {
             _ if !self.sources.iter().all(sound_source) => Some("a source"),
             _ if !tags_are_sound(&self.tags) => Some("the tags"),
             _ if self.warnings.len() > WARNINGS_MAX => Some("the list of warnings"),
-            _ if self.version < Self::version_needed(&self.sources, self.live.as_ref()) => Some("the version"),
+            _ if self.version < Self::version_needed(&self.sources, self.live.as_ref(), &self.rules) => {
+                Some("the version")
+            }
+            _ if !self.rules_are_sound() => Some("the list of rules"),
             _ if !self.live.as_ref().is_none_or(LiveRecord::is_sound) => Some("the record of the capture"),
             _ => None,
         }
+    }
+
+    /// Sorted by label, each of a source, none empty, bounded.
+    fn rules_are_sound(&self) -> bool {
+        let is_sound = |of: &SourceRules| {
+            (1..=RULES_MAX).contains(&of.rules.len())
+                && of.rules.iter().all(Rule::is_sound)
+                && self.sources.iter().any(|source| source.label == of.label)
+        };
+        self.rules.windows(2).all(|pair| pair[0].label < pair[1].label) && self.rules.iter().all(is_sound)
     }
 
     /// `APP/NAME`, or `NAME` without an application: what the name tag is computed over.
     #[must_use]
     pub fn full_name(app: &str, name: &str) -> String {
         if app.is_empty() { name.to_owned() } else { format!("{app}/{name}") }
+    }
+}
+
+impl Rule {
+    /// Whether it can be kept.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Exclude(pattern) => pattern.len() <= RULE_BYTES_MAX,
+            Self::Path(path) | Self::MountPoint(path) => (1..=PATH_BYTES_MAX).contains(&path.len()),
+            Self::OneFileSystem => true,
+        }
     }
 }
 

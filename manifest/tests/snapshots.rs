@@ -3,8 +3,8 @@
 
 use copal_manifest::entry::Timestamp;
 use copal_manifest::snapshot::{
-    ComponentRecord, Consistency, HookOutcome, HookRecord, Label, LiveRecord, Origin, Phase, Snapshot, SourceKind,
-    SourceRecord, is_name,
+    ComponentRecord, Consistency, HookOutcome, HookRecord, Label, LiveRecord, Origin, Phase, Rule, Snapshot,
+    SourceKind, SourceRecord, SourceRules, is_name,
 };
 use copal_manifest::tree::TreeRoot;
 use copal_store::{ChunkId, Error, SnapshotId};
@@ -43,6 +43,7 @@ fn snapshot() -> Snapshot {
         chunks_new: 4,
         warnings: vec!["bucket/secret: permission denied".into()],
         live: None,
+        rules: Vec::new(),
     }
 }
 
@@ -85,7 +86,7 @@ fn live() -> LiveRecord {
 #[test]
 fn databases_and_applications_need_version_two() {
     let plain = snapshot();
-    assert_eq!(Snapshot::version_needed(&plain.sources, None), 1);
+    assert_eq!(Snapshot::version_needed(&plain.sources, None, &[]), 1);
     assert_eq!(plain.encode().unwrap()[0], 1);
     let mut extended = Snapshot { version: 2, live: Some(live()), ..plain.clone() };
     extended.sources[1].kind = SourceKind::Sqlite;
@@ -101,6 +102,64 @@ fn databases_and_applications_need_version_two() {
     let mut doubled = live();
     doubled.components.push(doubled.components[0].clone());
     assert!(refused(Snapshot { version: 2, live: Some(doubled), ..plain }));
+}
+
+/// One of each kind.
+fn rules() -> Vec<SourceRules> {
+    let rules = vec![
+        Rule::Exclude("node_modules/".into()),
+        Rule::OneFileSystem,
+        Rule::Path(b"backup".to_vec()),
+        Rule::MountPoint(b"mnt/\xff".to_vec()),
+    ];
+    vec![SourceRules { label: "bucket".into(), rules }]
+}
+
+/// Goal: rules need version 3, and nothing without rules has it. Method: with and without a record of an application.
+#[test]
+fn rules_need_version_three() {
+    let plain = snapshot();
+    for live in [None, Some(live())] {
+        assert_eq!(Snapshot::version_needed(&plain.sources, live.as_ref(), &rules()), 3);
+        let ruled = Snapshot { version: 3, live: live.clone(), rules: rules(), ..plain.clone() };
+        let payload = ruled.encode().unwrap();
+        assert_eq!(payload[0], 3);
+        let found = Snapshot::decode("root", &payload).unwrap();
+        assert_eq!((&found, found.rules_of("bucket").len(), found.rules_of("db").len()), (&ruled, 4, 0));
+        for short in 1..payload.len() {
+            assert!(Snapshot::decode("root", &payload[..short]).is_err(), "{short} bytes");
+        }
+        assert!(matches!(Snapshot { version: 2, ..ruled }.encode(), Err(Error::Limit { .. })));
+    }
+    let spoiled: [fn(&mut Vec<SourceRules>); 6] = [
+        |rules| rules[0].label = "another".into(),
+        |rules| rules[0].rules.clear(),
+        |rules| rules.push(rules[0].clone()),
+        |rules| rules[0].rules.push(Rule::Path(Vec::new())),
+        |rules| rules[0].rules.push(Rule::Exclude("x".repeat(4097))),
+        |rules| rules[0].rules = vec![Rule::OneFileSystem; 65_537],
+    ];
+    for spoil in spoiled {
+        let mut snapshot = Snapshot { version: 3, rules: rules(), ..plain.clone() };
+        spoil(&mut snapshot.rules);
+        assert!(matches!(snapshot.encode(), Err(Error::Limit { .. })));
+    }
+}
+
+/// Goal: the page says what is written. Method: the example's hexadecimal digits are those of a payload that is made here.
+#[test]
+fn the_page_shows_the_rules_of_version_three() {
+    let plain = snapshot();
+    let ruled = Snapshot { version: 3, rules: rules(), ..plain.clone() };
+    let (ruled, plain) =
+        (ruled.encode().unwrap(), Snapshot { version: 2, live: Some(live()), ..plain }.encode().unwrap());
+    let fixed = Snapshot::decode("root", &plain).unwrap();
+    let before = Snapshot { version: 1, live: None, ..fixed }.encode().unwrap();
+    assert_eq!(&ruled[1..before.len()], &before[1..]);
+    let dump: String = ruled[before.len()..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format/snapshot-root.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&dump), "docs/format/snapshot-root.md should say {dump}");
 }
 
 #[test]

@@ -276,6 +276,9 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::NoSuchPath => (StatusCode::NOT_FOUND, "list the entries of the snapshot to see what is in it"),
         Reason::TargetNotEmpty => (CONFLICT, "agree to the replacement of what stands there"),
         Reason::NoSpace => (FULL, "free some space there"),
+        Reason::OwnPlace => {
+            (CONFLICT, "choose another place for the application, or for what copal needs; nothing was touched")
+        }
         Reason::UnfitTarget => (CONFLICT, "prepare the place as the message says; nothing was touched"),
         Reason::ModeUnavailable => (CONFLICT, "leave the mode away: auto takes one that fits"),
         Reason::Usage => (BAD, "see /openapi.json"),

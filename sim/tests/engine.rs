@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use copal_engine::catalogue::Catalogue;
 use copal_engine::context::SilentMonitor;
 use copal_engine::create::{CreateRequest, SourceRequest, create};
-use copal_engine::deploy::{DeployMode, DeployRequest, deploy};
+use copal_engine::deploy::{DeployRequest, deploy};
 use copal_engine::removal::{collect_garbage, delete};
 use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Clock, Context, Result};
@@ -49,6 +49,7 @@ fn context(repository: Repository, seed: u64) -> Context {
         cache_folder: None,
         memory: None,
         state_folder: None,
+        own_places: Vec::new(),
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,
         host: "here".into(),
@@ -123,11 +124,9 @@ impl World {
         let request = DeployRequest {
             reference: name.into(),
             target: target.to_owned(),
-            path: None,
-            mode: DeployMode::Auto,
             replace: true,
-            dry_run: false,
             force_read: true,
+            ..DeployRequest::default()
         };
         deploy(context, &request).map(drop)
     }

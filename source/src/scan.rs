@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::vec;
 
-use self::exclude::Excludes;
-use self::walk::{Item, Shared, Task};
+pub use self::exclude::Excludes;
+use self::walk::{Item, Rules, Shared, Task};
 use crate::Result;
 use crate::beneath::Root;
 use crate::stat::stat;
@@ -99,6 +99,15 @@ pub struct FileStat {
     pub special: (u32, u32),
 }
 
+/// Why a path is named by a scan, and nothing beneath it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Border {
+    /// [`Keep::keeps`] says so.
+    Kept,
+    /// Something is mounted there.
+    MountPoint,
+}
+
 /// A path found by a scan, relative to the root, slash-separated raw bytes; the root is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanEntry {
@@ -106,6 +115,14 @@ pub struct ScanEntry {
     pub path: Box<[u8]>,
     /// Its metadata.
     pub stat: FileStat,
+    /// Only where [`ScanOptions::borders`] asks for it.
+    pub border: Option<Border>,
+}
+
+/// Which paths of a tree are to be named and left alone; asked from several threads.
+pub trait Keep: Send + Sync + fmt::Debug {
+    /// Whether this path (not the root) is one. What is beneath such a folder is never asked about.
+    fn keeps(&self, path: &[u8], is_folder: bool) -> bool;
 }
 
 /// What a scan leaves out.
@@ -114,6 +131,10 @@ pub struct ScanOptions {
     /// Globs against the relative path or, without a slash, against the last name (as `.gitignore` reads them; a
     /// leading `!` takes back). A folder left out is not entered.
     pub exclude: Vec<String>,
+    /// Paths to leave out, whatever the globs say.
+    pub leave_out: Vec<Vec<u8>>,
+    /// Name what this keeps, and mount points, with their [`Border`], and enter neither.
+    pub borders: Option<Arc<dyn Keep>>,
     /// Do not enter other filesystems (the mount point itself is kept as an empty folder).
     pub one_file_system: bool,
     /// Threads; 0: as many as cores.
@@ -134,9 +155,12 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
     let place = root.place(&[])?;
     let stat = stat(place.fd(), &place.name).map_err(|error| root.failed("looking at", &[], error))?;
     let first = root.is_folder().then(|| Task::folder(&[], stat.device));
-    let entry = ScanEntry { path: Box::default(), stat };
+    let entry = ScanEntry { path: Box::default(), stat, border: None };
+    let leave_out = options.leave_out.iter().map(|path| path.as_slice().into()).collect();
+    let rules =
+        Rules { excludes, leave_out, borders: options.borders.clone(), one_file_system: options.one_file_system };
     Ok(Scan {
-        shared: Arc::new(Shared::new(root, excludes, options.one_file_system)),
+        shared: Arc::new(Shared::new(root, rules)),
         threads: Vec::new(),
         threads_wanted: match options.threads {
             0 => std::thread::available_parallelism().map_or(1, NonZero::get),

@@ -35,6 +35,13 @@ pub(crate) fn identity(folder: impl AsFd, name: &CStr) -> io::Result<Identity> {
     Ok(Identity { inode: found.stx_ino, born })
 }
 
+/// Metadata of a name, and whether something is mounted there; none from a kernel that does not tell.
+pub(crate) fn stat_and_mount(folder: impl AsFd, name: &CStr) -> io::Result<(FileStat, Option<bool>)> {
+    let found = statx(folder, name, StatxFlags::BASIC_STATS)?;
+    let told = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    Ok((convert(&found), told.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))))
+}
+
 /// Which mount a path is on, to notice its borders: bind mounts and subvolumes included where the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {

@@ -90,6 +90,7 @@ struct Document<'a> {
     duration_ms: u64,
     digest: &'a str,
     unread_files: u64,
+    left_out: Vec<String>,
     warnings: &'a [String],
 }
 
@@ -262,6 +263,7 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
             duration_ms: report.duration_ms,
             digest: &report.digest,
             unread_files: report.unread_files,
+            left_out: report.left_out.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             warnings: &report.warnings,
         });
     }
@@ -291,6 +293,9 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
         ("time", format!("{}, {}", duration(report.duration_ms), rate(report.bytes, report.duration_ms))),
         ("digest", report.digest.clone()),
     ])?;
+    for path in &report.left_out {
+        invocation.monitor.notice(&format!("left out what copal itself lives by: {}", path.display()));
+    }
     for warning in &report.warnings {
         invocation.monitor.notice(warning);
     }

@@ -13,6 +13,7 @@ use copal_engine::catalogue::Catalogue;
 use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
 use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, deploy};
 use copal_engine::inspect::{diff, stats};
+use copal_engine::own::OwnPlace;
 use copal_engine::removal::{collect_garbage, delete};
 use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Clock, Context};
@@ -199,11 +200,9 @@ impl<'a> Demo<'a> {
         let request = DeployRequest {
             reference: name.to_owned(),
             target: target.to_owned(),
-            path: None,
             mode,
             replace: true,
-            dry_run: false,
-            force_read: false,
+            ..DeployRequest::default()
         };
         let report = deploy(&self.context, &request)?;
         self.compare(name, target)?;
@@ -350,6 +349,10 @@ fn repository(folder: &Path, invocation: &Invocation) -> anyhow::Result<Context>
         cache_folder: Some(folder.join("local/cache")),
         memory: None,
         state_folder: Some(folder.join("local/state")),
+        own_places: vec![
+            OwnPlace::new(OwnPlace::REPOSITORY, folder.join("repository")),
+            OwnPlace::new("the key file", path),
+        ],
         ..context
     })
 }

@@ -10,6 +10,7 @@ use copal_engine::application;
 use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, deploy, target_is_occupied};
 use serde::Serialize;
 
+use crate::commands::outline::{self, OutlineDocument, StayedDocument};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
 use crate::shown::{count, duration, rate, size, uuid};
@@ -26,7 +27,8 @@ Examples:
 
 With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target
 is at every moment wholly old or wholly new: after a crash the next command finishes or takes back
-what was begun.")]
+what was begun. What the snapshot's excludes and -x left out of it stays where it is, and so does
+what is mounted in TARGET. `copal restore` removes nothing at all.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
     #[arg(value_name = "SNAPSHOT")]
@@ -52,6 +54,12 @@ pub(crate) struct Arguments {
     /// Replace a target that is not empty, without asking
     #[arg(short, long)]
     yes: bool,
+    /// Let a file take the place of a folder, or a folder that of a file
+    #[arg(long, conflicts_with = "app")]
+    replace: bool,
+    /// Remove also what the snapshot's excludes and -x left out; without it that stays where it is
+    #[arg(long, conflicts_with = "app")]
+    delete_excluded: bool,
     /// How
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     mode: Mode,
@@ -99,14 +107,17 @@ struct Document<'a> {
     bytes_kept: u64,
     duration_ms: u64,
     dry_run: bool,
+    stays: Vec<StayedDocument>,
+    changes: Option<OutlineDocument>,
     warnings: &'a [String],
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let Some(target) = &arguments.target else { return of_application(arguments, invocation) };
+    let question = format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name);
     let must_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(target)?;
     if must_ask {
-        invocation.confirm(&format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name))?;
+        invocation.refuse_without_terminal(&question)?;
     }
     let context = invocation.open_for(Run::of(arguments.dry_run))?;
     let request = DeployRequest {
@@ -115,9 +126,18 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         path: arguments.path.clone().map(OsString::into_vec),
         mode: arguments.mode.into(),
         replace: arguments.yes || arguments.dry_run || must_ask,
+        replace_kind: arguments.replace,
+        delete_excluded: arguments.delete_excluded,
         dry_run: arguments.dry_run,
         force_read: arguments.force_read,
     };
+    if must_ask {
+        let rehearsal = deploy(&context, &DeployRequest { dry_run: true, ..request.clone() })?;
+        invocation.monitor.finish();
+        let lines = rehearsal.outline.iter().flat_map(outline::lines).chain(outline::stayed_lines(&rehearsal.stays));
+        lines.for_each(|line| invocation.monitor.notice(&line));
+        invocation.confirm(&question)?;
+    }
     let report = deploy(&context, &request)?;
     invocation.monitor.finish();
     print(&report, arguments, invocation)?;
@@ -153,6 +173,8 @@ fn print(report: &DeployReport, arguments: &Arguments, invocation: &mut Invocati
             bytes_kept: report.bytes_kept,
             duration_ms: report.duration_ms,
             dry_run: arguments.dry_run,
+            stays: report.stays.iter().map(StayedDocument::new).collect(),
+            changes: report.outline.as_ref().map(OutlineDocument::new),
             warnings: &report.warnings,
         });
     }
@@ -167,6 +189,10 @@ fn print(report: &DeployReport, arguments: &Arguments, invocation: &mut Invocati
         ("kept", size(report.bytes_kept)),
         ("time", format!("{}, {}", duration(report.duration_ms), rate(report.bytes_total, report.duration_ms))),
     ])?;
+    for line in report.outline.iter().flat_map(outline::lines) {
+        output.line(line)?;
+    }
+    outline::stayed_lines(&report.stays).iter().for_each(|line| invocation.monitor.notice(line));
     if !report.warnings.is_empty() {
         invocation.monitor.notice(&count(report.warnings.len() as u64, "thing was not set:", "things were not set:"));
         for warning in &report.warnings {

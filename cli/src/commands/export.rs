@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use copal_engine::bundle::hub_tar::{self, HubExportRequest};
 use copal_engine::bundle::{ExportRequest, ExportTarget, export};
-use copal_engine::{Context, Monitor};
+use copal_engine::{Context, Monitor, own};
 use copal_store::keys::StretchCost;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -77,6 +77,9 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
     check_file(file, arguments.force)?;
     let context = invocation.open()?;
+    if file != "-" {
+        own::refuse(&context, Path::new(file))?;
+    }
     let asked = if arguments.without_key { None } else { password(invocation)? };
     let document = match arguments.format {
         Format::Native => native(arguments, &context, names, file, asked)?,

@@ -1,5 +1,6 @@
 //! `copal init`: makes a repository.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,6 +77,7 @@ enum Cut {
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let folder = invocation.repository_folder()?;
     let parameters = parameters(arguments)?;
+    refuse_within_another(&folder)?;
     let credential = invocation.credential(Ask::Twice)?;
     let suite = match arguments.suite {
         Some(Suite::Aes256Gcm) => CipherSuite::Aes256Gcm,
@@ -94,6 +96,21 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     known_keys::remember(invocation.environment.state_folder.as_deref(), &repository);
     report(&repository, &folder, arguments.suite.is_none(), invocation)?;
     Ok(ExitCode::Done)
+}
+
+/// What is put into the folder of a repository looks like a part of it to some, like rubbish to others.
+fn refuse_within_another(folder: &Path) -> Result<(), ProgramError> {
+    let absolute = std::path::absolute(folder).map_err(|error| ProgramError::file("finding", folder, error))?;
+    let there = absolute.ancestors().skip(1).find_map(|above| above.canonicalize().ok());
+    for above in there.iter().flat_map(|above| above.ancestors()) {
+        if Repository::peek_id(&LocalBackend::new(above)).is_ok() {
+            return Err(ProgramError::usage(
+                format!("{} lies in the repository {}", folder.display(), above.display()),
+                "choose a folder outside of it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn parameters(arguments: &Arguments) -> Result<Parameters, ProgramError> {

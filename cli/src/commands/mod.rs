@@ -20,6 +20,7 @@ pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod man;
+mod outline;
 pub(crate) mod pin;
 pub(crate) mod serve;
 pub(crate) mod show;

@@ -13,10 +13,11 @@ use copal_source::scan::{FileKind, FileStat, FileTime, ScanEntry, ScanOptions, s
 use copal_source::settle::Settled;
 use copal_source::target::{TargetMetadata, TargetTree};
 
-use crate::application::config::{Source, TreeSpec};
+use crate::application::config::{Source, SourceSpec, TreeSpec};
 use crate::application::kept;
 use crate::application::sources::{failed, same_filesystem};
 use crate::context::Context;
+use crate::create::left_out::LeftOut;
 use crate::create::{ContentIdentity, Creation, Input, InputContent, KeptClones, is_unchanged_since};
 use crate::deploy::private_folder;
 use crate::error::{Error, Result};
@@ -118,7 +119,7 @@ impl KeptEntry {
         let (kind, special) = (FileKind::of_number(kind)?, (major, minor));
         let stat =
             FileStat { kind, mode, uid, gid, bytes, allocated_bytes, modified, changed, inode, links, device, special };
-        Some(ScanEntry { path: path.into(), stat })
+        Some(ScanEntry { path: path.into(), stat, border: None })
     }
 }
 
@@ -151,13 +152,17 @@ pub(super) fn input_again(
     let clones = kept::load(state_folder, if single { clone.parent().unwrap_or(&clone) } else { &clone });
     let entries = kept.into_iter().map(KeptEntry::entry).collect::<Option<Vec<_>>>();
     let entries = entries.ok_or_else(|| Error::Internal("a list of cloned entries has an unknown kind".into()))?;
+    let (exclude, one_file_system) = match &source.spec {
+        SourceSpec::Tree(tree) => (tree.exclude.clone(), tree.one_file_system),
+        _ => (Vec::new(), false),
+    };
     Ok(Input {
         label: source.label.clone(),
         kind: (kind != SourceKind::Tree).then_some(kind),
         path: crate::application::sources::recorded_path(source)?,
         content: InputContent::Cloned { clone, entries },
-        exclude: Vec::new(),
-        one_file_system: false,
+        exclude,
+        one_file_system,
         page_structured: kind == SourceKind::Image,
         before,
         clones,
@@ -195,12 +200,14 @@ fn comparison<'p>(creation: &'p Creation, record: Option<&'p SourceRecord>) -> O
     Some(Comparison { record, entries: ManifestReader::new(creation.session(), record.tree).entries().peekable() })
 }
 
-fn scan_options(context: &Context, tree: &TreeSpec) -> ScanOptions {
-    ScanOptions {
+fn scan_options(context: &Context, tree: &TreeSpec) -> Result<ScanOptions> {
+    Ok(ScanOptions {
         exclude: tree.exclude.clone(),
+        leave_out: LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?.paths(),
         one_file_system: tree.one_file_system,
         threads: context.worker_threads(),
-    }
+        ..ScanOptions::default()
+    })
 }
 
 /// Files and bytes of a tree that are not as they were stored.
@@ -212,7 +219,7 @@ pub(super) fn estimate(
 ) -> Result<(u64, u64)> {
     let mut comparison = comparison(creation, record);
     let (mut files, mut bytes) = (0, 0);
-    for entry in scan(&tree.path, &scan_options(context, tree))?.flatten() {
+    for entry in scan(&tree.path, &scan_options(context, tree)?)?.flatten() {
         context.check_interrupt()?;
         let same = comparison.as_mut().is_some_and(|parent| parent.has_unchanged(&entry.path, &entry.stat));
         if !same {
@@ -243,7 +250,7 @@ pub(super) fn clone_changed(
     let clone = if single { root.join("file") } else { root.clone() };
     let mut cloned = Cloned { tree: tree.clone(), root, state_folder, clone, entries: Vec::new() };
     let mut made: Vec<Vec<u8>> = Vec::new();
-    for entry in scan(&tree.path, &scan_options(context, tree))? {
+    for entry in scan(&tree.path, &scan_options(context, tree)?)? {
         context.check_interrupt()?;
         let mut entry = entry?;
         let unchanged = comparison.as_mut().is_some_and(|parent| parent.has_unchanged(&entry.path, &entry.stat));
@@ -280,7 +287,7 @@ fn folders_above(target: &TargetTree, path: &[u8], made: &mut Vec<Vec<u8>>) -> R
 }
 
 fn clone_one(target: &TargetTree, reader: &TreeReader, entry: &ScanEntry, path: &[u8]) -> Result<FileStat> {
-    let ScanEntry { path: original, stat } = entry;
+    let ScanEntry { path: original, stat, .. } = entry;
     match stat.kind {
         FileKind::Directory if path.is_empty() => {}
         FileKind::Directory => target.create_directory(path)?,

@@ -14,12 +14,13 @@ use copal_store::{SnapshotId, codec};
 
 use crate::application::Captured;
 use crate::application::capture::{Component, fail_record};
-use crate::application::config::{Application, Pinning, Source};
+use crate::application::config::{Application, Pinning, Source, SourceSpec};
 use crate::application::record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata};
 use crate::application::sources::{Held, input_of_folder, spool_path};
 use crate::application::state::{AppFolder, CaptureFolder, state_folder};
 use crate::catalogue::{Catalogue, Listed};
 use crate::context::{Context, Monitor, Progress};
+use crate::create::left_out::LeftOut;
 use crate::create::{Contents, CreateReport, Creation, Input, Naming, Taken, is_present};
 use crate::error::{Error, Result};
 use crate::removal;
@@ -406,6 +407,7 @@ fn report_of(listed: Listed) -> CreateReport {
         duration_ms: 0,
         warnings: snapshot.warnings.clone(),
         unread_files: 0,
+        left_out: Vec::new(),
         snapshot,
     }
 }
@@ -431,7 +433,7 @@ fn store_again(
         }
         let one = match input_again(context, &source, state)? {
             Some(input) => creation.take(context, &input)?,
-            None => stored_before(creation, state)?,
+            None => Taken { left_out: left_out_of(context, &source)?, ..stored_before(creation, state)? },
         };
         components.push(Component { source, held: Ok(Held::Stored(one.clone())) });
         taken.push(one);
@@ -473,7 +475,16 @@ fn stored_before(creation: &Creation, state: &ComponentState) -> Result<Taken> {
             return Err(missing());
         }
     }
-    Ok(Taken { record, bytes_read: 0, warnings: Vec::new(), unread_files: 0, contents: Vec::new() })
+    let (warnings, contents, left_out) = (Vec::new(), Vec::new(), LeftOut::default());
+    Ok(Taken { record, bytes_read: 0, warnings, unread_files: 0, contents, left_out })
+}
+
+/// As the capture left it out; where other filesystems were mounted is not known any more.
+fn left_out_of(context: &Context, source: &Source) -> Result<LeftOut> {
+    match &source.spec {
+        SourceSpec::Tree(tree) => LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system),
+        _ => Ok(LeftOut::default()),
+    }
 }
 
 fn is_whole(session: &copal_store::session::Session, content: &FileContent) -> Result<bool> {

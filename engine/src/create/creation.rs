@@ -1,9 +1,11 @@
 //! One snapshot being made: begun, sources taken one after the other, finished by its root.
 
+use std::path::PathBuf;
+
 use copal_chunker::{Cutter, Rule, Sizes};
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::new_name_fault;
-use copal_manifest::snapshot::{LiveRecord, Origin, Phase, Snapshot, SourceRecord, WARNINGS_MAX, is_name};
+use copal_manifest::snapshot::{LiveRecord, Origin, Phase, Snapshot, SourceRecord, SourceRules, WARNINGS_MAX, is_name};
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
 use copal_store::repository::RootName;
@@ -15,6 +17,7 @@ use crate::context::Context;
 use crate::create::CreateReport;
 use crate::create::clones::ContentIdentity;
 use crate::create::input::Input;
+use crate::create::left_out::LeftOut;
 use crate::create::parent::Parent;
 use crate::create::pipeline::Capture;
 use crate::error::{Error, Result};
@@ -40,6 +43,7 @@ pub(crate) struct Taken {
     pub(crate) unread_files: u64,
     /// Of a clone: what its large files are in the snapshot.
     pub(crate) contents: Contents,
+    pub(crate) left_out: LeftOut,
 }
 
 /// Paths of large files, with slashes, and what they are.
@@ -150,6 +154,11 @@ impl Creation {
         let unread_files: u64 = taken.iter().map(|one| one.unread_files).sum();
         let bytes_read = taken.iter().map(|one| one.bytes_read).sum();
         let warnings: Vec<String> = taken.iter().flat_map(|one| one.warnings.iter().cloned()).collect();
+        let left_out: Vec<PathBuf> = taken.iter().flat_map(|one| one.left_out.own.iter().cloned()).collect();
+        let rules = taken.iter().filter(|one| !one.left_out.rules.is_empty());
+        let rules: Vec<SourceRules> = rules
+            .map(|one| SourceRules { label: one.record.label.clone(), rules: one.left_out.rules.clone() })
+            .collect();
         let records: Vec<SourceRecord> = taken.into_iter().map(|one| one.record).collect();
         let root = self.root(context);
         let full_name = self.full_name();
@@ -158,7 +167,7 @@ impl Creation {
         let counters = session.counters();
         let whole = if unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
         let snapshot = Snapshot {
-            version: Snapshot::version_needed(&records, live.as_ref()),
+            version: Snapshot::version_needed(&records, live.as_ref(), &rules),
             id,
             name: naming.name,
             app: naming.app,
@@ -178,6 +187,7 @@ impl Creation {
             chunks_new: counters.chunks_new,
             warnings: bounded_warnings(&warnings),
             live,
+            rules,
         };
         let payload = snapshot.encode()?;
         let published = durable.publish_root(root, &payload);
@@ -198,6 +208,7 @@ impl Creation {
             duration_ms: context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000,
             warnings,
             unread_files,
+            left_out,
             snapshot,
         })
     }

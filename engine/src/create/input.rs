@@ -1,15 +1,18 @@
 //! A source as the pipeline takes it: where its entries come from, and what they are recorded as.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
 use copal_source::read::{PinnedBytes, TreeReader};
 use copal_source::scan::{ScanEntry, ScanOptions, scan};
 
+use crate::context::Context;
 use crate::create::SourceRequest;
 use crate::create::clones::KeptClones;
+use crate::create::left_out::LeftOut;
 use crate::error::Result;
 
 /// A source to be stored.
@@ -75,16 +78,32 @@ impl Input {
         matches!(self.content, InputContent::Cloned { .. })
     }
 
+    /// What is left out of it: of a folder or a file of the system.
+    pub(super) fn left_out(&self, context: &Context) -> Result<LeftOut> {
+        match &self.content {
+            InputContent::Path(_) | InputContent::Cloned { .. } if !self.path.is_empty() => {
+                let path = Path::new(OsStr::from_bytes(&self.path));
+                LeftOut::of(context, path, &self.exclude, self.one_file_system)
+            }
+            _ => Ok(LeftOut::default()),
+        }
+    }
+
     /// Begins to go through it.
-    pub(super) fn open(&self, threads: usize) -> Result<(Entries, TreeReader)> {
+    pub(super) fn open(&self, left_out: &LeftOut, threads: usize) -> Result<(Entries, TreeReader)> {
         match &self.content {
             InputContent::Path(path) => {
-                let options =
-                    ScanOptions { exclude: self.exclude.clone(), one_file_system: self.one_file_system, threads };
+                let options = ScanOptions {
+                    exclude: self.exclude.clone(),
+                    leave_out: left_out.paths(),
+                    one_file_system: self.one_file_system,
+                    threads,
+                    ..ScanOptions::default()
+                };
                 Ok((Box::new(scan(path, &options)?), TreeReader::open(path)?))
             }
             InputContent::Pinned(bytes) => {
-                let entry = ScanEntry { path: Box::default(), stat: bytes.stat() };
+                let entry = ScanEntry { path: Box::default(), stat: bytes.stat(), border: None };
                 Ok((Box::new(std::iter::once(Ok(entry))), TreeReader::of_pinned(Arc::clone(bytes))))
             }
             InputContent::Cloned { clone, entries } => {

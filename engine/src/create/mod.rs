@@ -15,6 +15,7 @@ mod extent;
 mod input;
 mod job;
 mod large;
+pub(crate) mod left_out;
 mod meter;
 mod nodes;
 mod parent;
@@ -92,6 +93,8 @@ pub struct CreateReport {
     pub warnings: Vec<String>,
     /// How many source files could not be read.
     pub unread_files: u64,
+    /// Copal's own folders that were left out of the sources.
+    pub left_out: Vec<PathBuf>,
 }
 
 /// Takes a snapshot. Nothing is acknowledged before it is durable.

@@ -25,6 +25,7 @@ use crate::create::extent::{Extent, ExtentDone};
 use crate::create::input::{Entries, Input};
 use crate::create::job::{Job, Promise, Shared, Worker, promise};
 use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile, Part};
+use crate::create::left_out::LeftOut;
 use crate::create::meter::Meter;
 use crate::create::nodes::TreeSink;
 use crate::create::parent::{Parent, ParentSource};
@@ -95,6 +96,7 @@ pub(super) struct Capture<'s, 'j> {
     warnings: Vec<String>,
     unread_files: u64,
     contents: Vec<(Vec<u8>, ContentIdentity)>,
+    left_out: LeftOut,
 }
 
 impl Capture<'_, '_> {
@@ -126,7 +128,8 @@ impl Capture<'_, '_> {
         };
         context.monitor.phase("storing");
         let (jobs, queue) = bounded(threads * 2);
-        let (entries, reader) = input.open(threads)?;
+        let left_out = input.left_out(context)?;
+        let (entries, reader) = input.open(&left_out, threads)?;
         let boundary_key = session.repository().keys().tree_boundary_key();
         std::thread::scope(|scope| {
             for number in 0..threads {
@@ -165,8 +168,9 @@ impl Capture<'_, '_> {
                 warnings: Vec::new(),
                 unread_files: 0,
                 contents: Vec::new(),
+                left_out,
             };
-            let outcome = capture.take_all(entries);
+            let outcome = capture.take_all(entries, input.one_file_system);
             if outcome.is_err() {
                 shared.abandoned.store(true, Ordering::Relaxed);
             }
@@ -176,13 +180,16 @@ impl Capture<'_, '_> {
     }
 
     /// Goes through the scan; returns what the root is, and on which filesystem.
-    fn take_all(&mut self, entries: Entries) -> Result<(SourceKind, u64)> {
+    fn take_all(&mut self, entries: Entries, one_file_system: bool) -> Result<(SourceKind, u64)> {
         let mut root = None;
         for found in entries {
             self.shared.context.check_interrupt()?;
             match found {
                 Ok(entry) => {
-                    root.get_or_insert((entry.stat.kind, entry.stat.device));
+                    let (_, device) = *root.get_or_insert((entry.stat.kind, entry.stat.device));
+                    if one_file_system && entry.stat.kind == FileKind::Directory && entry.stat.device != device {
+                        self.left_out.add_mount_point(entry.path.to_vec());
+                    }
                     self.take(entry)?;
                 }
                 Err(problem) if root.is_none() => return Err(problem.into()),
@@ -223,8 +230,11 @@ impl Capture<'_, '_> {
             trusted_before: begun,
         };
         let bytes_read = self.shared.bytes_read.load(Ordering::Relaxed);
-        let Self { warnings, unread_files, contents, .. } = self;
-        Ok(Taken { record, bytes_read, warnings, unread_files, contents })
+        let Self { warnings, unread_files, contents, mut left_out, .. } = self;
+        if record.kind != SourceKind::Tree {
+            left_out = LeftOut::default();
+        }
+        Ok(Taken { record, bytes_read, warnings, unread_files, contents, left_out })
     }
 
     fn unread(&mut self, why: String) {
@@ -234,7 +244,7 @@ impl Capture<'_, '_> {
 
     /// One path of the scan.
     fn take(&mut self, found: ScanEntry) -> Result<()> {
-        let ScanEntry { path, stat } = found;
+        let ScanEntry { path, stat, .. } = found;
         let Some(path) = EntryPath::from_slashes(&path) else {
             self.unread(format!("{}: the path is too long to be kept", String::from_utf8_lossy(&path)));
             return Ok(());

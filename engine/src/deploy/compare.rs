@@ -6,16 +6,18 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp, Xattr};
 use copal_source::read::TreeReader;
-use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
+use copal_source::scan::{Border, FileKind, FileStat, Keep, ScanEntry, ScanOptions, scan};
 
 use super::desired::{Desired, Item};
 use super::evidence::Witness;
 use super::hash::{Finding, Question, answer};
 use super::plan::{Action, Change, Folder, Over, Plan};
 use super::run::Run;
+use super::stays::{Conflict, Stay, Stays};
 use crate::error::{Error, Result};
 
 /// Paths to be read that are collected before the workers read them.
@@ -35,16 +37,20 @@ pub(super) fn plan_fresh(desired: &Desired<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are no part of it.
+/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are no part of it. What `stays`
+/// names, and what is mounted there, is not entered. `named`: what goes with its folder is named one by one, too.
 pub(super) fn compare(
     run: &Run<'_>,
     desired: &Desired<'_>,
     target: &Path,
     hidden: &[Vec<u8>],
     witnesses: &mut [Witness<'_, '_>],
+    stays: &Arc<Stays>,
+    named: bool,
 ) -> Result<Plan> {
     let top = |path: &[u8]| path.split(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
-    let options = ScanOptions { threads: run.context.threads, ..ScanOptions::default() };
+    let borders: Arc<dyn Keep> = Arc::clone(stays) as Arc<dyn Keep>;
+    let options = ScanOptions { threads: run.context.threads, borders: Some(borders), ..ScanOptions::default() };
     let reader = TreeReader::open(target)?;
     let mut comparison = Comparison {
         run,
@@ -58,6 +64,9 @@ pub(super) fn compare(
         names: HashMap::new(),
         joined: Vec::new(),
         gone: None,
+        extras: Vec::new(),
+        border: None,
+        named,
     };
     let mut standing = scan(target, &options)?.filter_map(|found| match found {
         Ok(found) if !hidden.is_empty() && hidden.contains(&top(&found.path)) => None,
@@ -80,16 +89,23 @@ pub(super) fn compare(
         };
         let item = if order.is_le() { std::mem::replace(&mut left, wanted.next().transpose()?) } else { None };
         let found = if order.is_ge() { std::mem::replace(&mut right, standing.next().transpose()?) } else { None };
+        if let Some(path) = item.as_ref().map(|item| &item.entry.path).or(found.as_ref().map(|(path, _)| path)) {
+            comparison.leave_extras(path);
+        }
         match (item, found) {
             (Some(item), None) => comparison.missing(item)?,
-            (None, Some((path, _))) => comparison.extra(path),
+            (None, Some((path, found))) => comparison.extra(path, &found),
             (Some(item), Some((_, found))) => comparison.both(item, &found)?,
             (None, None) => {}
+        }
+        if !comparison.extras.is_empty() {
+            continue;
         }
         if comparison.questions.len() >= WINDOW_ITEMS || comparison.window.len() >= 4 * WINDOW_ITEMS {
             comparison.settle()?;
         }
     }
+    comparison.extras_end();
     comparison.settle()?;
     Ok(comparison.finish())
 }
@@ -109,8 +125,22 @@ struct Comparison<'c, 'd, 's, 'w> {
     names: HashMap<EntryPath, u32>,
     /// Wanted names of such files that stand rightly, as long as the file itself stays.
     joined: Vec<(EntryPath, Box<Entry>)>,
-    /// A folder that is removed as a whole: what is below it needs no step of its own.
+    /// A folder that something else replaces: what is below it goes with it.
     gone: Option<EntryPath>,
+    /// Folders that the snapshot lacks, from the outermost to the one that is being gone through.
+    extras: Vec<Extra>,
+    /// The last path that stays.
+    border: Option<Stay>,
+    /// Whether what goes with its folder is named one by one.
+    named: bool,
+}
+
+/// A folder that the snapshot lacks: it goes as a whole, unless something in it stays.
+struct Extra {
+    path: EntryPath,
+    /// Its first change in the window.
+    first: usize,
+    holds_what_stays: bool,
 }
 
 enum Pending {
@@ -126,15 +156,76 @@ enum Pending {
 
 impl Comparison<'_, '_, '_, '_> {
     fn missing(&mut self, item: Item) -> Result<()> {
+        if let Some(Stay { path, border }) = self.border.as_ref().filter(|stay| item.entry.path.is_within(&stay.path)) {
+            self.plan.conflicts.push(conflict(path.clone(), *border));
+            return Ok(());
+        }
         self.create(item, Over::Nothing)
     }
 
-    fn extra(&mut self, path: EntryPath) {
-        if self.gone.as_ref().is_some_and(|gone| path.is_within(gone)) {
-            return;
+    fn extra(&mut self, path: EntryPath, found: &ScanEntry) {
+        let gone = self.gone.as_ref().filter(|gone| path.is_within(gone)).cloned();
+        match (found.border, gone) {
+            (Some(_), Some(folder)) => self.plan.conflicts.push(Conflict::Inside { folder, stays: path }),
+            (Some(border), None) => self.stay(path, border),
+            (None, Some(_)) => self.removed_below([path]),
+            (None, None) => {
+                let first = self.window.len();
+                if found.stat.kind == FileKind::Directory {
+                    self.extras.push(Extra { path, first, holds_what_stays: false });
+                } else {
+                    self.window.push(removal(path));
+                }
+            }
         }
-        self.gone = Some(path.clone());
-        self.window.push(Pending::Change(Change { path, action: Action::Remove, bytes: 0, entry: None }));
+    }
+
+    fn removed_below(&mut self, paths: impl IntoIterator<Item = EntryPath>) {
+        if self.named {
+            self.plan.removed_below.extend(paths);
+        }
+    }
+
+    fn stay(&mut self, path: EntryPath, border: Border) {
+        self.extras.iter_mut().for_each(|extra| extra.holds_what_stays = true);
+        self.border = Some(Stay { path: path.clone(), border });
+        self.plan.stays.push(Stay { path, border });
+    }
+
+    /// Settles the folders that the walk leaves by going on to a path.
+    fn leave_extras(&mut self, next: &EntryPath) {
+        while self.extras.last().is_some_and(|extra| !next.is_within(&extra.path)) {
+            self.leave_extra();
+        }
+    }
+
+    fn extras_end(&mut self) {
+        while !self.extras.is_empty() {
+            self.leave_extra();
+        }
+    }
+
+    /// A folder in which nothing stays needs one step, whatever is in it.
+    fn leave_extra(&mut self) {
+        let Some(Extra { path, first, holds_what_stays: false }) = self.extras.pop() else { return };
+        let below = self.window.split_off(first).into_iter().filter_map(|pending| match pending {
+            Pending::Change(change) => Some(change.path),
+            Pending::Asked { .. } => None,
+        });
+        self.removed_below(below);
+        self.window.push(removal(path));
+    }
+
+    /// What stays, where the snapshot has something as well: only an empty folder under a mount is no matter.
+    fn both_at_border(&mut self, item: &Item, border: Border) {
+        let path = item.entry.path.clone();
+        if border == Border::MountPoint && item.entry.node == Node::Directory {
+            count(&mut self.plan, &item.entry);
+            push_folder(&mut self.plan, item, false);
+            return self.stay(path, border);
+        }
+        self.border = Some(Stay { path: path.clone(), border });
+        self.plan.conflicts.push(conflict(path, border));
     }
 
     fn create(&mut self, item: Item, over: Over) -> Result<()> {
@@ -148,6 +239,10 @@ impl Comparison<'_, '_, '_, '_> {
     }
 
     fn both(&mut self, item: Item, found: &ScanEntry) -> Result<()> {
+        if let Some(border) = found.border {
+            self.both_at_border(&item, border);
+            return Ok(());
+        }
         let stat = &found.stat;
         let kind_is_equal = kind_of(&item.entry.node).is_none_or(|kind| kind == stat.kind)
             && match &item.entry.node {
@@ -344,6 +439,17 @@ impl Comparison<'_, '_, '_, '_> {
     }
 }
 
+fn removal(path: EntryPath) -> Pending {
+    Pending::Change(Change { path, action: Action::Remove, bytes: 0, entry: None })
+}
+
+fn conflict(path: EntryPath, border: Border) -> Conflict {
+    match border {
+        Border::Kept => Conflict::LeftOut(path),
+        Border::MountPoint => Conflict::Mounted(path),
+    }
+}
+
 fn is_patchable(entry: &Entry, stat: &FileStat) -> bool {
     match &entry.node {
         // A second name may be outside the target: what is written through it would follow.
@@ -369,6 +475,7 @@ fn push_folder(plan: &mut Plan, item: &Item, touched: bool) {
             path: item.entry.path.clone(),
             metadata: item.entry.metadata.clone(),
             touched: touched && !item.synthetic,
+            differs: touched && !item.synthetic,
             synthetic: item.synthetic,
         });
     }

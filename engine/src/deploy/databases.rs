@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use copal_manifest::snapshot::SourceKind;
-use copal_source::sqlite::{logs_with_rows, settle};
+use copal_source::sqlite::{logs_with_rows, settle, sidecars};
 
 use super::desired::{Desired, Part};
 use super::place::Place;
@@ -23,6 +23,11 @@ fn paths(desired: &Desired<'_>, place: &Place) -> Vec<PathBuf> {
         false => place.path.join(OsStr::from_bytes(&part.at.to_slashes())),
     };
     parts.map(path).collect()
+}
+
+/// Whether any of the databases that stand there has something beside it.
+pub(super) fn have_logs(desired: &Desired<'_>, place: &Place) -> bool {
+    paths(desired, place).iter().any(|path| !sidecars(path).is_empty())
 }
 
 /// Brings each database that stands where another one goes into its one file: its log would be taken for the new one's.

@@ -80,6 +80,16 @@ impl<'s> Desired<'s> {
         Ok(self.get(&EntryPath::root())?.is_some_and(|item| item.entry.node != Node::Directory))
     }
 
+    /// The name that TARGET has in the snapshot, or had where it was taken from.
+    pub(super) fn last_name(&self) -> Option<Vec<u8>> {
+        let part = self.parts.first()?;
+        let last = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().map(<[u8]>::to_vec);
+        let own = last(&part.base.to_slashes()).filter(|name| !name.is_empty());
+        let source = || last(&part.source.path).filter(|name| !name.is_empty());
+        let label = || Some(part.source.label.clone().into_bytes()).filter(|label| !label.is_empty());
+        own.or_else(source).or_else(label)
+    }
+
     /// All entries in path order, TARGET itself first.
     pub(super) fn items(&self) -> Items<'_, 's> {
         Items { desired: self, part: 0, inner: None, root_due: self.labelled }

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use copal_manifest::snapshot::Snapshot;
-use copal_source::mounts::mount_points_from;
 use copal_source::sqlite::sidecars;
-use copal_source::target::{Capabilities, FolderLock, Removal, TargetTree, exchange, rename_new};
+use copal_source::target::{Capabilities, FolderLock, Removal, exchange, rename_new};
 use copal_store::session::Session;
 
 use super::build::{Donor, Sharing, Syncing, build};
@@ -17,15 +17,18 @@ use super::compare::{compare, plan_fresh};
 use super::databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
+use super::fit::{capabilities, place_of_kind, refuse_device, refuse_mounts};
 use super::journal::{Commit, Journal};
 use super::kept::{kept_tree, reason_against};
 use super::memory::Memory;
+use super::outline::{Stayed, outline};
 use super::pending::{Ledger, Registered};
 use super::place::{Beside, Place, Standing, WriteRoot, failed, remove_whole};
 use super::plan::Plan;
 use super::recovery::{carry_out, outlook, recover_target};
 use super::run::{CrashPoints, Run};
 use super::stage::stage;
+use super::stays::{self, Stays};
 use super::{DeployMode, DeployReport, DeployRequest, unavailable};
 use crate::catalogue::Catalogue;
 use crate::context::Context;
@@ -45,6 +48,8 @@ pub(super) struct Job<'j> {
     pub(super) hidden: &'j [Vec<u8>],
     /// Build here, beside the target, and leave the switch to the caller.
     pub(super) staged: Option<&'j Path>,
+    /// What is left alone.
+    pub(super) stays: Arc<Stays>,
 }
 
 pub(super) fn execute(
@@ -55,38 +60,45 @@ pub(super) fn execute(
 ) -> Result<DeployReport> {
     let begun = context.clock.monotonic_nanoseconds();
     let run = Run::new(context, points);
-    let place = Place::resolve(&request.target)?;
+    let mut place = Place::resolve(&request.target)?;
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let listed = catalogue.find(&request.reference)?;
     session.prefer(listed.signer);
     let snapshot = &listed.snapshot;
     let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
+    let named = place.path.clone();
+    let single = desired.is_single()?;
+    if staged.is_none() && !request.replace_kind {
+        place = place_of_kind(place, single, &desired, request)?;
+    }
+    let moved = place.path != named;
     if matches!(place.standing, Standing::Folder | Standing::File | Standing::Other)
         && !request.replace
         && !request.dry_run
     {
         return Err(Error::TargetNotEmpty(place.path));
     }
-    let single = desired.is_single()?;
     refuse_device(&place)?;
+    refuse_mounts(&place, single)?;
     // Only now is it known that this is a target that may be written to.
     let (ledger, hidden) = settle_before(&run, &place, request.dry_run)?;
     let (ledger, hidden) = (ledger.as_ref(), hidden.as_slice());
-    let place = Place::resolve(&request.target)?;
+    let place = Place::resolve(&place.path)?;
+    let stays = Arc::new(if request.delete_excluded { Stays::default() } else { Stays::of(&desired, snapshot)? });
     let capabilities = capabilities(&place, single, staged)?;
-    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged };
-    // Before the comparison: what comes out of a log is compared as well.
-    let writes = !request.dry_run && staged.is_none();
-    let damaged = if writes { databases::settle_all(&desired, &place)? } else { Vec::new() };
-    run.monitor().phase("comparing");
-    let plan = job.plan(context, request, &catalogue, &session)?;
-    let way = job.choose(request.mode, &plan)?;
-    job.refuse_impossible(request, way)?;
-    let needed = job.check(&plan, way)?;
+    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, stays };
+    let mut decided = job.decide(context, request, &catalogue, &session)?;
+    // Everything can be done: only now a standing database is touched, and what comes out of its log is compared as well.
+    let mut damaged = Vec::new();
+    if !request.dry_run && staged.is_none() && databases::have_logs(&desired, &place) {
+        damaged = databases::settle_all(&desired, &place)?;
+        decided = job.decide(context, request, &catalogue, &session)?;
+    }
+    let Decision { plan, way, needed } = decided;
     let mut report = DeployReport {
         snapshot: snapshot.id,
-        target: request.target.clone(),
+        target: if moved { place.path.clone() } else { request.target.clone() },
         mode: way.mode(),
         files_total: plan.files_total,
         files_changed: plan.files_changed(),
@@ -95,6 +107,8 @@ pub(super) fn execute(
         bytes_kept: 0,
         duration_ms: 0,
         warnings: Vec::new(),
+        stays: plan.stays.iter().map(Stayed::of).collect(),
+        outline: if request.dry_run { Some(outline(&job, &plan)?) } else { None },
     };
     if job.is_fresh() {
         report.files_changed = plan.files_total;
@@ -133,14 +147,12 @@ fn settle_before(run: &Run<'_>, place: &Place, dry_run: bool) -> Result<(Option<
     Ok((Some(ledger), Vec::new()))
 }
 
-/// Nothing may take the name of a device away.
-fn refuse_device(place: &Place) -> Result<()> {
-    if place.standing != Standing::Other || !copal_source::kept::is_block_device(&place.path)? {
-        return Ok(());
-    }
-    let detail =
-        "it is a block device: let it be the path of a source of the kind \"image\" of an application, and deploy that";
-    Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.into() })
+/// What a deploy will do.
+struct Decision {
+    plan: Plan,
+    way: Way,
+    /// Bytes to be fetched.
+    needed: u64,
 }
 
 /// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.
@@ -172,34 +184,6 @@ impl Way {
             Self::InPlace => DeployMode::InPlace,
         }
     }
-}
-
-/// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that fails, leaves
-/// the target as it was to the time of its folder. At a mount point nothing beside it counts, and nothing needs a probe.
-fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Capabilities> {
-    // Who builds in a mount point knows how it is switched.
-    let within = staged.and_then(Path::parent).filter(|parent| *parent == place.path);
-    if let Some(within) = within {
-        let tree = TargetTree::open(within)?;
-        let reflink = tree.shares_extents()?;
-        return Ok(Capabilities { reflink, mount_point: false, exchange: true, ..tree.look()? });
-    }
-    if matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single {
-        let inside = TargetTree::open(&place.path)?.look()?;
-        // A subvolume is no mount point, and can be exchanged as little.
-        let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev());
-        let same = device(&place.path).is_ok_and(|inside| device(&place.parent).is_ok_and(|beside| beside == inside));
-        // A tree that is exchanged is removed afterwards: with what is mounted in it.
-        let has_mounts = !mount_points_from(&place.path)?.is_empty();
-        if inside.mount_point || !same || has_mounts {
-            return Ok(Capabilities { mount_point: true, ..inside });
-        }
-    }
-    let mut folder = place.parent.as_path();
-    while !folder.exists() {
-        folder = folder.parent().unwrap_or(Path::new("/"));
-    }
-    Ok(Capabilities { mount_point: false, ..TargetTree::open(folder)?.capabilities()? })
 }
 
 /// The one file that is built, in a folder of its own.
@@ -249,6 +233,23 @@ impl Job<'_> {
         }
     }
 
+    /// Compares, chooses and checks, without writing anything.
+    fn decide(
+        &self,
+        context: &Context,
+        request: &DeployRequest,
+        catalogue: &Catalogue,
+        session: &Session,
+    ) -> Result<Decision> {
+        self.run.monitor().phase("comparing");
+        let plan = self.plan(context, request, catalogue, session)?;
+        stays::refuse(self.place, &plan.conflicts)?;
+        let way = self.choose(request.mode, &plan)?;
+        self.refuse_impossible(request, way)?;
+        let needed = self.check(&plan, way)?;
+        Ok(Decision { plan, way, needed })
+    }
+
     fn plan(
         &self,
         context: &Context,
@@ -283,13 +284,17 @@ impl Job<'_> {
                 witnesses.extend(source_witnesses(session, snapshots, &part.at, &at).into_iter().map(Witness::Source));
             }
         }
-        compare(self.run, self.desired, place, self.hidden, &mut witnesses)
+        compare(self.run, self.desired, place, self.hidden, &mut witnesses, &self.stays, request.dry_run)
     }
 
     /// The fastest way that fits, or the one that was asked for.
     fn choose(&self, mode: DeployMode, plan: &Plan) -> Result<Way> {
         let exchangeable = self.capabilities.exchange && !self.capabilities.mount_point;
         let absent = self.place.standing == Standing::Absent;
+        if !plan.stays.is_empty() && self.staged.is_none() {
+            // A tree that is exchanged goes with all that is in it.
+            return Ok(Way::InPlace);
+        }
         match mode {
             DeployMode::Clone => Ok(Way::Clone),
             DeployMode::Swap if exchangeable || absent => Ok(Way::Beside(DeployMode::Swap)),
@@ -541,7 +546,8 @@ impl Job<'_> {
         if way == Way::InPlace && unknown.saturating_mul(16) < plan.entries_total {
             return;
         }
-        if let Err(error) = Memory::keep(context, state, &self.place.path, snapshot.id, part, self.desired) {
+        if let Err(error) = Memory::keep(context, state, &self.place.path, snapshot.id, part, self.desired, &self.stays)
+        {
             self.run.monitor().notice(&format!("the next deploy will read the target again: {error}"));
         }
     }

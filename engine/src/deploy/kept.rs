@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use copal_manifest::snapshot::Snapshot;
 use copal_source::target::TargetTree;
@@ -62,13 +63,14 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     if place.standing == Standing::Absent {
         let capabilities = TargetTree::open(&folder)?.capabilities()?;
         let (desired, single) = (job.desired, job.single);
-        let (ledger, hidden) = (job.ledger, job.hidden);
-        let building = Job { run: &run, desired, place: &place, single, capabilities, ledger, hidden, staged: None };
+        let (ledger, hidden, stays) = (job.ledger, job.hidden, Arc::default());
+        let building =
+            Job { run: &run, desired, place: &place, single, capabilities, ledger, hidden, staged: None, stays };
         // Holes take no room.
         let needed = locate_all(&run, desired, &Plan::default(), Fetched::Everything)?;
         room(&place, capabilities.free_bytes, needed)?;
         building.beside(None, Syncing::Filesystem)?;
-        Memory::keep(context, state, &place.path, snapshot.id, None, job.desired)?;
+        Memory::keep(context, state, &place.path, snapshot.id, None, job.desired, &Arc::default())?;
         forget_oldest(&folder, &place.path)?;
     }
     let memory = Memory::load(state, &place.path);
@@ -76,7 +78,7 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     if let Some(memory) = &memory {
         witnesses.push(Witness::Memory(MemoryWitness::new(job.desired, memory)));
     }
-    let plan = compare(&run, job.desired, &place.path, &[], &mut witnesses)?;
+    let plan = compare(&run, job.desired, &place.path, &[], &mut witnesses, &Arc::default(), false)?;
     Ok(Kept { path: place.path, plan })
 }
 

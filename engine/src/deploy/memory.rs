@@ -9,15 +9,17 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use copal_manifest::entry::Timestamp;
-use copal_source::scan::{FileStat, ScanOptions, scan};
+use copal_source::scan::{FileStat, Keep, ScanOptions, scan};
 use copal_source::settle::times_tell_of_writes;
 use copal_store::{RepositoryId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use super::desired::Desired;
 use super::place::{failed, private_folder};
+use super::stays::Stays;
 use crate::context::Context;
 use crate::create::{is_past, timestamp, trusted_before};
 use crate::error::Result;
@@ -64,6 +66,7 @@ impl Memory {
         snapshot: SnapshotId,
         part: Option<&[u8]>,
         desired: &Desired<'_>,
+        stays: &Arc<Stays>,
     ) -> Result<()> {
         if !times_tell_of_writes(target) {
             return Ok(());
@@ -71,7 +74,8 @@ impl Memory {
         let trusted = trusted_before(context.clock.now());
         let mut writer = MemoryWriter::default();
         let mut device = None;
-        let options = ScanOptions { threads: context.threads, ..ScanOptions::default() };
+        let borders = Some(Arc::clone(stays) as Arc<dyn Keep>);
+        let options = ScanOptions { threads: context.threads, borders, ..ScanOptions::default() };
         let mut found = scan(target, &options)?;
         let mut standing = found.next().transpose()?;
         for item in desired.items() {

@@ -1,8 +1,8 @@
 //! Makes a target equal to a snapshot: entirely, or not at all.
 //!
 //! First everything is decided without writing: `desired` says what shall stand, `compare` what stands, `check` that every
-//! chunk is at hand and that there is room. Then either a whole tree is built beside the target and exchanged with it
-//! (`build`), or all new bytes are staged in a redo journal beside it and then applied (`stage`, `apply`). A crash leaves the
+//! chunk is at hand and that there is room. A standing SQLite database with a log is then brought into its one file, and compared again.
+//! Then either a whole tree is built beside the target and exchanged with it (`build`), or all new bytes are staged in a redo journal beside it and then applied (`stage`, `apply`). A crash leaves the
 //! target wholly old, or a committed journal that the next command finishes. No link in the target is ever followed.
 
 mod apply;
@@ -15,28 +15,36 @@ mod desired;
 pub(crate) mod evidence;
 mod execute;
 mod fetch;
+mod fit;
 mod hash;
 mod journal;
 mod kept;
 mod memory;
+mod outline;
 mod pending;
 mod place;
 mod plan;
 mod recovery;
 mod run;
 mod stage;
+mod stays;
 
 use std::path::{Path, PathBuf};
 
 use copal_store::SnapshotId;
 
+use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::own;
+use desired::Desired;
+pub use outline::{Outline, Stayed};
 use place::{Place, Standing};
 pub(crate) use place::{failed, private_folder, remove_whole};
 use run::Steps;
 #[doc(hidden)]
 pub use run::{CrashPoints, NoCrash};
+use stays::Stays;
 
 /// How to deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -66,7 +74,7 @@ impl DeployMode {
 }
 
 /// What to deploy where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DeployRequest {
     /// Which snapshot.
     pub reference: String,
@@ -78,6 +86,10 @@ pub struct DeployRequest {
     pub mode: DeployMode,
     /// Whether a target that is not empty may be replaced.
     pub replace: bool,
+    /// Whether a folder may be replaced by a file, or a file by a folder.
+    pub replace_kind: bool,
+    /// Whether what the snapshot's rules left out goes as well; without it that stays where it is.
+    pub delete_excluded: bool,
     /// Plan only.
     pub dry_run: bool,
     /// Compare every byte of the target instead of believing its metadata.
@@ -107,6 +119,10 @@ pub struct DeployReport {
     pub duration_ms: u64,
     /// What could not be set (owners without privilege …).
     pub warnings: Vec<String>,
+    /// What stays where it is although the snapshot lacks it.
+    pub stays: Vec<Stayed>,
+    /// Of a rehearsal: what would be done to each path.
+    pub outline: Option<Outline>,
 }
 
 /// Deploys. Finishes or takes back an interrupted deploy of the same target first.
@@ -117,7 +133,13 @@ pub fn deploy(context: &Context, request: &DeployRequest) -> Result<DeployReport
 /// [`deploy`], which a test may end at any step as a crash would.
 #[doc(hidden)]
 pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn CrashPoints) -> Result<DeployReport> {
+    own::refuse(context, &request.target)?;
     execute::execute(context, request, None, points)
+}
+
+/// [`deploy`] to where Copal itself keeps something: its state folder, most of all.
+pub(crate) fn deploy_within(context: &Context, request: &DeployRequest) -> Result<DeployReport> {
+    execute::execute(context, request, None, &NoCrash)
 }
 
 /// Builds what `request` wants of its target in a new place beside it, durably, and switches nothing. Extents are shared with what
@@ -125,6 +147,18 @@ pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn Cra
 /// `staged` is an empty folder that the caller has made, or of one file a free name in one.
 pub(crate) fn stage_beside(context: &Context, request: &DeployRequest, staged: &Path) -> Result<DeployReport> {
     execute::execute(context, request, Some(staged), &NoCrash)
+}
+
+/// The paths of a folder that stay where they are, whatever becomes of it; refused where the snapshot has something in their place.
+pub(crate) fn what_stays(context: &Context, request: &DeployRequest) -> Result<Vec<Vec<u8>>> {
+    let session = context.reading_session()?;
+    let catalogue = Catalogue::load_in(context, &session)?;
+    let snapshot = &catalogue.find(&request.reference)?.snapshot;
+    let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
+    let stays = std::sync::Arc::new(Stays::of(&desired, snapshot)?);
+    let found = stays::find(&desired, &stays, &Place::resolve(&request.target)?)?;
+    session.end()?;
+    Ok(found)
 }
 
 /// Whether a target has something that a deploy would replace.

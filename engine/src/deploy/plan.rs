@@ -5,6 +5,8 @@
 
 use copal_manifest::entry::{Entry, EntryPath, Metadata};
 
+use super::stays::{Conflict, Stay};
+
 /// Entries that the plan holds; about 400 bytes each.
 pub(super) const ENTRIES_HELD_MAX: usize = 100_000;
 
@@ -69,6 +71,8 @@ pub(super) struct Folder {
     pub(super) metadata: Metadata,
     /// Its metadata has to be set: it is new, its metadata differ, or names in it change.
     pub(super) touched: bool,
+    /// It is new, or its metadata differ.
+    pub(super) differs: bool,
     /// No snapshot says what its metadata are.
     pub(super) synthetic: bool,
 }
@@ -89,6 +93,12 @@ pub(super) struct Plan {
     pub(super) bytes_kept: u64,
     /// Entries whose standing content nothing vouched for.
     pub(super) entries_read: u64,
+    /// What stays where it is.
+    pub(super) stays: Vec<Stay>,
+    /// Where that is in the way.
+    pub(super) conflicts: Vec<Conflict>,
+    /// What goes with the folder that it is in: named only for who asks what would be done.
+    pub(super) removed_below: Vec<EntryPath>,
 }
 
 impl Plan {

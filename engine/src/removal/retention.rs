@@ -195,6 +195,7 @@ mod tests {
             chunks_new: 0,
             warnings: Vec::new(),
             live: None,
+            rules: Vec::new(),
         };
         Listed {
             root: RootName { tag: [0; 16], snapshot: id },

@@ -101,6 +101,7 @@ impl World {
             cache_folder: Some(folder.path().join("cache")),
             memory: None,
             state_folder: None,
+            own_places: Vec::new(),
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 2,
             host: "test".into(),
@@ -318,5 +319,6 @@ pub fn snapshot(app: &str, name: &str, seconds: i64) -> Snapshot {
         chunks_new: 4,
         warnings: Vec::new(),
         live: None,
+        rules: Vec::new(),
     }
 }

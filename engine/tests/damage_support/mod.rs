@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use copal_engine::catalogue::{Catalogue, relabel};
 use copal_engine::context::SilentMonitor;
 use copal_engine::create::{CreateRequest, SourceRequest, create};
-use copal_engine::deploy::{DeployMode, DeployRequest, deploy};
+use copal_engine::deploy::{DeployRequest, deploy};
 use copal_engine::removal::{collect_garbage, delete};
 use copal_engine::verify::{VerifyReport, VerifyRequest, verify};
 use copal_engine::{Clock, Context, Error};
@@ -236,6 +236,7 @@ fn context_of(repository: Repository, folder: &Path, cache: Option<PathBuf>) -> 
         cache_folder: cache,
         memory: None,
         state_folder: Some(folder.join("state")),
+        own_places: Vec::new(),
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 2,
         host: "test".into(),
@@ -305,11 +306,8 @@ impl World<'_> {
         let request = DeployRequest {
             reference: name.into(),
             target: target.clone(),
-            path: None,
-            mode: DeployMode::Auto,
             replace: false,
-            dry_run: false,
-            force_read: false,
+            ..DeployRequest::default()
         };
         match deploy(context, &request) {
             Ok(_) => {

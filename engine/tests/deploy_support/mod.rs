@@ -72,6 +72,7 @@ impl World {
             cache_folder: Some(folder.join("cache")),
             memory: None,
             state_folder: Some(folder.join("state")),
+            own_places: Vec::new(),
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 0,
             host: "test".into(),
@@ -90,6 +91,14 @@ impl World {
 
     pub(crate) fn snapshot(&self, name: &str, source: &Path) -> CreateReport {
         self.snapshot_of(name, vec![SourceRequest { label: String::new(), path: source.to_owned() }])
+    }
+
+    /// Without what globs match.
+    pub(crate) fn snapshot_without(&self, name: &str, source: &Path, exclude: &[&str]) -> CreateReport {
+        let sources = vec![SourceRequest { label: String::new(), path: source.to_owned() }];
+        let exclude = exclude.iter().map(|&glob| glob.to_owned()).collect();
+        let request = CreateRequest { name: name.into(), sources, exclude, ..CreateRequest::default() };
+        create(&self.context, &request).unwrap()
     }
 
     pub(crate) fn snapshot_of(&self, name: &str, sources: Vec<SourceRequest>) -> CreateReport {
@@ -130,11 +139,10 @@ pub(crate) fn request(name: &str, target: &Path, mode: DeployMode) -> DeployRequ
     DeployRequest {
         reference: name.into(),
         target: target.to_owned(),
-        path: None,
         mode,
         replace: true,
-        dry_run: false,
-        force_read: false,
+        replace_kind: true,
+        ..DeployRequest::default()
     }
 }
 

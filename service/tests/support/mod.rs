@@ -80,6 +80,7 @@ impl World {
             cache_folder: Some(folder.join("cache")),
             memory: None,
             state_folder: Some(folder.join("state")),
+            own_places: Vec::new(),
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 2,
             host: "test".into(),

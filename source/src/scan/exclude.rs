@@ -1,4 +1,4 @@
-//! Which paths a scan leaves out: globs, read as `.gitignore` reads its lines. No file system here.
+//! Which paths are left out: globs, read as `.gitignore` reads its lines. No file system here.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// The patterns, compiled. The last one that matches a path decides.
 #[derive(Debug, Default)]
-pub(crate) struct Excludes {
+pub struct Excludes {
     rules: Vec<Rule>,
     /// Patterns with a slash, against the whole relative path; then the rule of each.
     paths: GlobSet,
@@ -33,7 +33,8 @@ enum Effect {
 }
 
 impl Excludes {
-    pub(crate) fn new(patterns: &[String]) -> Result<Self> {
+    /// Compiles them.
+    pub fn new(patterns: &[String]) -> Result<Self> {
         let mut compiled = Self::default();
         let (mut paths, mut names) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for pattern in patterns {
@@ -75,8 +76,16 @@ impl Excludes {
         self.rules.is_empty()
     }
 
+    /// Whether a path or a folder above it is left out.
+    #[must_use]
+    pub fn covers(&self, path: &[u8], is_folder: bool) -> bool {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        slashes.into_iter().any(|(at, _)| self.leaves_out(&path[..at], true)) || self.leaves_out(path, is_folder)
+    }
+
     /// Whether a path (not the root) is left out. What is beneath a folder left out is never asked about.
-    pub(crate) fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
+    #[must_use]
+    pub fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
         if self.is_empty() {
             return false;
         }
@@ -140,6 +149,15 @@ mod tests {
         check(&["!keep.log", "*.log"], b"x/keep.log", false, true);
         check(&["*", "!/x/keep"], b"x/keep", false, false);
         check(&["\\!odd"], b"!odd", false, true);
+    }
+
+    #[test]
+    fn a_folder_covers_what_is_beneath_it() {
+        let rules = Excludes::new(&["build/".to_owned(), "!keep".to_owned()]).unwrap();
+        assert!(
+            rules.covers(b"x/build/a", false) && rules.covers(b"build/keep", false) && rules.covers(b"build", true)
+        );
+        assert!(!rules.covers(b"build", false) && !rules.covers(b"x/builds/a", false));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! consumer never does: a task that it needs and nobody began it does itself, so there is no deadlock and the bound
 //! on memory holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, MutexGuard};
@@ -14,10 +14,10 @@ use rustix::fs::RawDir;
 use rustix::io::Errno;
 
 use super::exclude::Excludes;
-use super::{FileKind, ScanEntry, ScanProblem};
+use super::{Border, FileKind, Keep, ScanEntry, ScanProblem};
 use crate::beneath::Root;
 use crate::beneath::parking::Lock;
-use crate::stat::{kind, stat};
+use crate::stat::{kind, stat_and_mount};
 
 /// Found entries that may wait for the consumer: some 10 MiB of them.
 const ENTRIES_AHEAD_MAX: usize = 64 * 1024;
@@ -71,11 +71,32 @@ struct Name {
     kind: Option<FileKind>,
 }
 
+/// What a scan does not deliver, or does not enter.
+pub(super) struct Rules {
+    pub(super) excludes: Excludes,
+    pub(super) leave_out: HashSet<Box<[u8]>>,
+    pub(super) borders: Option<Arc<dyn Keep>>,
+    pub(super) one_file_system: bool,
+}
+
+impl Rules {
+    fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
+        self.leave_out.contains(path) || self.excludes.leaves_out(path, is_folder)
+    }
+
+    fn border(&self, path: &[u8], is_folder: bool, is_mount_point: bool) -> Option<Border> {
+        let keep = self.borders.as_ref()?;
+        if is_mount_point {
+            return Some(Border::MountPoint);
+        }
+        keep.keeps(path, is_folder).then_some(Border::Kept)
+    }
+}
+
 /// What the threads of a scan share.
 pub(super) struct Shared {
     root: Root,
-    excludes: Excludes,
-    one_file_system: bool,
+    rules: Rules,
     queue: Lock<Queue>,
     /// For threads: there is a task, or room again.
     work: Condvar,
@@ -110,9 +131,9 @@ impl Task {
 }
 
 impl Shared {
-    pub(super) fn new(root: Root, excludes: Excludes, one_file_system: bool) -> Self {
+    pub(super) fn new(root: Root, rules: Rules) -> Self {
         let (queue, work, done) = (Lock::default(), Condvar::new(), Condvar::new());
-        Self { root, excludes, one_file_system, queue, work, done }
+        Self { root, rules, queue, work, done }
     }
 
     /// What a thread does until the scan is closed.
@@ -235,11 +256,11 @@ impl Shared {
     fn look_at(&self, path: &[u8], device: u64, folder: &OwnedFd, names: &[Name], items: &mut Vec<Item>) {
         for Name { name, kind } in names {
             let whole = join(path, name.to_bytes());
-            if kind.is_some_and(|kind| self.excludes.leaves_out(&whole, kind == FileKind::Directory)) {
+            if kind.is_some_and(|kind| self.rules.leaves_out(&whole, kind == FileKind::Directory)) {
                 continue;
             }
-            let stat = match stat(folder, name) {
-                Ok(stat) => stat,
+            let (stat, is_mount_point) = match stat_and_mount(folder, name) {
+                Ok(found) => found,
                 // Removed since its name was read: as if the folder had been read a moment later.
                 Err(Errno::NOENT) => continue,
                 Err(error) => {
@@ -248,12 +269,14 @@ impl Shared {
                 }
             };
             let is_folder = stat.kind == FileKind::Directory;
-            if kind.is_none() && self.excludes.leaves_out(&whole, is_folder) {
+            if kind.is_none() && self.rules.leaves_out(&whole, is_folder) {
                 continue;
             }
-            let enter = is_folder && !(self.one_file_system && stat.device != device);
+            let is_mount_point = is_mount_point.unwrap_or(stat.device != device);
+            let border = self.rules.border(&whole, is_folder, is_mount_point);
+            let enter = is_folder && border.is_none() && !(self.rules.one_file_system && stat.device != device);
             let task = enter.then(|| Task::folder(&whole, device));
-            items.push(Item::Entry(ScanEntry { path: whole, stat }, task));
+            items.push(Item::Entry(ScanEntry { path: whole, stat, border }, task));
         }
     }
 }

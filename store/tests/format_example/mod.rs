@@ -228,6 +228,7 @@ fn snapshot(tree: TreeRoot, chunks: &[(ChunkId, Vec<u8>)]) -> Snapshot {
         chunks_new: 4,
         warnings: Vec::new(),
         live: None,
+        rules: Vec::new(),
     }
 }
 

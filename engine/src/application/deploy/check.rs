@@ -17,6 +17,7 @@ use crate::application::{CapturePhase, DeployRequest, DeployedComponent, records
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::own;
 
 /// A standing database is asked for its version for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -92,7 +93,9 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
         match snapshot.sources.iter().find(|record| record.label == source.label) {
             Some(record) if fits(source, record) => {
                 refuse_small_device(source, record)?;
-                components.push(Component { source: source.clone(), record: record.clone() });
+                let component = Component { source: source.clone(), record: record.clone() };
+                component.target().map_or(Ok(()), |target| own::refuse(context, &target))?;
+                components.push(component);
             }
             Some(record) => {
                 let (label, kind) = (&source.label, record.kind.name());

@@ -8,6 +8,7 @@ use copal_source::postgres::PostgresSpec;
 use copal_source::target::rename_new;
 use serde::{Deserialize, Serialize};
 
+use super::carry::Carried;
 use super::within::Times;
 use crate::application::record::{ResumeStep, read_vouched, write_json};
 use crate::application::state::AppFolder;
@@ -17,6 +18,7 @@ use crate::state::Known;
 const VERSION: u16 = 3;
 /// Journals that were set aside.
 const ASIDE_MAX: u32 = 1000;
+static NOTHING: Carried = Carried::new();
 
 /// How far a deploy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub(super) struct Journal {
     pub(super) snapshot: String,
     pub(super) stage: Stage,
     pub(super) targets: Vec<Target>,
+    /// Of each target, in the same order, what is moved into its new state; nothing before the switch.
+    #[serde(default)]
+    pub(super) carried: Vec<Carried>,
     pub(super) stop: Vec<ResumeStep>,
     pub(super) start: Vec<ResumeStep>,
 }
@@ -108,7 +113,14 @@ impl Target {
 impl Journal {
     pub(super) fn new(app: &str, snapshot: &str, stop: Vec<ResumeStep>, start: Vec<ResumeStep>) -> Self {
         let (app, snapshot) = (app.to_owned(), snapshot.to_owned());
-        Self { version: VERSION, app, snapshot, stage: Stage::Staging, targets: Vec::new(), stop, start }
+        let (targets, carried) = (Vec::new(), Vec::new());
+        Self { version: VERSION, app, snapshot, stage: Stage::Staging, targets, carried, stop, start }
+    }
+
+    /// Each target with what is carried into it.
+    pub(super) fn switches(&self) -> impl DoubleEndedIterator<Item = (&Target, &Carried)> {
+        let carried = (0..self.targets.len()).map(|number| self.carried.get(number).unwrap_or(&NOTHING));
+        self.targets.iter().zip(carried)
     }
 
     /// Makes it last before anything is done that it describes.

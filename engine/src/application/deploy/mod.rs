@@ -3,6 +3,7 @@
 //! Nothing of the old state is removed before the application is healthy with the new one. Until then every failure, and every kill,
 //! ends with what stood there before; the journal says how.
 
+mod carry;
 mod check;
 mod device;
 mod journal;
@@ -45,6 +46,11 @@ pub(super) fn deploy(
     };
     left.iter().for_each(|sentence| context.monitor.notice(sentence));
     let checked = check::check(context, application, request)?;
+    for component in &checked.components {
+        if let Some(path) = component.target() {
+            stage::stays(context, component, &checked, &path)?;
+        }
+    }
     let mut deploy = Deploy {
         context,
         application,
@@ -160,8 +166,10 @@ impl Deploy<'_> {
         self.context.check_interrupt()?;
         self.context.monitor.phase("switching");
         self.note_old()?;
-        for target in &self.journal.targets {
-            switch::switch(target)?;
+        self.journal.carried = stage::carried(self.context, checked, &self.journal.targets)?;
+        self.write()?;
+        for (target, carried) in self.journal.switches() {
+            switch::switch(target, carried)?;
         }
         self.feed_commands(checked)?;
         for (name, value) in check::variables(checked) {
@@ -358,7 +366,7 @@ fn steps(application: &Application, when: When, order: Order) -> Vec<ResumeStep>
 }
 
 fn undo(folder: &AppFolder, journal: &Journal) -> Result<()> {
-    journal.targets.iter().rev().try_for_each(switch::undo)?;
+    journal.switches().rev().try_for_each(|(target, carried)| switch::undo(target, carried))?;
     remove_whole(&folder.deploy_journal())
 }
 

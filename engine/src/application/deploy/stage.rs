@@ -14,6 +14,7 @@ use copal_source::process::{Program, run};
 use copal_source::target::TargetTree;
 use copal_store::secret::INSTANCE_KEY;
 
+use super::carry::{self, Carried};
 use super::check::{Checked, Component};
 use super::journal::Target;
 use super::switch::{asides_of, standing};
@@ -21,9 +22,12 @@ use super::{device, within};
 use crate::application::config::SourceSpec;
 use crate::application::state::AppFolder;
 use crate::context::Context;
-use crate::deploy::{DeployMode, DeployRequest, deploy, failed, remove_whole, stage_beside};
+use crate::deploy::{DeployMode, DeployRequest, deploy_within, failed, remove_whole, stage_beside, what_stays};
 use crate::error::{Error, Result};
 use crate::state::{open_parent, real};
+
+/// What the names of new states begin with, or have in their middle.
+const UNIT: &str = ".copal-unit-";
 
 /// When a source is staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +79,7 @@ pub(super) fn target(
             refuse_mounts(component, &path)?;
             if is_unexchangeable(&path) {
                 let path = fs::canonicalize(&path).map_err(|error| failed("resolving", &path, error))?;
-                let staged = path.join(format!(".copal-unit-{mark}"));
+                let staged = path.join(format!("{UNIT}{mark}"));
                 let times = within::Times { before: within::time_of(&path)?, after: None };
                 return Ok(Some(Target::Within { path, staged, times }));
             }
@@ -89,7 +93,7 @@ pub(super) fn target(
             name.push(last);
             // Recovery follows no link: where links lead is decided here.
             let path = real(&path);
-            name.push(format!(".copal-unit-{mark}"));
+            name.push(format!("{UNIT}{mark}"));
             let asides = if spec.kind() == SourceKind::Sqlite { asides_of(&path, mark) } else { Vec::new() };
             let beside = path.with_file_name(name);
             // A file stands in a folder of its own, so that whatever is left of it is known by that folder.
@@ -167,10 +171,37 @@ pub(super) fn build(
             remove_whole(folder)?;
             fs::create_dir_all(folder).map_err(|error| failed("creating", folder, error))?;
             let request = request_of(component, checked, &device::new_of(folder), DeployMode::Auto);
-            Ok((deploy(context, &request)?.bytes_written, Vec::new()))
+            Ok((deploy_within(context, &request)?.bytes_written, Vec::new()))
         }
         _ => Err(Error::Internal("a source and its target are of different kinds".into())),
     }
+}
+
+/// What stays of each target, as it stands now that nobody writes there.
+pub(super) fn carried(context: &Context, checked: &Checked, targets: &[Target]) -> Result<Vec<Carried>> {
+    let mut carried = Vec::new();
+    for target in targets {
+        let paths = match target {
+            Target::Place { path, .. } | Target::Within { path, .. } => {
+                let is_here = |one: &&Component| one.target().is_some_and(|target| real(&target) == *path);
+                let component = checked.components.iter().find(is_here);
+                component.map_or(Ok(Vec::new()), |component| stays(context, component, checked, path))?
+            }
+            Target::Device { .. } | Target::Databases { .. } => Vec::new(),
+        };
+        // What is built in a mount point does not stand there.
+        let paths: Vec<_> = paths.into_iter().filter(|path| !path.starts_with(UNIT.as_bytes())).collect();
+        carried.push(carry::written(&paths));
+    }
+    Ok(carried)
+}
+
+/// What the snapshot's rules leave where it is; refused where that is in the way.
+pub(super) fn stays(context: &Context, component: &Component, checked: &Checked, path: &Path) -> Result<Vec<Vec<u8>>> {
+    if component.record.kind != SourceKind::Tree || !path.is_dir() {
+        return Ok(Vec::new());
+    }
+    what_stays(context, &request_of(component, checked, path, DeployMode::Auto))
 }
 
 fn request_of(component: &Component, checked: &Checked, target: &Path, mode: DeployMode) -> DeployRequest {
@@ -180,8 +211,7 @@ fn request_of(component: &Component, checked: &Checked, target: &Path, mode: Dep
         path: checked.labelled.then(|| component.source.label.clone().into_bytes()),
         mode,
         replace: true,
-        dry_run: false,
-        force_read: false,
+        ..DeployRequest::default()
     }
 }
 
@@ -219,7 +249,7 @@ fn fetch(context: &Context, component: &Component, checked: &Checked, folder: &A
     let path = fetched_path(component, folder);
     remove_whole(&path)?;
     let request = DeployRequest { replace: false, ..request_of(component, checked, &path, DeployMode::Auto) };
-    deploy(context, &request)?;
+    deploy_within(context, &request)?;
     Ok(path)
 }
 

@@ -7,8 +7,9 @@ use copal_source::postgres::{database_exists, remove_database, rename_database};
 use copal_source::sqlite::sidecars;
 use copal_source::target::{Identity, exchange, rename_new};
 
+use super::carry::Carried;
 use super::journal::Target;
-use super::{device, within};
+use super::{carry, device, within};
 use crate::deploy::{failed, remove_whole};
 use crate::error::Result;
 use crate::state::{Known, open_parent};
@@ -29,19 +30,20 @@ fn expect(path: &Path, known: Option<Known>) -> Result<()> {
 }
 
 /// Gives the new state its place.
-pub(super) fn switch(target: &Target) -> Result<()> {
+pub(super) fn switch(target: &Target, carried: &Carried) -> Result<()> {
     match target {
         Target::Place { path, staged, new, asides, .. } => {
             expect(staged, *new)?;
             for (from, to) in asides {
                 move_if_there(from, to)?;
             }
+            carry::move_all(carried, path, staged)?;
             match standing(path) {
                 Some(_) => Ok(exchange(staged, path)?),
                 None => Ok(rename_new(staged, path)?),
             }
         }
-        Target::Within { path, staged, times } => within::switch(path, staged, times),
+        Target::Within { path, staged, times } => within::switch(path, staged, times, carried),
         Target::Device { path, folder, identity } => device::switch(path, folder, identity).map(drop),
         Target::Databases { dsn, bin, timeout, names } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
@@ -55,7 +57,7 @@ pub(super) fn switch(target: &Target) -> Result<()> {
 }
 
 /// Puts the old state back, wherever the switch had come to, and removes the new one.
-pub(super) fn undo(target: &Target) -> Result<()> {
+pub(super) fn undo(target: &Target, carried: &Carried) -> Result<()> {
     match target {
         Target::Place { path, staged, beside, made, new, old, asides } => {
             if new.is_some() && standing(path) == *new {
@@ -72,9 +74,10 @@ pub(super) fn undo(target: &Target) -> Result<()> {
             for (from, to) in asides {
                 move_if_there(to, from)?;
             }
+            carry::move_all(carried, staged, path)?;
             remove_made(beside, [*made, None])
         }
-        Target::Within { path, staged, times } => within::undo(path, staged, times),
+        Target::Within { path, staged, times } => within::undo(path, staged, times, carried),
         Target::Device { path, folder, identity } => device::undo(path, folder, identity),
         Target::Databases { dsn, bin, timeout, names } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);

@@ -14,6 +14,7 @@ use copal_source::scan::{FileKind, FileTime};
 use copal_source::target::{TargetMetadata, TargetTree, rename_new};
 use serde::{Deserialize, Serialize};
 
+use super::carry::{self, Carried};
 use crate::deploy::{failed, remove_whole};
 use crate::error::Result;
 
@@ -88,7 +89,7 @@ impl<'a> Names<'a> {
 }
 
 /// Gives the new state its place.
-pub(super) fn switch(path: &Path, staged: &Path, times: &Times) -> Result<()> {
+pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
     let wanted = metadata_of(staged)?;
     let standing = metadata_of(path)?;
@@ -102,14 +103,18 @@ pub(super) fn switch(path: &Path, staged: &Path, times: &Times) -> Result<()> {
     names.move_all(path, &names.old)?;
     rename_new(staged, &names.inside)?;
     names.move_all(&names.inside, path)?;
+    carry::move_all(carried, &names.old, path)?;
     set(path, &wanted)
 }
 
 /// Puts the old state back, wherever the switch had come to, and removes the new one.
-pub(super) fn undo(path: &Path, staged: &Path, times: &Times) -> Result<()> {
+pub(super) fn undo(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
     if names.top.exists() {
         if names.inside.exists() {
+            // All old entries are out: what is carried is on its way in, or was taken along on the way back.
+            carry::move_all(carried, path, &names.old)?;
+            carry::move_all(carried, &names.inside, &names.old)?;
             // What stands there is of the new state, and what came to it since.
             names.move_all(path, &names.inside)?;
             rename_new(&names.inside, staged)?;

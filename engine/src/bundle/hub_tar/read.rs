@@ -103,7 +103,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     let has_key = key.is_some();
     snapshot.live = Some(live_record(&stored.sources, version, snapshot.created));
     snapshot.sources = stored.sources;
-    snapshot.version = Snapshot::version_needed(&snapshot.sources, snapshot.live.as_ref());
+    snapshot.version = Snapshot::version_needed(&snapshot.sources, snapshot.live.as_ref(), &snapshot.rules);
     let durable = session.seal_packs()?.sync()?.publish_index()?;
     let counters = session.counters();
     snapshot.bytes_read = stored.bytes;
@@ -218,6 +218,7 @@ fn snapshot_of(context: &Context, manifest: &HubManifest, request: &HubImportReq
         chunks_new: 0,
         warnings: Vec::new(),
         live: None,
+        rules: Vec::new(),
     })
 }
 

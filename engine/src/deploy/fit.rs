@@ -1,0 +1,91 @@
+//! Whether a place fits what shall stand there, and what its filesystem can do. Nothing here changes a target.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use copal_source::mounts::mount_points_from;
+use copal_source::target::{Capabilities, TargetTree};
+
+use super::DeployRequest;
+use super::desired::Desired;
+use super::place::{Place, Standing};
+use crate::error::{Error, Result};
+
+/// Nothing may take the name of a device away.
+pub(super) fn refuse_device(place: &Place) -> Result<()> {
+    if place.standing != Standing::Other || !copal_source::kept::is_block_device(&place.path)? {
+        return Ok(());
+    }
+    let detail =
+        "it is a block device: let it be the path of a source of the kind \"image\" of an application, and deploy that";
+    Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.into() })
+}
+
+/// A file that is deployed to an empty folder goes into it. Neither a folder that holds something is taken for a file's place, nor
+/// a file for a folder's.
+pub(super) fn place_of_kind(
+    place: Place,
+    single: bool,
+    desired: &Desired<'_>,
+    request: &DeployRequest,
+) -> Result<Place> {
+    let refuse = |detail: String| Err(Error::UnfitTarget { target: request.target.clone(), detail });
+    match (place.standing, single) {
+        (Standing::EmptyFolder, true) => match desired.last_name() {
+            Some(name) => Place::resolve(&place.path.join(OsStr::from_bytes(&name))),
+            None => refuse("it is a folder, and what goes there is one file: name the file itself".into()),
+        },
+        (Standing::Folder, true) => {
+            let name = desired.last_name().map(|name| String::from_utf8_lossy(&name).into_owned());
+            let name = name.map(|name| format!(" ({})", place.path.join(name).display())).unwrap_or_default();
+            refuse(format!(
+                "it is a folder that holds something, and what goes there is one file: name the file itself{name}, or add --replace \
+                 to have the folder replaced"
+            ))
+        }
+        (Standing::File, false) => refuse(
+            "it is a file, and what goes there is a folder: name another place, or add --replace to have the file replaced".into(),
+        ),
+        _ => Ok(place),
+    }
+}
+
+/// What is mounted can neither be replaced nor go with a folder that is.
+pub(super) fn refuse_mounts(place: &Place, single: bool) -> Result<()> {
+    let is_compared = matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single;
+    let found = if is_compared { None } else { mount_points_from(&place.path)?.into_iter().next() };
+    let Some(mount) = found else { return Ok(()) };
+    let detail = format!("something is mounted at {}: unmount that, or deploy to another place", mount.display());
+    Err(Error::UnfitTarget { target: place.path.clone(), detail })
+}
+
+/// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that fails, leaves
+/// the target as it was to the time of its folder. At a mount point nothing beside it counts, and nothing needs a probe.
+pub(super) fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Capabilities> {
+    // Who builds in a mount point knows how it is switched.
+    let within = staged.and_then(Path::parent).filter(|parent| *parent == place.path);
+    if let Some(within) = within {
+        let tree = TargetTree::open(within)?;
+        let reflink = tree.shares_extents()?;
+        return Ok(Capabilities { reflink, mount_point: false, exchange: true, ..tree.look()? });
+    }
+    if matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single {
+        let inside = TargetTree::open(&place.path)?.look()?;
+        // A subvolume is no mount point, and can be exchanged as little.
+        let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev());
+        let same = device(&place.path).is_ok_and(|inside| device(&place.parent).is_ok_and(|beside| beside == inside));
+        // A tree that is exchanged is removed afterwards: with what is mounted in it.
+        let has_mounts = !mount_points_from(&place.path)?.is_empty();
+        if inside.mount_point || !same || has_mounts {
+            return Ok(Capabilities { mount_point: true, ..inside });
+        }
+    }
+    let mut folder = place.parent.as_path();
+    while !folder.exists() {
+        folder = folder.parent().unwrap_or(Path::new("/"));
+    }
+    Ok(Capabilities { mount_point: false, ..TargetTree::open(folder)?.capabilities()? })
+}

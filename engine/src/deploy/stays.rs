@@ -1,0 +1,197 @@
+//! What stays where it is, whatever the snapshot has: what its rules left out of it, and what is mounted in the target.
+//!
+//! Rules are those of the snapshot, read at the places that its sources take below the target. A snapshot of before rules were kept
+//! has none: what it lacks goes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use copal_manifest::entry::{EntryPath, Node};
+use copal_manifest::snapshot::{Rule, Snapshot};
+use copal_source::scan::{Border, Excludes, Keep, ScanOptions, scan};
+
+use super::desired::Desired;
+use super::place::Place;
+use crate::error::{Error, Result};
+
+/// Paths that a refusal names; more are counted.
+const NAMED_MAX: usize = 5;
+
+/// Something that stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stay {
+    pub(super) path: EntryPath,
+    pub(super) border: Border,
+}
+
+/// The rules of a deploy.
+#[derive(Debug, Default)]
+pub(super) struct Stays {
+    parts: Vec<PartRules>,
+}
+
+#[derive(Debug)]
+struct PartRules {
+    /// Where the part is below the target.
+    at: Vec<u8>,
+    /// Where it is in its source, as the rules count.
+    base: Vec<u8>,
+    patterns: Excludes,
+    paths: HashSet<Vec<u8>>,
+    mount_points: HashSet<Vec<u8>>,
+}
+
+impl Stays {
+    /// As the snapshot's captures left it out.
+    pub(super) fn of(desired: &Desired<'_>, snapshot: &Snapshot) -> Result<Self> {
+        let mut parts = Vec::new();
+        for part in desired.parts() {
+            let (mut patterns, mut paths, mut mount_points) = (Vec::new(), HashSet::new(), HashSet::new());
+            for rule in snapshot.rules_of(&part.source.label) {
+                match rule {
+                    Rule::Exclude(pattern) => patterns.push(pattern.clone()),
+                    Rule::Path(path) => drop(paths.insert(path.clone())),
+                    Rule::MountPoint(path) => drop(mount_points.insert(path.clone())),
+                    Rule::OneFileSystem => {}
+                }
+            }
+            if patterns.is_empty() && paths.is_empty() && mount_points.is_empty() {
+                continue;
+            }
+            let (at, base, patterns) = (part.at.to_slashes(), part.base.to_slashes(), Excludes::new(&patterns)?);
+            parts.push(PartRules { at, base, patterns, paths, mount_points });
+        }
+        Ok(Self { parts })
+    }
+}
+
+/// What stays in a standing folder, without a comparison; refused where the snapshot has something in its place.
+pub(super) fn find(desired: &Desired<'_>, stays: &Arc<Stays>, place: &Place) -> Result<Vec<Vec<u8>>> {
+    if stays.parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut found, mut conflicts, mut looked_at) = (Vec::new(), Vec::new(), HashSet::new());
+    let borders = Some(Arc::clone(stays) as Arc<dyn Keep>);
+    for entry in scan(&place.path, &ScanOptions { borders, ..ScanOptions::default() })? {
+        let entry = entry?;
+        let Some(Border::Kept) = entry.border else { continue };
+        let Some(path) = EntryPath::from_slashes(&entry.path) else { continue };
+        if desired.get(&path)?.is_some() {
+            conflicts.push(Conflict::LeftOut(path.clone()));
+        }
+        let mut above = path.parent();
+        while let Some(folder) = above.filter(|folder| looked_at.insert(folder.clone())) {
+            if desired.get(&folder)?.is_some_and(|item| item.entry.node != Node::Directory) {
+                conflicts.push(Conflict::Inside { folder: folder.clone(), stays: path.clone() });
+            }
+            above = folder.parent();
+        }
+        found.push(entry.path.into_vec());
+    }
+    refuse(place, &conflicts)?;
+    Ok(found)
+}
+
+impl Keep for Stays {
+    fn keeps(&self, path: &[u8], is_folder: bool) -> bool {
+        self.parts.iter().any(|part| part.keeps(path, is_folder))
+    }
+}
+
+impl PartRules {
+    fn keeps(&self, path: &[u8], is_folder: bool) -> bool {
+        let below = match path.strip_prefix(self.at.as_slice()) {
+            Some(below) if self.at.is_empty() => below,
+            Some([b'/', below @ ..]) => below,
+            _ => return false,
+        };
+        let mut inside = self.base.clone();
+        if !inside.is_empty() {
+            inside.push(b'/');
+        }
+        inside.extend_from_slice(below);
+        let parent = inside.iter().rposition(|&byte| byte == b'/').map_or(&b""[..], |at| &inside[..at]);
+        self.mount_points.contains(parent)
+            || self.paths.contains(&inside)
+            || self.patterns.leaves_out(&inside, is_folder)
+    }
+}
+
+/// A place where something that stays is in the way of the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Conflict {
+    /// The snapshot has content where something is mounted.
+    Mounted(EntryPath),
+    /// The snapshot has what its own rules leave out.
+    LeftOut(EntryPath),
+    /// What stays is in a folder, and the snapshot has no folder there.
+    Inside { folder: EntryPath, stays: EntryPath },
+}
+
+impl Conflict {
+    fn sentence(&self) -> String {
+        match self {
+            Self::Mounted(path) => format!("something is mounted at {path}, where the snapshot has content"),
+            Self::LeftOut(path) => {
+                format!("{path} stays, as the snapshot's rules say, and the snapshot has it as well")
+            }
+            Self::Inside { folder, stays } => {
+                format!("{folder} is no folder in the snapshot, and holds {stays}, which stays")
+            }
+        }
+    }
+}
+
+/// Refuses, before anything is touched, what cannot be done without touching what stays.
+pub(super) fn refuse(place: &Place, conflicts: &[Conflict]) -> Result<()> {
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    let mut detail: Vec<String> = conflicts.iter().take(NAMED_MAX).map(Conflict::sentence).collect();
+    if conflicts.len() > NAMED_MAX {
+        detail.push(format!("and {} more such places", conflicts.len() - NAMED_MAX));
+    }
+    if conflicts.iter().any(|conflict| matches!(conflict, Conflict::Mounted(_))) {
+        detail.push("unmount that, or deploy a part with --path".into());
+    }
+    if conflicts.iter().any(|conflict| !matches!(conflict, Conflict::Mounted(_))) {
+        detail.push("move that away, or deploy with --delete-excluded".into());
+    }
+    Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.join("; ") })
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: rules count from their source's root, wherever a part of it goes. Method: one `check`.
+
+    use super::*;
+
+    fn rules(at: &str, base: &str) -> Stays {
+        let patterns = Excludes::new(&["/a/cache/".to_owned(), "*.tmp".to_owned()]).unwrap();
+        let (paths, mount_points) = ([b"a/own".to_vec()].into(), [b"a/mnt".to_vec()].into());
+        let part = PartRules { at: at.into(), base: base.into(), patterns, paths, mount_points };
+        Stays { parts: vec![part] }
+    }
+
+    #[test]
+    fn rules_count_from_their_source_s_root() {
+        let check =
+            |rules: &Stays, path: &str, kept: bool| assert_eq!(rules.keeps(path.as_bytes(), true), kept, "{path}");
+        let whole = rules("", "");
+        for path in ["a/cache", "x.tmp", "b/c.tmp", "a/own", "a/mnt/x"] {
+            check(&whole, path, true);
+        }
+        for path in ["cache", "b/a/cache", "own", "a/mnt", "a/mnt2/x", "a/owner"] {
+            check(&whole, path, false);
+        }
+        let labelled = rules("data", "");
+        check(&labelled, "data/a/cache", true);
+        check(&labelled, "a/cache", false);
+        check(&labelled, "database/x.tmp", false);
+        let part = rules("", "a");
+        check(&part, "cache", true);
+        check(&part, "a/cache", false);
+        check(&part, "own", true);
+        check(&part, "mnt/x", true);
+    }
+}
