@@ -55,6 +55,12 @@ pub(crate) struct Arguments {
     /// Largest upload in bytes
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().upload_bytes_max)]
     upload_max: u64,
+    /// Bundles that are kept until they are imported
+    #[arg(long, value_name = "N", default_value_t = Limits::default().bundles_staged)]
+    staged: usize,
+    /// Bytes of them
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().staged_bytes_max)]
+    staged_max: u64,
     /// Operations of different applications that run at once
     #[arg(long, value_name = "N", default_value_t = Limits::default().operations_at_once)]
     at_once: usize,
@@ -129,6 +135,8 @@ fn options(arguments: &Arguments, invocation: &Invocation, context: &Context) ->
             requests_per_second: arguments.rate,
             transfers: arguments.transfers,
             upload_bytes_max: arguments.upload_max,
+            bundles_staged: arguments.staged,
+            staged_bytes_max: arguments.staged_max,
             operations_at_once: arguments.at_once,
             connections: arguments.connections,
             ..Limits::default()
