@@ -12,7 +12,7 @@ use copal_engine::Context;
 use copal_store::entropy::Entropy;
 use tokio::sync::watch;
 
-use crate::access::{Audit, Counters, Limits, Role, Sessions, Tokens};
+use crate::access::{Audit, Counters, Limits, Sessions, Tokens};
 use crate::connection::{Door, load_tls, raise_open_files};
 use crate::daemon::{Access, Daemon};
 use crate::http;
@@ -208,16 +208,11 @@ fn take_folder(folder: &Path) -> Result<File> {
     }
 }
 
-/// The first start makes the first token, into a file that only the daemon's user can read.
+/// The first start says once where the first token is.
 fn open_tokens(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Tokens> {
-    use std::os::unix::fs::OpenOptionsExt;
     let tokens = Tokens::open(folder, entropy)?;
-    if tokens.list()?.is_empty() {
-        let first = tokens.add("first", Role::Administer, Vec::new())?;
-        let path = folder.join("first-token");
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-        io::Write::write_all(&mut file, format!("{}\n", first.token).as_bytes())?;
-        tracing::warn!("the first token, of an administrator, is in {}", path.display());
+    if let Some(path) = tokens.begin()? {
+        tracing::warn!("the first token, of an administrator, is in {} until it is used", path.display());
     }
     Ok(tokens)
 }

@@ -28,8 +28,9 @@ Examples:
   copal serve --listen 0.0.0.0:7443 --tls-cert cert.pem --tls-key key.pem
   copal token add alice --role deploy              make a token for a person
 
-The first start makes a token of an administrator and says in which file it is. Applications are
-those of copal.toml (--config).")]
+The first start makes a token of an administrator and says once in which file it is: first-token in
+the folder of --state, which only the daemon's user can read, and which is removed when the token is
+used. Applications are those of copal.toml (--config).")]
 pub(crate) struct Arguments {
     /// Address and port; anything but loopback needs TLS
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7070")]
