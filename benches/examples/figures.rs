@@ -8,16 +8,21 @@ use copal_benches::{
 };
 use copal_chunker::Rule;
 use copal_sim::seeded::noise;
-use copal_store::ChunkId;
 use copal_store::config::CipherSuite;
 use copal_store::encoding::{Decoder, Encoder};
-use copal_store::keys::{Keys, seal_sample};
+use copal_store::keys::{Credential, Keys, StretchCost, seal_sample};
 use copal_store::location::Encoding;
+use copal_store::repository::Repository;
 use copal_store::session::Session;
+use copal_store::{ChunkId, SnapshotId};
 
 const PASSES: usize = 5;
 
 fn main() -> copal_store::Result<()> {
+    signatures()?;
+    if std::env::args().nth(1).as_deref() == Some("signatures") {
+        return Ok(());
+    }
     let large = noise(1, 1 << 30);
     row(
         "memory",
@@ -145,6 +150,40 @@ fn delta() -> copal_store::Result<()> {
     decoded?;
     let more = format!("{} bytes against {} whole, decoding {:.2} GB/s", out.len(), whole.len(), decode_rate / 1e9);
     row("encode", "one changed row of a SQLite chunk of 64 KiB, as delta", rate, &more);
+    Ok(())
+}
+
+/// What a signed repository pays: a label written and read, and opening after many changes of keys.
+fn signatures() -> copal_store::Result<()> {
+    const LABELS: u64 = 200;
+    let (repository, _) = repository_of(1);
+    let snapshot = |number: u64| SnapshotId(std::array::from_fn(|at| (number >> (8 * (at % 8))) as u8));
+    let written = best_seconds(1, || {
+        (0..LABELS).for_each(|number| drop(black_box(repository.write_label(snapshot(number), b"label"))));
+    });
+    let read = best_seconds(PASSES, || {
+        (0..LABELS).for_each(|number| drop(black_box(repository.read_label_at(snapshot(number), 1))));
+    });
+    println!(
+        "| signatures | a label sealed, signed and published in memory | {:.0} µs | |",
+        written * 1e6 / LABELS as f64
+    );
+    println!("| signatures | a label opened and its signature checked | {:.0} µs | |", read * 1e6 / LABELS as f64);
+    let cost = StretchCost { memory_kib: 8, passes: 1, lanes: 1 };
+    let key = |byte| Credential::KeyFile(zeroize::Zeroizing::new([byte; 32]));
+    repository.add_key_slot(&key(1), "opens", cost, 0)?;
+    for changes in [0, 100] {
+        for number in 0..changes / 2 {
+            let slot = repository.add_key_slot(&key(2), "comes and goes", cost, number)?;
+            repository.remove_key_slot(slot, number)?;
+        }
+        let open = || drop(Repository::open(repository.backend().clone(), repository.entropy().clone(), &key(1)));
+        let seconds = best_seconds(PASSES, open);
+        println!(
+            "| signatures | opening by a key file, {changes} changes of keys after it was made | {:.0} µs | |",
+            seconds * 1e6
+        );
+    }
     Ok(())
 }
 

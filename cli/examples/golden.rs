@@ -23,6 +23,7 @@ use copal_store::entropy::OsEntropy;
 use copal_store::keys::{Credential, StretchCost};
 use copal_store::local::LocalBackend;
 use copal_store::repository::{InitOptions, Repository};
+use copal_store::roles::Role;
 use copal_store::session::Session;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use zeroize::Zeroizing;
@@ -46,9 +47,7 @@ fn main() -> Outcome<()> {
     };
     let (folder, version) = (PathBuf::from(folder), version.to_string_lossy().into_owned());
     let sources = tempfile::tempdir()?;
-    if version == "v2" {
-        return rotated(&folder, "v2-rotated", &sources.path().join("rotated"));
-    }
+    rotated(&folder, &format!("{version}-rotated"), &sources.path().join("rotated"))?;
     plain(&folder, &format!("{version}-plain"), &sources.path().join("plain"))?;
     history(&folder, &format!("{version}-history"), &sources.path().join("history"))
 }
@@ -207,6 +206,11 @@ fn rotated(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
     let sources = [("", source.to_owned())];
     take(&context, &expected, "", "before", &sources)?;
     context.repository.rotate_keys(&key, stretch, NEW_YEAR)?;
+    // A key that was removed stays in the roster, and so does a narrow one.
+    let other = |byte| Credential::KeyFile(Zeroizing::new([byte; 32]));
+    let gone = context.repository.add_key_slot(&other(1), "gone", stretch, NEW_YEAR)?;
+    context.repository.add_role_slot(&other(2), "reader", Role::Read, stretch, NEW_YEAR)?;
+    context.repository.remove_key_slot(gone, NEW_YEAR)?;
     write_pages(&source.join("database"), 1)?;
     fs::write(source.join("new"), text(7, 40_000))?;
     settle(source)?;

@@ -68,10 +68,14 @@ fn names(world: &World) -> Vec<String> {
 
 /// Deploys the snapshots one over the other, each way a target can be: absent, another snapshot's.
 fn check_history(world: &World) {
+    check_history_of(world, "v1-history");
+}
+
+fn check_history_of(world: &World, golden: &str) {
     for name in ["one", "two", "three", "one"] {
         world.ok(&["deploy", &format!("shop/{name}"), "target", "--yes"]);
-        check_deployed("v1-history", &format!("{name}.db"), &world.path("target/db"));
-        check_deployed("v1-history", &format!("{name}.files"), &world.path("target/files"));
+        check_deployed(golden, &format!("{name}.db"), &world.path("target/db"));
+        check_deployed(golden, &format!("{name}.files"), &world.path("target/files"));
     }
 }
 
@@ -141,8 +145,39 @@ fn the_rotated_one_deploys_from_both_epochs() {
 }
 
 #[test]
+fn the_signed_ones_deploy_and_say_whose_they_are() {
+    let world = copy_of("v3-rotated");
+    assert_eq!(world.json(&["verify"])["ok"], true);
+    for name in ["before", "after", "before"] {
+        world.ok(&["deploy", name, "target", "--yes"]);
+        check_deployed("v3-rotated", name, &world.path("target"));
+        let key = world.json(&["show", name])["key"].clone();
+        assert_eq!((&key["label"], &key["role"]), (&json!("owner"), &json!("full")));
+    }
+    assert_eq!(world.json(&["show", "after"])["pinned"], true);
+    let keys = world.json(&["key", "list"]);
+    let labels: Vec<_> = keys.as_array().unwrap().iter().map(|key| key["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["owner", "reader"]);
+    let versions: std::collections::BTreeSet<u8> =
+        objects(&world.repository()).values().map(|bytes| bytes[7]).collect();
+    assert_eq!(versions, [1, 2, 3].into(), "packs of both kinds, and what is signed");
+    let world = copy_of("v3-plain");
+    world.ok(&["deploy", "first", "target"]);
+    check_deployed("v3-plain", "first", &world.path("target"));
+    let world = copy_of("v3-history");
+    assert_eq!(names(&world), ["one", "two", "three"]);
+    check_history_of(&world, "v3-history");
+}
+
+#[test]
 fn reading_alters_nothing() {
-    for (golden, name) in [("v1-plain", "first"), ("v1-history", "shop/two"), ("v2-rotated", "after")] {
+    for (golden, name) in [
+        ("v1-plain", "first"),
+        ("v1-history", "shop/two"),
+        ("v2-rotated", "after"),
+        ("v3-history", "shop/two"),
+        ("v3-rotated", "after"),
+    ] {
         let world = copy_of(golden);
         for command in [
             &["list"][..],

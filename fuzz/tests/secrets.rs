@@ -144,7 +144,9 @@ fn lengths(cuts: &[usize], seed: u64) -> BTreeMap<ObjectKind, Vec<u64>> {
         if matches!(kind, ObjectKind::Pack | ObjectKind::Index | ObjectKind::Root) {
             assert_eq!(on_grid(listed.bytes), listed.bytes, "{} is not on the grid", listed.name);
             // Clear are magic, kind, version, suite and id; the epoch is 0. All else is ciphertext.
-            assert_eq!(bytes[..9], [b'C', b'O', b'P', b'A', b'L', 0x1a, kind as u8, 1, CipherSuite::Aes256Gcm as u8]);
+            let version = if kind == ObjectKind::Pack { 1 } else { 3 };
+            let clear = [b'C', b'O', b'P', b'A', b'L', 0x1a, kind as u8, version, CipherSuite::Aes256Gcm as u8];
+            assert_eq!(bytes[..9], clear);
             assert_eq!(bytes[9..16], [0; 7]);
             let ones: u32 = bytes[ENVELOPE_BYTES..].iter().map(|byte| byte.count_ones()).sum();
             let bits = (bytes.len() - ENVELOPE_BYTES) as f64 * 8.0;

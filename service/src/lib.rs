@@ -13,7 +13,6 @@ mod log;
 mod page;
 mod schedule;
 mod server;
-mod staging;
 
 pub mod metrics;
 pub mod operation;
