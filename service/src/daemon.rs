@@ -1,6 +1,5 @@
 //! What every handler is given.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::operation::{Operations, Order, Secret, Task, Watch};
 use crate::platform::Platform;
 use crate::problem::{Problem, Result};
+use crate::staging::Staging;
 
 /// How requests are told apart.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Daemon {
     pub(crate) audit: Audit,
     pub(crate) metrics: Arc<Metrics>,
     /// Where uploads wait.
-    pub(crate) uploads: PathBuf,
+    pub(crate) staging: Arc<Staging>,
     /// How long an operation may take.
     pub(crate) deadline: Duration,
     /// Clients come over TLS.

@@ -13,6 +13,7 @@ mod log;
 mod page;
 mod schedule;
 mod server;
+mod staging;
 
 pub mod metrics;
 pub mod operation;

@@ -12,7 +12,7 @@ use copal_engine::Context;
 use copal_store::entropy::Entropy;
 use tokio::sync::watch;
 
-use crate::access::{Audit, Counters, Limits, Role, Sessions, Tokens};
+use crate::access::{Audit, Counters, Limits, Sessions, Tokens};
 use crate::connection::{Door, load_tls, raise_open_files};
 use crate::daemon::{Access, Daemon};
 use crate::http;
@@ -21,6 +21,7 @@ use crate::operation::{Journal, Operations, Performer, Task};
 use crate::platform::{Applications, Platform};
 use crate::problem::{Problem, Result};
 use crate::schedule::{self, Planned};
+use crate::staging::{Staging, StagingRoom};
 
 /// A certificate and its key, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +81,12 @@ impl Server {
     ) -> Result<Self> {
         check(&options)?;
         let lock = take_folder(&options.state_folder)?;
-        let uploads = options.state_folder.join("uploads");
-        empty_folder(&uploads)?;
+        let room = StagingRoom {
+            bundles: options.limits.bundles_staged,
+            bundle_bytes: options.limits.upload_bytes_max,
+            bytes: options.limits.staged_bytes_max,
+        };
+        let staging = Staging::open(options.state_folder.join("uploads"), room)?;
         let access = match options.authentication {
             Authentication::None => Access::Open,
             Authentication::Tokens => Access::Tokens {
@@ -91,7 +96,7 @@ impl Server {
         };
         let planned = schedule::plan(&applications)?;
         let metrics = Arc::new(Metrics::default());
-        let platform = Arc::new(Platform::new(context, applications, Arc::clone(&metrics)));
+        let platform = Arc::new(Platform::new(context, applications, Arc::clone(&metrics), Arc::clone(&staging)));
         let recovering = Arc::clone(&platform);
         let sentences = tokio::task::spawn_blocking(move || recovering.recover()).await;
         for sentence in sentences.map_err(|error| Problem::internal(error.to_string()))?? {
@@ -116,7 +121,7 @@ impl Server {
             limits: options.limits,
             audit: Audit::open(&options.state_folder)?,
             metrics,
-            uploads,
+            staging,
             deadline: options.deadline,
             is_encrypted: options.tls.is_some(),
         });
@@ -203,26 +208,11 @@ fn take_folder(folder: &Path) -> Result<File> {
     }
 }
 
-/// Uploads that a daemon before this one has left belong to operations that cannot go on.
-fn empty_folder(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    fs::create_dir_all(folder)?;
-    Ok(())
-}
-
-/// The first start makes the first token, into a file that only the daemon's user can read.
+/// The first start says once where the first token is.
 fn open_tokens(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Tokens> {
-    use std::os::unix::fs::OpenOptionsExt;
     let tokens = Tokens::open(folder, entropy)?;
-    if tokens.list()?.is_empty() {
-        let first = tokens.add("first", Role::Administer, Vec::new())?;
-        let path = folder.join("first-token");
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-        io::Write::write_all(&mut file, format!("{}\n", first.token).as_bytes())?;
-        tracing::warn!("the first token, of an administrator, is in {}", path.display());
+    if let Some(path) = tokens.begin()? {
+        tracing::warn!("the first token, of an administrator, is in {} until it is used", path.display());
     }
     Ok(tokens)
 }

@@ -28,8 +28,9 @@ Examples:
   copal serve --listen 0.0.0.0:7443 --tls-cert cert.pem --tls-key key.pem
   copal token add alice --role deploy              make a token for a person
 
-The first start makes a token of an administrator and says in which file it is. Applications are
-those of copal.toml (--config).")]
+The first start makes a token of an administrator and says once in which file it is: first-token in
+the folder of --state, which only the daemon's user can read, and which is removed when the token is
+used. Applications are those of copal.toml (--config).")]
 pub(crate) struct Arguments {
     /// Address and port; anything but loopback needs TLS
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7070")]
@@ -55,6 +56,12 @@ pub(crate) struct Arguments {
     /// Largest upload in bytes
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().upload_bytes_max)]
     upload_max: u64,
+    /// Bundles that are kept until they are imported
+    #[arg(long, value_name = "N", default_value_t = Limits::default().bundles_staged)]
+    staged: usize,
+    /// Bytes of them
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().staged_bytes_max)]
+    staged_max: u64,
     /// Operations of different applications that run at once
     #[arg(long, value_name = "N", default_value_t = Limits::default().operations_at_once)]
     at_once: usize,
@@ -129,6 +136,8 @@ fn options(arguments: &Arguments, invocation: &Invocation, context: &Context) ->
             requests_per_second: arguments.rate,
             transfers: arguments.transfers,
             upload_bytes_max: arguments.upload_max,
+            bundles_staged: arguments.staged,
+            staged_bytes_max: arguments.staged_max,
             operations_at_once: arguments.at_once,
             connections: arguments.connections,
             ..Limits::default()

@@ -32,8 +32,12 @@ impl Daemon {
         Self::of(world.command(&arguments))
     }
 
-    pub fn of(mut command: Command) -> Self {
-        let log = std::env::temp_dir().join(format!("copal-serve-{}.log", std::process::id()));
+    pub fn of(command: Command) -> Self {
+        Self::with_log(command, &std::env::temp_dir().join(format!("copal-serve-{}.log", std::process::id())))
+    }
+
+    /// Its log is added to a file.
+    pub fn with_log(mut command: Command, log: &Path) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();

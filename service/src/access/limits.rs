@@ -25,6 +25,10 @@ pub struct Limits {
     pub transfers: usize,
     /// Largest upload in bytes.
     pub upload_bytes_max: u64,
+    /// Bundles that are kept until they are imported.
+    pub bundles_staged: usize,
+    /// Bytes of them.
+    pub staged_bytes_max: u64,
     /// Operations that run at once, over all applications.
     pub operations_at_once: usize,
     /// Connections that are open at once; a quarter of them is for whoever has shown no token.
@@ -39,6 +43,8 @@ impl Default for Limits {
             requests_per_second: 200,
             transfers: 8,
             upload_bytes_max: 1 << 40,
+            bundles_staged: 16,
+            staged_bytes_max: 1 << 40,
             operations_at_once: 4,
             connections: 2048,
             patience: Patience::default(),

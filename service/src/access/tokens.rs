@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use copal_manifest::shown::is_hidden;
@@ -71,6 +71,8 @@ struct Document {
 #[derive(Debug)]
 pub struct Tokens {
     path: PathBuf,
+    /// Holds the first token, until somebody has shown it.
+    first: PathBuf,
     entropy: Arc<dyn Entropy>,
     known: Mutex<Known>,
 }
@@ -80,20 +82,43 @@ struct Known {
     by_hash: HashMap<String, TokenView>,
     looked: Option<Instant>,
     changed: Option<(SystemTime, u64)>,
+    /// Hash of the first token, as long as it stands in its file.
+    first: Option<String>,
 }
 
 impl Tokens {
     /// Those of a state folder; none yet is fine.
     pub fn open(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let tokens = Self { path: folder.join("tokens.json"), entropy, known: Mutex::default() };
-        tokens.read()?;
+        let (path, first) = (folder.join("tokens.json"), folder.join("first-token"));
+        let tokens = Self { path, first, entropy, known: Mutex::default() };
+        let document = tokens.read()?;
+        // Without any token the first one may just be made by another process.
+        if !document.tokens.is_empty() {
+            tokens.forget_first_unless_known(&document)?;
+        }
         Ok(tokens)
+    }
+
+    /// Makes the first token, when there is none, into a file that only the daemon's user can read; where it is.
+    pub(crate) fn begin(&self) -> Result<Option<&Path>> {
+        if !self.read()?.tokens.is_empty() {
+            return Ok(None);
+        }
+        let made = self.new_token("first", Role::Administer, Vec::new())?;
+        // In the file first: a token that nobody has would lock everybody out.
+        remove_if_there(&self.first)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&self.first)?;
+        writeln!(file, "{}", made.token)?;
+        file.sync_all()?;
+        self.keep(&made)?;
+        self.known().first = Some(hash(&made.token));
+        Ok(Some(&self.first))
     }
 
     /// Whose secret it is.
     pub fn find(&self, secret: &str) -> Result<Option<TokenView>> {
         let hash = hash(secret);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         if known.looked.is_none_or(|looked| looked.elapsed() > LOOK_AFTER) {
             known.looked = Some(Instant::now());
             let changed = stamp(&self.path)?;
@@ -102,14 +127,24 @@ impl Tokens {
                 known.by_hash = self.read()?.tokens.into_iter().map(|kept| (kept.hash, kept.view)).collect();
             }
         }
-        Ok(known.by_hash.get(&hash).cloned())
+        let found = known.by_hash.get(&hash).cloned();
+        if found.is_some() && known.first.as_ref() == Some(&hash) {
+            // Whoever shows it has it: it need not lie there any more.
+            match remove_if_there(&self.first) {
+                Ok(()) => known.first = None,
+                Err(error) => {
+                    tracing::error!(%error, path = %self.first.display(), "the file of the first token cannot be removed");
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// By id, to see whether it is still there.
     pub fn get(&self, id: &str) -> Result<Option<TokenView>> {
         // Brings the map up to date first.
         self.find("")?;
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         Ok(known.by_hash.values().find(|view| view.id == id).cloned())
     }
 
@@ -120,6 +155,12 @@ impl Tokens {
 
     /// Makes one. Durable when it returns.
     pub fn add(&self, name: &str, role: Role, apps: Vec<String>) -> Result<NewToken> {
+        let made = self.new_token(name, role, apps)?;
+        self.keep(&made)?;
+        Ok(made)
+    }
+
+    fn new_token(&self, name: &str, role: Role, apps: Vec<String>) -> Result<NewToken> {
         if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(is_hidden) {
             return Err(Problem::unfit(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes, all of them seen")));
         }
@@ -133,14 +174,17 @@ impl Tokens {
             apps,
             created: jiff::Timestamp::now().to_string(),
         };
+        Ok(NewToken { token: secret, view })
+    }
+
+    fn keep(&self, made: &NewToken) -> Result<()> {
         self.change(|document| {
             if document.tokens.len() >= TOKENS_MAX {
                 return Err(Problem::bad_request(format!("there are {TOKENS_MAX} tokens already")));
             }
-            document.tokens.push(Kept { view: view.clone(), hash: hash(&secret) });
+            document.tokens.push(Kept { view: made.view.clone(), hash: hash(&made.token) });
             Ok(())
-        })?;
-        Ok(NewToken { token: secret, view })
+        })
     }
 
     /// Removes one, by id or by its whole name. Durable when it returns.
@@ -185,9 +229,36 @@ impl Tokens {
             fs::File::open(folder)?.sync_all()?;
         }
         // Seen at once by this process.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         (known.looked, known.changed) = (None, None);
+        drop(known);
+        self.forget_first_unless_known(&document)
+    }
+
+    /// The file of the first token goes with the token.
+    fn forget_first_unless_known(&self, document: &Document) -> Result<()> {
+        let first = match fs::read_to_string(&self.first) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(hash(read?.trim())),
+        };
+        let is_known = |first: &String| document.tokens.iter().any(|kept| kept.hash == *first);
+        let known = first.filter(is_known);
+        if known.is_none() {
+            remove_if_there(&self.first)?;
+        }
+        self.known().first = known;
         Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

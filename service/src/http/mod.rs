@@ -30,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use answer::escaped;
-pub(crate) use extract::{Form, Path, Query, multipart};
+pub(crate) use extract::{Form, Path, Query};
 pub(crate) use operations::{role_of, visible};
 pub(crate) use transfer::{ExportRequest, begin_export};
 pub(crate) use upload::{ImportField, begin as begin_import, receive, unlimited};

@@ -1,10 +1,8 @@
 //! Import: a bundle that a client sends goes to a file of the daemon first, piece by piece, then an operation reads it.
 
-use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
-
-use axum::extract::multipart::{Field, Multipart};
+use axum::extract::multipart::Field;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header;
 use axum::response::Response;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
@@ -18,30 +16,20 @@ use crate::daemon::Daemon;
 use crate::operation::{Operation, Secret, Task, Watch};
 use crate::platform::SnapshotView;
 use crate::problem::{Problem, Result};
+use crate::staging::Staged;
 
 /// Longest passphrase.
 const PASSWORD_BYTES_MAX: usize = 4096;
-/// This much stays free on the disk of the uploads, whatever is sent.
-const FREE_BYTES_MIN: u64 = 64 << 20;
 /// How often the free space is looked at.
 const LOOK_EACH_BYTES: u64 = 16 << 20;
 
-/// What a client has sent. The file is removed with it, unless an operation has taken it over.
+/// What a client has sent beside the bundle.
 pub(crate) struct Upload {
-    staged: Option<PathBuf>,
+    has_file: bool,
     pub(crate) password: Option<Secret>,
     /// Other fields of the form.
     pub(crate) name: Option<String>,
     pub(crate) app: Option<String>,
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(staged) = self.staged.take() {
-            // Left behind it goes with the next start.
-            let _ = std::fs::remove_file(staged);
-        }
-    }
 }
 
 /// The form of an import.
@@ -75,7 +63,7 @@ pub(crate) async fn import(
     let (asked, name) = (app.clone(), path.name.clone());
     daemon.ask(move |platform| platform.check_free(&asked, &name)).await?;
     let fields = &[ImportField::File, ImportField::Password];
-    let upload = receive(&daemon, multipart(request).await?, fields).await?;
+    let upload = receive(&daemon, request, fields).await?;
     let watch = begin(&daemon, &principal, &app, path.name, upload).await?;
     answer(watch, limit, Success::Created).await
 }
@@ -86,13 +74,14 @@ pub(crate) async fn begin(
     principal: &Principal,
     app: &str,
     name: String,
-    mut upload: Upload,
+    (upload, staged): (Upload, Staged),
 ) -> Result<Watch> {
-    let staged = upload.staged.clone().ok_or_else(|| Problem::unfit("the form has no field named file"))?;
-    let watch = daemon.submit(app, Task::Import { name, staged }, upload.password.take(), &principal.name).await?;
-    // From now on the operation removes it.
-    upload.staged = None;
-    Ok(watch)
+    if !upload.has_file {
+        return Err(Problem::unfit("the form has no field named file"));
+    }
+    // From now on the operation removes it, or what refuses the operation.
+    let task = Task::Import { name, staged: staged.hand_over() };
+    daemon.submit(app, task, upload.password, &principal.name).await
 }
 
 /// A field of a form that brings a bundle.
@@ -121,9 +110,14 @@ impl ImportField {
 }
 
 /// Reads the form: each of its fields stands once, in any order.
-pub(crate) async fn receive(daemon: &Arc<Daemon>, mut form: Multipart, expected: &[ImportField]) -> Result<Upload> {
+pub(crate) async fn receive(daemon: &Daemon, request: Request, expected: &[ImportField]) -> Result<(Upload, Staged)> {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = length.unwrap_or(0);
     let _permit = daemon.counters.transfer()?;
-    let mut upload = Upload { staged: None, password: None, name: None, app: None };
+    // Before anything of it is read.
+    let staged = daemon.staging.begin(length)?;
+    let mut form = multipart(request).await?;
+    let mut upload = Upload { has_file: false, password: None, name: None, app: None };
     let mut left = expected.to_vec();
     while let Some(field) = form.next_field().await.map_err(broken)? {
         let meant = ImportField::named(field.name());
@@ -135,9 +129,8 @@ pub(crate) async fn receive(daemon: &Arc<Daemon>, mut form: Multipart, expected:
         };
         match left.swap_remove(place) {
             ImportField::File => {
-                let staged = daemon.uploads.join(format!("{}.part", uuid::Uuid::now_v7()));
-                upload.staged = Some(staged.clone());
-                stage(&staged, field, daemon.limits.upload_bytes_max).await?;
+                stage(&staged, field).await?;
+                upload.has_file = true;
             }
             ImportField::Password => {
                 let password = text(field).await?;
@@ -147,7 +140,7 @@ pub(crate) async fn receive(daemon: &Arc<Daemon>, mut form: Multipart, expected:
             ImportField::App => upload.app = Some(text(field).await?),
         }
     }
-    Ok(upload)
+    Ok((upload, staged))
 }
 
 async fn text(mut field: Field<'_>) -> Result<String> {
@@ -161,33 +154,20 @@ async fn text(mut field: Field<'_>) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Problem::unfit("a field of the form is no text"))
 }
 
-async fn stage(path: &FilePath, mut field: Field<'_>, limit: u64) -> Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).await?;
+async fn stage(staged: &Staged, mut field: Field<'_>) -> Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(staged.path()).await?;
     let (mut received, mut looked) = (0u64, 0u64);
     while let Some(piece) = field.chunk().await.map_err(broken)? {
         received += piece.len() as u64;
-        if received > limit {
-            return Err(Problem::too_large(format!("the bundle is larger than {limit} bytes")));
-        }
+        staged.grow(received)?;
         if received - looked >= LOOK_EACH_BYTES {
             looked = received;
-            check_space(path)?;
+            staged.check_space()?;
         }
         file.write_all(&piece).await?;
     }
     file.flush().await?;
     // A bundle that an operation waits for outlives a kill of the daemon no longer than the operation does: no sync is needed.
-    Ok(())
-}
-
-fn check_space(path: &FilePath) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    let found = rustix::fs::statvfs(folder).map_err(std::io::Error::from)?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
-    if free < FREE_BYTES_MIN {
-        let place = folder.to_owned();
-        return Err(copal_engine::Error::NoSpace { place, free, needed: FREE_BYTES_MIN }.into());
-    }
     Ok(())
 }
 

@@ -31,6 +31,8 @@ pub trait Performer: Send + Sync + 'static {
     /// What becomes of a task that a daemon before this one has begun and not ended: `Ok(Some)` when it was done in fact,
     /// `Ok(None)` to do it again, or why it failed.
     fn resolve(&self, app: &str, task: &Task) -> Result<Option<Value>>;
+    /// The task has come to its end, or was not taken at all: what was kept for it outside goes.
+    fn ended(&self, _task: &Task) {}
 }
 
 /// What is asked for.
@@ -177,7 +179,8 @@ impl Operations {
         let shared = Arc::clone(&self.shared);
         // A client who goes away must not leave half an operation behind.
         let submitted = tokio::spawn(async move {
-            let (id, watch, record) = shared.enqueue(order, None)?;
+            let task = order.task.clone();
+            let (id, watch, record) = shared.enqueue(order, None).inspect_err(|_| shared.performer.ended(&task))?;
             let journal = shared.journal.clone();
             let written = tokio::task::spawn_blocking(move || journal.write(&record)).await;
             match written.map_err(|error| Problem::internal(error.to_string())).and_then(|written| Ok(written?)) {
@@ -187,6 +190,7 @@ impl Operations {
                 }
                 Err(problem) => {
                     shared.withdraw(&id);
+                    shared.performer.ended(&task);
                     Err(problem)
                 }
             }
@@ -473,10 +477,11 @@ impl Shared {
         }
         let ended = ended(view, outcome, stop);
         let task = self.lines().entries.get(id).map(|entry| entry.task.clone());
-        if let Some(task) = task
-            && let Err(error) = self.journal.write(&Record { operation: ended.clone(), task })
-        {
-            tracing::error!(%error, operation = id, "the end of an operation could not be kept");
+        if let Some(task) = task {
+            self.performer.ended(&task);
+            if let Err(error) = self.journal.write(&Record { operation: ended.clone(), task }) {
+                tracing::error!(%error, operation = id, "the end of an operation could not be kept");
+            }
         }
         // Who hears of the end may ask for the same name again at once.
         self.lines().leave(&app, id);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::access::{Principal, Role};
 use crate::daemon::Daemon;
-use crate::http::{ExportRequest, Form, ImportField, Path, begin_export, begin_import, multipart, receive};
+use crate::http::{ExportRequest, Form, ImportField, Path, begin_export, begin_import, receive};
 use crate::operation::Task;
 use crate::page::shown::place;
 use crate::page::snapshot::{SnapshotPath, find};
@@ -107,11 +107,11 @@ pub(crate) async fn import(
 ) -> Result<Response> {
     principal.has(Role::Administer)?;
     let fields = &[ImportField::File, ImportField::Password, ImportField::Name, ImportField::App];
-    let mut upload = receive(&daemon, multipart(request).await?, fields).await?;
+    let (mut upload, staged) = receive(&daemon, request, fields).await?;
     let app = daemon.platform.application(upload.app.as_deref())?.name.clone();
     principal.may(Role::Administer, &app)?;
     let name = upload.name.take().map(|name| name.trim().to_owned()).unwrap_or_default();
     let (asked, wanted) = (app.clone(), name.clone());
     daemon.ask(move |platform| platform.check_free(&asked, &wanted)).await?;
-    Ok(to_operation(&begin_import(&daemon, &principal, &app, name, upload).await?))
+    Ok(to_operation(&begin_import(&daemon, &principal, &app, name, (upload, staged)).await?))
 }

@@ -9,7 +9,7 @@ pub mod views;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -35,6 +35,7 @@ pub use views::{CaptureView, DiffView, EntryView, SnapshotView};
 use crate::metrics::Metrics;
 use crate::operation::{Performer, Secret, Task, Work};
 use crate::problem::{Problem, Result};
+use crate::staging::Staging;
 
 /// Most entries of a folder in one answer.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -48,15 +49,28 @@ pub struct Platform {
     shelves: Shelves,
     costs: costs::CostsKept,
     metrics: Arc<Metrics>,
+    staging: Arc<Staging>,
 }
 
 impl Platform {
     /// Over an open repository.
     #[must_use]
-    pub fn new(context: Context, applications: Applications, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        applications: Applications,
+        metrics: Arc<Metrics>,
+        staging: Arc<Staging>,
+    ) -> Self {
         // Ten thousand roots are opened once, not for each operation.
         let context = Context { memory: Some(Arc::new(Memory::default())), ..context };
-        Self { context, applications, shelves: Shelves::default(), costs: costs::CostsKept::default(), metrics }
+        Self {
+            context,
+            applications,
+            shelves: Shelves::default(),
+            costs: costs::CostsKept::default(),
+            metrics,
+            staging,
+        }
     }
 
     /// Ends what a daemon that was killed has left: applications are resumed, deploys finished or taken back. Sentences for the log.
@@ -379,11 +393,7 @@ impl Performer for Platform {
                 .and_then(|found| self.applications.deploy(&self.working(work), app, &found, digest.as_deref()))
                 .map_err(|problem| problem.during(Verb::Deploy)),
             Task::Delete { id, .. } => self.delete(id),
-            Task::Import { name, staged } => {
-                let imported = bundle::import(&self.working(work), app, name, staged, secret);
-                remove_staged(staged);
-                imported
-            }
+            Task::Import { name, staged } => bundle::import(&self.working(work), app, name, staged, secret),
             Task::Verify { snapshots, quick } => self.verify(snapshots, *quick, work),
             Task::Collect => self.collect(work),
             Task::Export { .. } => Err(Problem::internal("an export runs beside the queues")),
@@ -407,7 +417,7 @@ impl Performer for Platform {
                 _ => Ok(None),
             },
             Task::Import { staged, name } => {
-                remove_staged(staged);
+                self.staging.remove(staged);
                 match self.find(app, name) {
                     Ok(found) => Ok(Some(json!({ "snapshot": found.view }))),
                     Err(_) => Err(Problem::interrupted(
@@ -417,6 +427,12 @@ impl Performer for Platform {
             }
             Task::Export { .. } => Err(Problem::interrupted("the download ended with the daemon")),
             Task::Deploy { .. } | Task::Verify { .. } | Task::Collect => Ok(None),
+        }
+    }
+
+    fn ended(&self, task: &Task) {
+        if let Task::Import { staged, .. } = task {
+            self.staging.remove(staged);
         }
     }
 }
@@ -435,16 +451,6 @@ pub struct Found {
     pub view: SnapshotView,
     /// As the engine sees it.
     pub listed: Listed,
-}
-
-/// A staged bundle that stays behind costs space until the next start, no more.
-fn remove_staged(staged: &Path) {
-    match std::fs::remove_file(staged) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, path = %staged.display(), "a staged upload could not be removed");
-        }
-        _ => {}
-    }
 }
 
 /// Where each source of a snapshot stands on this machine.
