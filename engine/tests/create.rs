@@ -262,7 +262,7 @@ impl<F: Fn(Progress) + Send + Sync> Monitor for Watching<F> {
 }
 
 #[test]
-fn a_file_that_keeps_changing_is_reported() {
+fn d12_a_file_that_keeps_changing_is_reported() {
     let world = World::new();
     let source = world.path("source");
     fs::create_dir_all(&source).unwrap();
@@ -275,7 +275,7 @@ fn a_file_that_keeps_changing_is_reported() {
         round += 1;
     };
     let report = beside(writes, || create(&world.context, &request("busy", &source)).unwrap());
-    assert_eq!(report.unread_files, 0);
+    assert_eq!(report.unread_files, 1);
     assert_eq!(report.snapshot.phase, Phase::Completed);
     assert_eq!(report.warnings, ["log: it changed while it was read"]);
     assert!(report.bytes_read >= 3 * (48 << 20), "it was read three times: {}", report.bytes_read);

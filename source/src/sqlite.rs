@@ -1,8 +1,9 @@
 //! SQLite databases, through SQLite only: a read transaction pins the state in an instant, its pages are read afterwards while
 //! writers go on. Rows in the write-ahead log are part of that state.
 //!
-//! Every reading connection has a transaction of its own; a write lock, held for the moment in which they begin, makes them see the
-//! same state. The main file is never read but by SQLite.
+//! Every reading connection has a transaction of its own. They begin one after the other, and see the same state if nobody has committed
+//! meanwhile, which another connection tells; no lock of a writer is asked for. Where writers leave no such moment one connection
+//! reads alone. The main file is never read but by SQLite.
 
 use std::fmt;
 use std::fs;
@@ -22,6 +23,8 @@ use crate::{Error, Result};
 const READER_CACHE_KIB: i64 = 256;
 /// How the pages are asked for.
 const READ_PAGE: &str = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1";
+/// So often all readers begin, as long as somebody commits between the first and the last of them.
+const BEGINNINGS_MAX: usize = 50;
 /// What stands beside a database.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -56,7 +59,8 @@ pub struct PreparedSqlite {
     spec: SqliteSpec,
     stat: FileStat,
     attributes: Vec<Attribute>,
-    lock: Connection,
+    /// Tells whether somebody has committed.
+    witness: Connection,
     readers: Vec<Connection>,
 }
 
@@ -82,35 +86,24 @@ impl PreparedSqlite {
             return Err(Error::refused(path, "is no database file"));
         }
         let attributes = TreeReader::open(path)?.attributes(&[])?;
-        let lock = connect(path, patience)?;
+        let witness = connect(path, patience)?;
         let readers = (0..readers.max(1)).map(|_| connect(path, patience)).collect::<Result<Vec<_>>>()?;
         // Opens the files and reads the schema, so that a database that is none is refused here.
-        for connection in readers.iter().chain([&lock]) {
+        for connection in readers.iter().chain([&witness]) {
             connection
                 .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
                 .map_err(|error| of_sqlite("opening", path, &error))?;
         }
-        Ok(Self { spec: spec.clone(), stat: stat_of(path, 0)?, attributes, lock, readers })
+        Ok(Self { spec: spec.clone(), stat: stat_of(path, 0)?, attributes, witness, readers })
     }
 
     /// Pins the state that is committed now.
     pub fn pin(self) -> Result<SqlitePin> {
-        let Self { spec, stat, attributes, lock, mut readers } = self;
+        let Self { spec, stat, attributes, witness, mut readers } = self;
         let path = &spec.path;
         let failed = |error: &rusqlite::Error| of_sqlite("pinning", path, error);
-        match lock.execute_batch("BEGIN IMMEDIATE") {
-            Ok(()) => {}
-            // Nobody here can write: one reader has one state.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => readers.truncate(1),
-            Err(error) => return Err(failed(&error)),
-        }
-        let pinned = readers.iter().try_for_each(|reader| {
-            reader.execute_batch("BEGIN")?;
-            reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-        });
-        // Dropping the connection would do the same; it holds up writers until then.
-        let _ = lock.execute_batch("ROLLBACK");
-        pinned.map_err(|error| failed(&error))?;
+        begin_together(&witness, &mut readers).map_err(|error| failed(&error))?;
+        drop(witness);
         let first = &readers[0];
         let ask = |pragma: &str| {
             first
@@ -133,6 +126,50 @@ impl PreparedSqlite {
             idle: Mutex::new(readers),
             freed: Condvar::new(),
         })
+    }
+}
+
+/// Begins a transaction in each reader, all of one state, or in the first one alone: the others are closed then.
+fn begin_together(witness: &Connection, readers: &mut Vec<Connection>) -> rusqlite::Result<()> {
+    let Some((first, others)) = readers.split_first() else { return Ok(()) };
+    // Who waits for the first one to end would wait for ever: with a rollback journal a writer lets nobody in before it.
+    others.iter().try_for_each(|reader| reader.busy_timeout(Duration::ZERO))?;
+    for _ in 0..BEGINNINGS_MAX {
+        let before = commits_seen(witness)?;
+        begin(first)?;
+        let all = others.iter().try_for_each(begin);
+        // Asked with all transactions open: a commit after this is in none of them.
+        if all.is_ok() && commits_seen(witness).is_ok_and(|now| now == before) {
+            return Ok(());
+        }
+        readers_end(others);
+        if all.is_err() {
+            break;
+        }
+        first.execute_batch("ROLLBACK")?;
+    }
+    if first.is_autocommit() {
+        begin(first)?;
+    }
+    readers.truncate(1);
+    Ok(())
+}
+
+/// A number that is another one when another connection has committed meanwhile.
+fn commits_seen(witness: &Connection) -> rusqlite::Result<i64> {
+    witness.pragma_query_value(None, "data_version", |row| row.get(0))
+}
+
+/// A transaction has its state from its first read on.
+fn begin(reader: &Connection) -> rusqlite::Result<()> {
+    reader.execute_batch("BEGIN")?;
+    reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+fn readers_end(readers: &[Connection]) {
+    for reader in readers.iter().filter(|reader| !reader.is_autocommit()) {
+        // One that cannot is closed with its transaction.
+        let _ = reader.execute_batch("ROLLBACK");
     }
 }
 

@@ -272,7 +272,7 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
         0 => output.line(format!("took the snapshot {name}"))?,
         unread => {
             let unread = count(unread, "source file", "source files");
-            output.line(format!("took the snapshot {name}, but {unread} could not be read"))?;
+            output.line(format!("took the snapshot {name}, but {unread} could not be read whole"))?;
         }
     }
     output.figures(&[

@@ -476,7 +476,7 @@ fn stored_before(creation: &Creation, state: &ComponentState) -> Result<Taken> {
         }
     }
     let (warnings, contents, left_out) = (Vec::new(), Vec::new(), LeftOut::default());
-    Ok(Taken { record, bytes_read: 0, warnings, unread_files: 0, contents, left_out })
+    Ok(Taken { record, bytes_read: 0, warnings, unread_files: 0, torn_files: 0, contents, left_out })
 }
 
 /// As the capture left it out; where other filesystems were mounted is not known any more.

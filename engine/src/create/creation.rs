@@ -41,6 +41,8 @@ pub(crate) struct Taken {
     pub(crate) bytes_read: u64,
     pub(crate) warnings: Vec<String>,
     pub(crate) unread_files: u64,
+    /// In the snapshot, as they were at several moments.
+    pub(crate) torn_files: u64,
     /// Of a clone: what its large files are in the snapshot.
     pub(crate) contents: Contents,
     pub(crate) left_out: LeftOut,
@@ -152,6 +154,7 @@ impl Creation {
         context.monitor.phase("committing");
         taken.sort_by(|a, b| a.record.label.cmp(&b.record.label));
         let unread_files: u64 = taken.iter().map(|one| one.unread_files).sum();
+        let torn_files: u64 = taken.iter().map(|one| one.torn_files).sum();
         let bytes_read = taken.iter().map(|one| one.bytes_read).sum();
         let warnings: Vec<String> = taken.iter().flat_map(|one| one.warnings.iter().cloned()).collect();
         let left_out: Vec<PathBuf> = taken.iter().flat_map(|one| one.left_out.own.iter().cloned()).collect();
@@ -207,7 +210,7 @@ impl Creation {
             chunks_new: snapshot.chunks_new,
             duration_ms: context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000,
             warnings,
-            unread_files,
+            unread_files: unread_files + torn_files,
             left_out,
             snapshot,
         })

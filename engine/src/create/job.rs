@@ -77,6 +77,8 @@ pub(super) struct Shared<'s> {
     pub(super) cutter: &'s Cutter,
     pub(super) parameters: &'s Parameters,
     pub(super) meter: Meter<'s>,
+    /// The source's own path, for messages.
+    pub(super) root: &'s [u8],
     /// What changed later is not trusted.
     pub(super) begun: Timestamp,
     /// Plaintext bytes read from the source.
@@ -101,6 +103,11 @@ impl Shared<'_> {
     ) -> copal_source::Result<OpenFile> {
         let file = reader.open_file(&path.to_slashes())?;
         Ok(if self.cloned { file.standing_for(*stat) } else { file })
+    }
+
+    /// A path for messages; of a source that is one file, the source's own.
+    pub(super) fn named(&self, path: &EntryPath) -> String {
+        if path.is_root() { String::from_utf8_lossy(self.root).into_owned() } else { path.to_string() }
     }
 
     pub(super) fn count_read(&self, bytes: usize) {

@@ -91,7 +91,7 @@ pub struct CreateReport {
     pub duration_ms: u64,
     /// Files that could not be read or kept changing: the program exits with 3 when `unread_files` > 0.
     pub warnings: Vec<String>,
-    /// How many source files could not be read.
+    /// How many source files could not be read, or only at several moments.
     pub unread_files: u64,
     /// Copal's own folders that were left out of the sources.
     pub left_out: Vec<PathBuf>,

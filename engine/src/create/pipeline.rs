@@ -95,6 +95,7 @@ pub(super) struct Capture<'s, 'j> {
     bytes: u64,
     warnings: Vec<String>,
     unread_files: u64,
+    torn_files: u64,
     contents: Vec<(Vec<u8>, ContentIdentity)>,
     left_out: LeftOut,
 }
@@ -119,6 +120,7 @@ impl Capture<'_, '_> {
             cutter,
             parameters: &session.repository().config().parameters,
             meter: Meter::new(context),
+            root: &input.path,
             begun,
             bytes_read: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
@@ -167,6 +169,7 @@ impl Capture<'_, '_> {
                 bytes: 0,
                 warnings: Vec::new(),
                 unread_files: 0,
+                torn_files: 0,
                 contents: Vec::new(),
                 left_out,
             };
@@ -230,11 +233,11 @@ impl Capture<'_, '_> {
             trusted_before: begun,
         };
         let bytes_read = self.shared.bytes_read.load(Ordering::Relaxed);
-        let Self { warnings, unread_files, contents, mut left_out, .. } = self;
+        let Self { warnings, unread_files, torn_files, contents, mut left_out, .. } = self;
         if record.kind != SourceKind::Tree {
             left_out = LeftOut::default();
         }
-        Ok(Taken { record, bytes_read, warnings, unread_files, contents, left_out })
+        Ok(Taken { record, bytes_read, warnings, unread_files, torn_files, contents, left_out })
     }
 
     fn unread(&mut self, why: String) {

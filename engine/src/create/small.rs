@@ -5,7 +5,7 @@ use std::sync::Arc;
 use copal_chunker::looks_page_structured;
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces, PiecesBuilder};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Xattr};
-use copal_source::read::{Attribute, TreeReader};
+use copal_source::read::{Attribute, OpenFile, TreeReader};
 use copal_source::scan::{FileKind, FileStat};
 
 use crate::create::bases::Bases;
@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 pub(super) const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A file that changes while it is read is read so often.
 pub(super) const ATTEMPTS: usize = 3;
+/// Most bytes of a file that says that it has none: some never end.
+const UNSAID_BYTES_MAX: usize = 16 << 20;
 /// Files that are written out at the same time, by all workers together.
 const WRITE_OUT_AT_ONCE: usize = 16;
 /// What was changed longer ago the system has written out by itself: after 30 seconds, looking every 5.
@@ -143,16 +145,18 @@ impl Worker<'_> {
     }
 
     fn capture_file(&mut self, file: &SmallFile) -> Result<Outcome, Trouble> {
-        let slashes = file.path.to_slashes();
         let mut attempt = 1;
         let (metadata, changing) = loop {
             let open = self.shared.open(&file.reader, &file.path, &file.stat)?;
             let settled = open.settle()?;
             let before = settled.stat;
             // One byte more than it should have, so that growth is seen even where times are coarse.
-            let wanted = before.bytes.min(2 * SMALL_FILE_BYTES_MAX) as usize;
+            let mut wanted = before.bytes.min(2 * SMALL_FILE_BYTES_MAX) as usize;
             self.buffer.resize(wanted + 1, 0);
-            let read = open.read_at(0, &mut self.buffer)?;
+            let mut read = open.read_at(0, &mut self.buffer)?;
+            if before.bytes == 0 && read > 0 {
+                (read, wanted) = self.read_to_the_end(&open, &file.path, read)?;
+            }
             self.shared.count_read(read);
             let attributes = open.attributes()?;
             let changed = settled.moving || read != wanted || !is_same_content(&before, &open.stat()?);
@@ -168,10 +172,33 @@ impl Worker<'_> {
         self.buffer = plain;
         let entry = Entry { path: file.path.clone(), metadata, node: Node::File(content?) };
         if changing {
-            let warning = format!("{}: it changed while it was read", String::from_utf8_lossy(&slashes));
+            let warning = format!("{}: it changed while it was read", self.shared.named(&file.path));
             return Ok(Outcome::Changing(entry, warning));
         }
         Ok(Outcome::Taken(entry))
+    }
+
+    /// Files that the system makes up as they are read say that they have no bytes. Of one that does now, the end is a change.
+    fn read_to_the_end(
+        &mut self,
+        open: &OpenFile,
+        path: &EntryPath,
+        mut read: usize,
+    ) -> Result<(usize, usize), Trouble> {
+        loop {
+            self.buffer.resize((2 * read).max(1 << 16), 0);
+            let more = open.read_at(read as u64, &mut self.buffer[read..])?;
+            read += more;
+            if more == 0 {
+                let says_so = open.stat()?.bytes == 0;
+                return Ok((read, if says_so { read } else { 0 }));
+            }
+            if read >= UNSAID_BYTES_MAX {
+                let detail = format!("it says that it is empty, and has more than {UNSAID_BYTES_MAX} bytes");
+                let path = self.shared.named(path).into();
+                return Err(copal_source::Error::Refused { path, detail }.into());
+            }
+        }
     }
 
     fn store_small(&mut self, plain: &[u8], parent: Option<&FileContent>) -> Result<FileContent> {

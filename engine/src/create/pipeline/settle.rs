@@ -101,7 +101,8 @@ impl Capture<'_, '_> {
         let mut assembly = first;
         for attempt in 1.. {
             let (path, stat) = (assembly.large.path.clone(), assembly.large.stat());
-            let warning = |what: &str| format!("{path}: {what}");
+            let name = self.shared.named(&path);
+            let warning = |what: &str| format!("{name}: {what}");
             match assembly.finish(&mut self.sink) {
                 Err(trouble) => return Outcome::of(trouble),
                 Ok(Assembled::Still(entry)) => return Ok(Outcome::Taken(entry)),
@@ -145,6 +146,7 @@ impl Capture<'_, '_> {
             Outcome::Taken(entry) => self.place(entry, key),
             Outcome::Changing(entry, warning) => {
                 self.warnings.push(warning);
+                self.torn_files += 1;
                 self.place(entry, key)
             }
             Outcome::Unread(why) => {
