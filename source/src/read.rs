@@ -51,7 +51,7 @@ pub struct TreeReader {
 #[derive(Clone, Debug)]
 enum Of {
     Tree(Arc<Root>),
-    Pinned(Arc<dyn PinnedBytes>),
+    Pinned(Arc<dyn PinnedBytes>, Box<[u8]>),
 }
 
 impl TreeReader {
@@ -67,13 +67,19 @@ impl TreeReader {
     /// A tree of one file, the root, that is these bytes.
     #[must_use]
     pub fn of_pinned(bytes: Arc<dyn PinnedBytes>) -> Self {
-        Self { of: Of::Pinned(bytes) }
+        Self::of_pinned_at(bytes, &[])
+    }
+
+    /// A tree of which only one file can be read, at a path, that is these bytes.
+    #[must_use]
+    pub fn of_pinned_at(bytes: Arc<dyn PinnedBytes>, path: &[u8]) -> Self {
+        Self { of: Of::Pinned(bytes, path.into()) }
     }
 
     fn root(&self, path: &[u8]) -> Result<&Root> {
         match &self.of {
             Of::Tree(root) => Ok(root),
-            Of::Pinned(_) => {
+            Of::Pinned(..) => {
                 let path = String::from_utf8_lossy(path).into_owned();
                 Err(Error::refused(path, "is not part of a source that is one file"))
             }
@@ -82,7 +88,7 @@ impl TreeReader {
 
     fn pinned(&self, path: &[u8]) -> Option<&Arc<dyn PinnedBytes>> {
         match &self.of {
-            Of::Pinned(bytes) if path.is_empty() => Some(bytes),
+            Of::Pinned(bytes, at) if path == &**at => Some(bytes),
             _ => None,
         }
     }

@@ -115,6 +115,8 @@ pub struct ScanEntry {
     pub path: Box<[u8]>,
     /// Its metadata.
     pub stat: FileStat,
+    /// Whether something in the same folder is called as the log of a database of this name would be.
+    pub has_log: bool,
     /// Only where [`ScanOptions::borders`] asks for it.
     pub border: Option<Border>,
 }
@@ -155,7 +157,7 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
     let place = root.place(&[])?;
     let stat = stat(place.fd(), &place.name).map_err(|error| root.failed("looking at", &[], error))?;
     let first = root.is_folder().then(|| Task::folder(&[], stat.device));
-    let entry = ScanEntry { path: Box::default(), stat, border: None };
+    let entry = ScanEntry { path: Box::default(), stat, has_log: false, border: None };
     let leave_out = options.leave_out.iter().map(|path| path.as_slice().into()).collect();
     let rules =
         Rules { excludes, leave_out, borders: options.borders.clone(), one_file_system: options.one_file_system };

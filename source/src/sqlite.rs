@@ -5,9 +5,12 @@
 //! meanwhile, which another connection tells; no lock of a writer is asked for. Where writers leave no such moment one connection
 //! reads alone. The main file is never read but by SQLite.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +18,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::read::{Attribute, PinnedBytes, TreeReader};
+use crate::read::{Attribute, OpenFile, PinnedBytes, TreeReader};
 use crate::scan::{FileKind, FileStat, FileTime};
 use crate::{Error, Result};
 
@@ -26,7 +29,11 @@ const READ_PAGE: &str = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1"
 /// So often all readers begin, as long as somebody commits between the first and the last of them.
 const BEGINNINGS_MAX: usize = 50;
 /// What stands beside a database.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+pub const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// Those that can hold rows which the database's file has not.
+pub const LOGS: [&str; 2] = ["-wal", "-journal"];
+/// What a database begins with.
+pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// A SQLite database as a source.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -75,6 +82,8 @@ pub struct SqlitePin {
     check: Check,
     idle: Mutex<Vec<Connection>>,
     freed: Condvar,
+    /// Of one that was met: to close another descriptor of a file drops the locks that SQLite has on it, so it is closed last.
+    _file: Option<OpenFile>,
 }
 
 impl PreparedSqlite {
@@ -104,29 +113,67 @@ impl PreparedSqlite {
         let failed = |error: &rusqlite::Error| of_sqlite("pinning", path, error);
         begin_together(&witness, &mut readers).map_err(|error| failed(&error))?;
         drop(witness);
-        let first = &readers[0];
-        let ask = |pragma: &str| {
-            first
-                .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
-                .map(i64::unsigned_abs)
-                .map_err(|error| failed(&error))
-        };
-        let page_bytes = ask("page_size")?;
-        let bytes = page_bytes * ask("page_count")?;
-        let mode: String =
-            first.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(|error| failed(&error))?;
-        Ok(SqlitePin {
-            schema_version: schema_version(first, &spec)?,
-            path: spec.path,
-            stat: FileStat { bytes, allocated_bytes: bytes, ..stat },
-            attributes,
-            page_bytes,
-            is_wal: mode.eq_ignore_ascii_case("wal"),
-            check: spec.check,
-            idle: Mutex::new(readers),
-            freed: Condvar::new(),
-        })
+        held(spec, stat, attributes, readers)
     }
+
+    /// Pins a database that was met among the files below `root`, as it is committed now; nothing of it is written, and nobody is
+    /// waited for. The file must be the one that is open: names are in others' hands.
+    pub fn pin_met(root: &Path, relative: &[u8], file: &OpenFile) -> Result<SqlitePin> {
+        let root = fs::canonicalize(root).map_err(|error| Error::io("looking for", root, error))?;
+        let path = if relative.is_empty() { root } else { root.join(OsStr::from_bytes(relative)) };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let failed = |error: &rusqlite::Error| of_sqlite("reading", &path, error);
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let reader = Connection::open_with_flags(uri_of(&path), flags).map_err(|error| failed(&error))?;
+        configure(&reader, Duration::ZERO, true).and_then(|()| begin(&reader)).map_err(|error| failed(&error))?;
+        if !is_open_twice(file)? {
+            return Err(Error::refused(path, "was replaced while it was opened"));
+        }
+        let found = file.own_stat()?;
+        let stat = FileStat { inode: 0, changed: FileTime::default(), ..found };
+        let spec = SqliteSpec { path, check: Check::None, ..SqliteSpec::default() };
+        let pin = held(spec, stat, file.attributes()?, vec![reader])?;
+        Ok(SqlitePin { _file: Some(file.clone()), ..pin })
+    }
+}
+
+fn held(spec: SqliteSpec, stat: FileStat, attributes: Vec<Attribute>, readers: Vec<Connection>) -> Result<SqlitePin> {
+    let failed = |error: &rusqlite::Error| of_sqlite("pinning", &spec.path, error);
+    let first = &readers[0];
+    let ask = |pragma: &str| {
+        first
+            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            .map(i64::unsigned_abs)
+            .map_err(|error| failed(&error))
+    };
+    let page_bytes = ask("page_size")?;
+    let bytes = page_bytes * ask("page_count")?;
+    let mode: String =
+        first.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(|error| failed(&error))?;
+    Ok(SqlitePin {
+        schema_version: schema_version(first, &spec)?,
+        path: spec.path,
+        stat: FileStat { bytes, allocated_bytes: bytes, ..stat },
+        attributes,
+        page_bytes,
+        is_wal: mode.eq_ignore_ascii_case("wal"),
+        check: spec.check,
+        idle: Mutex::new(readers),
+        freed: Condvar::new(),
+        _file: None,
+    })
+}
+
+/// Whether this process has the file open a second time, SQLite's own descriptor being the other.
+fn is_open_twice(file: &OpenFile) -> Result<bool> {
+    let listing = Path::new("/proc/self/fd");
+    let failed = |error| Error::io("listing", listing, error);
+    let identity = |found: &fs::Metadata| (found.dev(), found.ino());
+    let Some(fd) = file.fd() else { return Ok(false) };
+    let own = fs::metadata(listing.join(fd.as_raw_fd().to_string())).map_err(failed)?;
+    // What was closed meanwhile is none of ours.
+    let open = fs::read_dir(listing).map_err(failed)?.flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
+    Ok(open.filter(|found| identity(found) == identity(&own)).count() > 1)
 }
 
 /// Begins a transaction in each reader, all of one state, or in the first one alone: the others are closed then.
@@ -188,13 +235,15 @@ fn connect(path: &Path, patience: Duration) -> Result<Connection> {
         _ => Err(error),
     });
     let connection = opened.map_err(|error| of_sqlite("opening", path, &error))?;
-    let prepared = connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)
-        .and_then(|_| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false))
-        .and_then(|_| connection.busy_timeout(patience))
-        .and_then(|()| connection.pragma_update(None, "cache_size", -READER_CACHE_KIB));
-    prepared.map_err(|error| of_sqlite("opening", path, &error))?;
+    configure(&connection, patience, has_log).map_err(|error| of_sqlite("opening", path, &error))?;
     Ok(connection)
+}
+
+fn configure(connection: &Connection, patience: Duration, keeps_log: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keeps_log)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.busy_timeout(patience)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
 }
 
 fn uri_of(path: &Path) -> String {
@@ -225,7 +274,6 @@ fn schema_version(connection: &Connection, spec: &SqliteSpec) -> Result<String> 
 
 /// The file that the pages make: without inode and change time, so that nothing takes it for the main file as it stands.
 fn stat_of(path: &Path, bytes: u64) -> Result<FileStat> {
-    use std::os::unix::fs::MetadataExt;
     let found = fs::metadata(path).map_err(|error| Error::io("looking at", path, error))?;
     Ok(FileStat {
         kind: FileKind::File,

@@ -119,7 +119,7 @@ impl KeptEntry {
         let (kind, special) = (FileKind::of_number(kind)?, (major, minor));
         let stat =
             FileStat { kind, mode, uid, gid, bytes, allocated_bytes, modified, changed, inode, links, device, special };
-        Some(ScanEntry { path: path.into(), stat, border: None })
+        Some(ScanEntry { path: path.into(), stat, has_log: false, border: None })
     }
 }
 
@@ -165,6 +165,7 @@ pub(super) fn input_again(
         one_file_system,
         page_structured: kind == SourceKind::Image,
         before,
+        through_sqlite: false,
         clones,
     })
 }

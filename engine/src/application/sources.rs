@@ -187,6 +187,7 @@ fn input_of_tree(source: &Source, tree: &TreeSpec, kind: SourceKind, before: Opt
         one_file_system: tree.one_file_system,
         page_structured: kind == SourceKind::Image,
         before,
+        through_sqlite: false,
         clones: None,
     }
 }
@@ -248,6 +249,7 @@ pub(super) fn pinned_input(source: &Source, bytes: Arc<dyn PinnedBytes>) -> Resu
         one_file_system: false,
         page_structured: matches!(kind, SourceKind::Sqlite | SourceKind::Image),
         before: None,
+        through_sqlite: false,
         clones: None,
     })
 }
@@ -306,7 +308,9 @@ impl Held {
     pub(super) fn input(&self, context: &Context, source: &Source, spool: &Path) -> Result<Option<Input>> {
         match self {
             Self::Stored(_) => Ok(None),
-            Self::Live { tree, kind } => Ok(Some(input_of_tree(source, tree, *kind, None))),
+            Self::Live { tree, kind } => {
+                Ok(Some(Input { through_sqlite: true, ..input_of_tree(source, tree, *kind, None) }))
+            }
             Self::Cloned { cloned, kind, before } => {
                 let tree = cloned.tree();
                 let content = cloned.content();
@@ -368,6 +372,7 @@ pub(super) fn input_of_folder(source: &Source, folder: PathBuf) -> Input {
         one_file_system: false,
         page_structured: false,
         before: None,
+        through_sqlite: false,
         clones: None,
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Input {
     pub(crate) page_structured: bool,
     /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent snapshot's.
     pub(crate) before: Option<SourceRecord>,
+    /// Databases that are met are read through SQLite: nothing holds them still.
+    pub(crate) through_sqlite: bool,
     /// Clones that may tell what of a large file need not be read.
     pub(crate) clones: Option<KeptClones>,
 }
@@ -69,6 +71,7 @@ impl Input {
             one_file_system,
             page_structured: false,
             before: None,
+            through_sqlite: true,
             clones: None,
         }
     }
@@ -89,6 +92,14 @@ impl Input {
         }
     }
 
+    /// Where databases are met that are read through SQLite.
+    pub(super) fn databases_below(&self) -> Option<PathBuf> {
+        match &self.content {
+            InputContent::Path(path) if self.through_sqlite => Some(path.clone()),
+            _ => None,
+        }
+    }
+
     /// Begins to go through it.
     pub(super) fn open(&self, left_out: &LeftOut, threads: usize) -> Result<(Entries, TreeReader)> {
         match &self.content {
@@ -103,7 +114,7 @@ impl Input {
                 Ok((Box::new(scan(path, &options)?), TreeReader::open(path)?))
             }
             InputContent::Pinned(bytes) => {
-                let entry = ScanEntry { path: Box::default(), stat: bytes.stat(), border: None };
+                let entry = ScanEntry { path: Box::default(), stat: bytes.stat(), has_log: false, border: None };
                 Ok((Box::new(std::iter::once(Ok(entry))), TreeReader::of_pinned(Arc::clone(bytes))))
             }
             InputContent::Cloned { clone, entries } => {

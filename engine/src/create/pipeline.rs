@@ -1,9 +1,11 @@
 //! The coordinator: scan and parent side by side, jobs out, results back in path order.
 
+mod database;
 mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::iter::Peekable;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -85,6 +87,10 @@ pub(super) struct Capture<'s, 'j> {
     parent_source: Option<&'j ParentSource>,
     clones: Option<&'j KeptClones>,
     force_read: bool,
+    /// The source, where databases in it are read through SQLite.
+    databases_below: Option<PathBuf>,
+    /// Those that were: what stands beside them is part of them.
+    databases: HashSet<Vec<u8>>,
     /// Files with several names: met by the scan, and put into the tree.
     met: HashMap<FileKey, ()>,
     placed: HashMap<FileKey, (EntryPath, Metadata)>,
@@ -160,6 +166,8 @@ impl Capture<'_, '_> {
                 parent_source: parent_source.as_ref(),
                 clones: input.clones.as_ref(),
                 force_read: force_read && input.before.is_none(),
+                databases_below: input.databases_below(),
+                databases: HashSet::new(),
                 met: HashMap::new(),
                 placed: HashMap::new(),
                 builder: TreeBuilder::new(&boundary_key),
@@ -247,7 +255,7 @@ impl Capture<'_, '_> {
 
     /// One path of the scan.
     fn take(&mut self, found: ScanEntry) -> Result<()> {
-        let ScanEntry { path, stat, .. } = found;
+        let ScanEntry { path, stat, has_log, .. } = found;
         let Some(path) = EntryPath::from_slashes(&path) else {
             self.unread(format!("{}: the path is too long to be kept", String::from_utf8_lossy(&path)));
             return Ok(());
@@ -262,6 +270,16 @@ impl Capture<'_, '_> {
             let again = SmallFile { reader: self.reader.clone(), path, stat, parent: None };
             return self.wait_for(Waiting::Link(Box::new(again), key));
         }
+        if self.is_beside_a_database(&path) {
+            self.shared.meter.file_done();
+            return Ok(());
+        }
+        if is_file
+            && (has_log || path.is_root())
+            && let Some(pinned) = self.pin_database(&path, &stat)
+        {
+            return self.take_database(path, pinned, parent, key);
+        }
         if let Some(parent) = &parent
             && self.can_be_reused(parent, &stat)?
         {
@@ -269,13 +287,11 @@ impl Capture<'_, '_> {
             self.shared.meter.bytes_done(if is_file { stat.bytes } else { 0 });
             return self.wait_for(Waiting::Ready(parent.clone(), key));
         }
-        let parent = parent.and_then(|entry| match entry.node {
-            Node::File(content) => Some(Arc::new(content)),
-            _ => None,
-        });
+        let parent = content_of(parent);
         let sparse = stat.allocated_bytes.saturating_add(HOLE_BYTES_MIN) <= stat.bytes;
         if is_file && (stat.bytes > SMALL_FILE_BYTES_MAX || sparse) {
-            return self.take_large(path, stat, parent, key);
+            let reader = self.reader.clone();
+            return self.take_large(&reader, path, stat, parent, key);
         }
         self.take_small(SmallFile { reader: self.reader.clone(), path, stat, parent }, key)
     }
@@ -336,6 +352,7 @@ impl Capture<'_, '_> {
 
     fn take_large(
         &mut self,
+        reader: &copal_source::read::TreeReader,
         path: EntryPath,
         stat: FileStat,
         parent: Option<Arc<FileContent>>,
@@ -346,7 +363,7 @@ impl Capture<'_, '_> {
             (Some(clones), Some(content)) if self.may_reuse_parts_of(content)? => Some(clones),
             _ => None,
         };
-        match LargeFile::open(self.shared, &self.reader, path, &stat, parent, clones) {
+        match LargeFile::open(self.shared, reader, path, &stat, parent, clones) {
             Err(trouble) => self.place_outcome(Outcome::of(trouble)?, key),
             Ok(large) => {
                 let parts: Vec<Part> = large.parts(cutter).collect();
@@ -401,6 +418,14 @@ impl Capture<'_, '_> {
         self.batch_number += 1;
         Ok(())
     }
+}
+
+/// What a file of the parent has.
+fn content_of(parent: Option<Entry>) -> Option<Arc<FileContent>> {
+    parent.and_then(|entry| match entry.node {
+        Node::File(content) => Some(Arc::new(content)),
+        _ => None,
+    })
 }
 
 impl From<Trouble> for Error {

@@ -17,6 +17,7 @@ use super::exclude::Excludes;
 use super::{Border, FileKind, Keep, ScanEntry, ScanProblem};
 use crate::beneath::Root;
 use crate::beneath::parking::Lock;
+use crate::sqlite::LOGS;
 use crate::stat::{kind, stat_and_mount};
 
 /// Found entries that may wait for the consumer: some 10 MiB of them.
@@ -69,6 +70,7 @@ enum State {
 struct Name {
     name: CString,
     kind: Option<FileKind>,
+    has_log: bool,
 }
 
 /// What a scan does not deliver, or does not enter.
@@ -225,7 +227,8 @@ impl Shared {
             match found {
                 Ok(found) if matches!(found.file_name().to_bytes(), b"." | b"..") => {}
                 Ok(found) => {
-                    names.push(Name { name: found.file_name().to_owned(), kind: kind(found.file_type()) });
+                    let kind = kind(found.file_type());
+                    names.push(Name { name: found.file_name().to_owned(), kind, has_log: false });
                 }
                 Err(error) => {
                     interrupted = Some(self.root.failed("reading the folder", path, error));
@@ -236,6 +239,7 @@ impl Shared {
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // A folder that changes while it is read may give a name twice.
         names.dedup_by(|a, b| a.name == b.name);
+        mark_logs(&mut names);
         if names.len() <= PART_NAMES_MAX {
             items.reserve(names.len());
             self.look_at(path, device, &folder, &names, items);
@@ -254,7 +258,7 @@ impl Shared {
 
     /// Looks at names of an open folder, in order.
     fn look_at(&self, path: &[u8], device: u64, folder: &OwnedFd, names: &[Name], items: &mut Vec<Item>) {
-        for Name { name, kind } in names {
+        for Name { name, kind, has_log } in names {
             let whole = join(path, name.to_bytes());
             if kind.is_some_and(|kind| self.rules.leaves_out(&whole, kind == FileKind::Directory)) {
                 continue;
@@ -276,7 +280,7 @@ impl Shared {
             let border = self.rules.border(&whole, is_folder, is_mount_point);
             let enter = is_folder && border.is_none() && !(self.rules.one_file_system && stat.device != device);
             let task = enter.then(|| Task::folder(&whole, device));
-            items.push(Item::Entry(ScanEntry { path: whole, stat, border }, task));
+            items.push(Item::Entry(ScanEntry { path: whole, stat, has_log: *has_log, border }, task));
         }
     }
 }
@@ -330,6 +334,18 @@ impl Drop for Finish<'_> {
         }
         if queue.consumer_waits {
             self.shared.done.notify_one();
+        }
+    }
+}
+
+/// Marks the names beside which a database's log of that name stands; names are sorted.
+fn mark_logs(names: &mut [Name]) {
+    for at in 0..names.len() {
+        let of = LOGS.iter().find_map(|suffix| names[at].name.to_bytes().strip_suffix(suffix.as_bytes()));
+        if let Some(base) = of
+            && let Ok(found) = names.binary_search_by(|name| name.name.to_bytes().cmp(base))
+        {
+            names[found].has_log = true;
         }
     }
 }
