@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     completions, copy, create, delete, demo, deploy, diff, dump, export, find, forget, gc, import, init, key, list,
-    lock, ls, man, pin, serve, show, stats, status, tag, token, unlock, verify, watchdog,
+    lock, ls, man, pin, restore, serve, show, stats, status, tag, token, unlock, verify, watchdog,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -21,7 +21,8 @@ Examples:
   copal init --repo /srv/backup                    make a repository
   copal -r /srv/backup create monday /srv/data     take a snapshot of a folder
   copal -r /srv/backup list                        see what is there
-  copal -r /srv/backup deploy monday /srv/data     put it back; asks before it replaces anything
+  copal -r /srv/backup restore monday /srv/data    put back what is missing or differs
+  copal -r /srv/backup deploy monday /srv/data     make it equal to the snapshot; asks before that
   copal demo                                       see all of it at work in a folder of its own
 
 Exit codes:
@@ -94,6 +95,7 @@ pub(crate) enum Command {
     Dump(dump::Arguments),
     Diff(diff::Arguments),
     Deploy(deploy::Arguments),
+    Restore(restore::Arguments),
     Verify(verify::Arguments),
     Delete(delete::Arguments),
     Forget(forget::Arguments),

@@ -163,7 +163,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::NoSpace => "free some space there; of all modes in-place needs the least",
         Reason::UnfitTarget => "nothing was touched; prepare the place as the message says, then deploy again",
         Reason::OwnPlace => {
-            "nothing was touched; choose another place, or move that out of it (COPAL_REPO, XDG_STATE_HOME, XDG_CACHE_HOME)"
+            "nothing was touched; choose another place. `copal restore` leaves such things alone; XDG_STATE_HOME and XDG_CACHE_HOME say where they are"
         }
         Reason::ModeUnavailable => "choose another --mode, or leave it away: auto takes one that fits",
         Reason::Usage => "see `copal COMMAND --help`",

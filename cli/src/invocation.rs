@@ -215,9 +215,14 @@ impl Invocation {
         places
     }
 
+    /// Whether somebody can be asked.
+    pub(crate) fn has_terminal(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// A question that nobody can answer is refused before any work is done for it.
     pub(crate) fn refuse_without_terminal(&self, question: &str) -> Result<(), ProgramError> {
-        if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        if self.has_terminal() {
             return Ok(());
         }
         let question = sentence(question);

@@ -13,8 +13,7 @@ use support::terminal::{at_terminal, in_shell};
 use support::{World, noise, plant};
 
 /// Commands of the daemon, of applications and of the agent that keeps a key, whose own tests run what they show.
-const ELSEWHERE: &[&str] =
-    &["serve", "token", "status", "unlock", "lock", "backup", "integrity", "apply", "get", "restore"];
+const ELSEWHERE: &[&str] = &["serve", "token", "status", "unlock", "lock", "backup", "integrity", "apply", "get"];
 /// The same of examples: an application, another machine.
 const NEEDS_MORE: &[&str] = &["--app", "hub/", "hub.tar.gz", "ssh "];
 

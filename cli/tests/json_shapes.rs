@@ -164,6 +164,8 @@ fn every_command_has_its_shape() {
     let rehearsal = world.json(&["deploy", "two", "target", "--dry-run"]);
     check(&rehearsal["changes"], &["removed", "replaced", "added", "metadata"]);
     assert_eq!(rehearsal["changes"]["added"], json!([{ "path": "new" }]));
+    let restore = world.json(&["restore", "one", "target"]);
+    assert_eq!(fields(&restore), fields(&deploy));
     assert_eq!((&deploy["id"], &deploy["bytes_total"]), (&create["id"], &create["bytes"]));
 
     let verify = world.json(&["verify"]);

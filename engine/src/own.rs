@@ -61,6 +61,11 @@ pub fn refuse(context: &Context, target: &Path) -> Result<()> {
     refuse_relations(context, target, &[Relation::Is, Relation::LiesIn, Relation::Holds])
 }
 
+/// The same for who leaves alone what the target holds beside its own entries: [`places_within`] names that.
+pub(crate) fn refuse_within(context: &Context, target: &Path) -> Result<()> {
+    refuse_relations(context, target, &[Relation::Is, Relation::LiesIn])
+}
+
 fn refuse_relations(context: &Context, target: &Path, refused: &[Relation]) -> Result<()> {
     let wanted = Way::to(target);
     for OwnPlace { what, path } in places(context) {
@@ -80,14 +85,18 @@ fn refuse_relations(context: &Context, target: &Path, refused: &[Relation]) -> R
 
 /// The folders of Copal's own that lie below a source, each with its path from there.
 pub(crate) fn folders_within(context: &Context, source: &Path) -> Vec<(OwnPlace, PathBuf)> {
-    let source = Way::to(source);
-    let folders = places(context).into_iter().filter(|place| place.path.is_dir());
+    let mut found = places_within(context, source);
+    found.retain(|(place, _)| !place.path.is_file());
+    found
+}
+
+/// All of Copal's own that lies below a folder, and the links that lead to it, each with its path from there.
+pub(crate) fn places_within(context: &Context, folder: &Path) -> Vec<(OwnPlace, PathBuf)> {
+    let folder = Way::to(folder);
     let mut found = Vec::new();
-    for place in folders {
-        let below = Way::to(&place.path).below(&source);
-        if let Some(below) = below.filter(|below| !below.as_os_str().is_empty()) {
-            found.push((place, below));
-        }
+    for place in places(context) {
+        let ways = ways_to(&place.path).into_iter().filter_map(|way| way.below(&folder));
+        found.extend(ways.filter(|below| !below.as_os_str().is_empty()).map(|below| (place.clone(), below)));
     }
     found
 }

@@ -166,7 +166,7 @@ fn of_application(app: &str, arguments: &Arguments, invocation: &mut Invocation)
 }
 
 /// The lines of a file of patterns.
-fn patterns(text: &str) -> impl Iterator<Item = String> {
+pub(super) fn patterns(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned)
 }
 

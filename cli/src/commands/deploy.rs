@@ -1,19 +1,16 @@
 //! `copal deploy`: makes a target equal to a snapshot.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use copal_engine::Monitor;
 use copal_engine::application;
-use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, deploy, target_is_occupied};
-use serde::Serialize;
+use copal_engine::deploy::{DeployMode, DeployRequest, deploy, target_is_occupied};
 
-use crate::commands::outline::{self, OutlineDocument, StayedDocument};
-use crate::exit_code::{ExitCode, ProgramError};
+use crate::commands::deployed;
+use crate::exit_code::ExitCode;
 use crate::invocation::{Invocation, Run};
-use crate::shown::{count, duration, rate, size, uuid};
 
 /// Makes TARGET equal to a snapshot; what the snapshot lacks is removed from it
 #[derive(Debug, Args)]
@@ -95,23 +92,6 @@ impl From<Mode> for DeployMode {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    id: String,
-    target: String,
-    mode: &'static str,
-    files_total: u64,
-    files_changed: u64,
-    bytes_total: u64,
-    bytes_written: u64,
-    bytes_kept: u64,
-    duration_ms: u64,
-    dry_run: bool,
-    stays: Vec<StayedDocument>,
-    changes: Option<OutlineDocument>,
-    warnings: &'a [String],
-}
-
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let Some(target) = &arguments.target else { return of_application(arguments, invocation) };
     let question = format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name);
@@ -130,17 +110,17 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         delete_excluded: arguments.delete_excluded,
         dry_run: arguments.dry_run,
         force_read: arguments.force_read,
+        ..DeployRequest::default()
     };
     if must_ask {
         let rehearsal = deploy(&context, &DeployRequest { dry_run: true, ..request.clone() })?;
-        invocation.monitor.finish();
-        let lines = rehearsal.outline.iter().flat_map(outline::lines).chain(outline::stayed_lines(&rehearsal.stays));
-        lines.for_each(|line| invocation.monitor.notice(&line));
+        deployed::show(&rehearsal, invocation);
         invocation.confirm(&question)?;
     }
     let report = deploy(&context, &request)?;
     invocation.monitor.finish();
-    print(&report, arguments, invocation)?;
+    let done = if arguments.dry_run { "would deploy" } else { "deployed" };
+    deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
     Ok(ExitCode::Done)
 }
 
@@ -157,47 +137,4 @@ fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         dry_run: arguments.dry_run,
     };
     super::application::deploy(app, &request, invocation)
-}
-
-fn print(report: &DeployReport, arguments: &Arguments, invocation: &mut Invocation) -> Result<(), ProgramError> {
-    let output = &mut invocation.output;
-    if output.is_json() {
-        return output.document(&Document {
-            id: uuid(report.snapshot),
-            target: report.target.to_string_lossy().into_owned(),
-            mode: report.mode.name(),
-            files_total: report.files_total,
-            files_changed: report.files_changed,
-            bytes_total: report.bytes_total,
-            bytes_written: report.bytes_written,
-            bytes_kept: report.bytes_kept,
-            duration_ms: report.duration_ms,
-            dry_run: arguments.dry_run,
-            stays: report.stays.iter().map(StayedDocument::new).collect(),
-            changes: report.outline.as_ref().map(OutlineDocument::new),
-            warnings: &report.warnings,
-        });
-    }
-    let done = if arguments.dry_run { "would deploy" } else { "deployed" };
-    let target = output.name(report.target.as_os_str().as_bytes());
-    output.line([format!("{done} {} to ", arguments.name).as_bytes(), &target].concat())?;
-    output.figures(&[
-        ("mode", report.mode.name().to_owned()),
-        ("files", format!("{}, {} changed", report.files_total, report.files_changed)),
-        ("size", size(report.bytes_total)),
-        ("written", size(report.bytes_written)),
-        ("kept", size(report.bytes_kept)),
-        ("time", format!("{}, {}", duration(report.duration_ms), rate(report.bytes_total, report.duration_ms))),
-    ])?;
-    for line in report.outline.iter().flat_map(outline::lines) {
-        output.line(line)?;
-    }
-    outline::stayed_lines(&report.stays).iter().for_each(|line| invocation.monitor.notice(line));
-    if !report.warnings.is_empty() {
-        invocation.monitor.notice(&count(report.warnings.len() as u64, "thing was not set:", "things were not set:"));
-        for warning in &report.warnings {
-            invocation.monitor.notice(warning);
-        }
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod deploy;
+mod deployed;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod export;
@@ -20,8 +21,8 @@ pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod man;
-mod outline;
 pub(crate) mod pin;
+pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod show;
 mod snapshot;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Dump(arguments) => dump::run(&arguments, invocation),
         Command::Diff(arguments) => diff::run(&arguments, invocation),
         Command::Deploy(arguments) => deploy::run(&arguments, invocation),
+        Command::Restore(arguments) => restore::run(&arguments, invocation),
         Command::Verify(arguments) => verify::run(&arguments, invocation),
         Command::Delete(arguments) => delete::run(&arguments, invocation),
         Command::Forget(arguments) => forget::run(&arguments, invocation),
@@ -76,7 +78,7 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
 pub(crate) fn operation(command: &Command) -> Verb {
     match command {
         Command::Create(_) => Verb::Create,
-        Command::Deploy(_) => Verb::Deploy,
+        Command::Deploy(_) | Command::Restore(_) => Verb::Deploy,
         _ => Verb::Other,
     }
 }

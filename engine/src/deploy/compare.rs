@@ -37,19 +37,28 @@ pub(super) fn plan_fresh(desired: &Desired<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are no part of it. What `stays`
-/// names, and what is mounted there, is not entered. `named`: what goes with its folder is named one by one, too.
+/// How a target is compared.
+#[derive(Clone, Debug, Default)]
+pub(super) struct How {
+    /// What is left alone; what is mounted there is so always.
+    pub(super) stays: Arc<Stays>,
+    /// What goes with its folder is named one by one, too.
+    pub(super) named: bool,
+    /// What the snapshot lacks stays.
+    pub(super) keep_others: bool,
+}
+
+/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are no part of it.
 pub(super) fn compare(
     run: &Run<'_>,
     desired: &Desired<'_>,
     target: &Path,
     hidden: &[Vec<u8>],
     witnesses: &mut [Witness<'_, '_>],
-    stays: &Arc<Stays>,
-    named: bool,
+    how: &How,
 ) -> Result<Plan> {
     let top = |path: &[u8]| path.split(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
-    let borders: Arc<dyn Keep> = Arc::clone(stays) as Arc<dyn Keep>;
+    let borders: Arc<dyn Keep> = Arc::clone(&how.stays) as Arc<dyn Keep>;
     let options = ScanOptions { threads: run.context.threads, borders: Some(borders), ..ScanOptions::default() };
     let reader = TreeReader::open(target)?;
     let mut comparison = Comparison {
@@ -66,7 +75,7 @@ pub(super) fn compare(
         gone: None,
         extras: Vec::new(),
         border: None,
-        named,
+        how,
     };
     let mut standing = scan(target, &options)?.filter_map(|found| match found {
         Ok(found) if !hidden.is_empty() && hidden.contains(&top(&found.path)) => None,
@@ -131,8 +140,7 @@ struct Comparison<'c, 'd, 's, 'w> {
     extras: Vec<Extra>,
     /// The last path that stays.
     border: Option<Stay>,
-    /// Whether what goes with its folder is named one by one.
-    named: bool,
+    how: &'c How,
 }
 
 /// A folder that the snapshot lacks: it goes as a whole, unless something in it stays.
@@ -169,11 +177,17 @@ impl Comparison<'_, '_, '_, '_> {
             (Some(_), Some(folder)) => self.plan.conflicts.push(Conflict::Inside { folder, stays: path }),
             (Some(border), None) => self.stay(path, border),
             (None, Some(_)) => self.removed_below([path]),
+            (None, None) if self.how.keep_others => {}
             (None, None) => {
+                let is_folder = found.stat.kind == FileKind::Directory;
+                let holds_what_stays = !self.desired.chooses(&path, is_folder);
+                if holds_what_stays {
+                    self.extras.iter_mut().for_each(|extra| extra.holds_what_stays = true);
+                }
                 let first = self.window.len();
-                if found.stat.kind == FileKind::Directory {
-                    self.extras.push(Extra { path, first, holds_what_stays: false });
-                } else {
+                if is_folder {
+                    self.extras.push(Extra { path, first, holds_what_stays });
+                } else if !holds_what_stays {
                     self.window.push(removal(path));
                 }
             }
@@ -181,7 +195,7 @@ impl Comparison<'_, '_, '_, '_> {
     }
 
     fn removed_below(&mut self, paths: impl IntoIterator<Item = EntryPath>) {
-        if self.named {
+        if self.how.named {
             self.plan.removed_below.extend(paths);
         }
     }
@@ -271,6 +285,11 @@ impl Comparison<'_, '_, '_, '_> {
             }
             self.names.insert(path, stat.links);
         }
+        if item.leading {
+            count(&mut self.plan, &item.entry);
+            push_folder(&mut self.plan, &Item { synthetic: true, ..item }, false);
+            return Ok(());
+        }
         let differ = !item.synthetic && metadata_differ(&item.entry.metadata, stat);
         let known = self.vouched(&item.entry.path, stat)?;
         match known {
@@ -290,6 +309,9 @@ impl Comparison<'_, '_, '_, '_> {
 
     fn replace(&mut self, item: Item, stat: &FileStat) -> Result<()> {
         let over = if stat.kind == FileKind::Directory { Over::Folder } else { Over::Other };
+        if self.how.keep_others && (over == Over::Folder || item.entry.node == Node::Directory) {
+            self.plan.conflicts.push(Conflict::Kind(item.entry.path.clone()));
+        }
         if over == Over::Folder {
             self.gone = Some(item.entry.path.clone());
         }

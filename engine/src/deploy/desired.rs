@@ -2,7 +2,7 @@
 //!
 //! Streams: at most one node of each tree level is in memory. It never looks at a target.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
@@ -10,6 +10,8 @@ use copal_manifest::snapshot::{Snapshot, SourceRecord};
 use copal_manifest::tree::{EntryIter, TreeReader};
 use copal_store::session::Session;
 
+use super::Selection;
+use super::select::Chosen;
 use crate::error::{Error, Result};
 use crate::inspect::place::resolve;
 
@@ -30,6 +32,8 @@ pub(super) struct Item {
     pub(super) entry: Entry,
     /// The folder that holds labelled sources: no snapshot says what its owner or times are.
     pub(super) synthetic: bool,
+    /// A folder that only leads to what was chosen: one that stands there is left as it is.
+    pub(super) leading: bool,
 }
 
 /// What a target shall be.
@@ -39,6 +43,7 @@ pub(super) struct Desired<'s> {
     labelled: bool,
     /// Hard links whose first name is outside the part: the first name inside becomes the file.
     promoted: Mutex<HashMap<(usize, EntryPath), EntryPath>>,
+    chosen: Chosen,
 }
 
 impl<'s> Desired<'s> {
@@ -57,7 +62,7 @@ impl<'s> Desired<'s> {
             })?;
             parts.push(Part { source: place.source, base: place.path, at });
         }
-        let desired = Self { session, parts, labelled, promoted: Mutex::default() };
+        let desired = Self { session, parts, labelled, promoted: Mutex::default(), chosen: Chosen::default() };
         if let Some(shown) = display_path.filter(|_| !whole)
             && desired.get(&EntryPath::root())?.is_none()
         {
@@ -65,6 +70,40 @@ impl<'s> Desired<'s> {
             return Err(Error::NoSuchPath { snapshot: snapshot.name.clone(), path });
         }
         Ok(desired)
+    }
+
+    /// Only what patterns choose.
+    pub(super) fn choosing(self, selection: &Selection) -> Result<Self> {
+        Ok(Self { chosen: Chosen::new(selection)?, ..self })
+    }
+
+    /// Whether everything is chosen.
+    pub(super) fn is_whole(&self) -> bool {
+        self.chosen.is_everything()
+    }
+
+    /// Patterns that choose nothing are a mistake, and among one file there is nothing to choose.
+    pub(super) fn refuse_empty(&self, single: bool) -> Result<()> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        if single {
+            return Err(Error::Usage("patterns choose among what is in a folder, and this is one file".into()));
+        }
+        for item in self.items() {
+            let item = item?;
+            if !item.synthetic && !item.entry.path.is_root() {
+                return Ok(());
+            }
+        }
+        Err(Error::Usage("nothing in the snapshot is chosen by these patterns".into()))
+    }
+
+    /// Whether the patterns choose a path of the target, which the snapshot may lack.
+    pub(super) fn chooses(&self, path: &EntryPath, is_folder: bool) -> bool {
+        let part = self.parts.iter().find(|part| path.is_within(&part.at));
+        let inside = part.and_then(|part| rebase(path, &part.at, &part.base));
+        inside.map_or(self.is_whole(), |inside| self.chosen.takes(&inside, is_folder))
     }
 
     pub(super) fn session(&self) -> &'s Session {
@@ -92,7 +131,7 @@ impl<'s> Desired<'s> {
 
     /// All entries in path order, TARGET itself first.
     pub(super) fn items(&self) -> Items<'_, 's> {
-        Items { desired: self, part: 0, inner: None, root_due: self.labelled }
+        Items { desired: self, part: 0, inner: None, root_due: self.labelled, leading: VecDeque::new(), due: None }
     }
 
     /// One entry, in O(log n) node reads.
@@ -115,14 +154,14 @@ impl<'s> Desired<'s> {
         let too_long = || Error::Usage("a path of the snapshot becomes too long below the target".into());
         let path = rebase(&entry.path, &part.base, &part.at).ok_or_else(too_long)?;
         if let Node::HardLink(first) = &entry.node {
-            entry.node = if first.is_within(&part.base) {
+            entry.node = if first.is_within(&part.base) && self.chosen.takes(first, false) {
                 Node::HardLink(rebase(first, &part.base, &part.at).ok_or_else(too_long)?)
             } else {
                 self.promote(first, &path, number)?
             };
         }
         entry.path = path;
-        Ok(Item { entry, synthetic: false })
+        Ok(Item { entry, synthetic: false, leading: false })
     }
 
     fn promote(&self, first: &EntryPath, path: &EntryPath, number: usize) -> Result<Node> {
@@ -141,7 +180,7 @@ impl<'s> Desired<'s> {
 
 fn synthetic_root() -> Item {
     let metadata = Metadata { mode: 0o755, ..Metadata::default() };
-    Item { entry: Entry { path: EntryPath::root(), metadata, node: Node::Directory }, synthetic: true }
+    Item { entry: Entry { path: EntryPath::root(), metadata, node: Node::Directory }, synthetic: true, leading: false }
 }
 
 /// `path` below `from`, moved below `to`.
@@ -162,6 +201,40 @@ pub(super) struct Items<'d, 's> {
     part: usize,
     inner: Option<EntryIter<'d>>,
     root_due: bool,
+    /// Folders that lead to what comes next, if that is chosen: from the outermost.
+    leading: VecDeque<Item>,
+    /// A chosen entry that waits for the folders that lead to it.
+    due: Option<Item>,
+}
+
+impl Items<'_, '_> {
+    /// The next entry of the snapshot, chosen or not, and its path in its source.
+    fn advance(&mut self) -> Option<Result<(Item, EntryPath)>> {
+        loop {
+            let part = self.desired.parts.get(self.part)?;
+            let session: &dyn copal_store::session::ChunkSource = self.desired.session;
+            let inner =
+                self.inner.get_or_insert_with(|| TreeReader::new(session, part.source.tree).entries_from(&part.base));
+            match inner.next() {
+                Some(Ok(entry)) if entry.path.is_within(&part.base) => {
+                    let path = entry.path.clone();
+                    return Some(self.desired.relocate(entry, self.part).map(|item| (item, path)));
+                }
+                Some(Err(error)) => return Some(Err(error.into())),
+                Some(Ok(_)) | None => {
+                    self.inner = None;
+                    self.part += 1;
+                }
+            }
+        }
+    }
+
+    /// Folders that do not lead to a path, and were not asked for, are none of the target.
+    fn drop_leading(&mut self, path: &EntryPath) {
+        while self.leading.back().is_some_and(|folder| !path.is_within(&folder.entry.path)) {
+            self.leading.pop_back();
+        }
+    }
 }
 
 impl Iterator for Items<'_, '_> {
@@ -172,19 +245,22 @@ impl Iterator for Items<'_, '_> {
             return Some(Ok(synthetic_root()));
         }
         loop {
-            let part = self.desired.parts.get(self.part)?;
-            let session: &dyn copal_store::session::ChunkSource = self.desired.session;
-            let inner =
-                self.inner.get_or_insert_with(|| TreeReader::new(session, part.source.tree).entries_from(&part.base));
-            match inner.next() {
-                Some(Ok(entry)) if entry.path.is_within(&part.base) => {
-                    return Some(self.desired.relocate(entry, self.part));
-                }
-                Some(Err(error)) => return Some(Err(error.into())),
-                Some(Ok(_)) | None => {
-                    self.inner = None;
-                    self.part += 1;
-                }
+            if self.due.is_some() {
+                return self.leading.pop_front().or_else(|| self.due.take()).map(Ok);
+            }
+            let (item, path) = match self.advance()? {
+                Ok(found) => found,
+                Err(error) => return Some(Err(error)),
+            };
+            if self.desired.is_whole() {
+                return Some(Ok(item));
+            }
+            self.drop_leading(&item.entry.path);
+            let is_folder = item.entry.node == Node::Directory;
+            if self.desired.chosen.takes(&path, is_folder) {
+                self.due = Some(item);
+            } else if is_folder && self.desired.chosen.may_lead(&path) {
+                self.leading.push_back(Item { leading: true, ..item });
             }
         }
     }

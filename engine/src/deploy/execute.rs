@@ -1,7 +1,7 @@
 //! One deploy from request to report: decide, check, act.
 
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use copal_store::session::Session;
 
 use super::build::{Donor, Sharing, Syncing, build};
 use super::check::{Fetched, locate_all, room};
-use super::compare::{compare, plan_fresh};
+use super::compare::{How, compare, plan_fresh};
 use super::databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
@@ -33,6 +33,7 @@ use super::{DeployMode, DeployReport, DeployRequest, unavailable};
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::own;
 use crate::state::open_parent;
 
 /// What the execution needs to know of one deploy.
@@ -48,8 +49,7 @@ pub(super) struct Job<'j> {
     pub(super) hidden: &'j [Vec<u8>],
     /// Build here, beside the target, and leave the switch to the caller.
     pub(super) staged: Option<&'j Path>,
-    /// What is left alone.
-    pub(super) stays: Arc<Stays>,
+    pub(super) how: How,
 }
 
 pub(super) fn execute(
@@ -66,9 +66,10 @@ pub(super) fn execute(
     let listed = catalogue.find(&request.reference)?;
     session.prefer(listed.signer);
     let snapshot = &listed.snapshot;
-    let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
+    let desired = Desired::new(&session, snapshot, request.path.as_deref())?.choosing(&request.selection)?;
     let named = place.path.clone();
     let single = desired.is_single()?;
+    desired.refuse_empty(single)?;
     if staged.is_none() && !request.replace_kind {
         place = place_of_kind(place, single, &desired, request)?;
     }
@@ -85,9 +86,11 @@ pub(super) fn execute(
     let (ledger, hidden) = settle_before(&run, &place, request.dry_run)?;
     let (ledger, hidden) = (ledger.as_ref(), hidden.as_slice());
     let place = Place::resolve(&place.path)?;
-    let stays = Arc::new(if request.delete_excluded { Stays::default() } else { Stays::of(&desired, snapshot)? });
+    let stays = if request.delete_excluded { Stays::default() } else { Stays::of(&desired, snapshot)? };
+    let stays = if request.keep_others { stays.and(own_below(context, &place)) } else { stays };
+    let how = How { stays: Arc::new(stays), named: request.dry_run, keep_others: request.keep_others };
     let capabilities = capabilities(&place, single, staged)?;
-    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, stays };
+    let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, how };
     let mut decided = job.decide(context, request, &catalogue, &session)?;
     // Everything can be done: only now a standing database is touched, and what comes out of its log is compared as well.
     let mut damaged = Vec::new();
@@ -119,7 +122,7 @@ pub(super) fn execute(
         run.monitor().phase("writing");
         job.act(&plan, way, snapshot)?;
         report.bytes_written = run.bytes_written.load(std::sync::atomic::Ordering::Relaxed);
-        if staged.is_none() {
+        if staged.is_none() && desired.is_whole() {
             job.remember(&plan, way, snapshot, request.path.as_deref());
         }
     }
@@ -145,6 +148,11 @@ fn settle_before(run: &Run<'_>, place: &Place, dry_run: bool) -> Result<(Option<
     let ledger = Ledger::open(run.context)?;
     say(recover_target(place, &ledger, &run.steps)?);
     Ok((Some(ledger), Vec::new()))
+}
+
+/// What Copal lives by in a target from which nothing is removed: it is not written over either.
+fn own_below(context: &Context, place: &Place) -> impl Iterator<Item = Vec<u8>> {
+    own::places_within(context, &place.path).into_iter().map(|(_, below)| below.into_os_string().into_vec())
 }
 
 /// What a deploy will do.
@@ -284,14 +292,16 @@ impl Job<'_> {
                 witnesses.extend(source_witnesses(session, snapshots, &part.at, &at).into_iter().map(Witness::Source));
             }
         }
-        compare(self.run, self.desired, place, self.hidden, &mut witnesses, &self.stays, request.dry_run)
+        compare(self.run, self.desired, place, self.hidden, &mut witnesses, &self.how)
     }
 
     /// The fastest way that fits, or the one that was asked for.
     fn choose(&self, mode: DeployMode, plan: &Plan) -> Result<Way> {
         let exchangeable = self.capabilities.exchange && !self.capabilities.mount_point;
         let absent = self.place.standing == Standing::Absent;
-        if !plan.stays.is_empty() && self.staged.is_none() {
+        let leaves_others = self.how.keep_others || !self.desired.is_whole();
+        let has_others = self.place.standing == Standing::Folder && !self.single && leaves_others;
+        if (!plan.stays.is_empty() || has_others) && self.staged.is_none() {
             // A tree that is exchanged goes with all that is in it.
             return Ok(Way::InPlace);
         }
@@ -546,7 +556,8 @@ impl Job<'_> {
         if way == Way::InPlace && unknown.saturating_mul(16) < plan.entries_total {
             return;
         }
-        if let Err(error) = Memory::keep(context, state, &self.place.path, snapshot.id, part, self.desired, &self.stays)
+        if let Err(error) =
+            Memory::keep(context, state, &self.place.path, snapshot.id, part, self.desired, &self.how.stays)
         {
             self.run.monitor().notice(&format!("the next deploy will read the target again: {error}"));
         }

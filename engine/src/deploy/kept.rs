@@ -13,7 +13,7 @@ use copal_source::target::TargetTree;
 use super::DeployRequest;
 use super::build::Syncing;
 use super::check::{Fetched, locate_all, room};
-use super::compare::compare;
+use super::compare::{How, compare};
 use super::evidence::{MemoryWitness, Witness};
 use super::execute::Job;
 use super::memory::Memory;
@@ -63,9 +63,9 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     if place.standing == Standing::Absent {
         let capabilities = TargetTree::open(&folder)?.capabilities()?;
         let (desired, single) = (job.desired, job.single);
-        let (ledger, hidden, stays) = (job.ledger, job.hidden, Arc::default());
+        let (ledger, hidden, how) = (job.ledger, job.hidden, How::default());
         let building =
-            Job { run: &run, desired, place: &place, single, capabilities, ledger, hidden, staged: None, stays };
+            Job { run: &run, desired, place: &place, single, capabilities, ledger, hidden, staged: None, how };
         // Holes take no room.
         let needed = locate_all(&run, desired, &Plan::default(), Fetched::Everything)?;
         room(&place, capabilities.free_bytes, needed)?;
@@ -78,7 +78,7 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     if let Some(memory) = &memory {
         witnesses.push(Witness::Memory(MemoryWitness::new(job.desired, memory)));
     }
-    let plan = compare(&run, job.desired, &place.path, &[], &mut witnesses, &Arc::default(), false)?;
+    let plan = compare(&run, job.desired, &place.path, &[], &mut witnesses, &How::default())?;
     Ok(Kept { path: place.path, plan })
 }
 

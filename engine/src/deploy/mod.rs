@@ -26,6 +26,7 @@ mod place;
 mod plan;
 mod recovery;
 mod run;
+mod select;
 mod stage;
 mod stays;
 
@@ -73,6 +74,15 @@ impl DeployMode {
     }
 }
 
+/// Patterns that choose entries, read as lines of `.gitignore` from the root of each source.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Only what matches one of these, and what is below it; empty: everything.
+    pub include: Vec<String>,
+    /// Not what matches these, nor what is below it.
+    pub exclude: Vec<String>,
+}
+
 /// What to deploy where.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DeployRequest {
@@ -86,6 +96,10 @@ pub struct DeployRequest {
     pub mode: DeployMode,
     /// Whether a target that is not empty may be replaced.
     pub replace: bool,
+    /// Only what these patterns choose, of the snapshot and of the target.
+    pub selection: Selection,
+    /// Whether what the snapshot lacks stays where it is: nothing is removed then.
+    pub keep_others: bool,
     /// Whether a folder may be replaced by a file, or a file by a folder.
     pub replace_kind: bool,
     /// Whether what the snapshot's rules left out goes as well; without it that stays where it is.
@@ -133,7 +147,11 @@ pub fn deploy(context: &Context, request: &DeployRequest) -> Result<DeployReport
 /// [`deploy`], which a test may end at any step as a crash would.
 #[doc(hidden)]
 pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn CrashPoints) -> Result<DeployReport> {
-    own::refuse(context, &request.target)?;
+    if request.keep_others {
+        own::refuse_within(context, &request.target)?;
+    } else {
+        own::refuse(context, &request.target)?;
+    }
     execute::execute(context, request, None, points)
 }
 
@@ -153,7 +171,9 @@ pub(crate) fn stage_beside(context: &Context, request: &DeployRequest, staged: &
 pub(crate) fn what_stays(context: &Context, request: &DeployRequest) -> Result<Vec<Vec<u8>>> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
-    let snapshot = &catalogue.find(&request.reference)?.snapshot;
+    let listed = catalogue.find(&request.reference)?;
+    session.prefer(listed.signer);
+    let snapshot = &listed.snapshot;
     let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
     let stays = std::sync::Arc::new(Stays::of(&desired, snapshot)?);
     let found = stays::find(&desired, &stays, &Place::resolve(&request.target)?)?;

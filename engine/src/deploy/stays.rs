@@ -28,6 +28,8 @@ pub(super) struct Stay {
 #[derive(Debug, Default)]
 pub(super) struct Stays {
     parts: Vec<PartRules>,
+    /// What Copal lives by, below the target.
+    own: HashSet<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,12 @@ impl Stays {
             let (at, base, patterns) = (part.at.to_slashes(), part.base.to_slashes(), Excludes::new(&patterns)?);
             parts.push(PartRules { at, base, patterns, paths, mount_points });
         }
-        Ok(Self { parts })
+        Ok(Self { parts, own: HashSet::new() })
+    }
+
+    /// The same, and these paths below the target.
+    pub(super) fn and(self, own: impl Iterator<Item = Vec<u8>>) -> Self {
+        Self { own: own.collect(), ..self }
     }
 }
 
@@ -94,7 +101,7 @@ pub(super) fn find(desired: &Desired<'_>, stays: &Arc<Stays>, place: &Place) -> 
 
 impl Keep for Stays {
     fn keeps(&self, path: &[u8], is_folder: bool) -> bool {
-        self.parts.iter().any(|part| part.keeps(path, is_folder))
+        self.own.contains(path) || self.parts.iter().any(|part| part.keeps(path, is_folder))
     }
 }
 
@@ -126,17 +133,20 @@ pub(super) enum Conflict {
     LeftOut(EntryPath),
     /// What stays is in a folder, and the snapshot has no folder there.
     Inside { folder: EntryPath, stays: EntryPath },
+    /// A folder where the snapshot has none, or the other way round, and nothing is to be removed.
+    Kind(EntryPath),
 }
 
 impl Conflict {
     fn sentence(&self) -> String {
         match self {
             Self::Mounted(path) => format!("something is mounted at {path}, where the snapshot has content"),
-            Self::LeftOut(path) => {
-                format!("{path} stays, as the snapshot's rules say, and the snapshot has it as well")
-            }
+            Self::LeftOut(path) => format!("{path} stays where it is, and the snapshot has something there as well"),
             Self::Inside { folder, stays } => {
                 format!("{folder} is no folder in the snapshot, and holds {stays}, which stays")
+            }
+            Self::Kind(path) => {
+                format!("{path} is a folder either here or in the snapshot, and nothing is to be removed")
             }
         }
     }
@@ -154,8 +164,11 @@ pub(super) fn refuse(place: &Place, conflicts: &[Conflict]) -> Result<()> {
     if conflicts.iter().any(|conflict| matches!(conflict, Conflict::Mounted(_))) {
         detail.push("unmount that, or deploy a part with --path".into());
     }
-    if conflicts.iter().any(|conflict| !matches!(conflict, Conflict::Mounted(_))) {
+    if conflicts.iter().any(|conflict| matches!(conflict, Conflict::LeftOut(_) | Conflict::Inside { .. })) {
         detail.push("move that away, or deploy with --delete-excluded".into());
+    }
+    if conflicts.iter().any(|conflict| matches!(conflict, Conflict::Kind(_))) {
+        detail.push("move that away, or restore with --delete".into());
     }
     Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.join("; ") })
 }
@@ -170,7 +183,7 @@ mod tests {
         let patterns = Excludes::new(&["/a/cache/".to_owned(), "*.tmp".to_owned()]).unwrap();
         let (paths, mount_points) = ([b"a/own".to_vec()].into(), [b"a/mnt".to_vec()].into());
         let part = PartRules { at: at.into(), base: base.into(), patterns, paths, mount_points };
-        Stays { parts: vec![part] }
+        Stays { parts: vec![part], own: HashSet::new() }
     }
 
     #[test]

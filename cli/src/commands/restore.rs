@@ -1,0 +1,102 @@
+//! `copal restore`: puts back what is missing or differs, and removes nothing unasked.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, deploy, target_is_occupied};
+
+use crate::commands::create::patterns;
+use crate::commands::deployed;
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::{Invocation, Run};
+
+/// Puts files of a snapshot back into TARGET; what the snapshot lacks stays
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  copal restore monday /srv/data                        what is missing or differs is written
+  copal restore monday /tmp/old --include /docs/        only this folder; globs may match anything
+  copal restore latest /srv/data --path photos/2024 --exclude '*.tmp'
+  copal restore monday /srv/data --delete --yes         what the snapshot lacks is removed, too
+
+With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. Patterns
+are read as in .gitignore, from the root of the source. At a terminal you are asked before anything
+that stands there is replaced. `copal deploy` makes a target exactly equal to a snapshot.")]
+pub(crate) struct Arguments {
+    /// Name, APP/NAME, id or its prefix, latest, or latest:APP
+    #[arg(value_name = "SNAPSHOT")]
+    name: String,
+    /// Where to
+    target: PathBuf,
+    /// Only this path of the snapshot; TARGET becomes it
+    #[arg(long, value_name = "PATH")]
+    path: Option<OsString>,
+    /// Only what matches this glob, and what is below it; may be given again
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Not what matches this glob, nor what is below it; may be given again
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// The same with the globs in this file, one a line; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Remove what the snapshot lacks, as far as the globs reach
+    #[arg(long)]
+    delete: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Compare every byte of the target, whatever is remembered of it
+    #[arg(long)]
+    force_read: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let mut exclude = arguments.exclude.clone();
+    for file in &arguments.exclude_file {
+        let text =
+            fs::read_to_string(file).map_err(|error| ProgramError::file("reading the patterns in", file, error))?;
+        exclude.extend(patterns(&text));
+    }
+    let question = format!("Restore {} to {}?", arguments.name, arguments.target.display());
+    let may_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(&arguments.target)?;
+    if may_ask && arguments.delete {
+        invocation.refuse_without_terminal(&question)?;
+    }
+    let context = invocation.open_for(Run::of(arguments.dry_run))?;
+    let request = DeployRequest {
+        reference: arguments.name.clone(),
+        target: arguments.target.clone(),
+        path: arguments.path.clone().map(OsString::into_vec),
+        mode: DeployMode::Auto,
+        replace: true,
+        selection: Selection { include: arguments.include.clone(), exclude },
+        keep_others: !arguments.delete,
+        dry_run: arguments.dry_run,
+        force_read: arguments.force_read,
+        ..DeployRequest::default()
+    };
+    if may_ask && invocation.has_terminal() {
+        let rehearsal = deploy(&context, &DeployRequest { dry_run: true, ..request.clone() })?;
+        if replaces(&rehearsal) {
+            deployed::show(&rehearsal, invocation);
+            invocation.confirm(&question)?;
+        }
+    }
+    let report = deploy(&context, &request)?;
+    invocation.monitor.finish();
+    let done = if arguments.dry_run { "would restore" } else { "restored" };
+    deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
+    Ok(ExitCode::Done)
+}
+
+/// Whether something that stands there would be lost.
+fn replaces(rehearsal: &DeployReport) -> bool {
+    rehearsal.outline.as_ref().is_none_or(|outline| !(outline.removed.is_empty() && outline.replaced.is_empty()))
+}
