@@ -199,6 +199,18 @@ fn stretch(
     Ok(Some(stretched))
 }
 
+/// The secret of a credential that fits a slot: the commitment tells, before anything is opened with it. `None`: it does not fit.
+fn fitting(
+    stretching: &Stretching,
+    salt: &[u8; 32],
+    commitment: &[u8; 32],
+    slot: ObjectId,
+    credential: &Credential,
+) -> Result<Option<Zeroizing<[u8; 32]>>> {
+    let stretched = stretch(stretching, salt, slot, credential)?;
+    Ok(stretched.filter(|stretched| commitment_of(stretched) == *commitment))
+}
+
 /// Argon2id within the limits, for slots and for whatever else a password protects.
 pub fn stretch_password(password: &[u8], salt: &[u8], cost: StretchCost, out: &mut [u8; 32]) -> Result<()> {
     let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters(cost)?);
@@ -308,12 +320,8 @@ pub(crate) fn open_slot(name: &ObjectName, bytes: &[u8], credential: &Credential
         _ => {}
     }
     let document: SlotDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    let Some(stretched) = stretch(&document.stretching, &document.salt, envelope.id, credential)? else {
-        return Ok(None);
-    };
-    if commitment_of(&stretched) != document.commitment {
-        return Ok(None);
-    }
+    let SlotDocument { stretching, salt, commitment, .. } = &document;
+    let Some(stretched) = fitting(stretching, salt, commitment, envelope.id, credential)? else { return Ok(None) };
     let damaged = || Error::damaged(name, "what it holds does not verify");
     let mut secret = Zeroizing::new(document.sealed_secret);
     let cipher = wrapping_cipher(&stretched)?;

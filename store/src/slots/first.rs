@@ -11,8 +11,7 @@ use crate::ids::ObjectId;
 use crate::keys::{Domain, Keys, nonce};
 use crate::roles::Role;
 use crate::slots::{
-    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, commitment_of, stretch,
-    wrapping_cipher,
+    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, fitting, wrapping_cipher,
 };
 use crate::{Error, Result, codec};
 
@@ -38,12 +37,8 @@ pub(super) fn open(
     credential: &Credential,
 ) -> Result<Option<OpenSlot>> {
     let document: FirstDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    let Some(stretched) = stretch(&document.stretching, &document.salt, envelope.id, credential)? else {
-        return Ok(None);
-    };
-    if commitment_of(&stretched) != document.commitment {
-        return Ok(None);
-    }
+    let FirstDocument { stretching, salt, commitment, .. } = &document;
+    let Some(stretched) = fitting(stretching, salt, commitment, envelope.id, credential)? else { return Ok(None) };
     let damaged = || Error::damaged(name, "the wrapped key does not verify");
     let mut master = Zeroizing::new(document.wrapped_master);
     let cipher = wrapping_cipher(&stretched)?;

@@ -15,8 +15,8 @@ use crate::keys::{Domain, Keys, RoleSecrets, nonce};
 use crate::roles::Role;
 use crate::sealed_to::PUBLIC_KEY_BYTES;
 use crate::slots::{
-    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, commitment_of, slot_key_pair,
-    stretch, wrapping_cipher,
+    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, fitting, slot_key_pair,
+    wrapping_cipher,
 };
 use crate::{Error, Result, codec};
 
@@ -62,12 +62,8 @@ pub(super) fn open(
     credential: &Credential,
 ) -> Result<Option<OpenSlot>> {
     let document: SecondDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    let Some(stretched) = stretch(&document.stretching, &document.salt, envelope.id, credential)? else {
-        return Ok(None);
-    };
-    if commitment_of(&stretched) != document.commitment {
-        return Ok(None);
-    }
+    let SecondDocument { stretching, salt, commitment, .. } = &document;
+    let Some(stretched) = fitting(stretching, salt, commitment, envelope.id, credential)? else { return Ok(None) };
     let damaged = || Error::damaged(name, "what it holds does not verify");
     let mut secret = Zeroizing::new(document.sealed_secret);
     let cipher = wrapping_cipher(&stretched)?;
