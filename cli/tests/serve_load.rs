@@ -9,8 +9,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::Mutex;
 
 use daemon::{Daemon, PATIENCE};
+use reqwest::Method;
+use reqwest::blocking::multipart::{Form, Part};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{COPAL, World};
 
@@ -146,4 +149,48 @@ fn t12_who_is_closed_for_others_hears_the_end() {
     assert!(answer.is_empty());
     assert!(sockets(&daemon) < 16);
     drop(held);
+}
+
+#[test]
+fn t12_imports_of_two_hundred_clients_are_not_all_staged() {
+    let world = World::new();
+    fs::create_dir_all(world.path("data")).unwrap();
+    let hold = "argv = [\"/bin/sh\", \"-c\", \"while [ ! -e go ]; do sleep 0.1; done\"]\ntimeout = \"120s\"";
+    let configuration = format!(
+        "[app.a]\ndefault = true\nfreeze_max = \"200s\"\n\
+         [[app.a.source]]\nkind = \"tree\"\nlabel = \"data\"\npath = \"data\"\n[[app.a.hook]]\nwhen = \"pre\"\n{hold}\n"
+    );
+    fs::write(world.path("copal.toml"), configuration).unwrap();
+    let state = world.text("serve");
+    let daemon = Daemon::start(&world, &["--state", &state, "--transfers", "300"]);
+    assert_eq!(daemon.post("/snapshots/holds").status(), 202);
+    let staged = || fs::read_dir(world.path("serve/uploads")).unwrap().count();
+    let answers = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for client in 0..200 {
+            let (daemon, answers) = (&daemon, &answers);
+            scope.spawn(move || {
+                let form = Form::new().part("file", Part::bytes(vec![7; 1000]).file_name("f"));
+                let path = format!("/snapshots/import/c{client}?wait=0");
+                let response = daemon.request(Method::POST, &path).multipart(form).send().unwrap();
+                let again = response.headers().contains_key("retry-after");
+                let id = response.headers().get("x-operation").map(|id| id.to_str().unwrap().to_owned());
+                answers.lock().unwrap().push((response.status().as_u16(), again, id));
+            });
+        }
+    });
+    let answers = answers.into_inner().unwrap();
+    let taken: Vec<String> =
+        answers.iter().filter(|answer| answer.0 == 202).filter_map(|answer| answer.2.clone()).collect();
+    assert!(answers.iter().all(|answer| answer.0 == 202 || (answer.0 == 429 && answer.1)), "{answers:?}");
+    assert_eq!((taken.len(), staged()), (16, 16));
+    assert_eq!(daemon.post(&format!("/operations/{}/cancel", taken[3])).status(), 200);
+    assert_eq!(staged(), 15, "a canceled import leaves nothing");
+    fs::write(world.path("go"), "").unwrap();
+    for id in &taken {
+        let ended = daemon.json(&format!("/operations/{id}?wait=60"));
+        assert!(ended["state"] == "failed" || ended["state"] == "canceled", "{ended}");
+    }
+    assert_eq!(staged(), 0);
+    assert_eq!(daemon.end(), 0);
 }
