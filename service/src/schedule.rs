@@ -99,6 +99,7 @@ async fn begin(daemon: &Arc<Daemon>, planned: &Planned, now: &Zoned) {
         tracing::error!(app, verb = method, detail = problem.detail, "a scheduled operation could not begin");
     }
     daemon.audit.write(&AuditLine {
+        skipped: 0,
         time: jiff::Timestamp::now().to_string(),
         actor: "schedule".into(),
         token: None,

@@ -197,6 +197,7 @@ fn check(options: &ServeOptions) -> Result<()> {
 fn take_folder(folder: &Path) -> Result<File> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    check_owner(folder)?;
     let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("lock"))?;
     match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
@@ -206,6 +207,18 @@ fn take_folder(folder: &Path) -> Result<File> {
         }
         Err(error) => Err(io::Error::from(error).into()),
     }
+}
+
+/// Whoever can write there could put a token of their own.
+fn check_owner(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::metadata(folder)?;
+    if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let what =
+        format!("the folder {} can be changed by other users: it holds who may use the daemon", folder.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what).into())
 }
 
 /// The first start says once where the first token is.

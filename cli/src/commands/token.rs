@@ -1,5 +1,6 @@
 //! `copal token`: who may use the daemon.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -89,7 +90,11 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         // The folder bears the repository's id, which only the open repository tells.
         None => state_folder(None, invocation, &invocation.open()?)?,
     };
-    std::fs::create_dir_all(&folder).map_err(|error| crate::exit_code::ProgramError::file("making", &folder, error))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| crate::exit_code::ProgramError::file("making", &folder, error))?;
     let tokens = Tokens::open(&folder, Arc::new(OsEntropy)).map_err(service_error)?;
     let output = &mut invocation.output;
     match &arguments.action {

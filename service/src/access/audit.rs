@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use copal_manifest::shown;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -38,6 +39,14 @@ pub struct AuditLine {
     /// The code word of its problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Refusals of clients that are not known that have no line before this one: only so many a minute have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The log.
@@ -57,9 +66,9 @@ impl Audit {
     /// Appends. What cannot be written is said in the daemon's own log: an answer is not held back for it.
     pub fn write(&self, line: &AuditLine) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = serde_json::to_vec(line).map_err(io::Error::from).and_then(|mut bytes| {
-            bytes.push(b'\n');
-            file.write_all(&bytes)?;
+        let written = serde_json::to_string(line).map_err(io::Error::from).and_then(|text| {
+            // People read it on a terminal.
+            file.write_all(format!("{}\n", shown::json(&text)).as_bytes())?;
             if file.metadata()?.len() > FILE_BYTES_MAX {
                 *file = self.put_aside()?;
             }

@@ -6,12 +6,11 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use hyper::body::Body as _;
 
-use crate::access::{AuditLine, Principal, Role, SESSION_COOKIE};
+use crate::access::{AuditLine, Principal, Role, SECURE_SESSION_COOKIE, SESSION_COOKIE};
 use crate::connection::{Courtesy, PacedBody, Place, TooSlow, Unread};
 use crate::daemon::{Access, Daemon};
 use crate::problem::{Problem, Result};
@@ -102,8 +101,11 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, request: Request, ne
         method = logged(method.as_str()), path, status, actor, %peer, code, operation,
         milliseconds = begun.elapsed().as_secs_f64() * 1000.0, "request"
     );
-    if is_audited(&method, &route, status) {
+    if is_audited(&method, &route, status)
+        && let Some(skipped) = daemon.counters.audit(principal.is_some())
+    {
         daemon.audit.write(&AuditLine {
+            skipped,
             time: jiff::Timestamp::now().to_string(),
             actor: actor.to_owned(),
             token: principal.as_ref().and_then(|principal| principal.token.clone()),
@@ -131,11 +133,17 @@ fn check_size(request: &Request) -> Result<()> {
             format!("the request has more than {HEADERS_MAX} header fields, or {HEADER_BYTES_MAX} bytes of them");
         return Err(Problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail));
     }
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(Problem::bad_request("the request has several Host headers"));
+    // Of two that differ a proxy may have looked at the other one.
+    for single in [header::HOST, header::AUTHORIZATION, header::CONTENT_TYPE, header::ORIGIN] {
+        if headers.get_all(&single).iter().count() > 1 {
+            return Err(Problem::bad_request(format!("the request has the header field {single} more than once")));
+        }
     }
-    if is_safe(request.method()) && !request.body().is_end_stream() {
-        return Err(Problem::unfit("a request of this method has no body"));
+    if request.version() >= Version::HTTP_11 && !headers.contains_key(header::HOST) {
+        return Err(Problem::bad_request("the request has no Host header"));
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Problem::other_media("bodies are taken as they are: not with a Content-Encoding"));
     }
     Ok(())
 }
@@ -237,11 +245,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
 }
 
-/// The session's cookie.
+/// The session's cookie, under either of its names.
 pub(crate) fn cookie(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, value)| value)
+    pairs.find(|(name, _)| [SESSION_COOKIE, SECURE_SESSION_COOKIE].contains(name)).map(|(_, value)| value)
 }
 
 /// Whether it is a person who asks.

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connection::Patience;
@@ -15,6 +16,9 @@ use crate::problem::{Problem, Result};
 const WRONG_TOKENS_BURST: NonZeroU32 = NonZeroU32::new(20).expect("20 is not zero");
 /// One more is allowed after so long.
 const WRONG_TOKENS_EACH: Duration = Duration::from_secs(3);
+
+/// Lines of the audit log about clients that are not known.
+const UNKNOWN_LINES_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("60 is not zero");
 
 /// What one daemon allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(crate) struct Counters {
     requests: Option<DefaultKeyedRateLimiter<String>>,
     wrong_tokens: DefaultKeyedRateLimiter<IpAddr>,
     transfers: Arc<Semaphore>,
+    unknown_lines: DefaultDirectRateLimiter,
+    skipped: AtomicU64,
 }
 
 impl Counters {
@@ -70,6 +76,8 @@ impl Counters {
             requests: quota.map(RateLimiter::keyed),
             wrong_tokens: RateLimiter::keyed(wrong),
             transfers: Arc::new(Semaphore::new(limits.transfers.max(1))),
+            unknown_lines: RateLimiter::direct(Quota::per_minute(UNKNOWN_LINES_A_MINUTE)),
+            skipped: AtomicU64::new(0),
         }
     }
 
@@ -95,6 +103,15 @@ impl Counters {
         Arc::clone(&self.transfers)
             .try_acquire_owned()
             .map_err(|_| Problem::too_many("as many uploads and downloads as are allowed go on already"))
+    }
+
+    /// Whether a line goes into the audit log, and how many did not before it. Whoever is not known could push out all others.
+    pub(crate) fn audit(&self, is_known: bool) -> Option<u64> {
+        if !is_known && self.unknown_lines.check().is_err() {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.skipped.swap(0, Ordering::Relaxed))
     }
 
     /// Forgets clients that have not been here for a while.

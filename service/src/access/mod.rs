@@ -20,7 +20,7 @@ pub use audit::{Audit, AuditLine};
 pub(crate) use gate::{OPERATION_HEADER, accepts_html, cookie, gate, wants_page};
 pub(crate) use limits::Counters;
 pub use limits::Limits;
-pub(crate) use sessions::{SESSION_COOKIE, SESSION_LASTS, Sessions};
+pub(crate) use sessions::{SECURE_SESSION_COOKIE, SESSION_COOKIE, SESSION_LASTS, Sessions};
 pub use tokens::{NewToken, TokenView, Tokens};
 
 use crate::problem::{Problem, Result};

@@ -11,10 +11,14 @@ use crate::problem::Result;
 
 /// Name of the cookie.
 pub(crate) const SESSION_COOKIE: &str = "copal_session";
+/// The same where clients come over TLS: a browser takes it only from this host, over TLS, for the whole host.
+pub(crate) const SECURE_SESSION_COOKIE: &str = "__Host-copal_session";
 /// How long a session lasts.
 pub(crate) const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
 /// Most sessions; the oldest goes.
 const SESSIONS_MAX: usize = 1000;
+/// Most sessions of one token; its oldest goes: nobody ends those of others.
+const SESSIONS_OF_TOKEN_MAX: usize = 20;
 
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -35,10 +39,14 @@ impl Sessions {
         let secret = hex::encode(secret);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, (_, begun)| begun.elapsed() < SESSION_LASTS);
-        if open.len() >= SESSIONS_MAX
-            && let Some(oldest) = open.iter().min_by_key(|(_, (_, begun))| *begun).map(|(key, _)| *key)
-        {
-            open.remove(&oldest);
+        let of_token = open.values().filter(|(owner, _)| owner == token).count();
+        let goes = |owner: &str| open.len() >= SESSIONS_MAX || of_token >= SESSIONS_OF_TOKEN_MAX && owner == token;
+        if open.len() >= SESSIONS_MAX || of_token >= SESSIONS_OF_TOKEN_MAX {
+            let candidates = open.iter().filter(|(_, (owner, _))| goes(owner));
+            let oldest = candidates.min_by_key(|(_, (_, begun))| *begun).map(|(key, _)| *key);
+            if let Some(oldest) = oldest {
+                open.remove(&oldest);
+            }
         }
         open.insert(*blake3::hash(secret.as_bytes()).as_bytes(), (token.to_owned(), Instant::now()));
         Ok(secret)

@@ -8,6 +8,7 @@ mod paced;
 mod table;
 mod tls;
 mod unread;
+mod worded;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub(crate) use unread::{Courtesy, Unread};
 
 use paced::{BusyBody, PacedStream};
 use table::{Room, Table};
+use worded::WordedStream;
 
 /// Connections that the kernel has taken and the daemon not yet.
 const BACKLOG: u32 = 4096;
@@ -188,7 +190,7 @@ impl Connection {
                 Ok::<_, std::convert::Infallible>(answered.await?.map(|body| Body::new(BusyBody::new(body, busy))))
             }
         });
-        let stream = TokioIo::new(PacedStream::new(stream, patience.answer));
+        let stream = TokioIo::new(WordedStream::new(PacedStream::new(stream, patience.answer)));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(patience.head)

@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Body as _;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{OpenApi, RefOr};
 
@@ -31,6 +32,13 @@ impl Queries {
         Self(queries)
     }
 
+    /// Whether it is a described route that only tells something.
+    fn reads(&self, request: &Request) -> bool {
+        let route =
+            request.extensions().get::<MatchedPath>().map(|route| (route.as_str().to_owned(), "GET".to_owned()));
+        request.method() == Method::GET && route.is_some_and(|route| self.0.contains_key(&route))
+    }
+
     /// The first field that means nothing there. Pages look at theirs themselves.
     fn unknown(&self, request: &Request) -> Option<String> {
         let route = request.extensions().get::<MatchedPath>()?.as_str().to_owned();
@@ -43,6 +51,9 @@ impl Queries {
 
 /// Refuses a query with a field that means nothing.
 pub(super) async fn check_query(State(queries): State<Arc<Queries>>, request: Request, next: Next) -> Response {
+    if queries.reads(&request) && !request.body().is_end_stream() {
+        return Problem::unfit("a request of this method has no body").into_response();
+    }
     match queries.unknown(&request) {
         Some(name) => {
             Problem::unfit(format!("the query has a field {name:?}, which means nothing here")).into_response()

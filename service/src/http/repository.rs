@@ -70,7 +70,7 @@ pub(crate) struct VerifyBody {
 
 /// Hashes every byte of the repository again.
 #[utoipa::path(post, path = "/repository/verify", tag = "repository",
-    params(("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end")),
+    params(("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end")),
     request_body = Option<VerifyBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn verify(
@@ -89,7 +89,7 @@ pub(crate) async fn verify(
 
 /// Returns the space of what no snapshot reaches.
 #[utoipa::path(post, path = "/repository/collect", tag = "repository",
-    params(("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end")),
+    params(("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end")),
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn collect(
     State(daemon): Shared,

@@ -107,7 +107,7 @@ pub(crate) struct CreateBody {
 #[utoipa::path(post, path = "/snapshots/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Name of the snapshot, unique in the application"),
-        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
     ),
     request_body = Option<CreateBody>,
     responses((status = 201, body = SnapshotView), (status = 202, body = Operation)))]
@@ -160,7 +160,7 @@ pub(crate) async fn change(
 #[utoipa::path(delete, path = "/snapshots/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name or id"),
-        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
     ),
     responses((status = 204), (status = 202, body = Operation)))]
 pub(crate) async fn delete(
@@ -188,6 +188,7 @@ pub(crate) async fn delete(
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DeployBody {
     /// The snapshot's digest as it was written down, SHA-256 in hexadecimal: with another one nothing is touched.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     sha256: Option<String>,
 }
 
@@ -206,7 +207,7 @@ impl DeployBody {
 #[utoipa::path(post, path = "/snapshots/{name}/deploy", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name, its id, or `latest`"),
-        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
     ),
     request_body = Option<DeployBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
@@ -232,7 +233,7 @@ pub(crate) async fn deploy(
 #[utoipa::path(post, path = "/snapshot/deploy/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name, its id, or `latest`"),
-        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
     ),
     request_body = Option<DeployBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
@@ -250,7 +251,7 @@ pub(crate) async fn deploy_by_hub_route(
 #[utoipa::path(post, path = "/snapshots/{name}/verify", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name or id"),
-        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; `true`: until the end"),
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
     ),
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn verify(

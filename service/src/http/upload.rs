@@ -47,7 +47,7 @@ pub(crate) struct ImportForm {
 #[utoipa::path(post, path = "/snapshots/import/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Name that the snapshot gets"),
-        ("wait" = Option<String>, Query, description = "Seconds to wait for the end; without it: until the end"),
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; without it: until the end"),
     ),
     request_body(content = ImportForm, content_type = "multipart/form-data"),
     responses((status = 201, body = SnapshotView), (status = 202, body = Operation)))]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub struct Journal {
 impl Journal {
     /// Opens, or makes, the folder.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -57,7 +58,7 @@ impl Journal {
     pub fn write(&self, record: &Record) -> io::Result<()> {
         let path = self.path(&record.operation.id);
         let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
+        let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         file.sync_data()?;
         fs::rename(&new, &path)?;

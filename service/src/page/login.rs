@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::access::{SESSION_COOKIE, SESSION_LASTS, accepts_html, cookie};
+use crate::access::{SECURE_SESSION_COOKIE, SESSION_COOKIE, SESSION_LASTS, accepts_html, cookie};
 use crate::daemon::{Access, Daemon};
 use crate::http::Form;
 use crate::page::{Presented, layout};
@@ -58,12 +58,10 @@ pub(crate) async fn begin(
         again.extensions_mut().insert(Presented);
         return Ok(again);
     };
-    let secure = if daemon.is_encrypted { "; Secure" } else { "" };
+    let (name, secure) = name_of_cookie(&daemon);
     let session = sessions.begin(&view.id)?;
-    let cookie = format!(
-        "{SESSION_COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}",
-        SESSION_LASTS.as_secs()
-    );
+    let cookie =
+        format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", SESSION_LASTS.as_secs());
     with_cookie(&cookie)
 }
 
@@ -71,7 +69,12 @@ pub(crate) async fn end(State(daemon): State<Arc<Daemon>>, headers: HeaderMap) -
     if let (Access::Tokens { sessions, .. }, Some(session)) = (&daemon.access, cookie(&headers)) {
         sessions.end(session);
     }
-    with_cookie(&format!("{SESSION_COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
+    let (name, secure) = name_of_cookie(&daemon);
+    with_cookie(&format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{secure}"))
+}
+
+fn name_of_cookie(daemon: &Daemon) -> (&'static str, &'static str) {
+    if daemon.is_encrypted { (SECURE_SESSION_COOKIE, "; Secure") } else { (SESSION_COOKIE, "") }
 }
 
 fn with_cookie(cookie: &str) -> Result<Response> {
