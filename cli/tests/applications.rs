@@ -308,17 +308,25 @@ fn h11_an_application_that_holds_a_lock_past_the_deadline_is_no_snapshot() {
     fs::create_dir_all(world.path("shop/bucket")).unwrap();
     plant_database(&world.path("shop/shop.db"), 3, 1);
     let log = world.text("log");
-    let config = configuration(&world.path("shop"), "", "")
+    // What holds a lock that keeps readers out, from the moment in which it should have held still: a writer with a rollback journal.
+    let database = Connection::open(world.path("shop/shop.db")).unwrap();
+    database.pragma_update(None, "journal_mode", "delete").unwrap();
+    drop(database);
+    let holds = "rm -f held released
+        (printf 'BEGIN EXCLUSIVE;\n.shell touch held\n'; while [ ! -e released ]; do sleep 0.01; done) |
+            sqlite3 shop/shop.db > /dev/null 2>&1 &
+        while [ ! -e held ]; do sleep 0.01; done";
+    let calm = configuration(&world.path("shop"), "", "")
         .replace("freeze_max = \"5s\"", "freeze_max = \"1s\"")
-        .replace("while [ ! -e", "while false && [ ! -e")
-        + &hook("post", &format!("echo post >> {log}"));
+        .replace("while [ ! -e", "while false && [ ! -e");
+    let at = |script: &str| format!("cd {} && {script}", world.text(""));
+    let config =
+        calm.clone() + &hook("pre", &at(holds)) + &hook("post", &at(&format!("touch released && echo post >> {log}")));
     fs::write(world.path("copal.toml"), config).unwrap();
-    let holder = Connection::open(world.path("shop/shop.db")).unwrap();
-    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     world.fails(&["create", "one", "--app", "shop"], 11, "in-use");
     assert!(fs::read_to_string(&log).unwrap().contains("post"));
     assert_eq!(status(&world)[0]["error"]["code"], "in-use");
-    holder.execute_batch("ROLLBACK").unwrap();
+    fs::write(world.path("copal.toml"), calm).unwrap();
     world.ok(&["create", "one", "--app", "shop"]);
 }
 
