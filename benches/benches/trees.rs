@@ -129,7 +129,7 @@ impl NodeSink for Nodes {
 }
 
 fn build(entries: &[Entry], nodes: &mut Nodes) -> TreeRoot {
-    let mut builder = TreeBuilder::new(&[7; 32]);
+    let mut builder = TreeBuilder::of_loose_entries(&[7; 32]);
     for entry in entries {
         builder.push(entry, nodes).expect("an entry in order");
     }

@@ -169,7 +169,7 @@ fn every_command_has_its_shape() {
     assert_eq!((&deploy["id"], &deploy["bytes_total"]), (&create["id"], &create["bytes"]));
 
     let verify = world.json(&["verify"]);
-    check(&verify, &["ok", "snapshots", "packs", "chunks", "bytes", "damaged", "repaired"]);
+    check(&verify, &["ok", "snapshots", "packs", "chunks", "bytes", "damaged", "not_verified", "gone", "repaired"]);
     assert_eq!((&verify["ok"], &verify["snapshots"], &verify["damaged"]), (&json!(true), &json!(2), &json!([])));
     assert!(number(&verify, "packs") > 0 && number(&verify, "chunks") > 0 && number(&verify, "bytes") > 0);
 

@@ -8,6 +8,7 @@ use std::fs;
 
 use catalogue_support::{World, snapshot};
 use copal_engine::catalogue::{Catalogue, UnreadableReason, relabel};
+use copal_engine::verify::{VerifyRequest, verify};
 use copal_engine::{Context, Error};
 use copal_store::backend::{Backend, ObjectKind};
 use copal_store::{Error as StoreError, SnapshotId};
@@ -106,15 +107,24 @@ fn an_empty_repository_has_nothing_to_say() {
 fn entries_of_snapshots_that_are_gone_leave_the_cache() {
     let world = three();
     relabel(&world.context, "two", &[], &[], Some(true)).unwrap();
+    relabel(&world.context, "two", &[], &[], Some(false)).unwrap();
     check(&world);
     let before = keys(&world);
     let two = Catalogue::load(&world.context).unwrap().find("two").unwrap().root;
-    world.repository().delete_roots(&[two]).unwrap();
+    copal_engine::removal::delete(&world.context, &["two".into()]).unwrap();
     assert_eq!(names(&check(&world).0), ["one", "three"]);
     let after = keys(&world);
     assert_eq!((before.len(), after.len()), (4, 2), "three roots and a label; then two roots");
     assert!(after.iter().all(|key| !key.contains(&two.snapshot.to_string())));
     check_whole(&world);
+    // What another machine deletes, or something loses, stays until a verification has told it.
+    let one = Catalogue::load(&world.context).unwrap().find("one").unwrap().root;
+    world.repository().delete_roots(&[one]).unwrap();
+    assert_eq!(names(&check(&world).0), ["three"]);
+    assert_eq!(keys(&world).len(), 2);
+    let told = verify(&world.context, &VerifyRequest::default()).unwrap();
+    assert_eq!(told.gone.iter().map(|gone| gone.name.as_str()).collect::<Vec<_>>(), ["one"]);
+    assert_eq!(keys(&world).len(), 1);
 }
 
 fn keys(world: &World) -> Vec<String> {

@@ -8,6 +8,7 @@ mod cursor;
 mod diff;
 pub mod entry;
 pub mod finder;
+mod folders;
 pub mod name;
 mod node;
 mod piece_cursor;

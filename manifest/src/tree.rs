@@ -8,12 +8,14 @@ use crate::build::Levels;
 use crate::content::{Piece, Pieces};
 use crate::cursor::{Cursor, Front};
 use crate::entry::{Entry, EntryPath, Node};
+use crate::folders::OpenFolders;
 use crate::node::columns::Malformed;
 use crate::node::inner::{EntryChild, decode_entry_children, decode_piece_children, entry_hash, is_full};
 use crate::node::{MEMBERS_MAX, MEMBERS_MIN, check_size, entries, is_boundary, pieces};
 use crate::walk::{Advance, Walk};
 
 pub use crate::diff::{Change, diff};
+pub use crate::folders::Outline;
 
 /// Most levels above the leaves.
 pub const HEIGHT_MAX: u8 = 16;
@@ -50,19 +52,31 @@ pub struct TreeBuilder {
     leaf: entries::Leaf,
     levels: Levels<EntryChild>,
     last: Option<EntryPath>,
+    /// `None`: of loose entries.
+    folders: Option<OpenFolders>,
 }
 
 impl TreeBuilder {
     /// An empty tree, whose boundaries the key decides.
     #[must_use]
     pub fn new(boundary_key: &[u8; 32]) -> Self {
-        Self { leaf: entries::Leaf::default(), levels: Levels::new(*boundary_key), last: None }
+        Self { folders: Some(OpenFolders::default()), ..Self::of_loose_entries(boundary_key) }
     }
 
-    /// Appends an entry; paths must ascend strictly. An entry that no reader would take is an [`Error::Limit`].
+    /// The same of entries that need no folders: of trees by themselves, which are never deployed.
+    #[must_use]
+    pub fn of_loose_entries(boundary_key: &[u8; 32]) -> Self {
+        Self { leaf: entries::Leaf::default(), levels: Levels::new(*boundary_key), last: None, folders: None }
+    }
+
+    /// Appends an entry; paths must ascend strictly, and folders come before what stands in them. An entry that no reader would take is
+    /// an [`Error::Limit`].
     pub fn push(&mut self, entry: &Entry, sink: &mut dyn NodeSink) -> Result<()> {
         let unwritable = match &self.last {
             Some(last) if *last >= entry.path => Some("its path does not follow the one before"),
+            _ if self.folders.as_ref().is_some_and(|folders| !folders.hold(&entry.path)) => {
+                Some("the folder that holds it is missing")
+            }
             _ => entries::why_unwritable(entry),
         };
         if let Some(why) = unwritable {
@@ -70,6 +84,9 @@ impl TreeBuilder {
         }
         self.leaf.push(entry);
         self.last = Some(entry.path.clone());
+        if let Some(folders) = &mut self.folders {
+            folders.enter(entry);
+        }
         let members = self.leaf.count();
         let boundary = is_boundary(&entry_hash(self.levels.boundary_key(), 0, &entry.path));
         if members >= MEMBERS_MAX || is_full(self.leaf.bytes()) || (boundary && members >= MEMBERS_MIN) {

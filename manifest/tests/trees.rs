@@ -6,8 +6,10 @@ mod support;
 use std::collections::BTreeMap;
 
 use copal_manifest::entry::{Entry, EntryPath, Node};
-use copal_manifest::tree::{Change, NodeShape, Reference, TreeBuilder, TreeReader, TreeRoot, diff, references};
-use copal_store::Error;
+use copal_manifest::tree::{
+    Change, NodeShape, Outline, Reference, TreeBuilder, TreeReader, TreeRoot, diff, references,
+};
+use copal_store::{ChunkId, Error};
 use proptest::prelude::*;
 use support::{BOUNDARY_KEY, Nodes, build, file, metadata, path};
 
@@ -198,7 +200,7 @@ fn references_name_every_node_and_chunk() {
 fn unsound_entries_are_not_written() {
     let nodes = Nodes::default();
     let mut sink = &nodes;
-    let mut builder = TreeBuilder::new(&BOUNDARY_KEY);
+    let mut builder = TreeBuilder::of_loose_entries(&BOUNDARY_KEY);
     builder.push(&file("b", 1), &mut sink).unwrap();
     let not_ascending = builder.push(&file("a", 1), &mut sink);
     assert!(matches!(not_ascending, Err(Error::Limit { .. })));
@@ -242,4 +244,55 @@ fn a_newer_node_is_not_damage() {
     nodes.replace(root.id, bytes);
     let outcome = TreeReader::new(&nodes, root).entries().next().unwrap();
     assert!(matches!(outcome, Err(Error::Unsupported { found: 2, supported: 1, .. })), "{outcome:?}");
+}
+
+/// The outline of a whole tree, from those of its nodes.
+fn outline(nodes: &Nodes, id: ChunkId, shape: NodeShape) -> Outline {
+    let bytes = nodes.all().into_iter().find(|(other, _)| *other == id).unwrap().1;
+    let NodeShape::Entries(1..) = shape else { return Outline::of_leaf(&bytes).unwrap() };
+    let mut sum = Outline::default();
+    references(&bytes, shape, &mut |reference| {
+        if let Reference::Node { id, shape } = reference {
+            sum.join(&outline(nodes, id, shape));
+        }
+    })
+    .unwrap();
+    sum
+}
+
+#[test]
+fn t05_an_entry_without_its_folder_is_not_written_and_is_found_across_nodes() {
+    let folder = |name: &str| Entry { node: Node::Directory, ..file(name, 1) };
+    let check = |entries: &[Entry], missing: Option<&str>| {
+        let nodes = Nodes::default();
+        let tree = build(&nodes, entries);
+        let found = outline(&nodes, tree.id, NodeShape::Entries(tree.height));
+        assert_eq!(found.missing().map(ToString::to_string).as_deref(), missing);
+        let mut sink = &nodes;
+        let mut builder = TreeBuilder::new(&BOUNDARY_KEY);
+        let refused = entries.iter().filter(|entry| builder.push(entry, &mut sink).is_err()).count();
+        assert_eq!(refused > 0, missing.is_some());
+    };
+    // Enough for several nodes, with folders that are open over the ends of many.
+    let sound = || {
+        let mut entries = vec![folder("")];
+        for outer in ["a", "b"] {
+            entries.push(folder(outer));
+            for inner in 0..40 {
+                entries.push(folder(&format!("{outer}/{inner:02}")));
+                entries.extend((0..50).map(|number| file(&format!("{outer}/{inner:02}/{number:03}"), number)));
+            }
+            entries.push(file(&format!("{outer}/last"), 1));
+        }
+        entries
+    };
+    check(&sound(), None);
+    for gone in ["a", "a/07", "b/39", "b"] {
+        let mut entries = sound();
+        entries.retain(|entry| entry.path != path(gone));
+        check(&entries, Some(gone));
+        let mut entries = sound();
+        entries.iter_mut().filter(|entry| entry.path == path(gone)).for_each(|entry| entry.node = Node::Fifo);
+        check(&entries, Some(gone));
+    }
 }

@@ -217,6 +217,11 @@ impl Problem {
         Self::new(&kind(StatusCode::BAD_REQUEST, ExitCode::Integrity, "bad-bundle", hint), detail)
     }
 
+    /// Something that a newer version wrote.
+    pub fn newer(detail: impl Into<String>) -> Self {
+        Self::new(&of(Verdict { exit: ExitCode::Newer, reason: Reason::NewerFormat }), detail)
+    }
+
     /// A defect.
     pub fn internal(detail: impl Into<String>) -> Self {
         let hint = "this is a defect of copal: please report it with this message";

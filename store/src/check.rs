@@ -1,6 +1,7 @@
 //! Verification of objects, by decoding every byte; and the index made again from what is sound.
 
 mod objects;
+mod places;
 mod salvage;
 
 use std::collections::HashSet;
@@ -10,7 +11,7 @@ use crate::check::salvage::salvage;
 use crate::collect::{condemned, maintenance_lease, publish_fragment};
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
-use crate::index::is_fragment_missing;
+use crate::index::{Fragment, is_fragment_missing};
 use crate::location::Location;
 use crate::pack::{PackOpener, PackTrailer, pack_name};
 use crate::parity::{self, Verdict};
@@ -20,10 +21,23 @@ use crate::session::copy::PackCopier;
 use crate::{Error, Result};
 
 pub use objects::{check_index, check_small_objects, restore_config};
+pub use places::check_places;
 
-/// Something that does not verify.
+/// Why something is not verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// It does not verify, or is gone.
+    #[default]
+    Damaged,
+    /// It was written by a newer version: nobody here can say.
+    Newer,
+}
+
+/// Something that does not verify, or that cannot be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
+    /// Which of the two.
+    pub trouble: Trouble,
     /// `pack`, `parity`, `index`, `chunk`, `config`, `key`, `label`, `condemned`.
     pub kind: &'static str,
     /// Object name or chunk id.
@@ -32,6 +46,22 @@ pub struct Damage {
     pub detail: String,
     /// Chunks lost by it, where known.
     pub chunks: Vec<ChunkId>,
+}
+
+impl Damage {
+    fn new(kind: &'static str, id: impl Into<String>, detail: impl Into<String>, chunks: Vec<ChunkId>) -> Self {
+        Self { trouble: Trouble::Damaged, kind, id: id.into(), detail: detail.into(), chunks }
+    }
+
+    /// Of an error; other errors than of damage and of newer versions are given back.
+    fn of(kind: &'static str, id: &str, error: Error, chunks: Vec<ChunkId>) -> Result<Self> {
+        let trouble = match &error {
+            error if error.is_integrity() => Trouble::Damaged,
+            error if error.is_unsupported() => Trouble::Newer,
+            _ => return Err(error),
+        };
+        Ok(Self { trouble, ..Self::new(kind, id, error.to_string(), chunks) })
+    }
 }
 
 /// Figures of a check.
@@ -71,7 +101,11 @@ pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
     }
     let mut report = outcome?;
     let repository = session.repository();
-    let damage = |kind, detail: &str| Damage { kind, id: pack.to_string(), detail: detail.into(), chunks: Vec::new() };
+    let damage = |kind, detail: &str| Damage::new(kind, pack.to_string(), detail, Vec::new());
+    let is_newer = report.damaged.iter().any(|damage| damage.trouble == Trouble::Newer);
+    if is_newer {
+        return Ok(report);
+    }
     if !report.damaged.is_empty() && parity::heal(repository, pack)?.is_some() {
         // Readers get what it was: nothing is lost.
         let number = report.damaged.len();
@@ -129,15 +163,14 @@ fn check_standing(session: &Session, pack: PackId) -> Result<CheckReport> {
     let name = pack_name(pack);
     let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
         Ok(trailer) => trailer,
-        Err(error) if error.is_integrity() => {
+        Err(error) => {
+            let damage = Damage::of("pack", name.name(), error, Vec::new())?;
             let chunks = chunks_indexed_in(session, pack)?;
-            if !chunks.is_empty() {
-                let id = name.name().to_owned();
-                report.damaged.push(Damage { kind: "pack", id, detail: error.to_string(), chunks });
+            if !chunks.is_empty() || damage.trouble == Trouble::Newer {
+                report.damaged.push(Damage { chunks, ..damage });
             }
             return Ok(report);
         }
-        Err(error) => return Err(error),
     };
     report.bytes = repository.backend().stat(&name)?.bytes;
     let mut checker = RecordChecker::new(repository, pack)?;
@@ -203,12 +236,7 @@ impl<'r> RecordChecker<'r> {
         };
         let ids = || entries.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         let damage = |id: &ChunkId, detail: String, chunks| {
-            Ok(Err(Damage {
-                kind: "chunk",
-                id: id.to_string(),
-                detail: format!("in pack {}: {detail}", self.pack),
-                chunks,
-            }))
+            Ok(Err(Damage::new("chunk", id.to_string(), format!("in pack {}: {detail}", self.pack), chunks)))
         };
         match outcome {
             Ok(()) if !decodable => return Ok(Ok(0)),
@@ -298,6 +326,13 @@ pub fn lift_unreadable_sentences(repository: &Repository) -> Result<Vec<String>>
 pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
     let old = repository.backend().list(ObjectKind::Index)?;
+    // A newer one is sound, and knows what this program cannot put into its place.
+    for listed in &old {
+        match Fragment::open(&**repository.backend(), repository.keys(), listed) {
+            Err(error) if error.is_unsupported() => return Err(error),
+            _ => {}
+        }
+    }
     let mut sound: Vec<(ChunkId, Location)> = Vec::new();
     let mut deltas: Vec<(ChunkId, Location)> = Vec::new();
     let mut without_trailer = HashSet::new();

@@ -116,6 +116,12 @@ impl Error {
         Self::Io { action, object: object.to_string(), source }
     }
 
+    /// Whether it was written by a newer version: nothing is wrong with it.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. })
+    }
+
     /// Whether the bytes do not verify or are gone, as opposed to a failure of the environment.
     #[must_use]
     pub fn is_integrity(&self) -> bool {

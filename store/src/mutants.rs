@@ -4,6 +4,27 @@
 //! No program has any: without the feature `mutants`, which only the test world asks for, nobody can build one in, and every question for
 //! one is the constant `false`.
 
+use crate::ids::ChunkId;
+use crate::location::{Encoding, Location, RecordKind};
+
+/// What [`Mutant::WritesWrongPlaces`] writes.
+pub(crate) fn misplace(entries: &mut [(ChunkId, Location)]) {
+    let packs: Vec<_> = entries.iter().map(|(_, location)| location.pack).collect();
+    let of_content = entries.iter_mut().filter(|(_, location)| location.kind == RecordKind::Data);
+    for (number, (_, location)) in of_content.enumerate() {
+        match number % 4 {
+            0 => location.record_offset += 1,
+            1 => location.record_stored_bytes -= 1,
+            2 if packs.iter().any(|pack| *pack != location.pack) => {
+                location.pack = *packs.iter().find(|pack| **pack != location.pack).unwrap_or(&location.pack);
+            }
+            _ if location.encoding == Encoding::Raw => location.encoding = Encoding::Zstd,
+            _ if location.encoding == Encoding::Zstd => location.encoding = Encoding::Raw,
+            _ => location.record_offset += 1,
+        }
+    }
+}
+
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -33,6 +54,8 @@ pub enum Mutant {
     LooksForTheNameOnce,
     /// A session whose object was removed publishes its root all the same.
     PublishesUnseen,
+    /// The index says of chunks of content that they are elsewhere: at another offset, of another length, in another pack, encoded otherwise.
+    WritesWrongPlaces,
     /// Packs are listed once after the index was read, also when that index names one that is gone.
     ListsPacksOnce,
 }
@@ -53,6 +76,7 @@ impl Mutant {
         Self::RemovesFragmentsFirst,
         Self::LooksForTheNameOnce,
         Self::PublishesUnseen,
+        Self::WritesWrongPlaces,
         Self::ListsPacksOnce,
     ];
 }

@@ -8,7 +8,7 @@ use std::io::Read;
 use clap::Args;
 use copal_engine::bundle::Watch;
 use copal_engine::bundle::hub_tar::{self, HubLimits};
-use copal_engine::verify::{DamagedItem, VerifyReport, VerifyRequest, verify};
+use copal_engine::verify::{DamagedItem, Gone, VerifyReport, VerifyRequest, verify};
 use serde::Serialize;
 
 use crate::commands::export::Format;
@@ -17,7 +17,7 @@ use crate::commands::snapshot::full_name;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
-use crate::shown::{count, escaped, sentence, size};
+use crate::shown::{count, escaped, rfc3339, sentence, size, time, uuid};
 
 /// Hashes every stored byte again and says what is hurt
 #[derive(Debug, Args)]
@@ -54,7 +54,17 @@ struct Document<'a> {
     chunks: u64,
     bytes: u64,
     damaged: Vec<Damaged<'a>>,
+    not_verified: Vec<Damaged<'a>>,
+    gone: Vec<GoneSnapshot<'a>>,
     repaired: &'a [String],
+}
+
+/// A snapshot that was seen here, is there no more, and was not deleted here.
+#[derive(Debug, Serialize)]
+struct GoneSnapshot<'a> {
+    id: String,
+    name: &'a str,
+    created: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,20 +105,32 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     invocation.monitor.finish();
     if invocation.output.is_json() {
         invocation.output.document(&Document {
-            ok: report.damaged.is_empty(),
+            ok: report.is_ok(),
             snapshots: report.snapshots,
             packs: report.packs,
             chunks: report.chunks,
             bytes: report.bytes,
             damaged: report.damaged.iter().map(Damaged::new).collect(),
+            not_verified: report.not_verified.iter().map(Damaged::new).collect(),
+            gone: report.gone.iter().map(GoneSnapshot::new).collect(),
             repaired: &report.repaired,
         })?;
     } else {
         print(&report, arguments, invocation)?;
     }
-    match report.damaged.len() {
-        0 => Ok(ExitCode::Done),
-        number => Err(ProgramError::DoesNotVerify { count: number }.into()),
+    match (report.damaged.len(), report.not_verified.len() as u64) {
+        (0, 0) => Ok(ExitCode::Done),
+        (0, number) => {
+            let what = count(number, "thing was", "things were");
+            Err(ProgramError::Newer(format!("{what} written by a newer version, and not verified")).into())
+        }
+        (number, _) => Err(ProgramError::DoesNotVerify { count: number }.into()),
+    }
+}
+
+impl<'a> GoneSnapshot<'a> {
+    fn new(gone: &'a Gone) -> Self {
+        Self { id: uuid(gone.id), name: &gone.name, created: rfc3339(gone.created) }
     }
 }
 
@@ -210,7 +232,8 @@ fn print(report: &VerifyReport, arguments: &Arguments, invocation: &mut Invocati
     let what = count(report.snapshots, "snapshot", "snapshots");
     let how = if arguments.quick { "the structure of" } else { "every byte of" };
     match report.damaged.len() as u64 {
-        0 => output.line(format!("verified {how} {what}: all is well"))?,
+        0 if report.is_ok() => output.line(format!("verified {how} {what}: all is well"))?,
+        0 => output.line(format!("verified {how} {what}: nothing is damaged, and not everything could be verified"))?,
         number => {
             let number = count(number, "thing does", "things do");
             output.line(format!("verified {how} {what}: {number} not verify"))?;
@@ -226,8 +249,16 @@ fn print(report: &VerifyReport, arguments: &Arguments, invocation: &mut Invocati
     for repaired in &report.repaired {
         output.line(format!("repaired: {}", sentence(repaired)))?;
     }
-    for item in &report.damaged {
-        output.line(format!("damaged {} {}: {}", item.kind, item.id, sentence(&item.detail)))?;
+    for gone in &report.gone {
+        output.line(format!(
+            "gone since it was last seen here: {} of {}; it was not deleted on this machine",
+            escaped(gone.name.as_bytes()),
+            time(gone.created)
+        ))?;
+    }
+    let damaged = report.damaged.iter().map(|item| ("damaged", item));
+    for (word, item) in damaged.chain(report.not_verified.iter().map(|item| ("not verified:", item))) {
+        output.line(format!("{word} {} {}: {}", item.kind, item.id, sentence(&item.detail)))?;
         if !item.snapshots.is_empty() {
             output.line(format!("  hurts the snapshots {}", escaped(item.snapshots.join(", ").as_bytes())))?;
         }

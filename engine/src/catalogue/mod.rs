@@ -5,6 +5,7 @@
 
 mod cache;
 mod find;
+mod gone;
 mod memory;
 mod relabel;
 
@@ -19,6 +20,8 @@ use copal_store::session::Session;
 use copal_store::signing::SignerId;
 use copal_store::{Error as StoreError, SnapshotId};
 
+pub use gone::Gone;
+pub(crate) use gone::{forget_deleted, tell_what_is_gone};
 pub use memory::Memory;
 pub use relabel::relabel;
 
@@ -197,9 +200,10 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     }
     catalogue.snapshots.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
     catalogue.unreadable.sort_by_key(|unreadable| unreadable.root.snapshot);
-    cache::keep(context, state, &gathering.added, &gathering.known);
+    let Gathering { added, known, unsure, .. } = gathering;
+    cache::keep(context, state, &added, &gone::keep_what_is_to_be_told(known));
     if let Some(memory) = memory {
-        memory.learn(&catalogue.snapshots, &labels, &gathering.unsure);
+        memory.learn(&catalogue.snapshots, &labels, &unsure);
     }
     Ok(catalogue)
 }

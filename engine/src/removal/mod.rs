@@ -10,7 +10,7 @@ use copal_store::roles::Role;
 
 pub use retention::{ForgetReport, KeepRules};
 
-use crate::catalogue::{Catalogue, Listed, Unreadable, known_roots};
+use crate::catalogue::{Catalogue, Listed, Unreadable, forget_deleted, known_roots};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
 use crate::removal::retention::History;
@@ -50,6 +50,7 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
         }
     }
     context.repository.delete_roots(&roots)?;
+    forget_deleted(context, &roots);
     Ok(removed)
 }
 
@@ -71,6 +72,7 @@ pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: b
     if !dry_run {
         let roots: Vec<RootName> = report.removed.iter().map(|listed| listed.root).collect();
         context.repository.delete_roots(&roots)?;
+        forget_deleted(context, &roots);
     }
     Ok(report)
 }

@@ -79,7 +79,7 @@ impl Naming<'_> {
     fn is_lost(&mut self, id: &ChunkId) -> Result<bool> {
         let base = match self.session.locate(id) {
             Ok(location) => location.and_then(|location| location.base),
-            Err(error) if error.is_integrity() => None,
+            Err(error) if error.is_integrity() || error.is_unsupported() => None,
             Err(error) => return Err(error.into()),
         };
         if let Some(base) = base
@@ -99,7 +99,7 @@ impl Naming<'_> {
             .and_then(|bytes| references(&bytes, node.shape, &mut |reference| children.push(reference)));
         match read {
             Ok(()) => Ok(Some(children)),
-            Err(error) if error.is_integrity() => Ok(None),
+            Err(error) if error.is_integrity() || error.is_unsupported() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -109,7 +109,7 @@ impl Naming<'_> {
         for entry in TreeReader::new(self.session, source.tree).entries() {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) if error.is_integrity() => return Ok(()),
+                Err(error) if error.is_integrity() || error.is_unsupported() => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             if let Node::File(content) = &entry.node {
@@ -144,7 +144,7 @@ impl Naming<'_> {
                         self.pieces.push(LostPiece { id, bytes, path: path.clone(), offset: placed.offset });
                     }
                 }
-                Err(error) if error.is_integrity() => return Ok(()),
+                Err(error) if error.is_integrity() || error.is_unsupported() => return Ok(()),
                 Err(error) => return Err(Error::from(error)),
             }
         }

@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use copal_store::check::Damage;
+use copal_manifest::snapshot::Snapshot;
+use copal_store::check::{Damage, Trouble};
 use copal_store::pack::pack_name;
 use copal_store::session::Session;
 use copal_store::{ChunkId, Error as StoreError};
 
+use crate::catalogue::Listed;
 use crate::error::Result;
 use crate::verify::{DamagedItem, PATHS_MAX};
 
 #[derive(Default)]
 pub(super) struct Findings {
     items: Vec<DamagedItem>,
+    /// Of each item the trouble.
+    troubles: Vec<Trouble>,
     numbers: HashMap<(String, String), usize>,
     /// Chunk → items that cost it.
     lost: BTreeMap<ChunkId, Vec<usize>>,
@@ -21,8 +25,18 @@ pub(super) struct Findings {
 impl Findings {
     /// The number of an item, which is made when it is new.
     pub(super) fn item(&mut self, kind: &str, id: &str, detail: &str) -> usize {
+        self.item_of(Trouble::Damaged, kind, id, detail)
+    }
+
+    /// The same of what a newer version wrote.
+    pub(super) fn newer(&mut self, kind: &str, id: &str, detail: &str) -> usize {
+        self.item_of(Trouble::Newer, kind, id, detail)
+    }
+
+    fn item_of(&mut self, trouble: Trouble, kind: &str, id: &str, detail: &str) -> usize {
         let key = (kind.to_owned(), id.to_owned());
         *self.numbers.entry(key).or_insert_with(|| {
+            self.troubles.push(trouble);
             self.items.push(DamagedItem {
                 kind: kind.to_owned(),
                 id: id.to_owned(),
@@ -41,6 +55,15 @@ impl Findings {
             (StoreError::Damaged { object, detail }, _) if object.starts_with("index/") => {
                 self.item("index", object.trim_start_matches("index/"), detail)
             }
+            (StoreError::Unsupported { what, .. }, _) => {
+                let (folder, name) = what.split_once('/').unwrap_or((kind, what));
+                let kind = match folder {
+                    "packs" => "pack",
+                    "index" => "index",
+                    _ => kind,
+                };
+                self.newer(kind, name.rsplit('/').next().unwrap_or(name), &error.to_string())
+            }
             (StoreError::Missing { .. }, Some(pack)) => {
                 self.item("pack", pack_name(pack).name(), "it is missing from the repository")
             }
@@ -56,7 +79,7 @@ impl Findings {
         if is_known && damage.chunks.iter().all(|chunk| self.lost.contains_key(chunk)) {
             return;
         }
-        let item = self.item(damage.kind, &damage.id, &damage.detail);
+        let item = self.item_of(damage.trouble, damage.kind, &damage.id, &damage.detail);
         for chunk in damage.chunks {
             self.cost(chunk, item);
         }
@@ -101,8 +124,22 @@ impl Findings {
         self.items[item].hurt_snapshot(snapshot);
     }
 
-    pub(super) fn into_items(self) -> Vec<DamagedItem> {
-        self.items
+    /// A snapshot as a whole is hurt.
+    pub(super) fn hurt_wholly(&mut self, listed: &Listed, detail: &str) {
+        let item = self.item("snapshot", &listed.root.object_name(), detail);
+        self.hurt_by_item(item, &Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name));
+    }
+
+    /// What is damaged, and what a newer version wrote.
+    pub(super) fn into_items(self) -> (Vec<DamagedItem>, Vec<DamagedItem>) {
+        let mut items = (Vec::new(), Vec::new());
+        for (item, trouble) in self.items.into_iter().zip(self.troubles) {
+            match trouble {
+                Trouble::Damaged => items.0.push(item),
+                Trouble::Newer => items.1.push(item),
+            }
+        }
+        items
     }
 
     fn cost(&mut self, chunk: ChunkId, item: usize) {

@@ -3,6 +3,7 @@
 mod again;
 mod attribution;
 mod findings;
+mod folders;
 mod structure;
 
 use std::path::PathBuf;
@@ -11,12 +12,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use copal_manifest::snapshot::Snapshot;
 use copal_store::backend::ObjectKind;
-use copal_store::check::{self, CheckReport, check_pack, packs};
+use copal_store::check::{self, CheckReport, Trouble, check_pack, packs};
 use copal_store::repository::RootName;
 use copal_store::session::Session;
 use copal_store::{PackId, collect};
 
-use crate::catalogue::{Catalogue, Listed, UnreadableReason};
+pub use crate::catalogue::Gone;
+use crate::catalogue::{Catalogue, Listed, UnreadableReason, tell_what_is_gone};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
 use crate::verify::attribution::LostPiece;
@@ -66,10 +68,23 @@ pub struct VerifyReport {
     pub chunks: u64,
     /// Stored bytes read.
     pub bytes: u64,
-    /// What is damaged; empty: all is well.
+    /// What is damaged.
     pub damaged: Vec<DamagedItem>,
+    /// What a newer version wrote: nobody here can say whether it is sound.
+    pub not_verified: Vec<DamagedItem>,
+    /// Snapshots that this machine has seen and that are there no more, without having been deleted here. A deletion elsewhere leaves no
+    /// record, so it is no damage; it is told once.
+    pub gone: Vec<Gone>,
     /// What was mended, one sentence each.
     pub repaired: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Whether all was verified, and is sound.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.damaged.is_empty() && self.not_verified.is_empty()
+    }
 }
 
 /// Verifies. With `repair`, what can be made again is made again: the index from the packs, the configuration from its copy, lost
@@ -121,6 +136,9 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
         distrust_what_is_hurt(context, &checked)?;
     }
     checked.report.repaired = repaired;
+    if request.references.is_empty() {
+        checked.report.gone = tell_what_is_gone(context)?;
+    }
     Ok(checked.report)
 }
 
@@ -171,7 +189,7 @@ fn look(context: &Context, request: &VerifyRequest) -> Result<Checked> {
     };
     let mut found = Findings::default();
     if all {
-        name_unreadable_roots(context, &catalogue, &mut found);
+        name_unreadable_roots(&catalogue, &mut found);
         name_small_objects(context, &catalogue, &mut found)?;
     }
     context.monitor.phase("checking the manifests");
@@ -185,23 +203,25 @@ fn look(context: &Context, request: &VerifyRequest) -> Result<Checked> {
         for damage in checked.damaged {
             found.push_damage(damage);
         }
+        for damage in check::check_places(&session, &wanted)? {
+            found.push_damage(damage);
+        }
         for damage in check::check_index(&context.repository)? {
             found.push_damage(damage);
         }
     }
     let pieces = attribution::name_what_is_hurt(context, &session, &chosen, &mut found)?;
     session.end()?;
-    report.damaged = found.into_items();
+    (report.damaged, report.not_verified) = found.into_items();
     let roots = chosen.iter().map(|listed| listed.root).collect();
     Ok(Checked { report, pieces, roots })
 }
 
-fn name_unreadable_roots(context: &Context, catalogue: &Catalogue, found: &mut Findings) {
+fn name_unreadable_roots(catalogue: &Catalogue, found: &mut Findings) {
     for unreadable in &catalogue.unreadable {
         if let UnreadableReason::Newer { .. } = unreadable.reason {
-            context
-                .monitor
-                .notice(&format!("the snapshot {} is not verified: {}", unreadable.root.snapshot, unreadable.detail));
+            let item = found.newer("snapshot", &unreadable.root.object_name(), &unreadable.detail);
+            found.hurt_by_item(item, &unreadable.root.snapshot.to_string());
             continue;
         }
         let item = found.item("snapshot", &unreadable.root.object_name(), &unreadable.detail);
@@ -211,7 +231,10 @@ fn name_unreadable_roots(context: &Context, catalogue: &Catalogue, found: &mut F
 
 fn name_small_objects(context: &Context, catalogue: &Catalogue, found: &mut Findings) -> Result<()> {
     for damage in check::check_small_objects(&context.repository)? {
-        let item = found.item(damage.kind, &damage.id, &damage.detail);
+        let item = match damage.trouble {
+            Trouble::Damaged => found.item(damage.kind, &damage.id, &damage.detail),
+            Trouble::Newer => found.newer(damage.kind, &damage.id, &damage.detail),
+        };
         if damage.kind == "label" {
             let of = |listed: &&Listed| damage.id.starts_with(&listed.snapshot.id.to_string());
             if let Some(listed) = catalogue.snapshots.iter().find(of) {

@@ -1,4 +1,4 @@
-//! Walks the manifests: every node opens, every chunk has a place. Nodes that snapshots share are read once.
+//! Walks the manifests: every node opens, every entry has its folder, every chunk a place. Nodes that snapshots share are read once.
 
 use std::collections::HashSet;
 
@@ -10,6 +10,7 @@ use crate::catalogue::Listed;
 use crate::context::Context;
 use crate::error::Result;
 use crate::verify::findings::Findings;
+use crate::verify::folders::Folders;
 use crate::walk::PendingNode;
 
 /// What the walk learned.
@@ -26,14 +27,25 @@ pub(super) fn check(
 ) -> Result<Structure> {
     let mut seen: HashSet<PendingNode> = HashSet::new();
     let mut packs = HashSet::new();
+    let mut folders = Folders::default();
     for listed in snapshots {
         let tops = listed.snapshot.sources.iter().map(|source| PendingNode::top(source.tree));
         let mut pending: Vec<PendingNode> = tops.filter(|top| seen.insert(*top)).collect();
         while let Some(node) = pending.pop() {
             context.check_interrupt()?;
-            let mut chunks = Vec::new();
+            let mut below = Vec::new();
             let read = session.read_chunk(&node.id).and_then(|bytes| {
-                references(&bytes, node.shape, &mut |reference| match reference {
+                references(&bytes, node.shape, &mut |reference| below.push(reference))?;
+                folders.learn(node, &bytes, &below)
+            });
+            match read {
+                Ok(()) => note_packs(session, &node.id, &mut packs)?,
+                Err(error) if tells_of_the_chunk(&error) => found.lose(session, "node", &node.id, &error)?,
+                Err(error) => return Err(error.into()),
+            }
+            let mut chunks = Vec::new();
+            for reference in below {
+                match reference {
                     Reference::Node { id, shape } => {
                         let child = PendingNode { id, shape };
                         if seen.insert(child) {
@@ -41,12 +53,7 @@ pub(super) fn check(
                         }
                     }
                     Reference::Chunk(id, bytes) => chunks.push((id, bytes)),
-                })
-            });
-            match read {
-                Ok(()) => note_packs(session, &node.id, &mut packs)?,
-                Err(error) if error.is_integrity() => found.lose(session, "node", &node.id, &error)?,
-                Err(error) => return Err(error.into()),
+                }
             }
             for (id, bytes) in chunks {
                 let wrong = match session.locate(&id) {
@@ -56,7 +63,7 @@ pub(super) fn check(
                         format!("{} bytes are stored, the manifest says {bytes}", location.bytes),
                     )),
                     Ok(None) => Some(StoreError::Missing { object: format!("chunk {id}") }),
-                    Err(error) if error.is_integrity() => Some(error),
+                    Err(error) if tells_of_the_chunk(&error) => Some(error),
                     Err(error) => return Err(error.into()),
                 };
                 match wrong {
@@ -66,13 +73,19 @@ pub(super) fn check(
             }
         }
     }
+    folders.judge(snapshots, found);
     Ok(Structure { packs })
+}
+
+/// Whether others may still be verified.
+fn tells_of_the_chunk(error: &StoreError) -> bool {
+    error.is_integrity() || error.is_unsupported()
 }
 
 /// What does not read, or has no place, is named where it is met.
 fn note_packs(session: &Session, id: &ChunkId, packs: &mut HashSet<PackId>) -> Result<()> {
     let place = |id: &ChunkId| match session.locate(id) {
-        Err(error) if error.is_integrity() => Ok(None),
+        Err(error) if tells_of_the_chunk(&error) => Ok(None),
         location => location,
     };
     if let Some(location) = place(id)? {

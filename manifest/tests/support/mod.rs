@@ -94,7 +94,7 @@ pub(crate) fn metadata(number: u64) -> Metadata {
 
 pub(crate) fn build(nodes: &Nodes, entries: &[Entry]) -> TreeRoot {
     let mut sink = nodes;
-    let mut builder = TreeBuilder::new(&BOUNDARY_KEY);
+    let mut builder = TreeBuilder::of_loose_entries(&BOUNDARY_KEY);
     for entry in entries {
         builder.push(entry, &mut sink).unwrap();
     }

@@ -17,7 +17,7 @@ use copal_engine::application::{Application, CaptureRequest};
 use copal_engine::catalogue::{Listed, Memory, relabel};
 use copal_engine::context::SilentMonitor;
 use copal_engine::verdict::Verb;
-use copal_engine::verify::{VerifyRequest, verify};
+use copal_engine::verify::{DamagedItem, VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
 use copal_manifest::name::whole_id;
@@ -343,24 +343,21 @@ impl Platform {
         if snapshots.is_empty() && !quick {
             self.metrics.verified(report.damaged.len() as u64);
         }
-        let damaged: Vec<Value> = report
-            .damaged
-            .iter()
-            .map(|item| {
-                json!({
-                    "kind": item.kind, "id": item.id, "detail": item.detail, "snapshots": item.snapshots,
-                    "paths": item.paths,
-                })
-            })
-            .collect();
-        if !damaged.is_empty() {
-            let names: Vec<&str> = report.damaged.iter().map(|item| item.id.as_str()).take(10).collect();
-            let detail = format!("{} things do not verify: {}", damaged.len(), names.join(", "));
+        let names_of =
+            |items: &[DamagedItem]| items.iter().map(|item| item.id.as_str()).take(10).collect::<Vec<_>>().join(", ");
+        if !report.damaged.is_empty() {
+            let detail = format!("{} things do not verify: {}", report.damaged.len(), names_of(&report.damaged));
             return Err(copal_store::Error::damaged("the repository", detail).into());
         }
+        if !report.not_verified.is_empty() {
+            let (number, names) = (report.not_verified.len(), names_of(&report.not_verified));
+            return Err(Problem::newer(format!("not verified, as a newer version wrote it: {number} things: {names}")));
+        }
+        let gone = report.gone.iter().map(|gone| json!({ "id": gone.id.to_string(), "name": gone.name }));
+        let gone: Vec<Value> = gone.collect();
         Ok(json!({
             "ok": true, "snapshots": report.snapshots, "packs": report.packs, "chunks": report.chunks,
-            "bytes": report.bytes, "damaged": damaged,
+            "bytes": report.bytes, "damaged": [], "gone": gone,
         }))
     }
 

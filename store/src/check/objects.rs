@@ -27,11 +27,8 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
         check_key_object(repository, &listed.name)
     })?);
     let strange = repository.strange_key_objects()?.into_iter();
-    damaged.extend(strange.map(|strange| Damage {
-        kind: "key",
-        id: strange.object.rsplit('/').next().unwrap_or_default().to_owned(),
-        detail: strange.detail,
-        chunks: Vec::new(),
+    damaged.extend(strange.map(|strange| {
+        Damage::new("key", strange.object.rsplit('/').next().unwrap_or_default(), strange.detail, Vec::new())
     }));
     damaged.extend(each(repository, ObjectKind::Label, "label", &mut |listed| repository.check_label(&listed.name))?);
     damaged.extend(each(repository, ObjectKind::Condemned, "condemned", &mut |listed| match condemned::is_unvouched(
@@ -109,9 +106,6 @@ fn each(
 fn damage(kind: &'static str, id: &str, outcome: Result<()>) -> Result<Option<Damage>> {
     match outcome {
         Ok(()) => Ok(None),
-        Err(error) if error.is_integrity() => {
-            Ok(Some(Damage { kind, id: id.to_owned(), detail: error.to_string(), chunks: Vec::new() }))
-        }
-        Err(error) => Err(error),
+        Err(error) => Damage::of(kind, id, error, Vec::new()).map(Some),
     }
 }

@@ -28,11 +28,11 @@ pub(crate) const LOAD_ATTEMPTS: usize = 8;
 
 /// The fragments of a repository, open. Shared by threads.
 ///
-/// A fragment that does not verify is passed over, and makes what only it knows absent: a writer stores such a chunk again, a reader
-/// says [`Index::unreadable`] where it finds nothing. One that is newer ends all.
+/// A fragment that does not verify, or is of a newer version, is passed over, and makes what only it knows absent: a writer stores such
+/// a chunk again, a reader says [`Index::unreadable`] where it finds nothing. Nothing that removes fragments goes on beside such a one.
 pub(crate) struct Index {
     fragments: RwLock<Fragments>,
-    unreadable: Mutex<Option<(String, String)>>,
+    unreadable: Mutex<Option<Unreadable>>,
     cache: Mutex<BlockCache>,
     backend: Arc<dyn Backend>,
     keys: Keys,
@@ -78,11 +78,10 @@ impl Index {
 
     /// The damage of some fragment: what is not found may be what it knew.
     pub(crate) fn unreadable(&self) -> Option<Error> {
-        let unreadable = self.lock_unreadable();
-        unreadable.as_ref().map(|(object, detail)| Error::damaged(object, detail))
+        self.lock_unreadable().clone().map(Error::from)
     }
 
-    fn lock_unreadable(&self) -> std::sync::MutexGuard<'_, Option<(String, String)>> {
+    fn lock_unreadable(&self) -> std::sync::MutexGuard<'_, Option<Unreadable>> {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,7 +119,7 @@ impl Index {
             let Some(block_number) = fragment.block_of(id) else { continue };
             let block = match self.block(fragment, block_number) {
                 Err(Error::Damaged { object, detail }) => {
-                    *self.lock_unreadable() = Some((object, detail));
+                    *self.lock_unreadable() = Some(Unreadable::Damaged { object, detail });
                     continue;
                 }
                 block => block?,
@@ -200,7 +199,23 @@ impl Index {
 /// Fragments that open, and the damage of one that does not.
 struct Opened {
     fragments: Vec<Arc<Fragment>>,
-    unreadable: Option<(String, String)>,
+    unreadable: Option<Unreadable>,
+}
+
+/// Why a fragment does not say what it knows.
+#[derive(Clone)]
+enum Unreadable {
+    Damaged { object: String, detail: String },
+    Newer { what: String, found: u32, supported: u32 },
+}
+
+impl From<Unreadable> for Error {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Damaged { object, detail } => Self::Damaged { object, detail },
+            Unreadable::Newer { what, found, supported } => Self::Unsupported { what, found, supported },
+        }
+    }
 }
 
 /// Opens what is listed. What counts as stored first, and of that large ones: most lookups that hit anything hit there.
@@ -213,7 +228,10 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
             match Fragment::open(backend, keys, &listed) {
                 Ok(fragment) => fragments.push(Arc::new(fragment)),
                 Err(Error::Missing { .. }) => vanished = true,
-                Err(Error::Damaged { object, detail }) => unreadable = Some((object, detail)),
+                Err(Error::Damaged { object, detail }) => unreadable = Some(Unreadable::Damaged { object, detail }),
+                Err(Error::Unsupported { what, found, supported }) => {
+                    unreadable = Some(Unreadable::Newer { what, found, supported });
+                }
                 // Of an epoch that a creating key was not given: what only it knows is stored again.
                 Err(Error::NotPermitted { role: Role::Create, .. }) => {}
                 Err(error) => return Err(error),

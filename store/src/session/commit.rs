@@ -146,6 +146,9 @@ impl<'s> DurablePacks<'s> {
             return Ok(DurableIndex { session });
         }
         let repository = &session.repository;
+        if repository.is_mutant(Mutant::WritesWrongPlaces) {
+            crate::mutants::misplace(&mut self.entries);
+        }
         let mut publish = || -> Result<u64> {
             let id = repository.new_object_id()?;
             let name = fragment_name(id);
