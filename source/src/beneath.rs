@@ -19,8 +19,10 @@ use rustix::io::{self, Errno};
 use crate::{Error, Result};
 
 /// How many folders stay open: enough for the working set of some dozen threads, few against the usual limit of
-/// 1024 descriptors of a process.
+/// 1024 descriptors of a process. Where the limit is lower, so is this.
 const OPEN_FOLDERS_MAX: usize = 128;
+/// The part of all descriptors that one root's open folders may take: several roots are open at a time.
+const DESCRIPTORS_PART: u64 = 8;
 
 /// Longest part of a path given to the kernel at once, below `PATH_MAX` (4096 with the final zero). Deeper trees are
 /// walked in such steps.
@@ -284,10 +286,20 @@ fn step_end(path: &[u8], start: usize) -> usize {
 }
 
 /// Open folders by path; the one inserted first goes first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cache {
     folders: HashMap<Box<[u8]>, Arc<OwnedFd>>,
     order: VecDeque<Box<[u8]>>,
+    most: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let part = limit.map_or(u64::MAX, |limit| limit / DESCRIPTORS_PART);
+        let most = usize::try_from(part).unwrap_or(usize::MAX).clamp(1, OPEN_FOLDERS_MAX);
+        Self { folders: HashMap::new(), order: VecDeque::new(), most }
+    }
 }
 
 impl Cache {
@@ -306,7 +318,7 @@ impl Cache {
         if self.folders.insert(path.into(), folder).is_none() {
             self.order.push_back(path.into());
         }
-        while self.order.len() > OPEN_FOLDERS_MAX {
+        while self.order.len() > self.most {
             if let Some(oldest) = self.order.pop_front() {
                 self.folders.remove(&oldest);
             }

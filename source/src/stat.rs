@@ -42,6 +42,11 @@ pub(crate) fn stat_and_mount(folder: impl AsFd, name: &CStr) -> io::Result<(File
     Ok((convert(&found), told.then(|| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))))
 }
 
+/// What the filesystem holds a path to: that it may not change, or only grow.
+pub(crate) fn attributes(folder: impl AsFd, name: &CStr) -> io::Result<StatxAttributes> {
+    statx(folder, name, StatxFlags::TYPE).map(|found| found.stx_attributes)
+}
+
 /// Which mount a path is on, to notice its borders: bind mounts and subvolumes included where the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {

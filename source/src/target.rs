@@ -12,6 +12,7 @@ use rustix::io::{self, Errno};
 
 pub use self::capabilities::Capabilities;
 pub use self::file::{TargetFile, WriteBuffer};
+pub use self::obstacles::{Obstacles, Touch};
 pub use self::own::{FolderLock, Removal};
 pub use self::rename::{exchange, rename_new};
 use crate::beneath::{LINKING, Place, RENAMING, Root, descriptor_path};
@@ -24,6 +25,7 @@ use crate::{Error, Result};
 mod capabilities;
 mod file;
 mod metadata;
+mod obstacles;
 mod own;
 mod remove;
 mod rename;

@@ -1,16 +1,18 @@
 //! `copal deploy`: makes a target equal to a snapshot.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use copal_engine::application;
-use copal_engine::deploy::{DeployMode, DeployRequest, deploy, target_is_occupied};
+use copal_engine::deploy::{DeployMode, DeployRequest, abandon, deploy, target_is_occupied};
+use serde::Serialize;
 
 use crate::commands::deployed;
-use crate::exit_code::ExitCode;
+use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
+use crate::shown::escaped;
 
 /// Makes TARGET equal to a snapshot; what the snapshot lacks is removed from it
 #[derive(Debug, Args)]
@@ -21,6 +23,7 @@ Examples:
   copal deploy latest /tmp/photos --path photos/2024
   copal deploy monday /srv/data --mode in-place --yes
   copal deploy hub/monday --app hub --yes        an application of copal.toml, as one unit
+  copal deploy --abandon /srv/data --yes         give up a deploy that cannot be finished any more
 
 With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target
 is at every moment wholly old or wholly new: after a crash the next command finishes or takes back
@@ -28,10 +31,10 @@ what was begun. What the snapshot's excludes and -x left out of it stays where i
 what is mounted in TARGET. `copal restore` removes nothing at all.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", required_unless_present = "abandon", default_value = "", hide_default_value = true)]
     name: String,
     /// Where to; with --app each source goes where the configuration has it
-    #[arg(required_unless_present = "app")]
+    #[arg(required_unless_present_any = ["app", "abandon"])]
     target: Option<PathBuf>,
     /// Put this application of the configuration back, all its sources or none
     #[arg(long, value_name = "APP", conflicts_with_all = ["target", "path", "mode", "force_read"])]
@@ -60,6 +63,9 @@ pub(crate) struct Arguments {
     /// How
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     mode: Mode,
+    /// Give up a deploy to TARGET that was interrupted and can be neither finished nor taken back
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["name", "target", "app", "path", "mode", "dry_run", "force_read"])]
+    abandon: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -92,7 +98,16 @@ impl From<Mode> for DeployMode {
     }
 }
 
+#[derive(Debug, Serialize)]
+struct Abandoned<'a> {
+    target: String,
+    abandoned: &'a [String],
+}
+
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    if let Some(target) = &arguments.abandon {
+        return give_up(target, arguments, invocation);
+    }
     let Some(target) = &arguments.target else { return of_application(arguments, invocation) };
     let question = format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name);
     let must_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(target)?;
@@ -121,6 +136,29 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     invocation.monitor.finish();
     let done = if arguments.dry_run { "would deploy" } else { "deployed" };
     deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
+    Ok(ExitCode::Done)
+}
+
+/// Ends by hand what cannot be ended otherwise. Needs no repository.
+fn give_up(target: &Path, arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    if !arguments.yes {
+        let shown = target.display();
+        invocation.confirm(&format!("Give up an interrupted deploy to {shown}? It may be half written then."))?;
+    }
+    let state = invocation.environment.state_folder.as_deref();
+    let state = state.ok_or_else(|| ProgramError::usage("there is no state folder", "set HOME or XDG_STATE_HOME"))?;
+    let sentences = abandon(state, target)?;
+    let output = &mut invocation.output;
+    if output.is_json() {
+        output.document(&Abandoned { target: target.to_string_lossy().into_owned(), abandoned: &sentences })?;
+    } else if sentences.is_empty() {
+        let target = output.name(target.as_os_str().as_bytes());
+        output.line([b"no interrupted deploy is known to ".as_slice(), &target].concat())?;
+    } else {
+        for sentence in &sentences {
+            output.line(escaped(sentence.as_bytes()))?;
+        }
+    }
     Ok(ExitCode::Done)
 }
 

@@ -1,40 +1,35 @@
 //! One deploy from request to report: decide, check, act.
 
-use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use copal_manifest::snapshot::Snapshot;
 use copal_source::sqlite::sidecars;
-use copal_source::target::{Capabilities, FolderLock, Removal, exchange, rename_new};
+use copal_source::target::Capabilities;
 use copal_store::session::Session;
 
-use super::build::{Donor, Sharing, Syncing, build};
 use super::check::{Fetched, locate_all, room};
 use super::compare::{How, compare, plan_fresh};
 use super::databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
 use super::fit::{capabilities, place_of_kind, refuse_device, refuse_mounts};
-use super::journal::{Commit, Journal};
-use super::kept::{kept_tree, reason_against};
+use super::kept::reason_against;
 use super::memory::Memory;
+use super::obstacles;
 use super::outline::{Stayed, outline};
-use super::pending::{Ledger, Registered};
-use super::place::{Beside, Place, Standing, WriteRoot, failed, remove_whole};
+use super::pending::Ledger;
+use super::place::{Place, Standing, WriteRoot, remove_whole};
 use super::plan::Plan;
-use super::recovery::{carry_out, outlook, recover_target};
+use super::recovery::{outlook, recover_target};
 use super::run::{CrashPoints, Run};
-use super::stage::stage;
 use super::stays::{self, Stays};
 use super::{DeployMode, DeployReport, DeployRequest, unavailable};
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::own;
-use crate::state::open_parent;
 
 /// What the execution needs to know of one deploy.
 pub(super) struct Job<'j> {
@@ -120,7 +115,8 @@ pub(super) fn execute(
         damaged.iter().flat_map(|path| sidecars(path)).try_for_each(|left| remove_whole(&left))?;
         run.expect_work(plan.files_changed(), needed);
         run.monitor().phase("writing");
-        job.act(&plan, way, snapshot)?;
+        let way = job.act(&plan, way, request.mode, snapshot)?;
+        report.mode = way.mode();
         report.bytes_written = run.bytes_written.load(std::sync::atomic::Ordering::Relaxed);
         if staged.is_none() && desired.is_whole() {
             job.remember(&plan, way, snapshot, request.path.as_deref());
@@ -166,13 +162,6 @@ struct Decision {
 /// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.
 const FEW_ENTRIES: u64 = 256;
 
-/// Most entries that are synced one by one: beyond, one call for the whole filesystem costs less.
-const SINGLE_SYNCS_MAX: u64 = 128;
-
-/// Files of at least so many bytes on average are synced one by one, however many: each waits for its own bytes alone, while others
-/// are still being decoded.
-const SINGLE_SYNC_BYTES_MIN: u64 = 1 << 20;
-
 /// How the target comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -190,41 +179,6 @@ impl Way {
             Self::Beside(mode) => mode,
             Self::Clone => DeployMode::Clone,
             Self::InPlace => DeployMode::InPlace,
-        }
-    }
-}
-
-/// The one file that is built, in a folder of its own.
-const SINGLE: &str = "new";
-
-/// A new state that stands beside the target.
-struct Built {
-    new: PathBuf,
-    _lock: Option<FolderLock>,
-}
-
-/// A deploy in place that will be finished.
-struct Decided {
-    root: WriteRoot,
-    journal: Journal,
-    commit: Commit,
-    steps: File,
-    _lock: Option<FolderLock>,
-}
-
-/// Removes what a deploy made beside its target, or what stood there before the switch. Something else with the name stays.
-fn remove_made(beside: &Path, registered: &Registered) -> Result<()> {
-    let Some((above, name)) = open_parent(beside)? else { return Ok(()) };
-    let known = registered.known();
-    if known.is_empty() {
-        above.remove_empty_own(&name)?;
-        return Ok(());
-    }
-    match above.remove_known(&name, &known)? {
-        Removal::Gone => Ok(()),
-        Removal::Other => {
-            let detail = "stands where this deploy had built, and is not what it made or replaced: it was left alone";
-            Err(copal_source::Error::Refused { path: beside.to_owned(), detail: detail.into() }.into())
         }
     }
 }
@@ -254,6 +208,7 @@ impl Job<'_> {
         stays::refuse(self.place, &plan.conflicts)?;
         let way = self.choose(request.mode, &plan)?;
         self.refuse_impossible(request, way)?;
+        let way = self.around_obstacles(request.mode, way, &plan)?;
         let needed = self.check(&plan, way)?;
         Ok(Decision { plan, way, needed })
     }
@@ -299,9 +254,7 @@ impl Job<'_> {
     fn choose(&self, mode: DeployMode, plan: &Plan) -> Result<Way> {
         let exchangeable = self.capabilities.exchange && !self.capabilities.mount_point;
         let absent = self.place.standing == Standing::Absent;
-        let leaves_others = self.how.keep_others || !self.desired.is_whole();
-        let has_others = self.place.standing == Standing::Folder && !self.single && leaves_others;
-        if (!plan.stays.is_empty() || has_others) && self.staged.is_none() {
+        if self.leaves_something(plan) && self.staged.is_none() {
             // A tree that is exchanged goes with all that is in it.
             return Ok(Way::InPlace);
         }
@@ -332,9 +285,16 @@ impl Job<'_> {
         }
     }
 
+    /// Whether something of the standing tree stays in it.
+    fn leaves_something(&self, plan: &Plan) -> bool {
+        let leaves_others = self.how.keep_others || !self.desired.is_whole();
+        let has_others = self.place.standing == Standing::Folder && !self.single && leaves_others;
+        !plan.stays.is_empty() || has_others
+    }
+
     fn why_not_exchanged(&self) -> &'static str {
         if self.capabilities.mount_point {
-            "it is a mount point, or has one in it, and cannot be exchanged"
+            "it is a mount point, or has one in it, or the folder above it may not be written: it cannot be exchanged"
         } else {
             "its filesystem cannot exchange two names"
         }
@@ -370,182 +330,37 @@ impl Job<'_> {
     }
 
     /// What is staged must not share whole files with what stands there: that goes on changing, or has to stay as it was.
-    fn builds_alone(&self) -> bool {
+    pub(super) fn builds_alone(&self) -> bool {
         self.staged.is_some() && !self.capabilities.reflink
     }
 
-    fn act(&self, plan: &Plan, way: Way, snapshot: &Snapshot) -> Result<()> {
-        let single = plan.entries_total <= SINGLE_SYNCS_MAX
-            || plan.bytes_total / plan.entries_total.max(1) >= SINGLE_SYNC_BYTES_MIN;
-        let syncing = if single { Syncing::Each } else { Syncing::Filesystem };
-        match way {
-            Way::InPlace if plan.is_empty() => Ok(()),
-            Way::InPlace => self.in_place(plan),
-            Way::Beside(_) if self.is_fresh() || self.builds_alone() => self.beside(None, syncing),
-            Way::Beside(_) => {
-                let root = WriteRoot::open(&self.place.path, self.single)?;
-                let reader = copal_source::read::TreeReader::open(&self.place.path)?;
-                let sharing = if self.capabilities.reflink { Sharing::Reflink } else { Sharing::HardLink(root) };
-                self.beside(Some(&Donor { plan, reader, sharing }), syncing)
+    /// Another way when this one meets what cannot be changed, where both can be taken; else an error, before anything is touched.
+    fn around_obstacles(&self, mode: DeployMode, way: Way, plan: &Plan) -> Result<Way> {
+        let stands = !matches!(self.place.standing, Standing::Absent);
+        let in_place = || {
+            let root = WriteRoot::open(&self.place.path, self.single)?;
+            obstacles::in_place(self.run, &root, plan)
+        };
+        let may_choose = mode == DeployMode::Auto && self.staged.is_none();
+        let (found, other) = match way {
+            Way::InPlace if plan.is_empty() => return Ok(way),
+            Way::InPlace => {
+                let exchangeable = self.capabilities.exchange && !self.capabilities.mount_point;
+                let goes_whole = exchangeable && !self.leaves_something(plan);
+                (in_place()?, (may_choose && goes_whole).then_some(Way::Beside(DeployMode::Swap)))
             }
-            Way::Clone => {
-                let kept = kept_tree(self, snapshot)?;
-                let reader = copal_source::read::TreeReader::open(&kept.path)?;
-                self.beside(Some(&Donor { plan: &kept.plan, reader, sharing: Sharing::Reflink }), syncing)
+            Way::Beside(_) | Way::Clone if stands => {
+                let compared = !self.is_fresh() && !self.builds_alone() && way != Way::Clone;
+                (obstacles::to_exchange(self.place)?, (may_choose && compared).then_some(Way::InPlace))
             }
-        }
-    }
-
-    /// Wraps an error that came after something had begun, once what had begun is taken away.
-    fn taken_back(&self, beside: &Path, registered: Registered, error: Error) -> Error {
-        if self.run.steps.is_dead() {
-            return error;
-        }
-        if let Err(error) = remove_made(beside, &registered).and_then(|()| registered.done()) {
-            self.run.monitor().notice(&format!("{} could not be removed: {error}", beside.display()));
-        }
-        match error {
-            Error::Interrupted => Error::Interrupted,
-            cause => Error::DeployFailed { target: self.place.path.clone(), cause: Box::new(cause) },
-        }
-    }
-
-    fn ledger(&self) -> Result<&Ledger> {
-        self.ledger.ok_or_else(|| Error::Internal("a dry run would write".into()))
-    }
-
-    fn register(&self, kind: Beside, beside: &Path, target: &Path) -> Result<Registered> {
-        let entropy = self.run.context.repository.entropy().as_ref();
-        let replaced = match open_parent(target)? {
-            Some((above, name)) if kind == Beside::Staging => above.identity(&name).ok(),
-            _ => None,
+            Way::Beside(_) | Way::Clone => return Ok(way),
         };
-        Registered::new(self.ledger()?, kind, beside, target, replaced, entropy)
-    }
-
-    /// Builds a tree beside the target and gives it the target's name.
-    pub(super) fn beside(&self, donor: Option<&Donor<'_>>, syncing: Syncing) -> Result<()> {
-        let (place, run) = (self.place, self.run);
-        fs::create_dir_all(&place.parent).map_err(|error| failed("creating", &place.parent, error))?;
-        if let Some(staged) = self.staged {
-            return self.build_new(staged, donor, syncing, None).map(drop);
+        let Some(found) = found else { return Ok(way) };
+        match other {
+            Some(Way::InPlace) if in_place()?.is_none() => Ok(Way::InPlace),
+            Some(other) if other != Way::InPlace && obstacles::to_exchange(self.place)?.is_none() => Ok(other),
+            _ => Err(obstacles::unfit(self.place, found)),
         }
-        // Links that lead to folders which have just been made are resolved by now.
-        let place = &Place::resolve(&place.path)?;
-        let staging = place.beside(Beside::Staging, run.context.repository.entropy().as_ref())?;
-        let mut registered = self.register(Beside::Staging, &staging, &place.path)?;
-        let built = self.build_new(&staging, donor, syncing, Some(&mut registered)).and_then(|built| {
-            self.run.context.check_interrupt()?;
-            self.run.steps.reach("the switch")?;
-            self.switch(&built.new)?;
-            Ok(built)
-        });
-        let _built = match built {
-            Ok(built) => built,
-            Err(error) => return Err(self.taken_back(&staging, registered, error)),
-        };
-        // The target is new: from here on nothing is a failure of the deploy.
-        run.steps.reach("removing the old tree")?;
-        match remove_made(&staging, &registered) {
-            Ok(()) => registered.done(),
-            Err(error) => {
-                run.monitor().notice(&format!("the replaced tree could not be removed yet: {error}"));
-                Ok(())
-            }
-        }
-    }
-
-    /// Of one file the new state stands in a folder of its own, so that whatever is left there is known by that folder.
-    fn build_new(
-        &self,
-        staging: &Path,
-        donor: Option<&Donor<'_>>,
-        syncing: Syncing,
-        registered: Option<&mut Registered>,
-    ) -> Result<Built> {
-        let run = self.run;
-        run.steps.reach("making the new tree")?;
-        let gone = || Error::Internal(format!("the folder of {} is gone", staging.display()));
-        let (above, name) = open_parent(staging)?.ok_or_else(gone)?;
-        let Some(registered) = registered else {
-            let root = match self.single {
-                true => WriteRoot { tree: above, file: Some(name) },
-                false => WriteRoot { tree: above.folder(&name)?, file: None },
-            };
-            build(run, self.desired, &root, donor, syncing)?;
-            return Ok(Built { new: staging.to_owned(), _lock: None });
-        };
-        let folder = above.new_folder(&name)?;
-        registered.made(folder.identity(b"")?)?;
-        let lock = folder.try_lock()?;
-        let file = self.single.then(|| SINGLE.as_bytes().to_vec());
-        build(run, self.desired, &WriteRoot { tree: folder, file }, donor, syncing)?;
-        let new = if self.single { staging.join(SINGLE) } else { staging.to_owned() };
-        Ok(Built { new, _lock: lock })
-    }
-
-    fn switch(&self, new: &Path) -> Result<()> {
-        let identity = |path: &Path| fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        let built = identity(new);
-        let switched = if self.place.standing == Standing::Absent {
-            rename_new(new, &self.place.path)
-        } else {
-            exchange(new, &self.place.path)
-        };
-        match switched {
-            Err(error) if identity(&self.place.path) == built => {
-                // The names are exchanged, and only their durability failed: the target is new and whole.
-                self.run.warn(vec![format!("the switch may not survive a loss of power: {error}")]);
-                Ok(())
-            }
-            outcome => Ok(outcome?),
-        }
-    }
-
-    /// Stages everything in a journal, commits it, carries it out.
-    fn in_place(&self, plan: &Plan) -> Result<()> {
-        let (place, run) = (self.place, self.run);
-        let mut path = place.beside(Beside::Journal, run.context.repository.entropy().as_ref())?;
-        if self.capabilities.mount_point
-            && let Some(name) = path.file_name()
-        {
-            // Beside it would be another filesystem.
-            path = place.path.join(name);
-        }
-        let mut registered = self.register(Beside::Journal, &path, &place.path)?;
-        let decided = match self.stage_and_commit(plan, &path, &mut registered) {
-            Ok(decided) => decided,
-            Err(error) => return Err(self.taken_back(&path, registered, error)),
-        };
-        run.monitor().phase("applying");
-        let Decided { root, journal, commit, steps, _lock } = decided;
-        let carried = carry_out(&root, &journal, &commit, steps, &run.steps).inspect_err(|_| {
-            run.monitor().notice("the deploy is decided and will be finished by the next command");
-        })?;
-        run.warn(carried);
-        registered.done()
-    }
-
-    fn stage_and_commit(&self, plan: &Plan, path: &Path, registered: &mut Registered) -> Result<Decided> {
-        let (place, run) = (self.place, self.run);
-        run.steps.reach("making the journal")?;
-        let gone = || Error::Internal(format!("the folder of {} is gone", path.display()));
-        let (above, name) = open_parent(path)?.ok_or_else(gone)?;
-        let folder = above.new_folder(&name)?;
-        registered.made(folder.identity(b"")?)?;
-        let _lock = folder.try_lock()?;
-        if let Err(error) = folder.check_own() {
-            // Nothing here is anybody's alone, so no later command can believe it.
-            run.monitor()
-                .notice(&format!("{error}; should this deploy be interrupted, deploy again: nothing finishes it"));
-        }
-        let journal = Journal { folder, above, name, inside: path.parent() == Some(&place.path) };
-        let root = WriteRoot::open(&place.path, self.single)?;
-        let ready = stage(run, self.desired, plan, &root, journal.clone(), &self.ledger()?.secret)?;
-        run.context.check_interrupt()?;
-        run.steps.reach("the commit")?;
-        let (commit, steps) = ready.commit()?;
-        Ok(Decided { root, journal, commit, steps, _lock })
     }
 
     /// Remembers what stands there now, where that saves the next deploy more than it costs.

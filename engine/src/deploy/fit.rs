@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -87,5 +88,18 @@ pub(super) fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -
     while !folder.exists() {
         folder = folder.parent().unwrap_or(Path::new("/"));
     }
-    Ok(Capabilities { mount_point: false, ..TargetTree::open(folder)?.capabilities()? })
+    let is_folder = matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single;
+    match TargetTree::open(folder)?.capabilities() {
+        Ok(found) => Ok(Capabilities { mount_point: false, ..found }),
+        // Whoever owns the folder alone, and not the one above it, can change what is in it.
+        Err(error) if is_folder && is_refusal(&error) => {
+            Ok(Capabilities { mount_point: true, ..TargetTree::open(&place.path)?.look()? })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_refusal(error: &copal_source::Error) -> bool {
+    let copal_source::Error::Io { source, .. } = error else { return false };
+    matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }

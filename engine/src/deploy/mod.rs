@@ -5,6 +5,7 @@
 //! Then either a whole tree is built beside the target and exchanged with it (`build`), or all new bytes are staged in a redo journal beside it and then applied (`stage`, `apply`). A crash leaves the
 //! target wholly old, or a committed journal that the next command finishes. No link in the target is ever followed.
 
+mod act;
 mod apply;
 mod blocks;
 mod build;
@@ -20,6 +21,7 @@ mod hash;
 mod journal;
 mod kept;
 mod memory;
+mod obstacles;
 mod outline;
 mod pending;
 mod place;
@@ -197,6 +199,18 @@ pub fn recover(state_folder: &Path) -> Result<Vec<String>> {
 #[doc(hidden)]
 pub fn recover_until(state_folder: &Path, points: &dyn CrashPoints) -> Result<Vec<String>> {
     recovery::recover_all(state_folder, &Steps::new(points))
+}
+
+/// Gives an interrupted deploy to a target up, when it can be neither finished nor taken back: removes what it left beside the target, and
+/// its note. Returns one sentence for each; none: no such deploy is known.
+pub fn abandon(state_folder: &Path, target: &Path) -> Result<Vec<String>> {
+    recovery::abandon(state_folder, &Place::resolve(target)?)
+}
+
+/// What would keep what stands at a target from being removed once another state has its place.
+pub(crate) fn obstacle_to_exchange(target: &Path) -> Result<Option<String>> {
+    let place = Place::resolve(target)?;
+    if place.standing == Standing::Absent { Ok(None) } else { obstacles::to_exchange(&place) }
 }
 
 /// What [`recover`] would do, one sentence for each: for a dry run, which writes nothing.

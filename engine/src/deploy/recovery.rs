@@ -81,7 +81,9 @@ pub(super) fn recover_all(state_folder: &Path, crash: &Steps<'_>) -> Result<Vec<
                     Err(error) => {
                         let target = noted.target();
                         let target = target.display();
-                        sentences.push(format!("the interrupted deploy to {target} could not be ended yet: {error}"));
+                        sentences.push(format!(
+                            "the interrupted deploy to {target} could not be ended yet: {error}; `copal deploy --abandon {target}` gives it up"
+                        ));
                     }
                 }
             }
@@ -116,8 +118,13 @@ pub(super) fn recover_target(place: &Place, ledger: &Ledger, crash: &Steps<'_>) 
     if let Some(notes) = ledger.state_folder().map(Notes::open).transpose()?.flatten() {
         for reading in notes.readings_of(&place.path) {
             let Some((noted, held)) = left(reading?, place)? else { continue };
-            let settled = end(due_of(&noted, notes.secret.as_ref())?, &place.path, crash)?;
-            sentences.extend(settled.noted(held)?);
+            let settled = due_of(&noted, notes.secret.as_ref()).and_then(|due| end(due, &place.path, crash));
+            match settled {
+                Ok(settled) => sentences.extend(settled.noted(held)?),
+                Err(error) if crash.is_dead() || noted.kind() == Beside::Journal => return Err(error),
+                // The target is whole. What cannot be removed beside it is no reason against another deploy.
+                Err(error) => sentences.push(format!("what a deploy has left cannot be removed yet: {error}")),
+            }
             noted_at.push(noted.beside());
         }
     }
@@ -132,6 +139,34 @@ pub(super) fn recover_target(place: &Place, ledger: &Ledger, crash: &Steps<'_>) 
         }
     }
     sentences.extend(bounded(unvouched));
+    Ok(sentences)
+}
+
+/// See [`super::abandon`].
+pub(super) fn abandon(state_folder: &Path, place: &Place) -> Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    let Some(notes) = Notes::open(state_folder)? else { return Ok(sentences) };
+    for reading in notes.readings_of(&place.path) {
+        let Some((noted, held)) = left(reading?, place)? else { continue };
+        let (target, beside) = (place.path.display(), noted.beside());
+        sentences.push(match noted.kind() {
+            Beside::Staging => {
+                format!("gave up what an interrupted deploy had left beside {target}; {target} is whole")
+            }
+            Beside::Journal => {
+                format!("gave up an interrupted deploy to {target}, which may be half written now: deploy to it again")
+            }
+        });
+        let removed = open_parent(&beside).and_then(|opened| match opened {
+            Some((above, name)) if noted.made().is_none() => Ok(above.remove_empty_own(&name).map(drop)?),
+            Some((above, name)) => Ok(above.remove_known(&name, &noted.known()).map(drop)?),
+            None => Ok(()),
+        });
+        if let Err(error) = removed {
+            sentences.push(format!("{} could not be removed: {error}; remove it by hand", beside.display()));
+        }
+        held.remove()?;
+    }
     Ok(sentences)
 }
 
@@ -378,7 +413,7 @@ fn look_beside(place: &Place, secret: Option<&StateSecret>, noted: &[PathBuf]) -
     Ok(found)
 }
 
-fn look_at(place: &Place, kind: Beside, path: &PathBuf, secret: Option<&StateSecret>) -> Result<Option<Found>> {
+fn look_at(place: &Place, kind: Beside, path: &Path, secret: Option<&StateSecret>) -> Result<Option<Found>> {
     let inside = path.parent() == Some(&place.path);
     let opened = open_parent(path).and_then(|opened| {
         let Some((above, name)) = opened else { return Ok(None) };

@@ -22,7 +22,9 @@ use super::{device, within};
 use crate::application::config::SourceSpec;
 use crate::application::state::AppFolder;
 use crate::context::Context;
-use crate::deploy::{DeployMode, DeployRequest, deploy_within, failed, remove_whole, stage_beside, what_stays};
+use crate::deploy::{
+    DeployMode, DeployRequest, deploy_within, failed, obstacle_to_exchange, remove_whole, stage_beside, what_stays,
+};
 use crate::error::{Error, Result};
 use crate::state::{open_parent, real};
 
@@ -82,6 +84,9 @@ pub(super) fn target(
                 let staged = path.join(format!("{UNIT}{mark}"));
                 let times = within::Times { before: within::time_of(&path)?, after: None };
                 return Ok(Some(Target::Within { path, staged, times }));
+            }
+            if let Some(detail) = obstacle_to_exchange(&path)? {
+                return Err(Error::UnfitTarget { target: path, detail });
             }
             let Some(last) = path.file_name() else {
                 return Err(Error::Usage(format!("{} cannot be a target", path.display())));
