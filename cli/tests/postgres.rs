@@ -113,3 +113,49 @@ fn a_database_on_the_command_line() {
     assert_eq!(listed.len(), 2, "{listed:?}");
     world.fails(&["create", "two", "postgres:host=/nowhere dbname=x"], 86, "database");
 }
+
+/// All that can be said about a database as a whole comes back with it, and what the server ends by itself does not end a capture.
+#[test]
+fn d17_a_database_comes_back_as_pg_dumpall_shows_it() {
+    let (world, server) = planted();
+    server.ask("postgres", "CREATE ROLE \"odd \"\" role\"");
+    let icu =
+        "CREATE DATABASE words TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LOCALE 'C'";
+    server.ask("postgres", icu);
+    for statement in [
+        "ALTER DATABASE shop SET work_mem = '7MB'",
+        "ALTER DATABASE shop SET search_path = \"$user\", public, \"odd, schema\"",
+        "ALTER DATABASE shop SET \"my.setting\" = 'it''s \\ so'",
+        "ALTER DATABASE shop SET default_transaction_read_only = on",
+        "ALTER ROLE keeper IN DATABASE shop SET lock_timeout = '3s'",
+        "ALTER DATABASE shop CONNECTION LIMIT 17",
+        "REVOKE CONNECT ON DATABASE shop FROM PUBLIC",
+        "GRANT CREATE, CONNECT ON DATABASE shop TO \"odd \"\" role\" WITH GRANT OPTION",
+        "COMMENT ON DATABASE shop IS E'two\nlines, and it''s \\\\ all'",
+        "ALTER DATABASE words SET statement_timeout = '50ms'",
+        "ALTER DATABASE words SET idle_in_transaction_session_timeout = '50ms'",
+    ] {
+        server.ask("postgres", statement);
+    }
+    configure(&world, &server, "");
+    let config = fs::read_to_string(world.path("copal.toml")).unwrap();
+    let slow = "[[app.shop.hook]]\nwhen = \"post\"\nargv = [\"/bin/sleep\", \"0.2\"]\n";
+    let config = config.replace("\"log\"]", "\"log\", \"words\"]") + slow;
+    fs::write(world.path("copal.toml"), config).unwrap();
+    let before = server.shown();
+    assert!(before.contains("de-AT") && before.contains("17") && before.contains("odd, schema"), "{before}");
+    world.ok(&["create", "one", "--app", "shop"]);
+    world.ok(&["deploy", "shop/one", "--app", "shop", "--yes", "--no-safety"]);
+    assert_eq!(server.shown(), before);
+}
+
+/// Who owns a database and is no superuser may take it.
+#[test]
+fn d17_an_owner_who_is_no_superuser_can_take_a_database() {
+    let (world, server) = planted();
+    server.ask("postgres", "ALTER ROLE keeper LOGIN");
+    server.ask("shop", "ALTER TABLE schema_version OWNER TO keeper");
+    let dsn = server.dsn("shop").replace("user=postgres", "user=keeper");
+    world.ok(&["create", "one", &format!("postgres:{dsn}")]);
+    assert!(world.ok(&["ls", "--recursive", "one"]).contains("globals.sql"));
+}

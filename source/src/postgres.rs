@@ -6,6 +6,7 @@
 
 mod address;
 mod load;
+mod properties;
 mod session;
 
 use std::fmt;
@@ -26,10 +27,8 @@ const GLOBALS: &str = "globals.sql";
 const SETTINGS: &str = "settings";
 /// The dump of a database, in its folder.
 const DUMP: &str = "dump";
-/// What a database is made with, as `createdb` takes it, in this order.
-const SETTINGS_QUERY: &str = "SELECT concat_ws(E'\\x1f', pg_catalog.pg_get_userbyid(datdba), \
-    pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype) FROM pg_catalog.pg_database \
-    WHERE datname = current_database()";
+/// What belongs to a database as a whole, in its folder: statements, [`properties::NAME`] standing for its name.
+const PROPERTIES: &str = "properties";
 
 /// Databases of a PostgreSQL server as a source.
 #[derive(Clone, PartialEq, Eq)]
@@ -119,8 +118,18 @@ pub struct PreparedPostgres {
 pub struct PostgresPin {
     spec: PostgresSpec,
     schema_version: Option<String>,
-    /// Database, its session, its exported snapshot, what it was made with.
-    held: Vec<(String, Session, String, String)>,
+    held: Vec<HeldDatabase>,
+}
+
+#[derive(Debug)]
+struct HeldDatabase {
+    name: String,
+    session: Session,
+    /// The exported snapshot.
+    snapshot: String,
+    /// What it was made with, and what was set for it.
+    settings: String,
+    properties: String,
 }
 
 impl PreparedPostgres {
@@ -143,7 +152,8 @@ impl PreparedPostgres {
         for (name, mut session) in self.sessions {
             session.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
             let snapshot = session.ask("SELECT pg_export_snapshot()")?;
-            pinned.push((name, session, snapshot, String::new()));
+            let (settings, properties) = (String::new(), String::new());
+            pinned.push(HeldDatabase { name, session, snapshot, settings, properties });
         }
         Ok(PostgresPin { spec: self.spec, schema_version: None, held: pinned })
     }
@@ -152,11 +162,12 @@ impl PreparedPostgres {
 impl PostgresPin {
     /// Asks for what is wanted besides the data; within the pinned state, after the application goes on.
     pub fn describe(&mut self) -> Result<()> {
-        for (_, session, _, settings) in &mut self.held {
-            *settings = session.ask(SETTINGS_QUERY)?;
+        for held in &mut self.held {
+            held.settings = held.session.ask(properties::SETTINGS_QUERY)?;
+            held.properties = properties::ask(&mut held.session)?;
         }
-        if let (Some(query), Some((_, session, _, _))) = (&self.spec.version_query, self.held.first_mut()) {
-            self.schema_version = Some(session.ask(query)?);
+        if let (Some(query), Some(held)) = (&self.spec.version_query, self.held.first_mut()) {
+            self.schema_version = Some(held.session.ask(query)?);
         }
         Ok(())
     }
@@ -169,7 +180,7 @@ impl PostgresPin {
 
     /// The databases.
     pub fn databases(&self) -> impl Iterator<Item = &str> {
-        self.held.iter().map(|(name, ..)| name.as_str())
+        self.held.iter().map(|held| held.name.as_str())
     }
 
     /// Dumps all databases into a new folder, in parallel, and the globals. Any error is a failure of all.
@@ -180,14 +191,19 @@ impl PostgresPin {
         std::thread::scope(|scope| {
             let globals = scope.spawn(|| {
                 let path = folder.join(GLOBALS);
-                let output = File::create_new(&path).map_err(|error| Error::io("creating", &path, error))?;
-                self.spec.run("dumping", ("globals", None), "pg_dumpall", &["--globals-only"], Some(output))
+                let dump = |arguments: &[&str]| {
+                    let output = File::create(&path).map_err(|error| Error::io("creating", &path, error))?;
+                    self.spec.run("dumping", ("globals", None), "pg_dumpall", arguments, Some(output))
+                };
+                // Who is no superuser may not see the passwords of roles, and sees the rest.
+                dump(&["--globals-only"])
+                    .or_else(|error| dump(&["--globals-only", "--no-role-passwords"]).map_err(|_| error))
             });
             let dumps: Vec<_> = self
                 .held
                 .iter()
                 .enumerate()
-                .map(|(number, (name, _, snapshot, settings))| {
+                .map(|(number, HeldDatabase { name, snapshot, settings, properties, .. })| {
                     let (place, each) = (folder.join(format!("{number:04}")), &each);
                     scope.spawn(move || {
                         create(&place)?;
@@ -196,6 +212,7 @@ impl PostgresPin {
                             fs::write(&path, text).map_err(|error| Error::io("writing", &path, error))
                         };
                         write(SETTINGS, &format!("{name}\u{1f}{settings}"))?;
+                        write(PROPERTIES, properties)?;
                         let (to, snapshot) = (place.join(DUMP).display().to_string(), format!("--snapshot={snapshot}"));
                         let (file, jobs) = (format!("--file={to}"), format!("--jobs={each}"));
                         let arguments = ["--format=directory", "--compress=0", &file, &jobs, &snapshot];

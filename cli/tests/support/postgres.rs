@@ -81,6 +81,17 @@ impl Server {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// What `pg_dumpall` says of databases and roles, without the rows.
+    pub fn shown(&self) -> String {
+        let mut command = Command::new(self.bin.join("pg_dumpall"));
+        let output = command.args(["--schema-only", "-d"]).arg(self.dsn("postgres")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        // These have a word of chance.
+        let told = text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        told.map(|line| format!("{line}\n")).collect()
+    }
+
     /// From here on nobody connects without this password.
     pub fn require(&mut self, password: &str) {
         self.ask("postgres", &format!("ALTER ROLE postgres PASSWORD '{password}'"));

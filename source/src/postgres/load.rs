@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::properties::{NAME, NEXT};
 use super::session::Session;
-use super::{DUMP, GLOBALS, PostgresSpec, SETTINGS};
+use super::{DUMP, GLOBALS, PROPERTIES, PostgresSpec, SETTINGS};
 use crate::{Error, Result};
 
 /// Longest name of a database in bytes.
@@ -42,25 +43,73 @@ pub fn load(spec: &PostgresSpec, folder: &Path, mark: &str, jobs: usize) -> Resu
         .try_for_each(|(place, names)| load_one(spec, place, &names, jobs))
 }
 
-/// What a database is made with.
+/// What a database is made with; dumps of before have the first five.
 struct Settings {
     name: String,
     owner: String,
     encoding: String,
     collate: String,
     ctype: String,
+    provider: String,
+    locale: String,
+    rules: String,
+    tablespace: String,
 }
 
 impl Settings {
     fn read(place: &Path) -> Result<Self> {
         let path = place.join(SETTINGS);
         let text = fs::read_to_string(&path).map_err(|error| Error::io("reading", &path, error))?;
-        let fields: Vec<String> = text.split('\u{1f}').map(ToOwned::to_owned).collect();
-        let fields = <[String; 5]>::try_from(fields);
-        let [name, owner, encoding, collate, ctype] = fields
-            .map_err(|_| Error::Corrupt { place: path.display().to_string(), detail: "it has other fields".into() })?;
-        Ok(Self { name, owner, encoding, collate, ctype })
+        let mut fields: Vec<String> = text.split('\u{1f}').map(ToOwned::to_owned).collect();
+        if fields.len() == 5 {
+            fields.resize(9, String::new());
+        }
+        let [name, owner, encoding, collate, ctype, provider, locale, rules, tablespace] =
+            <[String; 9]>::try_from(fields).map_err(|_| Error::Corrupt {
+                place: path.display().to_string(),
+                detail: "it has other fields".into(),
+            })?;
+        Ok(Self { name, owner, encoding, collate, ctype, provider, locale, rules, tablespace })
     }
+
+    /// The statement that makes it under another name. A tablespace that is not on this server is left to the server.
+    fn creation(&self, name: &str, has_tablespace: bool) -> String {
+        let mut statement = format!(
+            "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE template0",
+            quoted(name),
+            quoted(&self.owner),
+            literal(&self.encoding),
+            literal(&self.collate),
+            literal(&self.ctype)
+        );
+        match self.provider.as_str() {
+            "i" => statement.push_str(&format!(" LOCALE_PROVIDER icu ICU_LOCALE {}", literal(&self.locale))),
+            "b" => statement.push_str(&format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(&self.locale))),
+            _ => {}
+        }
+        if !self.rules.is_empty() {
+            statement.push_str(&format!(" ICU_RULES {}", literal(&self.rules)));
+        }
+        if has_tablespace {
+            statement.push_str(&format!(" TABLESPACE {}", quoted(&self.tablespace)));
+        }
+        statement
+    }
+}
+
+/// What was set for it, said again for the name that it has meanwhile.
+fn set_properties(server: &mut Session, place: &Path, staged: &str) -> Result<()> {
+    let path = place.join(PROPERTIES);
+    let statements = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        // Dumps of before have none.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("reading", &path, error)),
+    };
+    statements
+        .split(NEXT)
+        .filter(|statement| !statement.is_empty())
+        .try_for_each(|statement| server.tell(&statement.replace(NAME, &quoted(staged))).map(drop))
 }
 
 fn databases_in(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -77,20 +126,17 @@ fn databases_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn load_one(spec: &PostgresSpec, place: &Path, names: &LoadedDatabase, jobs: usize) -> Result<()> {
-    let Settings { owner, encoding, collate, ctype, .. } = Settings::read(place)?;
+    let settings = Settings::read(place)?;
     remove_database(spec, &names.staged)?;
     let mut server = Session::open(spec, Some("postgres"))?;
-    server.ask(&format!(
-        "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE template0",
-        quoted(&names.staged),
-        quoted(&owner),
-        literal(&encoding),
-        literal(&collate),
-        literal(&ctype)
-    ))?;
+    let tablespace = literal(&settings.tablespace);
+    let known = server.ask(&format!("SELECT count(*) FROM pg_tablespace WHERE spcname = {tablespace}"))?;
+    server.ask(&settings.creation(&names.staged, known.trim() == "1"))?;
     let (jobs, dump) = (format!("--jobs={jobs}"), place.join(DUMP).display().to_string());
     let arguments = ["--exit-on-error", &jobs, &dump];
-    spec.run("loading", (&names.name, Some(&names.staged)), "pg_restore", &arguments, None)
+    spec.run("loading", (&names.name, Some(&names.staged)), "pg_restore", &arguments, None)?;
+    // Last: what is set for a database may forbid to load it.
+    set_properties(&mut server, place, &names.staged)
 }
 
 /// A name that only Copal gives, within what the server keeps of it.

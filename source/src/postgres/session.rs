@@ -11,6 +11,10 @@ use crate::{Error, Result};
 /// Ends the answer to a statement; no value of ours is this.
 const END: &str = "\u{1}copal-end\u{1}";
 
+/// What the server ends by itself after a time: a state is held for as long as its dump takes. Not every version has each.
+const WITHOUT_TIMEOUTS: &str = "SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name IN \
+    ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
+
 /// An open session. It ends, and lets go of what it held, when dropped.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -57,13 +61,17 @@ impl Session {
         };
         let mut session =
             Self { database: name, _address: address, child, input: Some(input), output: BufReader::new(output) };
-        session.ask("SELECT 1")?;
+        session.ask(WITHOUT_TIMEOUTS)?;
         Ok(session)
     }
 
     /// Asks one statement; returns its first value, without the end of the line. A failure ends the session.
     pub(super) fn ask(&mut self, statement: &str) -> Result<String> {
-        let line = statement.trim().trim_end_matches(';').replace('\n', " ");
+        self.tell(&statement.trim().trim_end_matches(';').replace('\n', " "))
+    }
+
+    /// The same, with the ends of lines that are in it.
+    pub(super) fn tell(&mut self, line: &str) -> Result<String> {
         let asked = match &mut self.input {
             Some(input) => {
                 input.write_all(format!("{line};\n\\echo '{END}'\n").as_bytes()).and_then(|()| input.flush())
