@@ -191,3 +191,19 @@ fn a_full_cache_or_state_folder_stops_nothing() {
         assert_same(&look(&world.path("source")), &look(&world.path("deployed")));
     }
 }
+
+#[test]
+fn t07_a_rotation_on_a_full_disk_says_which_keys_are_in_force() {
+    let (mounted, world) = on_small_disk(Filesystem::Tmpfs, 4);
+    plant(&world.path("source"));
+    world.create("one", "source");
+    let filler = fill(mounted.path());
+    let error = world.fails(&["key", "rotate"], 1, "disk-full");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("the keys were not rotated, and those in use stay in force: writing keys/"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("free some space"), "{error}");
+    world.ok(&["list"]);
+    fs::remove_file(filler).unwrap();
+    assert_eq!(world.json(&["key", "rotate"])["epoch"], json!(1));
+    assert_eq!(world.json(&["verify"])["ok"], json!(true));
+}

@@ -82,6 +82,7 @@ fn check_sound(world: &World) {
 #[track_caller]
 fn check_deployed(world: &World) {
     let target = world.text("target");
+    let _ = fs::remove_dir_all(&target);
     world.ok(&["deploy", "second", &target, "--yes"]);
     for (name, bytes) in [("a shared", noise(1, SHARED_BYTES)), ("z own", noise(2, OWN_BYTES))] {
         assert!(fs::read(world.path("target").join(name)).unwrap() == bytes, "{name}");
@@ -172,4 +173,41 @@ fn t09_what_is_acknowledged_can_be_read_where_locks_do_not_carry() {
     done(run_in(&there, true, &["deploy", "second", &target, "--yes"]));
     assert!(fs::read(world.path("target/z own")).unwrap() == noise(2, OWN_BYTES));
     assert!(fs::read(world.path("target/a shared")).unwrap() == noise(1, SHARED_BYTES));
+}
+
+#[test]
+fn t07_a_create_that_a_rotation_overtakes_is_acknowledged_and_can_be_read() {
+    let world = World::new();
+    sources(&world);
+    world.create("first", "first");
+    let create = Stopped::create(&world, &world.repository());
+    world.ok(&["key", "rotate"]);
+    world.create("third", "first");
+    world.ok(&["gc"]);
+    let run = create.go_on();
+    assert_eq!(run.code, 0, "{run:#?}");
+    check_deployed(&world);
+}
+
+#[test]
+fn t07_a_create_that_the_step_to_signed_keys_overtakes_can_be_read() {
+    let world = World::bare();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("testdata/repositories");
+    let copied = Command::new("cp").arg("-r").arg(golden.join("v1-plain")).arg(world.repository()).status();
+    assert!(copied.unwrap().success());
+    fs::copy(golden.join("v1-plain.key"), world.path("key")).unwrap();
+    for folder in ["sessions", "leases", "condemned", "labels", "tmp"] {
+        let _ = fs::create_dir(world.repository().join(folder));
+    }
+    world.ok(&["key", "remove", "password"]);
+    sources(&world);
+    let create = Stopped::create(&world, &world.repository());
+    world.ok(&["key", "rotate"]);
+    let run = create.go_on();
+    assert_eq!(run.code, 0, "{run:#?}");
+    world.ok(&["gc"]);
+    check_deployed(&world);
+    world.create("third", "second");
+    world.ok(&["gc"]);
+    check_deployed(&world);
 }

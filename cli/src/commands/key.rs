@@ -8,8 +8,9 @@ use copal_engine::{Clock, Context, known_keys};
 use copal_manifest::entry::Timestamp;
 use copal_store::ObjectId;
 use copal_store::collect::ResealReport;
-use copal_store::keys::{KeySlotInfo, StretchCost};
+use copal_store::keys::{Credential, KeySlotInfo, StretchCost};
 use copal_store::roles::Role;
+use copal_store::rotation::Rotation;
 use serde_json::{Value, json};
 
 use crate::environment::SystemClock;
@@ -164,7 +165,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         Action::Rotate { reseal } => {
             let credential = invocation.credential(Ask::Once)?;
             let now = SystemClock::new().now().seconds;
-            let rotation = context.repository.rotate_keys(&credential, StretchCost::default(), now)?;
+            let rotation = rotate(&context, &credential, now)?;
             let slots = count(rotation.slots as u64, "slot has", "slots have");
             let sentence = format!("key epoch {} begins; {slots} its keys", rotation.epoch);
             let mut document = json!({ "epoch": rotation.epoch, "slots": rotation.slots });
@@ -200,6 +201,20 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         }
     }
     Ok(ExitCode::Done)
+}
+
+/// Rotates. An error also says which keys are in force after it.
+fn rotate(context: &Context, credential: &Credential, now: i64) -> anyhow::Result<Rotation> {
+    let before = context.repository.key_epochs()?.len();
+    let failed = match context.repository.rotate_keys(credential, StretchCost::default(), now) {
+        Ok(rotation) => return Ok(rotation),
+        Err(error) => anyhow::Error::new(error),
+    };
+    Err(match context.repository.key_epochs() {
+        Ok(epochs) if epochs.len() > before => failed.context("the new keys are in force, but not all was written"),
+        Ok(_) => failed.context("the keys were not rotated, and those in use stay in force"),
+        Err(_) => failed,
+    })
 }
 
 fn resealed(context: &Context) -> anyhow::Result<ResealReport> {
