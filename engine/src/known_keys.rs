@@ -5,7 +5,8 @@
 //! time has none. One file for each repository in the state folder, replaced at each change of keys.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +20,12 @@ use copal_store::roster::Anchor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::state::own_folder;
 
 const VERSION: u16 = 1;
 const FOLDER: &str = "known-keys";
 /// A file that is longer is none of ours.
-const FILE_BYTES_MAX: usize = 4 << 10;
+const FILE_BYTES_MAX: u64 = 4 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct KnownKeys {
@@ -62,15 +64,13 @@ pub fn remember(state_folder: Option<&Path>, repository: &Repository) {
     }
 }
 
-/// `None`: nothing is remembered, or what is there cannot be what this program wrote.
+/// `None`: nothing is remembered, or what is there cannot be what this program wrote: a pipe, a link, another user's.
 fn read(path: &Path) -> Result<Option<Anchor>> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|error| failed("reading", path, error))?,
-    };
-    if bytes.len() > FILE_BYTES_MAX {
-        return Ok(None);
-    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let opened = own_folder(folder).and_then(|folder| Ok(folder.open_own_file(name.as_bytes(), FILE_BYTES_MAX)?));
+    let Ok(file) = opened else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| failed("reading", path, error))?;
     let known: copal_store::Result<KnownKeys> = codec::decode("known keys", &bytes);
     Ok(known.ok().filter(|known| known.version == VERSION).map(|known| known.anchor))
 }

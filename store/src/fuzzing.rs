@@ -7,15 +7,32 @@ use crate::Result;
 use crate::backend::ObjectName;
 use crate::envelope::Sealing;
 use crate::ids::{ChunkId, ObjectId, PackId};
-use crate::index::Block;
+use crate::index::{Block, build_fragment, fragment_name};
 use crate::keys::Keys;
-use crate::location::RecordKind;
+use crate::location::{Location, RecordKind};
 use crate::repository::Repository;
-use crate::sealed::{PartsSealer, seal_object};
+use crate::sealed::{PartsSealer, seal_object, seal_unsigned};
+use crate::signing::SignerId;
 
 /// Seals a payload as the object of a name, as if it had been written by this program.
 pub fn seal_whole(repository: &Repository, name: &ObjectName, payload: &[u8]) -> Result<Vec<u8>> {
     seal_object(repository.keys(), name, repository.new_object_id()?, payload)
+}
+
+/// The same without a signature, as a program of format 2 would have written it, or somebody who wants to be taken for it.
+pub fn seal_whole_unsigned(repository: &Repository, name: &ObjectName, payload: &[u8]) -> Result<Vec<u8>> {
+    seal_unsigned(repository.keys(), name, repository.new_object_id()?, payload)
+}
+
+/// A fragment that lists chunks at places of one's choice, in the name of an author; signed by the key in use, whoever that is.
+pub fn seal_fragment(
+    repository: &Repository,
+    id: ObjectId,
+    entries: &[(ChunkId, Location)],
+    author: SignerId,
+) -> Result<(ObjectName, Vec<u8>)> {
+    let object = build_fragment(repository.keys(), id, &mut entries.to_vec(), Some(author))?;
+    Ok((fragment_name(id), object))
 }
 
 /// Seals parts and a directory as a pack or a fragment; returns the object.

@@ -11,7 +11,7 @@ use crate::ids::ObjectId;
 use crate::keys::{Credential, KeySlotInfo, SLOTS_MAX, StretchCost};
 use crate::repository::Repository;
 use crate::roles::{Action, Role};
-use crate::roster::{self, Body, Draft, Member, Roster};
+use crate::roster::{self, Body, Draft, Member, ROSTER_BYTES_MAX, Roster};
 use crate::sealed_to::PUBLIC_KEY_BYTES;
 use crate::signing::Signer;
 use crate::slots::{NewSlot, SLOT_BYTES_MAX, unsigned_slot_info};
@@ -105,16 +105,18 @@ impl Repository {
             let detail = "it is the one in use: open the repository with another owner's key to remove it";
             return Err(Error::KeySlot { detail: detail.into() });
         }
-        if member.role.may(Action::Maintain) {
-            let leaving = member.signer;
-            take_over(self, &|signer| signer == Some(leaving))?;
-        }
+        let lease = match member.role.may(Action::Maintain) {
+            // Held until the roster counts: what it signs in between would be nobody's word.
+            true => Some(take_over(self, &|signer| signer == Some(member.signer))?),
+            false => None,
+        };
         let mut body = roster.body.clone();
         for member in body.members.iter_mut().filter(|member| member.slot == slot) {
             member.removed_seconds = member.removed_seconds.or(Some(removed_seconds));
         }
         let draft = Draft::after(Some(roster), body, self.keys().repository())?;
-        self.publish_roster(draft, &self.keys().signing_key()?)
+        self.publish_roster(draft, &self.keys().signing_key()?)?;
+        lease.map_or(Ok(()), |lease| lease.release())
     }
 
     /// A slot that is in no roster is only an object: it may go, and it must be there.
@@ -164,6 +166,13 @@ impl Repository {
         let (roster, document) = draft.signed(self.keys().repository(), signer)?;
         let sequence = roster.anchor().sequence;
         let sealed = roster::seal(&*self.keys().roster_key()?, self.new_object_id()?, &document)?;
+        if sealed.len() as u64 > ROSTER_BYTES_MAX {
+            // Nobody could read it, and so nobody could open the repository.
+            return Err(Error::Limit {
+                what: "the list of keys, with all its changes,".into(),
+                limit: ROSTER_BYTES_MAX,
+            });
+        }
         for name in RosterName::both(sequence) {
             // What stands there does not continue the chain, or it would have been the newest: it was planted.
             self.backend().delete(&[name.object()])?;
@@ -184,7 +193,7 @@ impl Repository {
     }
 
     /// The roster; keys of a repository without one cannot be changed.
-    fn roster_or_old(&self, what: &str) -> Result<std::sync::Arc<Roster>> {
+    pub(crate) fn roster_or_old(&self, what: &str) -> Result<std::sync::Arc<Roster>> {
         self.keys().roster().ok_or_else(|| Error::KeySlot {
             detail: format!(
                 "to {what} the repository needs format 3, which has a signed list of its keys: `copal key rotate` \

@@ -217,8 +217,16 @@ impl Keys {
 
     /// A fresh object's envelope, what stands behind it in the clear, and its cipher. `class` says who shall open it.
     pub(crate) fn seal_header(&self, kind: ObjectKind, id: ObjectId, class: Sealing) -> Result<Header> {
+        self.header_of(kind, id, class, is_signed_kind(kind) && self.is_signed())
+    }
+
+    /// The same for what nobody signs.
+    pub(crate) fn seal_unsigned_header(&self, kind: ObjectKind, id: ObjectId, class: Sealing) -> Result<Header> {
+        self.header_of(kind, id, class, false)
+    }
+
+    fn header_of(&self, kind: ObjectKind, id: ObjectId, class: Sealing, is_signed: bool) -> Result<Header> {
         let versioned = |envelope: Envelope| {
-            let is_signed = is_signed_kind(kind) && self.is_signed();
             if is_signed { envelope.as_signed().encode() } else { envelope.encode() }
         };
         let Some(epoch) = self.sealing_epoch()? else {

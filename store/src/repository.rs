@@ -17,7 +17,7 @@ use crate::keys::{Credential, Keys, StretchCost, Unlocked};
 use crate::mutants::Mutant;
 use crate::roles::{Action, Role};
 use crate::roster::{Anchor, Draft};
-use crate::sealed::{Content, PAYLOAD_BYTES_MAX, open_object, reseal_object, seal_object, unseal_object};
+use crate::sealed::{Content, PAYLOAD_BYTES_MAX, Unsigned, open_object, reseal_object, seal_object, unseal_object};
 use crate::signing::SignerId;
 use crate::slots::{Holds, NewSlot, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, is_slot, open_slot};
 use crate::trust::{Door, Trust};
@@ -107,14 +107,17 @@ impl Repository {
         let slots = listed.into_iter().map(|object| object.name);
         let slots = slots.filter(|name| matches!(KeyObject::parse(name), None | Some(KeyObject::Slot(_))));
         let mut unusable = None;
-        // Only what looks like a slot counts among so many: junk beside them locks nobody out.
-        let mut tried = 0;
+        // Only what looks like a slot, and costs a stretching, counts among so many: what stands beside them locks nobody out.
+        let is_stretched = matches!(credential, Credential::Password(_));
+        let (mut tried, mut stretched) = (0, 0);
         for name in slots {
-            if tried == SLOTS_MAX {
+            if stretched == SLOTS_MAX {
                 break;
             }
             let opened = backend.read(&name, SLOT_BYTES_MAX).and_then(|bytes| {
-                tried += usize::from(is_slot(&name, &bytes));
+                let counts = is_slot(&name, &bytes);
+                tried += usize::from(counts);
+                stretched += usize::from(counts && is_stretched);
                 open_slot(&name, &bytes, credential)
             });
             let outcome = match opened {
@@ -271,7 +274,10 @@ impl Repository {
     pub fn read_signed_root(&self, root: &RootName) -> Result<SignedPayload> {
         self.keys.role().require(Action::OpenManifests)?;
         let mut missing = None;
-        for name in self.root_objects(root)? {
+        let mut names = self.root_objects(root)?;
+        // It may move there and back meanwhile.
+        names.extend(names.first().cloned());
+        for name in names {
             match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
                 Err(error @ Error::Missing { .. }) => missing = missing.or(Some(error)),
                 read => {
@@ -283,7 +289,8 @@ impl Repository {
         Err(missing.unwrap_or(Error::Missing { object: root.object_name() }))
     }
 
-    /// Where a root may stand, in the order in which it moves: under its own name, or sealed again in some epoch.
+    /// Where a root may stand: under its own name; or, while it is sealed again and where an older program did that, under that of an
+    /// epoch.
     fn root_objects(&self, root: &RootName) -> Result<Vec<ObjectName>> {
         let mut names = vec![root.object()?];
         for epoch in self.keys.epoch_numbers()? {
@@ -300,29 +307,50 @@ impl Repository {
         Ok(bytes.len() as u64)
     }
 
-    /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its content: that stays. The new object
-    /// is durable before the old one goes.
-    pub(crate) fn reseal_root(&self, root: &RootName) -> Result<bool> {
+    /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its content: that stays. It goes to a
+    /// name of the epoch, and back to its own: so nobody can put another beside it that would be read in its stead. What stands
+    /// under such a name beside its own is left over, or planted, and goes.
+    pub(crate) fn reseal_root(&self, root: &RootName, unsigned: Unsigned) -> Result<bool> {
         let current = self.keys.epoch();
+        let own = root.object()?;
         for name in self.root_objects(root)? {
             let bytes = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
                 Err(Error::Missing { .. }) => continue,
                 read => read?,
             };
-            if Envelope::decode(&name.to_string(), ObjectKind::Root, &bytes)?.epoch == current {
-                return Ok(false);
+            let is_current = Envelope::decode(&name.to_string(), ObjectKind::Root, &bytes)?.epoch == current;
+            if !(is_current && name == own) {
+                let content = unseal_object(&self.keys, &name, bytes)?;
+                let sealed = |name: &ObjectName| {
+                    reseal_object(&self.keys, name, self.new_object_id()?, content.clone(), unsigned)
+                };
+                let way = root.object_of(current)?;
+                if name != way {
+                    self.backend.delete(std::slice::from_ref(&way))?;
+                    publish_bytes(&*self.backend, &way, &sealed(&way)?)?;
+                }
+                // What was put there since it was found missing is another's.
+                self.backend.delete(std::slice::from_ref(&own))?;
+                publish_bytes(&*self.backend, &own, &sealed(&own)?)?;
             }
-            let content = unseal_object(&self.keys, &name, bytes)?;
-            let fresh = root.object_of(current)?;
-            let sealed = reseal_object(&self.keys, &fresh, self.new_object_id()?, content)?;
-            // What an interrupted run left under this name may be another sealing of the same.
-            self.backend.delete(std::slice::from_ref(&fresh))?;
-            publish_bytes(&*self.backend, &fresh, &sealed)?;
-            self.backend.delete(&[name])?;
-            return Ok(true);
+            let others: Vec<ObjectName> =
+                self.standing_objects(&[*root])?.into_iter().filter(|name| *name != own).collect();
+            if !others.is_empty() {
+                self.backend.delete(&others)?;
+            }
+            return Ok(!(is_current && name == own));
         }
         // Deleted since it was listed.
         Ok(false)
+    }
+
+    /// Every object that stands under a name of some roots.
+    fn standing_objects(&self, roots: &[RootName]) -> Result<Vec<ObjectName>> {
+        let mut names = self.backend.names(ObjectKind::Root)?;
+        names.retain(|name| RootName::parse(name.name()).is_ok_and(|root| roots.contains(&root)));
+        // Its own name is the shortest, and goes last: what stands beside it would be read in its stead.
+        names.sort_unstable_by_key(|name| (std::cmp::Reverse(name.name().len()), name.clone()));
+        Ok(names)
     }
 
     /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile. One that no maintainer signed
@@ -336,7 +364,11 @@ impl Repository {
         if Envelope::decode(&name.to_string(), ObjectKind::Label, &bytes)?.epoch == self.keys.epoch() {
             return Ok(false);
         }
-        let payload = self.open_label(&name, bytes)?;
+        let payload = match self.open_label(&name, bytes) {
+            // What counts for nothing, or does not open, is named by verification, and stops no other.
+            Err(error) if error.is_integrity() => return Ok(false),
+            opened => opened?,
+        };
         match self.replace_label(snapshot, Some(seq), &payload) {
             Err(Error::Busy { .. }) => Ok(false),
             replaced => replaced.map(|()| true),
@@ -377,15 +409,15 @@ impl Repository {
 
     /// The same for a root that its own session takes back.
     pub(crate) fn withdraw_roots(&self, roots: &[RootName]) -> Result<()> {
-        let mut names = Vec::with_capacity(roots.len());
-        for root in roots {
-            names.extend(self.root_objects(root)?);
-        }
-        self.backend.delete(&names)?;
+        self.backend.delete(&self.standing_objects(roots)?)?;
+        // One that bears the id of another snapshot does not take that one's labels with it.
+        let standing: BTreeSet<SnapshotId> = self.roots()?.into_iter().map(|root| root.snapshot).collect();
         let labels: Vec<ObjectName> = self
             .label_objects()?
             .into_iter()
-            .filter(|(snapshot, ..)| roots.iter().any(|root| root.snapshot == *snapshot))
+            .filter(|(snapshot, ..)| {
+                roots.iter().any(|root| root.snapshot == *snapshot) && !standing.contains(snapshot)
+            })
             .map(|(_, _, name)| name)
             .collect();
         if labels.is_empty() { Ok(()) } else { self.backend.delete(&labels) }
@@ -458,11 +490,16 @@ impl Repository {
     pub fn replace_label(&self, snapshot: SnapshotId, seen: Option<u64>, payload: &[u8]) -> Result<()> {
         self.keys.role().require(Action::Maintain)?;
         let busy = || Error::Busy { what: format!("the label of the snapshot {snapshot}") };
-        let old = self.label_seqs(snapshot)?;
+        let mut old = self.label_seqs(snapshot)?;
         if old.iter().copied().max() != seen {
             return Err(busy());
         }
-        let seq = seen.map_or(Some(1), |seq| seq.checked_add(1));
+        if seen == Some(u64::MAX) && self.is_no_label(snapshot, u64::MAX)? {
+            // Nothing can be above it, and it counts for nothing.
+            self.backend.delete(&[label_name(snapshot, u64::MAX)?])?;
+            old.retain(|seq| *seq != u64::MAX);
+        }
+        let seq = old.iter().max().map_or(Some(1), |seq| seq.checked_add(1));
         let seq = seq.ok_or_else(|| Error::Limit { what: "the sequence of labels".into(), limit: u64::MAX })?;
         let name = label_name(snapshot, seq)?;
         let sealed = seal_object(&self.keys, &name, self.new_object_id()?, payload)?;
@@ -477,6 +514,15 @@ impl Repository {
         }
         let old = old.into_iter().map(|seq| label_name(snapshot, seq)).collect::<Result<Vec<_>>>()?;
         if old.is_empty() { Ok(()) } else { self.backend.delete(&old) }
+    }
+
+    /// Whether a label says nothing: it does not open, or no key that may label has signed it.
+    fn is_no_label(&self, snapshot: SnapshotId, seq: u64) -> Result<bool> {
+        match self.read_label_at(snapshot, seq) {
+            Ok(_) | Err(Error::Missing { .. } | Error::Unsupported { .. }) => Ok(false),
+            Err(error) if error.is_integrity() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the labels of a snapshot that is gone.

@@ -213,6 +213,11 @@ impl Roster {
         self.body.epochs.last().map_or(0, |epoch| epoch.number)
     }
 
+    /// Whether it is the first of a repository of an older format, whose objects are about to be signed: the next one ends that.
+    pub(crate) fn is_being_introduced(&self) -> bool {
+        self.anchor.sequence == 1 && !self.body.epochs.is_empty()
+    }
+
     /// Whether a place is one of its chain.
     pub(crate) fn continues(&self, from: Anchor, repository: RepositoryId) -> bool {
         let at = self.chain.get((from.sequence as usize).wrapping_sub(1));

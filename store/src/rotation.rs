@@ -61,7 +61,12 @@ impl Repository {
         let lease = self.keys_lease()?;
         self.refresh_keys()?;
         let rotation = match self.keys().roster() {
-            Some(roster) => self.rotate_signed(&roster, created_seconds)?,
+            Some(roster) => {
+                if roster.is_being_introduced() {
+                    take_over(self, &|signer| signer.is_none())?.release()?;
+                }
+                self.rotate_signed(&roster, created_seconds)?
+            }
             None => self.give_roster(credential, stretch, created_seconds)?,
         };
         lease.release()?;
@@ -110,7 +115,11 @@ impl Repository {
         let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_old).collect();
         self.backend().delete(&names)?;
         let signed = Self::open(self.backend().clone(), self.entropy().clone(), credential)?;
-        take_over(&signed, &|signer| signer.is_none())?;
+        take_over(&signed, &|signer| signer.is_none())?.release()?;
+        // The second roster says that this is done: from then on what nobody signed was put there by somebody.
+        let roster = signed.roster_or_old("end the rotation")?;
+        let draft = Draft::after(Some(&roster), roster.body.clone(), signed.keys().repository())?;
+        signed.publish_roster(draft, &signer)?;
         Ok(Rotation { epoch: epoch.number, replaced: Some((old.id, id)), slots: 1 })
     }
 

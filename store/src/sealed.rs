@@ -9,7 +9,7 @@ use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::envelope::{ENVELOPE_BYTES, Envelope, Sealing};
 use crate::ids::ObjectId;
 pub(crate) use crate::keys::HEADER_BYTES_MAX;
-use crate::keys::{Cipher, Domain, Keys, TAG_BYTES, nonce};
+use crate::keys::{Cipher, Domain, Header, Keys, TAG_BYTES, nonce};
 use crate::padding::on_grid;
 use crate::signing::{SignerId, Statement};
 use crate::{Error, Result};
@@ -166,6 +166,7 @@ pub(crate) struct Content {
 }
 
 /// What a whole object holds, with signer and signature where it has them.
+#[derive(Clone)]
 pub(crate) struct Unsealed {
     bytes: Vec<u8>,
     is_signed: bool,
@@ -176,10 +177,33 @@ pub(crate) fn seal_object(keys: &Keys, name: &ObjectName, id: ObjectId, payload:
     seal_content(keys, name, id, &signed(keys, name, payload.to_vec())?)
 }
 
-/// Seals again what was sealed before, under the newest keys. A signature stays; what nobody signed is signed by the key in use.
-pub(crate) fn reseal_object(keys: &Keys, name: &ObjectName, id: ObjectId, content: Unsealed) -> Result<Vec<u8>> {
-    let bytes = if content.is_signed { content.bytes } else { signed(keys, name, content.bytes)? };
-    seal_content(keys, name, id, &bytes)
+/// What becomes of a content that nobody signed, when it is sealed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsigned {
+    /// It stays what it is: anybody who has a key could have made it.
+    Stays,
+    /// The key in use signs it: it was there before the repository had signatures.
+    IsSigned,
+}
+
+/// Seals again what was sealed before, under the newest keys. A signature stays.
+pub(crate) fn reseal_object(
+    keys: &Keys,
+    name: &ObjectName,
+    id: ObjectId,
+    content: Unsealed,
+    unsigned: Unsigned,
+) -> Result<Vec<u8>> {
+    match (content.is_signed, unsigned) {
+        (true, _) => seal_content(keys, name, id, &content.bytes),
+        (false, Unsigned::IsSigned) => seal_content(keys, name, id, &signed(keys, name, content.bytes)?),
+        (false, Unsigned::Stays) => seal_unsigned(keys, name, id, &content.bytes),
+    }
+}
+
+/// Seals a payload that nobody signs.
+pub(crate) fn seal_unsigned(keys: &Keys, name: &ObjectName, id: ObjectId, payload: &[u8]) -> Result<Vec<u8>> {
+    seal_behind(keys.seal_unsigned_header(name.kind(), id, class_of(name))?, name, payload)
 }
 
 /// Signs a content, where the repository has signatures.
@@ -213,11 +237,17 @@ fn stated_name(name: &ObjectName) -> String {
 }
 
 fn seal_content(keys: &Keys, name: &ObjectName, id: ObjectId, content: &[u8]) -> Result<Vec<u8>> {
-    let class = match name.kind() {
+    seal_behind(keys.seal_header(name.kind(), id, class_of(name))?, name, content)
+}
+
+fn class_of(name: &ObjectName) -> Sealing {
+    match name.kind() {
         ObjectKind::Root | ObjectKind::Label => Sealing::ForManifests,
         _ => Sealing::Derived,
-    };
-    let header = keys.seal_header(name.kind(), id, class)?;
+    }
+}
+
+fn seal_behind(header: Header, name: &ObjectName, content: &[u8]) -> Result<Vec<u8>> {
     let least = (header.bytes() + 4 + content.len() + TAG_BYTES) as u64;
     let padding = usize::try_from(on_grid(least) - least).unwrap_or(0);
     let mut text = padded(content, padding)?;

@@ -43,8 +43,13 @@ pub(crate) struct Trust {
 #[derive(Default)]
 struct Known {
     epochs: Vec<Arc<EpochKeys>>,
-    /// Grants that do not open: the object, and what is the matter with it.
-    problems: BTreeMap<u32, (String, String)>,
+    problems: BTreeMap<u32, Problem>,
+}
+
+/// What is the matter with a grant that does not open.
+enum Problem {
+    Damaged(String, String),
+    Newer(String, u32, u32),
 }
 
 impl Trust {
@@ -67,7 +72,12 @@ impl Trust {
 
     fn problem(&self, number: u32) -> Option<Error> {
         let known = self.epochs.read().unwrap_or_else(PoisonError::into_inner);
-        known.problems.get(&number).map(|(object, detail)| Error::damaged(object, detail))
+        known.problems.get(&number).map(|problem| match problem {
+            Problem::Damaged(object, detail) => Error::damaged(object, detail),
+            Problem::Newer(what, found, supported) => {
+                Error::Unsupported { what: what.clone(), found: *found, supported: *supported }
+            }
+        })
     }
 }
 
@@ -147,6 +157,11 @@ impl Keys {
         Author { signer, label: member.map(|member| member.label.clone()), role }
     }
 
+    /// Whether owners ever put a key into the roster.
+    pub(crate) fn was_member(&self, signer: SignerId) -> bool {
+        self.roster().is_some_and(|roster| roster.body.members.iter().any(|member| member.signer == signer))
+    }
+
     /// The role that a signer has now.
     pub(crate) fn role_of(&self, signer: SignerId) -> Option<Role> {
         let roster = self.roster()?;
@@ -163,7 +178,8 @@ impl Keys {
     }
 
     /// Whether what a key stored may be built on without looking at it again: one's own and what owners stored.
-    pub(crate) fn builds_on(&self, signer: Option<SignerId>) -> bool {
+    #[must_use]
+    pub fn builds_on(&self, signer: Option<SignerId>) -> bool {
         let Some(signer) = signer else { return !self.is_signed() };
         self.signer() == Some(signer) || self.role_of(signer) == Some(Role::Full)
     }
@@ -246,9 +262,9 @@ impl Keys {
             match grants::read(&*door.backend, slot, number).and_then(|epoch| self.bound(epoch)) {
                 Ok(epoch) => self.adopt_epoch(epoch),
                 Err(Error::Missing { .. }) => {}
-                Err(Error::Damaged { object, detail }) => {
-                    let mut known = self.trust().epochs.write().unwrap_or_else(PoisonError::into_inner);
-                    known.problems.insert(number, (object, detail));
+                Err(Error::Damaged { object, detail }) => self.note_problem(number, Problem::Damaged(object, detail)),
+                Err(Error::Unsupported { what, found, supported }) => {
+                    self.note_problem(number, Problem::Newer(what, found, supported));
                 }
                 Err(error) => return Err(error),
             }
@@ -266,6 +282,11 @@ impl Keys {
         }
         *roster = Some(Arc::new(newest));
         Ok(())
+    }
+
+    fn note_problem(&self, number: u32, problem: Problem) {
+        let mut known = self.trust().epochs.write().unwrap_or_else(PoisonError::into_inner);
+        known.problems.insert(number, problem);
     }
 
     pub(crate) fn adopt_epoch(&self, epoch: EpochKeys) {
@@ -320,6 +341,8 @@ impl Keys {
                     Ok(roster) => sound.push(roster),
                     // A newer one replaced it since it was listed.
                     Err(Error::Missing { .. }) => vanished = true,
+                    // One of a newer program, or a byte that says so: it stops nobody while another one continues the chain.
+                    Err(error @ Error::Unsupported { .. }) => problem = Some(error),
                     Err(error @ Error::Damaged { .. }) => problem = problem.or(Some(error)),
                     Err(error) => return Err(error),
                 }
@@ -390,7 +413,7 @@ impl Keys {
                 Some(KeyObject::Epoch(_)) => Some("marks of epochs count no more: the roster names them".to_owned()),
                 Some(KeyObject::Roster(name)) => match self.read_roster(backend, name, roster.anchor()) {
                     Ok(_) | Err(Error::Missing { .. }) => None,
-                    Err(error) if error.is_integrity() => Some(error.to_string()),
+                    Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => Some(error.to_string()),
                     Err(error) => return Err(error),
                 },
                 Some(KeyObject::Slot(slot)) => is_stranger(&roster, slot, None),

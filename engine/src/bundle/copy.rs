@@ -1,9 +1,10 @@
 //! Copies snapshots to another repository: only what it lacks, with the same names, ids and times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use copal_manifest::snapshot::Snapshot;
+use copal_store::SnapshotId;
 use copal_store::session::{ChunkSource, Session};
 
 use crate::bundle::import::{Evidence, Imported, Parts, has_name, is_here, receive_one};
@@ -87,6 +88,10 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     for listed in &target.snapshots {
         at_target.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root, listed.signer)?));
     }
+    // What is copied is built on no snapshot of another key, whatever id that has.
+    let keys = to.repository.keys();
+    let of_others = target.snapshots.iter().filter(|listed| !keys.builds_on(listed.signer));
+    let of_others: HashSet<SnapshotId> = of_others.map(|listed| listed.snapshot.id).collect();
     to.monitor.phase("copying");
     let mut report = CopyReport::default();
     let mut known = HashMap::new();
@@ -105,7 +110,10 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
         }
         let base = source.snapshots.iter().rev().find(|other| {
             let before = (other.snapshot.created, other.snapshot.id) < (snapshot.created, snapshot.id);
-            before && at_target.contains_key(&other.snapshot.id) && are_related(snapshot, &other.snapshot)
+            before
+                && !of_others.contains(&other.snapshot.id)
+                && at_target.contains_key(&other.snapshot.id)
+                && are_related(snapshot, &other.snapshot)
         });
         let base_there = base.and_then(|base| at_target.get(&base.snapshot.id)).cloned();
         let base_there = base_there.as_ref().map(|(snapshot, trusted)| Base { snapshot, trusted: *trusted });

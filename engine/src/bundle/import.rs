@@ -19,7 +19,7 @@ use crate::bundle::native::read::BundleReader;
 use crate::bundle::native::write::BundleFile;
 use crate::bundle::receive::{Base, Built, ChunkContents, Receiver};
 use crate::bundle::{Watch, cuts_of, name_of};
-use crate::catalogue::{Catalogue, payload_digest};
+use crate::catalogue::{Catalogue, Listed, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::check_new_name;
 use crate::create::creation::{cutter_of, tidy_index};
@@ -156,8 +156,8 @@ struct Import<'i> {
     same_cuts: bool,
     /// Chunks of the bundle that have an id here.
     known: HashMap<u32, ChunkId>,
-    /// The snapshots so far, as they stand here, and whether what they refer to is known to stay.
-    done: Vec<(Snapshot, bool)>,
+    /// The snapshots so far, as they stand here, and whether what they refer to is known to stay; `None`: nothing is built on it.
+    done: Vec<Option<(Snapshot, bool)>>,
 }
 
 impl Import<'_> {
@@ -173,6 +173,7 @@ impl Import<'_> {
             None => None,
             Some(since) => {
                 let here = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == since.id);
+                let here = here.filter(|listed| self.may_be_base(listed));
                 let missing = || Error::BundleBase { name: since.name.clone(), id: since.id.to_string() };
                 let here = here.ok_or_else(missing)?;
                 Some(((*here.snapshot).clone(), self.session.trusts(&here.root, here.signer)?))
@@ -192,7 +193,8 @@ impl Import<'_> {
             if let Some(here) = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == snapshot.id) {
                 let notice = format!("the snapshot {} is here already", name_of(&here.snapshot));
                 self.context.monitor.notice(&notice);
-                self.done.push(((*here.snapshot).clone(), self.session.trusts(&here.root, here.signer)?));
+                let trusted = self.session.trusts(&here.root, here.signer)?;
+                self.done.push(self.may_be_base(here).then(|| ((*here.snapshot).clone(), trusted)));
                 report.snapshots.push(Imported {
                     snapshot: (*here.snapshot).clone(),
                     digest: here.digest.clone(),
@@ -202,13 +204,18 @@ impl Import<'_> {
                 continue;
             }
             let imported = self.one(number, bundled, snapshot, since.as_ref(), &mut report)?;
-            self.done.push((imported.snapshot.clone(), true));
+            self.done.push(Some((imported.snapshot.clone(), true)));
             report.snapshots.push(imported);
         }
         let counters = self.session.counters();
         (report.bytes_new, report.chunks_new, report.stored_new) =
             (counters.bytes_new, counters.chunks_new, counters.bytes_stored);
         Ok(report)
+    }
+
+    /// What arrives is built on no snapshot of another key, whatever id that has.
+    fn may_be_base(&self, listed: &Listed) -> bool {
+        self.context.repository.keys().builds_on(listed.signer)
     }
 
     /// The snapshot as it will stand here, but for its trees.
@@ -242,7 +249,13 @@ impl Import<'_> {
         let base = match bundled.base {
             BaseSnapshot::None => None,
             BaseSnapshot::Since => since,
-            BaseSnapshot::Bundled(base) => self.done.get(base as usize),
+            BaseSnapshot::Bundled(base) => match self.done.get(base as usize) {
+                Some(None) => {
+                    let decoded = Snapshot::decode(OBJECT, &self.reader.contents().snapshots[base as usize].payload)?;
+                    return Err(Error::BundleBase { name: name_of(&decoded), id: decoded.id.to_string() });
+                }
+                done => done.and_then(Option::as_ref),
+            },
         };
         let base = base.cloned();
         let base = base.as_ref().map(|(snapshot, trusted)| Base { snapshot, trusted: *trusted });

@@ -23,10 +23,11 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c 
         let newest = catalogue.snapshots.iter().rfind(|listed| listed.snapshot.app == app);
         return only(reference, newest.into_iter().collect());
     }
-    if let Some(id) = whole_id(reference)
-        && let Some(found) = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == id)
-    {
-        return Ok(found);
+    if let Some(id) = whole_id(reference) {
+        let found = matching(catalogue, |snapshot| snapshot.id == id);
+        if !found.is_empty() {
+            return only(reference, found);
+        }
     }
     let full = matching(catalogue, |snapshot| Snapshot::full_name(&snapshot.app, &snapshot.name) == reference);
     if !full.is_empty() {
@@ -79,7 +80,14 @@ fn only_by_name<'c>(catalogue: &'c Catalogue, reference: &str, named: Vec<&'c Li
             return Err(Error::Ambiguous { reference: reference.to_owned(), count: named.len() + others });
         }
     }
-    only(reference, named)
+    only(reference, of_owners(catalogue, named))
+}
+
+/// Of several with one name those that an owner or the key in use has signed, if there are any: others' do not get in their way.
+fn of_owners<'c>(catalogue: &'c Catalogue, named: Vec<&'c Listed>) -> Vec<&'c Listed> {
+    let Some(keys) = &catalogue.name_tags.0 else { return named };
+    let owned: Vec<&Listed> = named.iter().copied().filter(|listed| keys.builds_on(listed.signer)).collect();
+    if owned.is_empty() { named } else { owned }
 }
 
 fn is_id_prefix(id: &SnapshotId, prefix: &str) -> bool {

@@ -118,6 +118,33 @@ impl Catalogue {
     }
 }
 
+impl Catalogue {
+    /// Ids are drawn: where two snapshots have the same one, somebody has made up one of them. What an owner or the key in use has signed
+    /// is not it.
+    fn set_impostors_apart(&mut self, keys: &Keys) {
+        let mut signed: BTreeMap<SnapshotId, usize> = BTreeMap::new();
+        let mut all: BTreeMap<SnapshotId, usize> = BTreeMap::new();
+        for listed in &self.snapshots {
+            *all.entry(listed.snapshot.id).or_default() += 1;
+            *signed.entry(listed.snapshot.id).or_default() += usize::from(keys.builds_on(listed.signer));
+        }
+        if all.len() == self.snapshots.len() {
+            return;
+        }
+        let is_impostor = |listed: &Listed| {
+            let id = &listed.snapshot.id;
+            all[id] > 1 && signed[id] > 0 && !keys.builds_on(listed.signer)
+        };
+        let (impostors, snapshots) = std::mem::take(&mut self.snapshots).into_iter().partition(is_impostor);
+        self.snapshots = snapshots;
+        let impostors: Vec<Listed> = impostors;
+        self.unreadable.extend(impostors.into_iter().map(|listed| {
+            let detail = "it has the id of another snapshot, which an owner made";
+            Unreadable::new(listed.root, &StoreError::damaged(object_of(&listed.root), detail))
+        }));
+    }
+}
+
 impl Unreadable {
     /// The error of an operation that needs this root.
     #[must_use]
@@ -198,6 +225,7 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
             Err(error) => return Err(error),
         }
     }
+    catalogue.set_impostors_apart(context.repository.keys());
     catalogue.snapshots.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
     catalogue.unreadable.sort_by_key(|unreadable| unreadable.root.snapshot);
     let Gathering { added, known, unsure, .. } = gathering;
@@ -222,6 +250,10 @@ impl Gathering<'_> {
         };
         let mut snapshot = open_root(&object, root, &known.payload)?;
         let (digest, signer) = (known.digest.clone(), known.signer);
+        let full = Snapshot::full_name(&snapshot.app, &snapshot.name);
+        if self.context.repository.keys().name_tag(full.as_bytes()) != root.tag {
+            return Err(StoreError::damaged(object, "its snapshot has another name than it").into());
+        }
         if let Some(object) = read {
             self.added.insert(object, known);
         }

@@ -34,9 +34,19 @@ impl Parent {
         reference: Option<&str>,
     ) -> Result<Option<Self>> {
         let catalogue = Catalogue::load_in(context, session)?;
+        // What a parent says of a file that looks unchanged is taken for what is in it, so it must be somebody's whose word counts.
+        let counts = |listed: &&Listed| context.repository.keys().builds_on(listed.signer);
         let listed = match reference {
-            Some(reference) => Some(catalogue.find(reference)?),
-            None => catalogue.snapshots.iter().rev().find(|listed| {
+            Some(reference) => {
+                let listed = catalogue.find(reference)?;
+                if !counts(&listed) {
+                    context.monitor.notice(&format!(
+                        "the snapshot {reference} was made by another key, which is no owner's: nothing is compared with it"
+                    ));
+                }
+                Some(listed).filter(counts)
+            }
+            None => catalogue.snapshots.iter().rev().filter(counts).find(|listed| {
                 let snapshot = &listed.snapshot;
                 snapshot.app == app && places.iter().any(|(label, path)| record_of(snapshot, label, path).is_some())
             }),

@@ -36,7 +36,9 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
             }
             Err(error) => match catalogue.find_unreadable(reference) {
                 Some(unreadable) => {
-                    if is_labelled_pinned(context, unreadable)? {
+                    // Labels go by ids: those of another snapshot with the same one are not its own.
+                    let is_its = catalogue.snapshots.iter().all(|other| other.snapshot.id != unreadable.root.snapshot);
+                    if is_its && is_labelled_pinned(context, unreadable)? {
                         return Err(Error::Pinned(reference.clone()));
                     }
                     context.monitor.notice(&format!("the snapshot {reference}, which cannot be read, is removed"));

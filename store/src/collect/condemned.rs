@@ -32,6 +32,8 @@ pub(super) struct Pending {
     pub(super) sentence: Sentence,
     /// Sessions that lived when the sentence was published; `None`: the collection died before it listed them.
     pub(super) sessions: Option<Vec<String>>,
+    /// Whether a key that may collect has passed it.
+    pub(super) is_vouched: bool,
 }
 
 /// All that is condemned, as one session sees it.
@@ -100,11 +102,12 @@ pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
         let sessions = read::<Vec<String>>(repository, &sessions_name(id)?)?;
         let vouches = |signer| repository.keys().vouches(signer, Action::Maintain);
         let mut sessions = sessions.filter(|(_, signer)| vouches(*signer)).map(|(sessions, _)| sessions);
+        let is_vouched = vouches(signer) || !repository.keys().is_signed();
         if !vouches(signer) {
             sentence.marked.clear();
             sessions = None;
         }
-        pending.push(Pending { id, sentence, sessions });
+        pending.push(Pending { id, sentence, sessions, is_vouched });
     }
     Ok(pending)
 }

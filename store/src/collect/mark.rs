@@ -135,8 +135,12 @@ impl<'a> Marks<'a> {
         Ok(known)
     }
 
-    /// Marks what one standing has of a chunk. Whether it has any.
+    /// Marks what one standing has of a chunk. Whether it has any. Strangers are many, and one of them must not be the reason to give up
+    /// what another stored: every place stays.
     fn mark_of(&self, id: &ChunkId, standing: Standing) -> Result<bool> {
+        if standing == Standing::Stranger {
+            return self.mark_everywhere(id, standing);
+        }
         let Some((found, base)) = self.find_lasting(id, standing)? else {
             return self.mark_everywhere(id, standing);
         };

@@ -126,7 +126,8 @@ fn most_frequent(fragments: &[Fragment]) -> Option<Option<SignerId>> {
     counts.into_iter().max_by_key(|(author, count)| (*count, *author)).map(|(author, _)| author)
 }
 
-/// Signs fragments again whose signer the caller names, with the key in use; what that signer stored is from now on the word of this key.
+/// Signs fragments again whose signer the caller names, with the key in use; what counted as stored because of that signer is from now on
+/// the word of this key, and of others' entries it stays theirs.
 pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
     let mut signed = 0;
     for listed in repository.backend().list(ObjectKind::Index)? {
@@ -137,8 +138,8 @@ pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -
         if !whose(fragment.signer()) {
             continue;
         }
-        let own = repository.keys().author_of_own();
-        let author = if whose(fragment.author()) { own } else { fragment.author() };
+        let is_taken_over = whose(fragment.author()) && (fragment.is_trusted() || fragment.author().is_none());
+        let author = if is_taken_over { repository.keys().author_of_own() } else { fragment.author() };
         replace_as(repository, &[fragment], &HashSet::new(), author)?;
         signed += 1;
     }

@@ -13,6 +13,7 @@ use crate::ids::PackId;
 use crate::repository::Repository;
 use crate::roles::Action;
 use crate::rotation::epoch_of;
+use crate::sealed::Unsigned;
 
 /// Packs of one round: at most 16 GiB are there twice, and some 12 MiB of chunk ids in memory.
 const PACKS_PER_ROUND: usize = 256;
@@ -59,7 +60,7 @@ pub fn reseal(
         report.labels += u64::from(repository.reseal_label(snapshot, seq)?);
     }
     for root in repository.roots()? {
-        report.roots += u64::from(repository.reseal_root(&root)?);
+        report.roots += u64::from(repository.reseal_root(&root, Unsigned::Stays)?);
     }
     lease.release()?;
     Ok(report)

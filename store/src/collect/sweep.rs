@@ -25,6 +25,14 @@ pub(super) fn carry_out(
     let mut condemned: HashSet<PackId> =
         sentences.iter().flat_map(|pending| &pending.sentence.packs).copied().collect();
     for pending in sentences {
+        if !pending.is_vouched {
+            // Its packs stay what they are, and are condemned by whoever may, when nothing reaches them.
+            condemned::remove(repository, pending.id)?;
+            for pack in &pending.sentence.packs {
+                condemned.remove(pack);
+            }
+            continue;
+        }
         let living = living_sessions(repository)?;
         let witnesses = match &pending.sessions {
             Some(sessions) => sessions.clone(),

@@ -14,7 +14,7 @@ use crate::index::block::{BLOCK_ENTRIES_MAX, Block, encode_block};
 use crate::index::filter;
 use crate::keys::Keys;
 use crate::location::{Location, RecordKind};
-use crate::roles::{Action, Role};
+use crate::roles::Action;
 use crate::sealed::{PartsOpener, PartsSealer, signed, verified};
 use crate::signing::SignerId;
 use crate::{Error, Result, codec};
@@ -51,7 +51,7 @@ struct SignedDirectory {
 pub(crate) enum Standing {
     /// Of the key in use, or of an owner: chunks that stand there are stored.
     Trusted,
-    /// Of another key of the roster: they are read, and nothing of one's own is built on them.
+    /// Of another key that is or was in the roster: they are read, and nothing of one's own is built on them.
     OfMember(SignerId),
     /// Signed by nobody who counts: the same, all strangers together.
     Stranger,
@@ -115,13 +115,14 @@ fn standing_of(keys: &Keys, author: Option<SignerId>, signer: Option<SignerId>) 
         return Standing::Trusted;
     }
     let (Some(author), Some(signer)) = (author, signer) else { return Standing::Stranger };
-    let (Some(author_role), Some(signer_role)) = (keys.role_of(author), keys.role_of(signer)) else {
+    let is_merged = || keys.role_of(signer).is_some_and(|role| role.may(Action::Maintain));
+    if !keys.was_member(author) || (author != signer && !is_merged()) {
         return Standing::Stranger;
-    };
-    match author == signer || signer_role.may(Action::Maintain) {
-        true if author_role == Role::Full || keys.signer() == Some(author) => Standing::Trusted,
-        true => Standing::OfMember(author),
-        false => Standing::Stranger,
+    }
+    // The snapshots of a key that was removed stay, and so does its word about them, apart from that of all others.
+    match keys.builds_on(Some(author)) {
+        true => Standing::Trusted,
+        false => Standing::OfMember(author),
     }
 }
 

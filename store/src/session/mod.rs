@@ -145,6 +145,8 @@ impl Session {
     }
 
     fn held(repository: &Repository, hold: Option<Box<dyn Hold>>) -> Result<Self> {
+        // A process that lives long seals nothing under keys that were rotated away, and stops when its key was removed.
+        repository.refresh_keys()?;
         let condemned = Condemned::load_readable(repository)?;
         let roots = repository.roots()?;
         let parameters = &repository.config().parameters;
