@@ -19,7 +19,7 @@ use copal_store::keys::Credential;
 use copal_store::local::LocalBackend;
 use copal_store::location::{Location, RecordKind};
 use copal_store::repository::{Repository, RootName};
-use copal_store::session::{ChunkSource, Reservation, Session};
+use copal_store::session::{ChunkSource, DeltaBase, Reservation, Session};
 use copal_store::{ChunkId, ObjectId, SnapshotId};
 use zeroize::Zeroizing;
 
@@ -211,6 +211,41 @@ fn t02_what_strangers_say_is_no_reason_to_give_up_what_a_removed_key_stored() {
     world.ok(&["gc"]);
     check_deployed(&world, "of the robot", "source");
     ok_anew(&world, &["verify"]);
+}
+
+#[test]
+fn t04_deltas_that_decode_to_something_else_do_not_outlive_a_repair() {
+    let world = with_thief();
+    write_source(&world, "source", 120);
+    world.create("monday", "source");
+    let thief = hold(&world, "thief");
+    let session = Session::begin(&thief).unwrap();
+    let mut writer = session.writer().unwrap();
+    let base = noise(1, 40_000);
+    let base_id = thief.keys().chunk_id(&base);
+    assert_eq!(session.reserve(&base_id).unwrap(), Reservation::Mine);
+    writer.store(RecordKind::Data, &base_id, &base, None).unwrap();
+    write_source(&world, "victim", 130);
+    for file in 0..4 {
+        let id = thief.keys().chunk_id(&noise(130 + file, 20_000));
+        assert_eq!(session.reserve(&id).unwrap(), Reservation::Mine);
+        let delta = DeltaBase { id: base_id, plain: &base };
+        writer.store(RecordKind::Data, &id, &base[..20_000], Some(delta)).unwrap();
+    }
+    assert_eq!(writer.deltas_stored(), 4);
+    drop(writer);
+    session.checkpoint().unwrap();
+    session.end().unwrap();
+    for step in [&["verify", "--repair"][..], &["gc"], &["verify"]] {
+        let run = world.run(step);
+        assert!(run.code == 0 || step[0] == "verify", "{step:?}: {run:#?}");
+        let name = format!("after {}", step.join(" "));
+        world.create(&name, "victim");
+        check_deployed(&world, &name, "victim");
+        check_deployed(&world, "monday", "source");
+        world.ok(&["delete", &name, "--yes"]);
+    }
+    world.ok(&["verify"]);
 }
 
 /// A snapshot by the thief, of the same folder, the newest there is: every file looks as it does on disk, and has another's bytes.

@@ -2,26 +2,25 @@
 
 mod objects;
 mod places;
+mod rebuild;
 mod salvage;
 
-use std::collections::HashSet;
-
 use crate::backend::ObjectKind;
-use crate::check::salvage::salvage;
-use crate::collect::{condemned, maintenance_lease, publish_fragment};
+use crate::check::rebuild::Deltas;
+use crate::collect::{condemned, maintenance_lease};
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
-use crate::index::{Fragment, is_fragment_missing};
+use crate::index::is_fragment_missing;
 use crate::location::Location;
 use crate::pack::{PackOpener, PackTrailer, pack_name};
 use crate::parity::{self, Verdict};
 use crate::repository::Repository;
 use crate::session::Session;
-use crate::session::copy::PackCopier;
 use crate::{Error, Result};
 
 pub use objects::{check_index, check_small_objects, restore_config};
 pub use places::check_places;
+pub use rebuild::rebuild_index;
 
 /// Why something is not verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -319,95 +318,16 @@ pub fn lift_unreadable_sentences(repository: &Repository) -> Result<Vec<String>>
     Ok(lifted.iter().map(ToString::to_string).collect())
 }
 
-/// Makes the index again from the packs' trailers: every record is decoded, and what is damaged or missing is left out, so that
-/// the next create that meets such a chunk stores it again. Of a pack whose trailer does not open, what the old index still finds
-/// and what is sound is copied to a new pack; of one that its parity brings back, everything. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection runs.
-/// The new fragments are durable before the old ones go.
-pub fn rebuild_index(repository: &Repository) -> Result<u64> {
-    let lease = maintenance_lease(repository)?;
-    let old = repository.backend().list(ObjectKind::Index)?;
-    // A newer one is sound, and knows what this program cannot put into its place.
-    for listed in &old {
-        match Fragment::open(&**repository.backend(), repository.keys(), listed) {
-            Err(error) if error.is_unsupported() => return Err(error),
-            _ => {}
-        }
-    }
-    let mut sound: Vec<(ChunkId, Location)> = Vec::new();
-    let mut deltas: Vec<(ChunkId, Location)> = Vec::new();
-    let mut without_trailer = HashSet::new();
-    let mut copier = PackCopier::new(repository);
-    let mut healed_chunks = HashSet::new();
-    for pack in parity::packs_or_their_parity(repository)? {
-        if let Some(healed) = parity::heal(repository, pack)?
-            && let Some(chunks) = copy_healed(&repository.with_backend(healed), pack, &mut copier)?
-        {
-            healed_chunks.extend(chunks);
-            continue;
-        }
-        let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
-            Ok(trailer) => trailer,
-            Err(error) if error.is_integrity() => {
-                without_trailer.insert(pack);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let mut checker = RecordChecker::new(repository, pack)?;
-        for record in &trailer.records {
-            let entries: Vec<(ChunkId, Location)> = record.entries(pack, trailer.kind).collect();
-            if record.base.is_some() {
-                deltas.extend(entries);
-            } else if checker.is_sound(&entries)? {
-                sound.extend(entries);
-            }
-        }
-    }
-    copier.publish()?;
-    let mut salvaged = salvage(repository, &old, &without_trailer)?;
-    salvaged.extend(healed_chunks);
-    sound.sort_unstable_by_key(|(id, _)| *id);
-    let is_whole = |id: &ChunkId| salvaged.contains(id) || sound.binary_search_by_key(id, |(id, _)| *id).is_ok();
-    deltas.retain(|(_, location)| location.base.as_ref().is_some_and(is_whole));
-    sound.extend(deltas);
-    let count = (sound.len() + salvaged.len()) as u64;
-    publish_fragment(repository, &mut sound, repository.keys().author_of_own())?;
-    let old: Vec<_> = old.into_iter().map(|listed| listed.name).collect();
-    repository.backend().delete(&old)?;
-    drop_unsound_deltas(repository)?;
-    lease.release()?;
-    Ok(count)
-}
-
-/// Copies the records of a pack that is read as its parity says it was; returns the chunks that are no deltas. `None` where not even
-/// its trailer opens: then it is another's parity.
-fn copy_healed(healed: &Repository, pack: PackId, copier: &mut PackCopier<'_>) -> Result<Option<Vec<ChunkId>>> {
-    let trailer = match PackOpener::read_trailer(healed.keys(), &**healed.backend(), pack) {
-        Err(error) if error.is_integrity() => return Ok(None),
-        trailer => trailer?,
-    };
-    let mut checker = RecordChecker::new(healed, pack)?;
-    let mut chunks = Vec::new();
-    for record in &trailer.records {
-        let entries: Vec<(ChunkId, Location)> = record.entries(pack, trailer.kind).collect();
-        let is_sound = match record.base {
-            None => checker.is_sound(&entries)?,
-            // Whether its base lasts is seen when all is done.
-            Some(_) => true,
-        };
-        match checker.open(&entries) {
-            Err(error) if error.is_integrity() => continue,
-            opened => opened?,
-        }
-        if is_sound {
-            copier.put(trailer.kind, record.encoding, &record.members, record.base, &checker.sealed)?;
-            chunks.extend(entries.iter().filter(|(_, location)| location.base.is_none()).map(|(id, _)| *id));
-        }
-    }
-    Ok(Some(chunks))
-}
-
 impl RecordChecker<'_> {
+    /// Opens a delta and decodes it; its payload stays in `sealed`.
+    fn is_sound_delta(&mut self, entry: &(ChunkId, Location), deltas: &mut Deltas<'_>) -> Result<bool> {
+        match self.open(std::slice::from_ref(entry)) {
+            Err(error) if error.is_integrity() => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => deltas.is_sound(&entry.0, &entry.1, &self.sealed, &mut self.decoder),
+        }
+    }
+
     fn is_sound(&mut self, entries: &[(ChunkId, Location)]) -> Result<bool> {
         match self.decode(entries) {
             Err(error) if error.is_integrity() => Ok(false),
@@ -419,35 +339,4 @@ impl RecordChecker<'_> {
             })),
         }
     }
-}
-
-/// Deltas decode only through an index: those that do not are dropped in a second pass over the new one.
-fn drop_unsound_deltas(repository: &Repository) -> Result<()> {
-    let session = Session::begin(repository)?;
-    let mut sound = Vec::new();
-    let mut unsound = 0usize;
-    let mut plain = Vec::new();
-    session.index()?.for_each(|_, _, id, location| {
-        let keep = match location.base {
-            None => true,
-            Some(_) => match session.read_record(&id, &location, &mut plain) {
-                Ok(()) => repository.keys().chunk_id(&plain) == id,
-                Err(error) if error.is_integrity() => false,
-                Err(error) => return Err(error),
-            },
-        };
-        if keep {
-            sound.push((id, location));
-        } else {
-            unsound += 1;
-        }
-        Ok(())
-    })?;
-    let old: Vec<_> = session.index()?.fragments().iter().map(|fragment| fragment.name().clone()).collect();
-    session.end()?;
-    if unsound > 0 {
-        publish_fragment(repository, &mut sound, repository.keys().author_of_own())?;
-        repository.backend().delete(&old)?;
-    }
-    Ok(())
 }

@@ -318,8 +318,40 @@ impl Export<'_> {
         Ok(self.session.locate(id)?.ok_or_else(missing)?)
     }
 
-    /// The record of a group: its payload as it is stored, where all of it travels, and else encoded again.
+    /// The record of a group. Where its place does not hold what was promised, it is read elsewhere.
     fn encode(
+        &self,
+        group: &Group,
+        order: &[(copal_store::ChunkId, u32)],
+        keys: &StreamKeys,
+    ) -> Result<(RecordHeader, Vec<u8>)> {
+        match self.encode_there(group, order, keys) {
+            Err(Error::Store(error)) if error.is_integrity() => self.encode_from_elsewhere(group, order, keys),
+            encoded => encoded,
+        }
+    }
+
+    fn encode_from_elsewhere(
+        &self,
+        group: &Group,
+        order: &[(copal_store::ChunkId, u32)],
+        keys: &StreamKeys,
+    ) -> Result<(RecordHeader, Vec<u8>)> {
+        let (mut kept, mut members) = (Vec::new(), Vec::with_capacity(group.members.len()));
+        for ordinal in &group.members {
+            let (id, bytes) = order[*ordinal as usize];
+            let chunk = self.session.read_chunk(&id)?;
+            members.push(Member { ordinal: *ordinal, bytes, check: keys.check(&chunk) });
+            kept.extend_from_slice(&chunk);
+        }
+        let mut payload = Vec::new();
+        let level = self.session.repository().config().parameters.compression_level;
+        let encoding = Encoder::new(level)?.encode(&kept, None, &mut payload)?;
+        Ok((RecordHeader { encoding: encoding as u8, base: None, members }, payload))
+    }
+
+    /// Its payload as it is stored, where all of it travels, and else encoded again.
+    fn encode_there(
         &self,
         group: &Group,
         order: &[(copal_store::ChunkId, u32)],

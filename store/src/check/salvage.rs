@@ -15,11 +15,20 @@ use crate::session::copy::PackCopier;
 /// The chunks of one record that the index names, by their offset in it.
 type Records = BTreeMap<(PackId, u32), BTreeMap<u32, (ChunkId, Location)>>;
 
+/// Which records are copied, and whether a delta is the chunk that it is said to be.
+pub(super) trait Judge {
+    /// Whether it is the turn of deltas, or of all others.
+    fn takes_deltas(&self) -> bool;
+    /// Whether an opened payload decodes to the chunk of that id.
+    fn is_sound(&mut self, id: &ChunkId, location: &Location, payload: &[u8], decoder: &mut Decoder) -> Result<bool>;
+}
+
 /// Publishes new packs and their index; returns the chunks that are in them.
 pub(super) fn salvage(
     repository: &Repository,
     index: &[ObjectStat],
     packs: &HashSet<PackId>,
+    judge: &mut dyn Judge,
 ) -> Result<HashSet<ChunkId>> {
     let mut salvaged = HashSet::new();
     if packs.is_empty() {
@@ -32,7 +41,7 @@ pub(super) fn salvage(
         decoder: Decoder::new()?,
     };
     for ((pack, _), members) in records_in(repository, index, packs)? {
-        match salvager.copy(pack, &members, &mut copier) {
+        match salvager.copy(pack, &members, &mut copier, judge) {
             Ok(copied) => salvaged.extend(copied),
             Err(error) if error.is_integrity() => {}
             Err(error) => return Err(error),
@@ -68,22 +77,28 @@ struct Salvager<'r> {
 }
 
 impl Salvager<'_> {
-    /// A delta is copied as it is: what opens is what was sealed, and whether its base lasts is seen when all is done.
     fn copy(
         &mut self,
         pack: PackId,
         members: &BTreeMap<u32, (ChunkId, Location)>,
         copier: &mut PackCopier<'_>,
+        judge: &mut dyn Judge,
     ) -> Result<Vec<ChunkId>> {
         let Some((id, location)) = members.values().next() else { return Ok(Vec::new()) };
+        if location.base.is_some() != judge.takes_deltas() {
+            return Ok(Vec::new());
+        }
         let is_single = location.bytes == location.record_plain_bytes;
         let mut sealed = vec![0; location.record_stored_bytes as usize];
         self.repository.backend().read_range(&pack_name(pack), u64::from(location.record_offset), &mut sealed)?;
         let opener = PackOpener::new(self.repository.keys(), &**self.repository.backend(), pack)?;
         opener.open_record(location, is_single.then_some(id), &mut sealed)?;
         if location.base.is_some() {
+            if !judge.is_sound(id, location, &sealed, &mut self.decoder)? {
+                return Ok(Vec::new());
+            }
             copier.put(location.kind, location.encoding, &[(*id, location.bytes)], location.base, &sealed)?;
-            return Ok(Vec::new());
+            return Ok(vec![*id]);
         }
         let mut plain = Vec::new();
         self.decoder.decode(location.encoding, &sealed, None, location.record_plain_bytes, &mut plain)?;

@@ -52,21 +52,12 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
                 classes[class(listed.bytes)].push(listed);
             }
         }
-        let Some(full) = classes.iter().find(|class| class.len() >= FAN) else { break };
         let mut chosen: Vec<Fragment> = Vec::new();
-        let mut entries = 0;
-        let opened = full
-            .iter()
-            .map(|listed| Fragment::open(&**repository.backend(), repository.keys(), listed))
-            .collect::<Result<Vec<_>>>()?;
-        let Some(author) = most_frequent(&opened) else { break };
-        // Whose entries they are stays what it was: what nobody looked at again is not made true by a merge.
-        for fragment in opened.into_iter().filter(|fragment| word_of(fragment) == author) {
-            if entries + fragment.entries() > FRAGMENT_ENTRIES_MAX && chosen.len() > 1 {
+        for full in classes.iter().filter(|class| class.len() >= FAN) {
+            chosen = choose(repository, full)?;
+            if chosen.len() > 1 {
                 break;
             }
-            entries += fragment.entries();
-            chosen.push(fragment);
         }
         if chosen.len() < 2 {
             break;
@@ -80,6 +71,24 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
         }
     }
     Ok(merged)
+}
+
+/// Fragments of one class that are merged: of one author, because whose entries they are stays what it was. What nobody looked at again is
+/// not made true by a merge.
+fn choose(repository: &Repository, class: &[ObjectStat]) -> Result<Vec<Fragment>> {
+    let open = |listed| Fragment::open(&**repository.backend(), repository.keys(), listed);
+    let opened = class.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let mut chosen: Vec<Fragment> = Vec::new();
+    let Some(author) = most_frequent(&opened) else { return Ok(chosen) };
+    let mut entries = 0;
+    for fragment in opened.into_iter().filter(|fragment| word_of(fragment) == author) {
+        if entries + fragment.entries() > FRAGMENT_ENTRIES_MAX && chosen.len() > 1 {
+            break;
+        }
+        entries += fragment.entries();
+        chosen.push(fragment);
+    }
+    Ok(chosen)
 }
 
 /// Makes the index forget packs: every fragment that names one is replaced by one that does not.

@@ -6,7 +6,7 @@ use crate::collect::Plan;
 use crate::collect::mark::LiveChunks;
 use crate::encoding::{Decoder, Encoder};
 use crate::ids::{ChunkId, PackId};
-use crate::location::{Location, RecordKind};
+use crate::location::Location;
 use crate::mutants::Mutant;
 use crate::pack::{PackOpener, PackTrailer, TrailerRecord, pack_name};
 use crate::repository::Repository;
@@ -83,7 +83,12 @@ impl Rewriter<'_> {
                 return Err(Error::damaged(pack_name(pack), format!("chunk {id} in it has another hash")));
             }
         }
-        if live.len() == entries.len() {
+        // A delta of the key in use must find its base where that key's word or an owner's says: else it is copied whole.
+        let is_self_standing = match record.base {
+            None => true,
+            Some(base) => self.session.has_trusted_base(&base)?,
+        };
+        if live.len() == entries.len() && is_self_standing {
             // Sealed again as it was encoded: nothing is compressed twice.
             return copier.put(trailer.kind, record.encoding, &record.members, record.base, &sealed);
         }
@@ -95,6 +100,6 @@ impl Rewriter<'_> {
             members.push((*id, location.bytes));
         }
         let encoding = self.encoder.encode(&kept, None, &mut self.payload)?;
-        copier.put(RecordKind::Data, encoding, &members, None, &self.payload)
+        copier.put(trailer.kind, encoding, &members, None, &self.payload)
     }
 }

@@ -374,6 +374,14 @@ impl Session {
         })
     }
 
+    /// Whether what counts as stored has a delta's base whole, in a place that lasts.
+    pub(crate) fn has_trusted_base(&self, base: &ChunkId) -> Result<bool> {
+        self.with_index(|index, present| {
+            let lasts = |pack: &PackId| present.contains(pack) && !self.condemned.contains(pack);
+            Ok(find_whole(index, base, &|standing| standing == Standing::Trusted, &lasts)?.is_some())
+        })
+    }
+
     /// The place at which a delta's base is read.
     pub(crate) fn locate_base(&self, base: &ChunkId) -> Result<Option<Location>> {
         self.with_index(|index, present| {
