@@ -95,6 +95,10 @@ pub(super) struct Capture<'s, 'j> {
     met: HashMap<FileKey, ()>,
     placed: HashMap<FileKey, (EntryPath, Metadata)>,
     builder: TreeBuilder,
+    /// The folders that hold the entry placed last, from the root.
+    folders: Vec<EntryPath>,
+    /// The last folder that is missing, with what is in it.
+    missing: Option<EntryPath>,
     sink: TreeSink<'s>,
     files: u64,
     entries: u64,
@@ -171,6 +175,8 @@ impl Capture<'_, '_> {
                 met: HashMap::new(),
                 placed: HashMap::new(),
                 builder: TreeBuilder::new(&boundary_key),
+                folders: Vec::new(),
+                missing: None,
                 sink: TreeSink::new(session, finder)?,
                 files: 0,
                 entries: 0,
@@ -225,7 +231,7 @@ impl Capture<'_, '_> {
         let builder = std::mem::replace(&mut self.builder, TreeBuilder::new(&[0; 32]));
         let tree = builder.finish(&mut self.sink)?;
         self.shared.meter.tell();
-        if kind == SourceKind::File && self.entries == 0 {
+        if self.entries == 0 {
             let why = self.warnings.first().cloned().unwrap_or_else(|| "it vanished".into());
             return Err(Error::Usage(format!("the source could not be read: {why}")));
         }

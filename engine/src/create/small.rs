@@ -93,6 +93,18 @@ pub(super) fn metadata_of(stat: &FileStat, attributes: Vec<Attribute>) -> Metada
     }
 }
 
+/// A folder that is away for an instant is asked again: all that is in it depends on it.
+fn attributes_of(reader: &TreeReader, path: &[u8], kind: FileKind) -> copal_source::Result<Vec<Attribute>> {
+    let mut asked = reader.attributes(path);
+    for _ in 1..ATTEMPTS {
+        match asked {
+            Err(_) if kind == FileKind::Directory => asked = reader.attributes(path),
+            other => return other,
+        }
+    }
+    asked
+}
+
 impl Worker<'_> {
     pub(super) fn batch(&mut self, files: Vec<SmallFile>) -> Result<Vec<Outcome>> {
         self.write_out_ahead(&files);
@@ -140,7 +152,7 @@ impl Worker<'_> {
             FileKind::CharDevice => Node::CharDevice { major: stat.special.0, minor: stat.special.1 },
             FileKind::BlockDevice => Node::BlockDevice { major: stat.special.0, minor: stat.special.1 },
         };
-        let metadata = metadata_of(stat, reader.attributes(&slashes)?);
+        let metadata = metadata_of(stat, attributes_of(reader, &slashes, stat.kind)?);
         Ok(Outcome::Taken(Entry { path: path.clone(), metadata, node }))
     }
 

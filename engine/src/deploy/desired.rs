@@ -131,7 +131,15 @@ impl<'s> Desired<'s> {
 
     /// All entries in path order, TARGET itself first.
     pub(super) fn items(&self) -> Items<'_, 's> {
-        Items { desired: self, part: 0, inner: None, root_due: self.labelled, leading: VecDeque::new(), due: None }
+        Items {
+            desired: self,
+            part: 0,
+            inner: None,
+            root_due: self.labelled,
+            leading: VecDeque::new(),
+            due: None,
+            folders: Vec::new(),
+        }
     }
 
     /// One entry, in O(log n) node reads.
@@ -179,8 +187,13 @@ impl<'s> Desired<'s> {
 }
 
 fn synthetic_root() -> Item {
+    synthetic_folder(EntryPath::root())
+}
+
+/// A folder of which no snapshot says what its owner or times are.
+fn synthetic_folder(path: EntryPath) -> Item {
     let metadata = Metadata { mode: 0o755, ..Metadata::default() };
-    Item { entry: Entry { path: EntryPath::root(), metadata, node: Node::Directory }, synthetic: true, leading: false }
+    Item { entry: Entry { path, metadata, node: Node::Directory }, synthetic: true, leading: false }
 }
 
 /// `path` below `from`, moved below `to`.
@@ -205,6 +218,8 @@ pub(super) struct Items<'d, 's> {
     leading: VecDeque<Item>,
     /// A chosen entry that waits for the folders that lead to it.
     due: Option<Item>,
+    /// The folders that hold the entry delivered last, from the outermost.
+    folders: Vec<EntryPath>,
 }
 
 impl Items<'_, '_> {
@@ -229,6 +244,29 @@ impl Items<'_, '_> {
         }
     }
 
+    /// Completes the folders that come before a path. Snapshots of before may lack one whose contents they have: it is made.
+    fn lead_to(&mut self, path: &EntryPath, is_folder: bool) {
+        while self.folders.last().is_some_and(|folder| !path.is_within(folder)) {
+            self.folders.pop();
+        }
+        let mut above = path.parent();
+        let mut lacking = Vec::new();
+        while let Some(folder) = above.filter(|folder| self.folders.last() != Some(folder)) {
+            above = folder.parent();
+            lacking.push(folder);
+        }
+        let mut known = std::mem::take(&mut self.leading);
+        for folder in lacking.into_iter().rev() {
+            let is_next = known.front().is_some_and(|next| next.entry.path == folder);
+            let item = if is_next { known.pop_front() } else { None };
+            self.leading.push_back(item.unwrap_or_else(|| synthetic_folder(folder.clone())));
+            self.folders.push(folder);
+        }
+        if is_folder {
+            self.folders.push(path.clone());
+        }
+    }
+
     /// Folders that do not lead to a path, and were not asked for, are none of the target.
     fn drop_leading(&mut self, path: &EntryPath) {
         while self.leading.back().is_some_and(|folder| !path.is_within(&folder.entry.path)) {
@@ -242,26 +280,23 @@ impl Iterator for Items<'_, '_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if std::mem::take(&mut self.root_due) {
+            self.folders.push(EntryPath::root());
             return Some(Ok(synthetic_root()));
         }
-        loop {
-            if self.due.is_some() {
-                return self.leading.pop_front().or_else(|| self.due.take()).map(Ok);
-            }
+        while self.due.is_none() {
             let (item, path) = match self.advance()? {
                 Ok(found) => found,
                 Err(error) => return Some(Err(error)),
             };
-            if self.desired.is_whole() {
-                return Some(Ok(item));
-            }
             self.drop_leading(&item.entry.path);
             let is_folder = item.entry.node == Node::Directory;
-            if self.desired.chosen.takes(&path, is_folder) {
+            if self.desired.is_whole() || self.desired.chosen.takes(&path, is_folder) {
+                self.lead_to(&item.entry.path, is_folder);
                 self.due = Some(item);
             } else if is_folder && self.desired.chosen.may_lead(&path) {
                 self.leading.push_back(Item { leading: true, ..item });
             }
         }
+        self.leading.pop_front().or_else(|| self.due.take()).map(Ok)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use copal_chunker::Cutter;
-use copal_manifest::entry::{Entry, Node};
+use copal_manifest::entry::{Entry, EntryPath, Node};
 
 use super::{Batch, Capture, FileKey, Waiting};
 use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity};
@@ -181,7 +181,34 @@ impl Capture<'_, '_> {
         self.place_outcome(outcome, Some(key))
     }
 
+    /// The folder that is missing above a path, the outermost one: nothing stands in a snapshot without the folder that holds it.
+    fn missing_above(&mut self, path: &EntryPath) -> Option<EntryPath> {
+        while self.folders.last().is_some_and(|folder| !path.is_within(folder)) {
+            self.folders.pop();
+        }
+        let mut missing = None;
+        let mut above = path.parent();
+        while let Some(folder) = above.filter(|folder| self.folders.last() != Some(folder)) {
+            above = folder.parent();
+            missing = Some(folder);
+        }
+        missing
+    }
+
+    /// What is in a folder that was away, or could not be read, when its turn came, is left out with it.
+    fn leave_out_orphan(&mut self, folder: EntryPath) {
+        if self.missing.as_ref() != Some(&folder) {
+            let name = self.shared.named(&folder);
+            self.unread(format!("{name}: the folder could not be read when its turn came; what is in it is left out"));
+            self.missing = Some(folder);
+        }
+    }
+
     fn place(&mut self, entry: Entry, key: Option<FileKey>) -> Result<()> {
+        if let Some(folder) = self.missing_above(&entry.path) {
+            self.leave_out_orphan(folder);
+            return Ok(());
+        }
         match self.builder.push(&entry, &mut self.sink) {
             Err(copal_store::Error::Limit { what, .. }) => {
                 self.unread(what);
@@ -196,6 +223,9 @@ impl Capture<'_, '_> {
             if self.shared.cloned && content.bytes >= CLONE_BYTES_MIN {
                 self.contents.push((entry.path.to_slashes().to_vec(), ContentIdentity::of(content)));
             }
+        }
+        if entry.node == Node::Directory {
+            self.folders.push(entry.path.clone());
         }
         if let Some(key) = key {
             self.placed.insert(key, (entry.path, entry.metadata));
