@@ -41,9 +41,20 @@ pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
     };
     let operation = commands::operation(&arguments.command);
     let mut invocation = Invocation::new(arguments.global);
+    let only_reports = commands::only_reports(&arguments.command);
+    if only_reports {
+        invocation.output.is_report();
+    }
     let outcome = commands::run(arguments.command, &mut invocation);
     invocation.monitor.finish();
     let flushed = invocation.output.finish();
+    let flushed = match (&outcome, flushed) {
+        (Ok(_), Err(error)) if only_reports => {
+            say(&format!("copal: the command has done its work; only its report could not be written: {error}"));
+            Ok(())
+        }
+        (_, flushed) => flushed,
+    };
     match outcome.and_then(|exit| flushed.map(|()| exit).map_err(anyhow::Error::from)) {
         Ok(exit) => exit,
         Err(error) if is_closed_pipe(&error) => ExitCode::Done,

@@ -28,6 +28,9 @@ pub(crate) struct Output {
     is_coloured: bool,
     writer: BufWriter<Stdout>,
     closed: bool,
+    keeps_errors: bool,
+    /// The first error that was kept.
+    failed: Option<io::Error>,
     /// Elements of the array under way.
     elements: u64,
 }
@@ -42,6 +45,8 @@ impl Output {
             is_coloured: is_terminal && wants_colour(),
             writer: BufWriter::with_capacity(64 << 10, stdout),
             closed: false,
+            keeps_errors: false,
+            failed: None,
             elements: 0,
         }
     }
@@ -129,13 +134,23 @@ impl Output {
     /// Everything is out, or the error.
     pub(crate) fn finish(&mut self) -> Result<(), ProgramError> {
         let flushed = self.writer.flush();
-        self.tolerate(flushed)
+        self.tolerate(flushed)?;
+        self.failed.take().map_or(Ok(()), |error| Err(ProgramError::Output(error)))
+    }
+
+    /// From here on all that is written tells of work that is done: an error is kept for the end, and ends nothing.
+    pub(crate) fn is_report(&mut self) {
+        self.keeps_errors = true;
     }
 
     fn tolerate(&mut self, written: io::Result<()>) -> Result<(), ProgramError> {
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.closed = true;
+                Ok(())
+            }
+            Err(error) if self.keeps_errors => {
+                self.failed.get_or_insert(error);
                 Ok(())
             }
             other => other.map_err(ProgramError::Output),

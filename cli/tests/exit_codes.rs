@@ -365,6 +365,36 @@ fn an_output_that_is_full_is_an_error() {
 }
 
 #[test]
+fn d15_what_is_done_is_reported_as_done_though_the_output_is_full() {
+    let world = World::bare();
+    std::fs::create_dir(world.path("s")).unwrap();
+    std::fs::write(world.path("s/f"), "old").unwrap();
+    std::fs::write(world.path("bundle password"), "a horse of amber").unwrap();
+    let done = |words: &[&str]| {
+        for json in [&[][..], &["--json"]] {
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            let run = finish(world.command(&[words, json].concat()).stdout(full).output().unwrap());
+            let is_again = !json.is_empty() && run.code != 0;
+            assert!(is_again || run.code == 0 && run.stderr.contains("has done its work"), "{words:?}: {run:?}");
+        }
+    };
+    done(&["init"]);
+    done(&["create", "one", "s"]);
+    std::fs::write(world.path("s/f"), "new").unwrap();
+    done(&["deploy", "one", "s", "--yes"]);
+    assert_eq!(std::fs::read_to_string(world.path("s/f")).unwrap(), "old");
+    std::fs::write(world.path("s/f"), "new").unwrap();
+    done(&["restore", "one", "s"]);
+    assert_eq!(std::fs::read_to_string(world.path("s/f")).unwrap(), "old");
+    done(&["export", "one", "x.copal", "--bundle-password-file", "bundle password"]);
+    assert!(world.path("x.copal").is_file());
+    done(&["tag", "one", "a=b"]);
+    done(&["delete", "one", "--yes"]);
+    done(&["gc"]);
+    assert_eq!(world.json(&["list"]), serde_json::json!([]));
+}
+
+#[test]
 fn an_interrupt_is_130_and_what_was_stored_is_found_again() {
     let world = World::new();
     let source = world.path("source");

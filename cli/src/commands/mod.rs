@@ -82,3 +82,24 @@ pub(crate) fn operation(command: &Command) -> Verb {
         _ => Verb::Other,
     }
 }
+
+/// Whether what the command prints only tells of what it has done: then it is done, whoever could not be told.
+pub(crate) fn only_reports(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Init(_)
+            | Command::Create(_)
+            | Command::Deploy(_)
+            | Command::Restore(_)
+            | Command::Delete(_)
+            | Command::Forget(_)
+            | Command::Gc(_)
+            | Command::Tag(_)
+            | Command::Pin(_)
+            | Command::Import(_)
+            | Command::Copy(_)
+            | Command::Export(_)
+            | Command::Unlock(_)
+            | Command::Lock(_)
+    )
+}
