@@ -157,6 +157,7 @@ fn every_command_has_its_shape() {
             "dry_run",
             "stays",
             "changes",
+            "skipped",
             "warnings",
         ],
     );

@@ -313,3 +313,29 @@ fn d03_a_deploy_that_cannot_be_finished_is_given_up_by_hand() {
     world.ok(&["deploy", "s", "t", "--yes"]);
     assert_same(&wanted, &look(&world.path("t")));
 }
+
+#[test]
+fn d03_a_plain_user_leaves_devices_out_when_asked_to() {
+    let (world, target) = owned_by_nobody();
+    assert!(call("mknod", &[&world.text("srv/t/null"), "c", "1", "3"]));
+    fs::write(target.join("file"), b"x").unwrap();
+    give(&target, NOBODY);
+    fs::set_permissions(target.join("null"), fs::Permissions::from_mode(0o644)).unwrap();
+    let run = as_nobody(&world, &["create", "devices", "srv/t"]);
+    assert_eq!(run.code, 0, "{run:#?}");
+    for mode in ["swap", "in-place"] {
+        let words = ["deploy", "devices", "new", "--yes", "--mode", mode];
+        let run = as_nobody(&world, &words);
+        assert!(run.code == 79 && run.stderr.contains("--skip-devices"), "{run:#?}");
+        if mode == "in-place" {
+            // Something stands there, and the file is to be made anew.
+            assert_eq!(as_nobody(&world, &["deploy", "s", "new", "--yes"]).code, 0);
+        }
+        let run = as_nobody(&world, &[&words[..], &["--skip-devices", "--json"]].concat());
+        assert_eq!(run.code, 3, "{run:#?}");
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(report["skipped"], serde_json::json!([{ "path": "null" }]));
+        assert_eq!(fs::read(world.path("new/file")).unwrap(), b"x");
+        assert!(!world.path("new/null").exists());
+    }
+}

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(required_unless_present_any = ["app", "abandon"])]
     target: Option<PathBuf>,
     /// Put this application of the configuration back, all its sources or none
-    #[arg(long, value_name = "APP", conflicts_with_all = ["target", "path", "mode", "force_read"])]
+    #[arg(long, value_name = "APP", conflicts_with_all = ["target", "path", "mode", "force_read", "skip_devices"])]
     app: Option<String>,
     /// Do not capture what stands there first
     #[arg(long, requires = "app")]
@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     mode: Mode,
     /// Give up a deploy to TARGET that was interrupted and can be neither finished nor taken back
-    #[arg(long, value_name = "TARGET", conflicts_with_all = ["name", "target", "app", "path", "mode", "dry_run", "force_read"])]
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["name", "target", "app", "path", "mode", "dry_run", "force_read", "skip_devices"])]
     abandon: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(long)]
@@ -72,6 +72,9 @@ pub(crate) struct Arguments {
     /// Compare every byte of the target, whatever is remembered of it
     #[arg(long)]
     force_read: bool,
+    /// Leave out devices that this user may not make, name them, and exit with 3
+    #[arg(long)]
+    skip_devices: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -125,6 +128,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         delete_excluded: arguments.delete_excluded,
         dry_run: arguments.dry_run,
         force_read: arguments.force_read,
+        skip_devices: arguments.skip_devices,
         ..DeployRequest::default()
     };
     if must_ask {
@@ -136,7 +140,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     invocation.monitor.finish();
     let done = if arguments.dry_run { "would deploy" } else { "deployed" };
     deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
-    Ok(ExitCode::Done)
+    Ok(deployed::exit_code(&report))
 }
 
 /// Ends by hand what cannot be ended otherwise. Needs no repository.

@@ -7,7 +7,7 @@ use copal_engine::Monitor;
 use copal_engine::deploy::{DeployReport, Outline, Stayed};
 use serde::Serialize;
 
-use crate::exit_code::ProgramError;
+use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::JsonPath;
 use crate::shown::{count, duration, escaped, rate, size, uuid};
@@ -29,6 +29,7 @@ struct Document<'a> {
     dry_run: bool,
     stays: Vec<StayedDocument>,
     changes: Option<OutlineDocument>,
+    skipped: Vec<JsonPath>,
     warnings: &'a [String],
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn print(
             dry_run,
             stays: report.stays.iter().map(StayedDocument::new).collect(),
             changes: report.outline.as_ref().map(OutlineDocument::new),
+            skipped: report.skipped.iter().map(|path| JsonPath::new(path.as_os_str().as_bytes())).collect(),
             warnings: &report.warnings,
         });
     }
@@ -71,6 +73,16 @@ pub(crate) fn print(
         output.line(line)?;
     }
     stayed_lines(&report.stays).iter().for_each(|line| invocation.monitor.notice(line));
+    if !report.skipped.is_empty() {
+        invocation.monitor.notice(&count(
+            report.skipped.len() as u64,
+            "device was left out:",
+            "devices were left out:",
+        ));
+        for path in &report.skipped {
+            invocation.monitor.notice(&escaped(path.as_os_str().as_bytes()));
+        }
+    }
     if !report.warnings.is_empty() {
         invocation.monitor.notice(&count(report.warnings.len() as u64, "thing was not set:", "things were not set:"));
         for warning in &report.warnings {
@@ -78,6 +90,11 @@ pub(crate) fn print(
         }
     }
     Ok(())
+}
+
+/// Whether all of the snapshot is there.
+pub(crate) fn exit_code(report: &DeployReport) -> ExitCode {
+    if report.skipped.is_empty() { ExitCode::Done } else { ExitCode::SomeUnread }
 }
 
 /// What would be done, before the question whether it shall be.

@@ -55,6 +55,9 @@ pub(crate) struct Arguments {
     /// Compare every byte of the target, whatever is remembered of it
     #[arg(long)]
     force_read: bool,
+    /// Leave out devices that this user may not make, name them, and exit with 3
+    #[arg(long)]
+    skip_devices: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
@@ -80,6 +83,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         keep_others: !arguments.delete,
         dry_run: arguments.dry_run,
         force_read: arguments.force_read,
+        skip_devices: arguments.skip_devices,
         ..DeployRequest::default()
     };
     if may_ask && invocation.has_terminal() {
@@ -93,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     invocation.monitor.finish();
     let done = if arguments.dry_run { "would restore" } else { "restored" };
     deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
-    Ok(ExitCode::Done)
+    Ok(deployed::exit_code(&report))
 }
 
 /// Whether something that stands there would be lost.

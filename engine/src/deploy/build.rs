@@ -1,5 +1,10 @@
 //! Builds a whole tree beside the target, taking what it can from a donor: the standing target, or a kept materialisation.
 
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
 use copal_manifest::content::{FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, Metadata, Node};
 use copal_source::read::{Attribute, TreeReader};
@@ -209,8 +214,8 @@ pub(super) fn is_sparse(desired: &Desired<'_>, content: &FileContent) -> Result<
     }
 }
 
-/// Makes a link, a FIFO, a socket's name or a device, with its metadata.
-pub(super) fn create_other(tree: &TargetTree, path: &[u8], entry: &Entry, run: &Run<'_>) -> Result<()> {
+/// Makes a link, a FIFO, a socket's name or a device, with its metadata; false: it may not be made, and is left out.
+pub(super) fn create_other(tree: &TargetTree, path: &[u8], entry: &Entry, run: &Run<'_>) -> Result<bool> {
     let kind = match &entry.node {
         Node::Symlink(target) => {
             tree.create_symlink(path, target)?;
@@ -218,12 +223,29 @@ pub(super) fn create_other(tree: &TargetTree, path: &[u8], entry: &Entry, run: &
         }
         other => {
             let kind = kind_of(other);
-            tree.create_special(path, kind, device_of(other))?;
+            match tree.create_special(path, kind, device_of(other)) {
+                Err(error) if is_forbidden_device(kind, &error) => {
+                    let path = PathBuf::from(OsString::from_vec(entry.path.to_slashes()));
+                    if !run.skip_devices {
+                        let detail = "is a device, and this user may make none: --skip-devices leaves devices out, and reports them";
+                        return Err(copal_source::Error::Refused { path, detail: detail.into() }.into());
+                    }
+                    run.skip(path);
+                    return Ok(false);
+                }
+                made => made?,
+            }
             kind
         }
     };
     run.warn(tree.set_metadata(path, kind, &target_metadata(&entry.metadata))?);
-    Ok(())
+    Ok(true)
+}
+
+/// Only the system's owner may make devices, and not everywhere.
+fn is_forbidden_device(kind: FileKind, error: &copal_source::Error) -> bool {
+    matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
+        && matches!(error, copal_source::Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied)
 }
 
 /// The kind of file that an entry is; of another name: a file.

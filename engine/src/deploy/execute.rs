@@ -54,7 +54,9 @@ pub(super) fn execute(
     points: &dyn CrashPoints,
 ) -> Result<DeployReport> {
     let begun = context.clock.monotonic_nanoseconds();
-    let run = Run::new(context, points);
+    let mut run = Run::new(context, points);
+    run.skip_devices = request.skip_devices;
+    let run = run;
     let mut place = Place::resolve(&request.target)?;
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
@@ -105,6 +107,7 @@ pub(super) fn execute(
         bytes_kept: 0,
         duration_ms: 0,
         warnings: Vec::new(),
+        skipped: Vec::new(),
         stays: plan.stays.iter().map(Stayed::of).collect(),
         outline: if request.dry_run { Some(outline(&job, &plan)?) } else { None },
     };
@@ -127,6 +130,7 @@ pub(super) fn execute(
     }
     report.bytes_kept = (plan.bytes_kept + plan.bytes_to_write).saturating_sub(report.bytes_written);
     report.warnings.extend(run.take_warnings());
+    report.skipped = run.take_skipped();
     session.end()?;
     report.duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000;
     Ok(report)

@@ -108,6 +108,8 @@ pub struct DeployRequest {
     pub delete_excluded: bool,
     /// Plan only.
     pub dry_run: bool,
+    /// Leave out devices that whoever runs this may not make, and report them.
+    pub skip_devices: bool,
     /// Compare every byte of the target instead of believing its metadata.
     pub force_read: bool,
 }
@@ -135,6 +137,8 @@ pub struct DeployReport {
     pub duration_ms: u64,
     /// What could not be set (owners without privilege …).
     pub warnings: Vec<String>,
+    /// Devices that were left out, as paths of the snapshot.
+    pub skipped: Vec<PathBuf>,
     /// What stays where it is although the snapshot lacks it.
     pub stays: Vec<Stayed>,
     /// Of a rehearsal: what would be done to each path.

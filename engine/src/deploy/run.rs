@@ -1,5 +1,6 @@
 //! What the steps of one deploy share: counters, warnings, the first error, and the points where a test may kill it.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -65,6 +66,9 @@ pub(super) struct Run<'a> {
     first_error: Mutex<Option<Error>>,
     warnings: Mutex<Vec<String>>,
     warnings_dropped: AtomicU64,
+    /// Whether a device that may not be made is left out.
+    pub(super) skip_devices: bool,
+    skipped: Mutex<Vec<PathBuf>>,
 }
 
 /// Progress is reported at most this often.
@@ -84,6 +88,8 @@ impl<'a> Run<'a> {
             first_error: Mutex::default(),
             warnings: Mutex::default(),
             warnings_dropped: AtomicU64::new(0),
+            skip_devices: false,
+            skipped: Mutex::default(),
         }
     }
 
@@ -153,6 +159,17 @@ impl<'a> Run<'a> {
                 self.warnings_dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// A path of the snapshot that is not made.
+    pub(super) fn skip(&self, path: PathBuf) {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+    }
+
+    pub(super) fn take_skipped(&self) -> Vec<PathBuf> {
+        let mut skipped = std::mem::take(&mut *self.skipped.lock().unwrap_or_else(PoisonError::into_inner));
+        skipped.sort_unstable();
+        skipped
     }
 
     pub(super) fn take_warnings(&self) -> Vec<String> {

@@ -109,7 +109,9 @@ impl Stager<'_> {
             (Action::Create { over }, _) => {
                 let staged = self.staged;
                 self.staged += 1;
-                self.stage_whole(entry, staged_path(staged), fetcher)?;
+                if !self.stage_whole(entry, staged_path(staged), fetcher)? {
+                    return Ok(());
+                }
                 self.push(&Step::Place { path, staged, over_folder: *over == Over::Folder })
             }
             (Action::Patch { ranges, holes }, Node::File(content)) => {
@@ -124,13 +126,15 @@ impl Stager<'_> {
         self.push(&Step::Metadata { path, kind, metadata: target_metadata(&entry.metadata).into() })
     }
 
-    fn stage_whole(&mut self, entry: &Entry, path: Vec<u8>, fetcher: &mut Fetcher<'_>) -> Result<()> {
+    /// False: it may not be made, and is left out.
+    fn stage_whole(&mut self, entry: &Entry, path: Vec<u8>, fetcher: &mut Fetcher<'_>) -> Result<bool> {
         let Node::File(content) = &entry.node else { return create_other(self.journal, &path, entry, self.run) };
         let origin = Origin::New { bytes: content.bytes, sparse: is_sparse(self.desired, content)? };
         let metadata = Some(target_metadata(&entry.metadata));
         let slot = Slot::new(self.journal, path, origin, metadata, self.sync_each);
         put_pieces(self.desired, content, &[Range::whole(content.bytes)], &slot, fetcher)?;
-        fetcher.close(slot)
+        fetcher.close(slot)?;
+        Ok(true)
     }
 
     /// Its steps are written when all of it is staged.
