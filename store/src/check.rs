@@ -264,12 +264,15 @@ impl<'r> RecordChecker<'r> {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(None),
             // Where an index does not open, nobody knows where the base is.
-            Err(error) if error.is_integrity() => return Ok(None),
+            Err(error) if error.concerns_one_object() => return Ok(None),
             Err(error) => return Err(error),
         }
         match session.read_record(id, location, &mut self.plain) {
             // What is wrong with the base is named where the base is.
-            Err(error) if error.is_integrity() && session.read_base(base).is_err_and(|error| error.is_integrity()) => {
+            Err(error)
+                if error.concerns_one_object()
+                    && session.read_base(base).is_err_and(|error| error.concerns_one_object()) =>
+            {
                 Ok(None)
             }
             outcome => Ok(Some(outcome)),

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::Result;
-use crate::backend::ObjectKind;
+use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::entropy::Entropy;
-use crate::envelope::Sealing;
+use crate::envelope::{ENVELOPE_BYTES, Envelope, Sealing};
 use crate::ids::ObjectId;
 use crate::keys::object_key;
 use crate::roles::{Action, Role};
@@ -92,6 +92,13 @@ impl EpochKeys {
             Sealing::ForData => self.data_private.as_ref(),
         }
     }
+}
+
+/// The epoch whose keys seal an object, as its envelope says.
+pub(crate) fn epoch_of(backend: &dyn Backend, name: &ObjectName) -> Result<u32> {
+    let mut envelope = [0; ENVELOPE_BYTES];
+    backend.read_range(name, 0, &mut envelope)?;
+    Ok(Envelope::decode(&name.to_string(), name.kind(), &envelope)?.epoch)
 }
 
 #[cfg(test)]

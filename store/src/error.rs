@@ -127,4 +127,46 @@ impl Error {
     pub fn is_integrity(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Missing { .. })
     }
+
+    /// Whether it is the affair of one object, so that others may be sound: damaged, gone, newer, or not for the key in use.
+    #[must_use]
+    pub fn concerns_one_object(&self) -> bool {
+        self.is_integrity() || matches!(self, Self::Unsupported { .. } | Self::NotPermitted { .. })
+    }
+
+    /// Whether what does not verify is a key: then nothing is known of what it opens.
+    #[must_use]
+    pub fn is_of_keys(&self) -> bool {
+        matches!(self, Self::Damaged { object, .. } if object.starts_with("keys/"))
+    }
+}
+
+/// Why one object does not open, kept for whoever needs what is in it.
+#[derive(Clone, Debug)]
+pub(crate) enum Unreadable {
+    Damaged { object: String, detail: String },
+    Newer { what: String, found: u32, supported: u32 },
+    Closed { role: crate::roles::Role, what: String },
+}
+
+impl Unreadable {
+    /// Errors that are no object's own are given back.
+    pub(crate) fn of(error: Error) -> Result<Self> {
+        match error {
+            Error::Damaged { object, detail } => Ok(Self::Damaged { object, detail }),
+            Error::Unsupported { what, found, supported } => Ok(Self::Newer { what, found, supported }),
+            Error::NotPermitted { role, what } => Ok(Self::Closed { role, what }),
+            error => Err(error),
+        }
+    }
+}
+
+impl From<&Unreadable> for Error {
+    fn from(unreadable: &Unreadable) -> Self {
+        match unreadable.clone() {
+            Unreadable::Damaged { object, detail } => Self::Damaged { object, detail },
+            Unreadable::Newer { what, found, supported } => Self::Unsupported { what, found, supported },
+            Unreadable::Closed { role, what } => Self::NotPermitted { role, what },
+        }
+    }
 }

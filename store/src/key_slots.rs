@@ -5,7 +5,7 @@
 
 use crate::backend::{Hold, ObjectKind, ObjectName, publish_bytes};
 use crate::collect::take_over;
-use crate::epochs::EpochKeys;
+use crate::epochs::{EpochKeys, epoch_of};
 use crate::grants::{self, KeyObject, RosterName};
 use crate::ids::ObjectId;
 use crate::keys::{Credential, KeySlotInfo, SLOTS_MAX, StretchCost};
@@ -17,6 +17,9 @@ use crate::signing::Signer;
 use crate::slots::{NewSlot, SLOT_BYTES_MAX, unsigned_slot_info};
 use crate::trust::StrangeKeyObject;
 use crate::{Error, Result};
+
+/// How often the list of keys is read again when it changed while it was looked at.
+const LOOKS_MAX: usize = 8;
 
 impl Repository {
     /// The key slots, by time of making. Only owners list them.
@@ -32,10 +35,64 @@ impl Repository {
         Ok(slots)
     }
 
-    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted.
+    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted. And what should
+    /// stand there and is gone.
     pub fn strange_key_objects(&self) -> Result<Vec<StrangeKeyObject>> {
+        for _ in 0..LOOKS_MAX {
+            self.refresh_keys()?;
+            let before = self.keys().anchor();
+            let strange = self.keys().strange_key_objects(&**self.backend())?;
+            self.refresh_keys()?;
+            if self.keys().anchor() == before {
+                return Ok(strange);
+            }
+        }
+        Err(Error::Busy { what: "the list of keys, which other processes keep changing,".into() })
+    }
+
+    /// Writes again what of `keys/` can be made again: a roster from its copy, or the copy from it; and, where an owner does it, grants
+    /// that are gone or whose envelopes do not verify. What is in a grant only its receiver can check. Returns what was written.
+    pub fn restore_key_objects(&self) -> Result<Vec<String>> {
         self.refresh_keys()?;
-        self.keys().strange_key_objects(&**self.backend())
+        if self.keys().hurt_rosters(&**self.backend())?.is_empty() && self.hurt_grants()?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lease = self.keys_lease()?;
+        self.refresh_keys()?;
+        let mut restored = Vec::new();
+        for (name, bytes) in self.keys().hurt_rosters(&**self.backend())? {
+            self.backend().delete(std::slice::from_ref(&name))?;
+            publish_bytes(&**self.backend(), &name, &bytes)?;
+            restored.push(name.to_string());
+        }
+        for (member, epoch) in self.hurt_grants()? {
+            self.write_grant(member.slot, &member.sealing, &epoch.for_role(member.role))?;
+            restored.push(KeyObject::Grant(member.slot, epoch.number).name().to_string());
+        }
+        lease.release()?;
+        Ok(restored)
+    }
+
+    /// Grants that an owner can make again, with what they are made of.
+    fn hurt_grants(&self) -> Result<Vec<(Member, EpochKeys)>> {
+        let mut hurt = Vec::new();
+        let Some(roster) = self.keys().roster() else { return Ok(hurt) };
+        if !self.keys().role().may(Action::ManageKeys) {
+            return Ok(hurt);
+        }
+        for member in roster.body.current() {
+            for epoch in self.known_epochs() {
+                match epoch_of(&**self.backend(), &KeyObject::Grant(member.slot, epoch.number).name()) {
+                    Ok(number) if number == epoch.number => {}
+                    Ok(_) => hurt.push((member.clone(), epoch)),
+                    Err(error) if error.is_integrity() => hurt.push((member.clone(), epoch)),
+                    // What a newer program wrote is not replaced.
+                    Err(error) if error.concerns_one_object() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(hurt)
     }
 
     /// Adds a slot that may do everything.

@@ -247,6 +247,9 @@ impl Keys {
     /// The header of a stored object; `bytes` begin with it and have at least [`HEADER_BYTES_MAX`] where there are so many.
     pub(crate) fn open_header(&self, object: &str, kind: ObjectKind, bytes: &[u8]) -> Result<(Header, ObjectId)> {
         let envelope = Envelope::decode(object, kind, bytes)?;
+        if !may_be_sealed(kind, envelope.epoch, envelope.sealing) {
+            return Err(Error::damaged(object, "its envelope says that it is sealed as objects of its kind never are"));
+        }
         let header = |behind, cipher| (Header { envelope: envelope.encode(), behind, cipher }, envelope.id);
         if envelope.version == FIRST_VERSION || (envelope.epoch, envelope.sealing) == (0, Sealing::Derived) {
             return Ok(header(None, self.object_cipher(envelope.suite, kind, envelope.id)?));
@@ -283,6 +286,17 @@ impl Keys {
 /// Kinds whose writers sign them, in a repository that has a roster. What packs hold is known by its hash.
 fn is_signed_kind(kind: ObjectKind) -> bool {
     matches!(kind, ObjectKind::Root | ObjectKind::Label | ObjectKind::Index | ObjectKind::Condemned)
+}
+
+/// How objects of a kind are sealed. Without this a changed byte of an envelope would ask for a key that a role has not, and so look
+/// like an object of another class, that it is no damage to be unable to open.
+fn may_be_sealed(kind: ObjectKind, epoch: u32, sealing: Sealing) -> bool {
+    match kind {
+        _ if epoch == 0 => sealing == Sealing::Derived,
+        ObjectKind::Root | ObjectKind::Label => sealing == Sealing::ForManifests,
+        ObjectKind::Pack => sealing != Sealing::Derived,
+        _ => sealing == Sealing::Derived,
+    }
 }
 
 /// Key of one object, under a key for all.

@@ -273,20 +273,21 @@ impl Repository {
     /// The same, with the key that signed it: `None` where nobody did.
     pub fn read_signed_root(&self, root: &RootName) -> Result<SignedPayload> {
         self.keys.role().require(Action::OpenManifests)?;
-        let mut missing = None;
+        let (mut missing, mut problem) = (None, None);
         let mut names = self.root_objects(root)?;
         // It may move there and back meanwhile.
         names.extend(names.first().cloned());
         for name in names {
-            match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
+            let read = self.backend.read(&name, PAYLOAD_BYTES_MAX);
+            match read.and_then(|bytes| open_object(&self.keys, &name, bytes)) {
+                Ok(Content { payload, signer }) => return Ok(SignedPayload { payload, signer }),
                 Err(error @ Error::Missing { .. }) => missing = missing.or(Some(error)),
-                read => {
-                    let Content { payload, signer } = open_object(&self.keys, &name, read?)?;
-                    return Ok(SignedPayload { payload, signer });
-                }
+                // What an interrupted run sealed again stands there twice.
+                Err(error) if error.concerns_one_object() => problem = problem.or(Some(error)),
+                Err(error) => return Err(error),
             }
         }
-        Err(missing.unwrap_or(Error::Missing { object: root.object_name() }))
+        Err(problem.or(missing).unwrap_or(Error::Missing { object: root.object_name() }))
     }
 
     /// Where a root may stand: under its own name; or, while it is sealed again and where an older program did that, under that of an
@@ -394,7 +395,7 @@ impl Repository {
                     }
                 },
                 Ok(_) => {}
-                Err(error) if error.is_integrity() => {}
+                Err(error) if error.concerns_one_object() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -462,7 +463,7 @@ impl Repository {
         below.sort_unstable();
         for seq in below.into_iter().rev() {
             match self.read_label_at(snapshot, seq) {
-                Err(error) if error.is_integrity() => {}
+                Err(error) if error.concerns_one_object() => {}
                 read => return read.map(Some),
             }
         }

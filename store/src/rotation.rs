@@ -1,9 +1,9 @@
 //! Rotation of the keys, and the step from formats 1 and 2 to a repository whose keys are signed for.
 
-use crate::backend::{Backend, ObjectKind, ObjectName};
+use crate::backend::{ObjectKind, ObjectName};
 use crate::collect::take_over;
-use crate::envelope::{ENVELOPE_BYTES, Envelope};
-use crate::epochs::{EPOCHS_MAX, EpochKeys};
+use crate::envelope::Envelope;
+use crate::epochs::{EPOCHS_MAX, EpochKeys, epoch_of};
 use crate::grants::{self, KeyObject};
 use crate::ids::ObjectId;
 use crate::key_slots::member_of;
@@ -156,15 +156,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Objects of a kind that are sealed in an earlier epoch. Reads the header of each. One that does not verify is older than nothing:
-    /// its damage is its own.
+    /// Objects of a kind that are sealed in an earlier epoch. Reads the header of each. One that does not open is older than nothing:
+    /// its trouble is its own.
     pub(crate) fn older_than(&self, kind: ObjectKind, epoch: u32) -> Result<Vec<ObjectName>> {
         let mut old = Vec::new();
         for listed in self.backend().list(kind)? {
             match epoch_of(&**self.backend(), &listed.name) {
                 Ok(found) if found < epoch => old.push(listed.name),
                 Ok(_) => {}
-                Err(error) if error.is_integrity() => {}
+                Err(error) if error.concerns_one_object() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -225,11 +225,4 @@ pub(crate) fn check_key_object(repository: &Repository, name: &ObjectName) -> Re
             }
         }
     }
-}
-
-/// The epoch whose keys seal an object.
-pub(crate) fn epoch_of(backend: &dyn Backend, name: &ObjectName) -> Result<u32> {
-    let mut envelope = [0; ENVELOPE_BYTES];
-    backend.read_range(name, 0, &mut envelope)?;
-    Ok(Envelope::decode(&name.to_string(), name.kind(), &envelope)?.epoch)
 }

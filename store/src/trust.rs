@@ -12,11 +12,12 @@ use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::describe::Fields;
 use crate::entropy::Entropy;
 use crate::epochs::EpochKeys;
-use crate::grants::{self, KeyObject, SlotKeys};
+use crate::error::Unreadable;
+use crate::grants::{self, KeyObject, RosterName, SlotKeys};
 use crate::ids::{ObjectId, RepositoryId};
 use crate::keys::Keys;
 use crate::roles::{Action, Role};
-use crate::roster::{self, Anchor, ROSTER_BYTES_MAX, Roster};
+use crate::roster::{self, Anchor, BegunEpoch, Member, ROSTER_BYTES_MAX, Roster};
 use crate::signing::{Signer, SignerId};
 use crate::{Error, Result};
 
@@ -43,13 +44,8 @@ pub(crate) struct Trust {
 #[derive(Default)]
 struct Known {
     epochs: Vec<Arc<EpochKeys>>,
-    problems: BTreeMap<u32, Problem>,
-}
-
-/// What is the matter with a grant that does not open.
-enum Problem {
-    Damaged(String, String),
-    Newer(String, u32, u32),
+    /// Grants that do not open, and what is the matter with them.
+    problems: BTreeMap<u32, Unreadable>,
 }
 
 impl Trust {
@@ -72,12 +68,7 @@ impl Trust {
 
     fn problem(&self, number: u32) -> Option<Error> {
         let known = self.epochs.read().unwrap_or_else(PoisonError::into_inner);
-        known.problems.get(&number).map(|problem| match problem {
-            Problem::Damaged(object, detail) => Error::damaged(object, detail),
-            Problem::Newer(what, found, supported) => {
-                Error::Unsupported { what: what.clone(), found: *found, supported: *supported }
-            }
-        })
+        known.problems.get(&number).map(Error::from)
     }
 }
 
@@ -259,15 +250,17 @@ impl Keys {
             if self.trust().find(number).is_some() {
                 continue;
             }
-            match grants::read(&*door.backend, slot, number).and_then(|epoch| self.bound(epoch)) {
-                Ok(epoch) => self.adopt_epoch(epoch),
-                Err(Error::Missing { .. }) => {}
-                Err(Error::Damaged { object, detail }) => self.note_problem(number, Problem::Damaged(object, detail)),
-                Err(Error::Unsupported { what, found, supported }) => {
-                    self.note_problem(number, Problem::Newer(what, found, supported));
+            let problem = match grants::read(&*door.backend, slot, number).and_then(|epoch| self.bound(epoch)) {
+                Ok(epoch) => {
+                    self.adopt_epoch(epoch);
+                    continue;
                 }
-                Err(error) => return Err(error),
-            }
+                // Every slot of a roster was given every epoch; without a roster a slot may be younger than an epoch.
+                Err(Error::Missing { object }) if self.is_signed() => Error::damaged(object, "it is gone"),
+                Err(Error::Missing { .. }) => continue,
+                Err(error) => error,
+            };
+            self.note_problem(number, Unreadable::of(problem)?);
         }
         Ok(())
     }
@@ -284,7 +277,7 @@ impl Keys {
         Ok(())
     }
 
-    fn note_problem(&self, number: u32, problem: Problem) {
+    fn note_problem(&self, number: u32, problem: Unreadable) {
         let mut known = self.trust().epochs.write().unwrap_or_else(PoisonError::into_inner);
         known.problems.insert(number, problem);
     }
@@ -403,17 +396,25 @@ impl Keys {
         Ok(document)
     }
 
-    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted.
+    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted. And what should
+    /// stand there and is gone.
     pub(crate) fn strange_key_objects(&self, backend: &dyn Backend) -> Result<Vec<StrangeKeyObject>> {
         let Some(roster) = self.roster() else { return Ok(Vec::new()) };
         let mut strange = Vec::new();
-        for listed in backend.list(ObjectKind::KeySlot)? {
+        let listed = backend.list(ObjectKind::KeySlot)?;
+        for (wanted, without) in wanted_in_keys(&roster) {
+            let name = wanted.name();
+            if !listed.iter().any(|listed| listed.name == name) {
+                strange.push(StrangeKeyObject { object: name.to_string(), detail: format!("it is gone: {without}") });
+            }
+        }
+        for listed in listed {
             let detail = match KeyObject::parse(&listed.name) {
                 None => Some("it is no object of this program".to_owned()),
                 Some(KeyObject::Epoch(_)) => Some("marks of epochs count no more: the roster names them".to_owned()),
                 Some(KeyObject::Roster(name)) => match self.read_roster(backend, name, roster.anchor()) {
                     Ok(_) | Err(Error::Missing { .. }) => None,
-                    Err(error @ (Error::Damaged { .. } | Error::Unsupported { .. })) => Some(error.to_string()),
+                    Err(error) if error.concerns_one_object() => Some(error.to_string()),
                     Err(error) => return Err(error),
                 },
                 Some(KeyObject::Slot(slot)) => is_stranger(&roster, slot, None),
@@ -422,6 +423,22 @@ impl Keys {
             strange.extend(detail.map(|detail| StrangeKeyObject { object: listed.name.to_string(), detail }));
         }
         Ok(strange)
+    }
+
+    /// Of the roster in force, the objects of the two that do not open or are gone, each with the bytes of the other.
+    pub(crate) fn hurt_rosters(&self, backend: &dyn Backend) -> Result<Vec<(ObjectName, Vec<u8>)>> {
+        let Some(roster) = self.roster() else { return Ok(Vec::new()) };
+        let (mut sound, mut hurt) = (None, Vec::new());
+        for name in RosterName::both(roster.anchor().sequence) {
+            match self.read_roster(backend, name, roster.anchor()) {
+                Ok(_) => sound = Some(backend.read(&name.object(), ROSTER_BYTES_MAX)?),
+                Err(error) if error.concerns_one_object() => hurt.push(name.object()),
+                Err(error) => return Err(error),
+            }
+        }
+        // Both were lost since this ring read them: nothing is made up.
+        let Some(sound) = sound else { return Ok(Vec::new()) };
+        Ok(hurt.into_iter().map(|name| (name, sound.clone())).collect())
     }
 
     pub(crate) fn entropy(&self) -> Result<Arc<dyn Entropy>> {
@@ -434,6 +451,22 @@ impl Keys {
 
 /// How often a list of rosters is read again when one of them vanished.
 const ROSTER_ATTEMPTS: usize = 8;
+
+/// What a roster says must stand in `keys/`, and what is not to be had without it. Of itself the first of two objects: the second may be
+/// one that an interrupted command did not come to.
+fn wanted_in_keys(roster: &Roster) -> Vec<(KeyObject, String)> {
+    let own = RosterName { sequence: roster.anchor().sequence, is_copy: false };
+    let mut wanted = vec![(KeyObject::Roster(own), "only its copy says which keys count".to_owned())];
+    for member in roster.body.current() {
+        let Member { slot, label, .. } = member;
+        wanted.push((KeyObject::Slot(*slot), format!("the key {label:?} opens nothing")));
+        for BegunEpoch { number, .. } in &roster.body.epochs {
+            let without = format!("the key {label:?} opens nothing that is sealed in the key epoch {number}");
+            wanted.push((KeyObject::Grant(*slot, *number), without));
+        }
+    }
+    wanted
+}
 
 fn is_stranger(roster: &Roster, slot: ObjectId, epoch: Option<u32>) -> Option<String> {
     let known = roster.body.current().any(|member| member.slot == slot);

@@ -222,8 +222,15 @@ fn resealed(context: &Context) -> anyhow::Result<ResealReport> {
 }
 
 fn figures_of(report: ResealReport) -> Value {
-    let ResealReport { packs, fragments, roots, labels, packs_waiting } = report;
-    json!({ "packs": packs, "fragments": fragments, "roots": roots, "labels": labels, "packs_waiting": packs_waiting })
+    let ResealReport { packs, fragments, roots, labels, packs_waiting, unopened } = report;
+    json!({
+        "packs": packs,
+        "fragments": fragments,
+        "roots": roots,
+        "labels": labels,
+        "packs_waiting": packs_waiting,
+        "unopened": unopened,
+    })
 }
 
 fn sentence_of(report: ResealReport) -> String {
@@ -236,6 +243,10 @@ fn sentence_of(report: ResealReport) -> String {
     if report.packs_waiting > 0 {
         let waiting = count(report.packs_waiting, "old pack waits", "old packs wait");
         sentence.push_str(&format!("; {waiting} for running commands, and go with the next `copal gc`"));
+    }
+    if report.unopened > 0 {
+        let unopened = count(report.unopened, "object does not open and was", "objects do not open and were");
+        sentence.push_str(&format!("; {unopened} not sealed again: `copal verify` says more"));
     }
     sentence
 }

@@ -47,6 +47,8 @@ pub struct Listed {
 pub struct Unreadable {
     /// Its name.
     pub root: RootName,
+    /// What does not open: its object, or that of a key to it.
+    pub object: String,
     /// What a caller can do about it.
     pub reason: UnreadableReason,
     /// Why.
@@ -149,19 +151,22 @@ impl Unreadable {
     /// The error of an operation that needs this root.
     #[must_use]
     pub fn error(&self) -> Error {
-        let object = object_of(&self.root);
         Error::Store(match self.reason {
-            UnreadableReason::Damaged => StoreError::damaged(object, &self.detail),
-            UnreadableReason::Newer { found, supported } => StoreError::Unsupported { what: object, found, supported },
+            UnreadableReason::Damaged => StoreError::damaged(&self.object, &self.detail),
+            UnreadableReason::Newer { found, supported } => {
+                StoreError::Unsupported { what: self.object.clone(), found, supported }
+            }
         })
     }
 
     fn new(root: RootName, error: &StoreError) -> Self {
-        let reason = match *error {
-            StoreError::Unsupported { found, supported, .. } => UnreadableReason::Newer { found, supported },
-            _ => UnreadableReason::Damaged,
+        let (object, reason) = match error {
+            StoreError::Unsupported { what, found, supported } => {
+                (what.clone(), UnreadableReason::Newer { found: *found, supported: *supported })
+            }
+            _ => (object_of(&root), UnreadableReason::Damaged),
         };
-        Self { root, reason, detail: error.to_string() }
+        Self { root, object, reason, detail: error.to_string() }
     }
 }
 
@@ -219,7 +224,7 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
         match gathering.listed(root, &labels) {
             Ok(None) => {}
             Ok(Some(listed)) => catalogue.snapshots.push(listed),
-            Err(Error::Store(error)) if concerns_one_object(&error) => {
+            Err(Error::Store(error)) if hides_no_other(&context.repository, &error) => {
                 catalogue.unreadable.push(Unreadable::new(*root, &error));
             }
             Err(error) => return Err(error),
@@ -274,7 +279,7 @@ impl Gathering<'_> {
                 snapshot.tags = label.tags;
                 snapshot.pinned = label.pinned;
             }
-            Err(error) if concerns_one_object(&error) => {
+            Err(error) if hides_no_other(&self.context.repository, &error) => {
                 let object = format!("the label of the snapshot {} before", snapshot.name);
                 if let Some(payload) = self.context.repository.read_label_below(snapshot.id, seq)?
                     && let Ok(label) = Label::decode(&object, &payload)
@@ -332,11 +337,12 @@ fn open_root(object: &str, root: &RootName, payload: &[u8]) -> Result<Snapshot> 
 }
 
 /// Whether others may still be sound. A disk that cannot read one file's blocks says EIO.
-fn concerns_one_object(error: &StoreError) -> bool {
+fn hides_no_other(repository: &Repository, error: &StoreError) -> bool {
     match error {
-        StoreError::Damaged { .. } | StoreError::Missing { .. } | StoreError::Unsupported { .. } => true,
         StoreError::Io { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
-        _ => false,
+        // Of a key that may open none, each would say so.
+        StoreError::NotPermitted { .. } => repository.keys().role().may(Action::OpenManifests),
+        error => error.concerns_one_object(),
     }
 }
 

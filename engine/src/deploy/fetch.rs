@@ -363,7 +363,7 @@ impl ChunkReader<'_> {
         match read {
             // The last look before the bytes reach an application: an authentic record is not yet the right chunk.
             Ok(()) if self.session.repository().keys().chunk_id(chunk) == *id => return Ok(()),
-            Err(error) if !error.is_integrity() => return Err(error.into()),
+            Err(error) if !error.concerns_one_object() => return Err(error.into()),
             // Collected since it was located, because it stands elsewhere too; or not what was promised there.
             Ok(()) | Err(_) => {}
         }

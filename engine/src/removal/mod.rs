@@ -86,7 +86,7 @@ pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport
     let report = collect(&context.repository, &reachability, options)?;
     if report.packs_damaged > 0 {
         context.monitor.notice(&format!(
-            "{} packs do not verify and were left as they are; verify says what they hold",
+            "{} packs do not open and were left as they are; verify says what they hold",
             report.packs_damaged
         ));
     }

@@ -104,6 +104,9 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
         for name in check::restore_config(&context.repository)? {
             repaired.push(format!("{name} was written again"));
         }
+        for name in context.repository.restore_key_objects()? {
+            repaired.push(format!("{name} was written again"));
+        }
     }
     let mut checked = check(context, request)?;
     if request.repair {

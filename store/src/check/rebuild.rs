@@ -25,10 +25,10 @@ use crate::session::{ChunkSource, Session};
 pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
     let old = repository.backend().list(ObjectKind::Index)?;
-    // A newer one is sound, and knows what this program cannot put into its place.
+    // One of a newer version, or that another key would open, is sound, and knows what nothing here can put into its place.
     for listed in &old {
         match Fragment::open(&**repository.backend(), repository.keys(), listed) {
-            Err(error) if error.is_unsupported() => return Err(error),
+            Err(error) if !error.is_integrity() || error.is_of_keys() => return Err(error),
             _ => {}
         }
     }
@@ -96,6 +96,8 @@ impl Scan {
         }
         let trailer = match PackOpener::read_trailer(repository.keys(), &**repository.backend(), pack) {
             Ok(trailer) => trailer,
+            // With another key it opens: the index must not forget what is in it.
+            Err(error) if error.is_of_keys() => return Err(error),
             Err(error) if error.is_integrity() => {
                 self.without_trailer.insert(pack);
                 return Ok(());

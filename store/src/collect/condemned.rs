@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{ObjectKind, ObjectName, publish_bytes};
 use crate::describe::Fields;
+use crate::error::Unreadable;
 use crate::ids::{ObjectId, PackId, SnapshotId};
 use crate::repository::{Repository, RootName};
 use crate::roles::Action;
@@ -41,7 +42,7 @@ pub(super) struct Pending {
 pub(crate) struct Condemned {
     packs: HashSet<PackId>,
     marked: Vec<HashSet<SnapshotId>>,
-    unreadable: Option<(String, String)>,
+    unreadable: Option<Unreadable>,
 }
 
 impl Condemned {
@@ -63,8 +64,7 @@ impl Condemned {
                     let vouched = repository.keys().vouches(signer, Action::Maintain);
                     condemned.marked.push(if vouched { sentence.marked.into_iter().collect() } else { HashSet::new() });
                 }
-                Err(Error::Damaged { object, detail }) => condemned.unreadable = Some((object, detail)),
-                Err(error) => return Err(error),
+                Err(error) => condemned.unreadable = Some(Unreadable::of(error)?),
             }
         }
         Ok(condemned)
@@ -74,7 +74,7 @@ impl Condemned {
     pub(crate) fn check_readable(&self) -> Result<()> {
         match &self.unreadable {
             None => Ok(()),
-            Some((object, detail)) => Err(Error::damaged(object, detail)),
+            Some(unreadable) => Err(unreadable.into()),
         }
     }
 
@@ -119,12 +119,13 @@ pub(crate) fn is_unvouched(repository: &Repository, name: &ObjectName) -> Result
     Ok(repository.keys().is_signed() && !repository.keys().vouches(signer, Action::Maintain))
 }
 
-/// Lifts sentences that do not open, under the maintenance lease: their packs are what they were before, and collection comes to
-/// them again. Of a sentence whose sessions do not open, whoever lives now is a witness. Returns what was removed.
+/// Lifts sentences that do not verify, under the maintenance lease: their packs are what they were before, and collection comes to
+/// them again. Of a sentence whose sessions do not verify, whoever lives now is a witness. Those of a newer version, and those that a
+/// damaged key would open, stay. Returns what was removed.
 pub(crate) fn lift_unreadable(repository: &Repository) -> Result<Vec<ObjectName>> {
     let mut removed = Vec::new();
     let damaged = |outcome: Result<()>| match outcome {
-        Err(Error::Damaged { .. }) => Ok(true),
+        Err(error) if error.concerns_one_object() => Ok(error.is_integrity() && !error.is_of_keys()),
         outcome => outcome.map(|()| false),
     };
     for name in sentence_names(repository)? {

@@ -76,14 +76,25 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
 /// Fragments of one class that are merged: of one author, because whose entries they are stays what it was. What nobody looked at again is
 /// not made true by a merge.
 fn choose(repository: &Repository, class: &[ObjectStat]) -> Result<Vec<Fragment>> {
-    let open = |listed| Fragment::open(&**repository.backend(), repository.keys(), listed);
-    let opened = class.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let backend = &**repository.backend();
+    let mut opened = Vec::new();
+    for listed in class {
+        match Fragment::open(backend, repository.keys(), listed) {
+            // It stays as it is: its trouble is its own.
+            Err(error) if error.concerns_one_object() => {}
+            fragment => opened.push(fragment?),
+        }
+    }
     let mut chosen: Vec<Fragment> = Vec::new();
     let Some(author) = most_frequent(&opened) else { return Ok(chosen) };
     let mut entries = 0;
     for fragment in opened.into_iter().filter(|fragment| word_of(fragment) == author) {
         if entries + fragment.entries() > FRAGMENT_ENTRIES_MAX && chosen.len() > 1 {
             break;
+        }
+        match fragment.check_blocks(backend) {
+            Err(error) if error.concerns_one_object() => continue,
+            checked => checked?,
         }
         entries += fragment.entries();
         chosen.push(fragment);
@@ -109,16 +120,12 @@ pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result
     Ok(())
 }
 
-/// Seals fragments of earlier epochs again, a few at a time, so that memory stays bounded; returns how many went.
-pub(super) fn reseal(repository: &Repository, epoch: u32) -> Result<u64> {
-    let old = repository.older_than(ObjectKind::Index, epoch)?;
-    for name in &old {
-        let bytes = repository.backend().stat(name)?.bytes;
-        let listed = ObjectStat { name: name.clone(), bytes };
-        let fragment = Fragment::open(&**repository.backend(), repository.keys(), &listed)?;
-        replace(repository, &[fragment], &HashSet::new())?;
-    }
-    Ok(old.len() as u64)
+/// Seals a fragment of an earlier epoch again.
+pub(super) fn reseal(repository: &Repository, name: &ObjectName) -> Result<()> {
+    let bytes = repository.backend().stat(name)?.bytes;
+    let listed = ObjectStat { name: name.clone(), bytes };
+    let fragment = Fragment::open(&**repository.backend(), repository.keys(), &listed)?;
+    replace(repository, &[fragment], &HashSet::new())
 }
 
 /// Whose word the entries of a fragment are: of what nobody who counts has signed, nobody's.
@@ -141,7 +148,7 @@ pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -
     let mut signed = 0;
     for listed in repository.backend().list(ObjectKind::Index)? {
         let fragment = match Fragment::open(&**repository.backend(), repository.keys(), &listed) {
-            Err(error) if error.is_integrity() => continue,
+            Err(error) if error.concerns_one_object() => continue,
             opened => opened?,
         };
         if !whose(fragment.signer()) {

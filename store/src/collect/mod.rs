@@ -47,7 +47,7 @@ pub struct CollectReport {
     pub bytes_freed: u64,
     /// Packs condemned that wait for living sessions.
     pub packs_waiting: u64,
-    /// Packs that were worth rewriting and do not verify: they stay as they are.
+    /// Packs that were worth rewriting and do not open: they stay as they are.
     pub packs_damaged: u64,
     /// Index fragments merged.
     pub fragments_merged: u64,

@@ -5,14 +5,13 @@
 
 use std::collections::HashSet;
 
-use crate::Error;
 use crate::Result;
 use crate::backend::ObjectKind;
 use crate::collect::{CollectOptions, Reachability, collect_forced, condemned, maintenance_lease, merge};
+use crate::epochs::epoch_of;
 use crate::ids::PackId;
 use crate::repository::Repository;
 use crate::roles::Action;
-use crate::rotation::epoch_of;
 use crate::sealed::Unsigned;
 
 /// Packs of one round: at most 16 GiB are there twice, and some 12 MiB of chunk ids in memory.
@@ -31,6 +30,8 @@ pub struct ResealReport {
     pub labels: u64,
     /// Packs of earlier epochs that wait for living sessions.
     pub packs_waiting: u64,
+    /// Objects that do not open: they stay as they are, and verification names them.
+    pub unopened: u64,
 }
 
 /// Seals everything again under the newest keys. `proceed` hears (packs done, packs to do) after each round and may stop the run by an
@@ -53,17 +54,31 @@ pub fn reseal(
         let collected = collect_forced(repository, &*lease, reachability, CollectOptions::default(), &forced)?;
         report.packs += round.len() as u64;
         report.packs_waiting = collected.packs_waiting;
+        report.unopened += collected.packs_damaged;
         proceed(report.packs, total)?;
     }
-    report.fragments = merge::reseal(repository, epoch)?;
+    for name in repository.older_than(ObjectKind::Index, epoch)? {
+        report.fragments += report_one(&mut report.unopened, merge::reseal(repository, &name).map(|()| true))?;
+    }
     for (snapshot, seq) in repository.labels()? {
-        report.labels += u64::from(repository.reseal_label(snapshot, seq)?);
+        report.labels += report_one(&mut report.unopened, repository.reseal_label(snapshot, seq))?;
     }
     for root in repository.roots()? {
-        report.roots += u64::from(repository.reseal_root(&root, Unsigned::Stays)?);
+        report.roots += report_one(&mut report.unopened, repository.reseal_root(&root, Unsigned::Stays))?;
     }
     lease.release()?;
     Ok(report)
+}
+
+/// Counts one that was sealed again. One that does not open keeps no other from being sealed.
+fn report_one(unopened: &mut u64, resealed: Result<bool>) -> Result<u64> {
+    match resealed {
+        Err(error) if error.concerns_one_object() => {
+            *unopened += 1;
+            Ok(0)
+        }
+        resealed => resealed.map(u64::from),
+    }
 }
 
 /// Packs of earlier epochs that are not condemned already.
@@ -77,7 +92,8 @@ fn old_packs(repository: &Repository, epoch: u32) -> Result<Vec<PackId>> {
         };
         match epoch_of(&**repository.backend(), &listed.name) {
             Ok(found) if found < epoch => old.push(pack),
-            Ok(_) | Err(Error::Missing { .. }) => {}
+            Ok(_) => {}
+            Err(error) if error.concerns_one_object() => {}
             Err(error) => return Err(error),
         }
     }

@@ -18,7 +18,7 @@ pub(crate) fn take_over(repository: &Repository, whose: &dyn Fn(Option<SignerId>
         for root in repository.roots()? {
             match repository.reseal_root(&root, Unsigned::IsSigned) {
                 // Its damage is its own, and named by who needs it.
-                Err(error) if error.is_integrity() => {}
+                Err(error) if error.concerns_one_object() => {}
                 resealed => drop(resealed?),
             }
         }

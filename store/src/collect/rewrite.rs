@@ -14,8 +14,8 @@ use crate::session::copy::PackCopier;
 use crate::session::{ChunkSource, Session};
 use crate::{Error, Result};
 
-/// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not verify: of them no copy is
-/// whole, and they stay for a repair. Beside them the bytes of the copies.
+/// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not open: of them no copy is
+/// whole, and they stay for a repair, or for a key or a program that opens them. Beside them the bytes of the copies.
 ///
 /// What is copied is decoded and hashed first: the copy is the word of the key in use, whoever stored what it was made from.
 pub(super) fn copy_live(session: &Session, plan: &Plan) -> Result<(HashSet<PackId>, u64)> {
@@ -36,7 +36,7 @@ pub(super) fn copy_live(session: &Session, plan: &Plan) -> Result<(HashSet<PackI
     };
     for (pack, _) in &plan.rewritten {
         match rewriter.copy_pack(*pack, &mut copier) {
-            Err(error) if error.is_integrity() => drop(damaged.insert(*pack)),
+            Err(error) if error.concerns_one_object() => drop(damaged.insert(*pack)),
             copied => copied?,
         }
     }

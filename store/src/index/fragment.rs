@@ -277,6 +277,11 @@ impl Fragment {
         Ok(block)
     }
 
+    /// Reads every block.
+    pub(crate) fn check_blocks(&self, backend: &dyn Backend) -> Result<()> {
+        (0..self.blocks.len() as u32).try_for_each(|number| self.read_block(backend, number).map(drop))
+    }
+
     /// Visits every entry in order.
     pub(crate) fn for_each(
         &self,

@@ -15,6 +15,7 @@ pub(crate) use block::Block;
 pub(crate) use fragment::{Fragment, Standing, build_fragment, fragment_name};
 
 use crate::backend::{Backend, ObjectKind};
+use crate::error::Unreadable;
 use crate::ids::ChunkId;
 use crate::keys::Keys;
 use crate::location::Location;
@@ -28,7 +29,7 @@ pub(crate) const LOAD_ATTEMPTS: usize = 8;
 
 /// The fragments of a repository, open. Shared by threads.
 ///
-/// A fragment that does not verify, or is of a newer version, is passed over, and makes what only it knows absent: a writer stores such
+/// A fragment that does not verify, is of a newer version, or is not for the key in use, is passed over, and makes what only it knows absent: a writer stores such
 /// a chunk again, a reader says [`Index::unreadable`] where it finds nothing. Nothing that removes fragments goes on beside such a one.
 pub(crate) struct Index {
     fragments: RwLock<Fragments>,
@@ -78,7 +79,7 @@ impl Index {
 
     /// The damage of some fragment: what is not found may be what it knew.
     pub(crate) fn unreadable(&self) -> Option<Error> {
-        self.lock_unreadable().clone().map(Error::from)
+        self.lock_unreadable().as_ref().map(Error::from)
     }
 
     fn lock_unreadable(&self) -> std::sync::MutexGuard<'_, Option<Unreadable>> {
@@ -202,22 +203,6 @@ struct Opened {
     unreadable: Option<Unreadable>,
 }
 
-/// Why a fragment does not say what it knows.
-#[derive(Clone)]
-enum Unreadable {
-    Damaged { object: String, detail: String },
-    Newer { what: String, found: u32, supported: u32 },
-}
-
-impl From<Unreadable> for Error {
-    fn from(unreadable: Unreadable) -> Self {
-        match unreadable {
-            Unreadable::Damaged { object, detail } => Self::Damaged { object, detail },
-            Unreadable::Newer { what, found, supported } => Self::Unsupported { what, found, supported },
-        }
-    }
-}
-
 /// Opens what is listed. What counts as stored first, and of that large ones: most lookups that hit anything hit there.
 fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
     for _ in 0..LOAD_ATTEMPTS {
@@ -228,13 +213,9 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
             match Fragment::open(backend, keys, &listed) {
                 Ok(fragment) => fragments.push(Arc::new(fragment)),
                 Err(Error::Missing { .. }) => vanished = true,
-                Err(Error::Damaged { object, detail }) => unreadable = Some(Unreadable::Damaged { object, detail }),
-                Err(Error::Unsupported { what, found, supported }) => {
-                    unreadable = Some(Unreadable::Newer { what, found, supported });
-                }
                 // Of an epoch that a creating key was not given: what only it knows is stored again.
                 Err(Error::NotPermitted { role: Role::Create, .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => unreadable = Some(Unreadable::of(error)?),
             }
         }
         if !vanished {

@@ -217,7 +217,7 @@ impl ChunkSource for Session {
                 self.refresh()?;
                 self.read_located(id)
             }
-            Err(error @ Error::Damaged { .. }) => self.read_elsewhere(id)?.ok_or(error),
+            Err(error) if error.concerns_one_object() => self.read_elsewhere(id)?.ok_or(error),
             outcome => outcome,
         }
     }
@@ -303,7 +303,7 @@ impl Session {
         };
         match chunk {
             Ok(chunk) => Ok((self.repository.keys().chunk_id(&chunk) == *id).then_some(chunk)),
-            Err(error) if error.is_integrity() => Ok(None),
+            Err(error) if error.concerns_one_object() => Ok(None),
             Err(error) => Err(error),
         }
     }
