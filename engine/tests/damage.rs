@@ -9,7 +9,7 @@ mod damage_support;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use damage_support::{FAULTS, Fault, Template, VICTIMS, Victim};
+use damage_support::{Fault, Field, Kind, Template, Victim, faults, victims};
 
 const BEGIN: &str = "<!-- the tables: compared by engine/tests/damage.rs -->\n";
 
@@ -17,6 +17,10 @@ fn title(victim: Victim) -> &'static str {
     match victim {
         Victim::Config => "Configuration",
         Victim::KeySlot => "Key slot, the one in use",
+        Victim::Roster => "Roster, one of its two objects",
+        Victim::Rosters => "Roster, both objects",
+        Victim::NewGrant => "Grant of the newest key epoch to the slot in use",
+        Victim::OldGrant => "Grant of an older key epoch to the slot in use",
         Victim::DataPack => "Data pack",
         Victim::NodePack => "Node pack",
         Victim::Fragment => "Index fragment",
@@ -33,6 +37,10 @@ fn row(fault: Fault) -> &'static str {
         Fault::Missing => "missing",
         Fault::Truncated => "truncated",
         Fault::Flipped => "one bit flipped",
+        Fault::Envelope(Field::Version) => "… in the envelope's version",
+        Fault::Envelope(Field::Epoch) => "… in its key epoch",
+        Fault::Envelope(Field::Sealing) => "… in its sealing",
+        Fault::Envelope(Field::Id) => "… in its object id",
         Fault::Zeroed => "zeroed",
         Fault::Swapped => "swapped with another",
         Fault::Older => "an older one put back",
@@ -65,22 +73,19 @@ fn cells(template: &Template, victim: Victim, fault: Fault) -> Cells {
 }
 
 /// All cells: kinds side by side.
-fn for_all<T: Send>(work: &(dyn Fn(Victim, Fault) -> T + Sync)) -> Vec<Vec<T>> {
+fn for_all<T: Send>(kind: Kind, work: &(dyn Fn(Victim, Fault) -> T + Sync)) -> Vec<Vec<T>> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = VICTIMS
-            .iter()
-            .map(|&victim| scope.spawn(move || FAULTS.map(|fault| work(victim, fault)).into_iter().collect()))
-            .collect();
+        let row = |victim| faults(kind, victim).into_iter().map(move |fault| work(victim, fault)).collect();
+        let threads: Vec<_> = victims(kind).into_iter().map(|victim| scope.spawn(move || row(victim))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
 
-#[test]
-fn every_cell_of_the_matrix_is_as_the_page_says() {
-    let mut template = Template::new();
-    let mut all = for_all(&|victim, fault| cells(&template, victim, fault));
+fn tables(kind: Kind) -> String {
+    let mut template = Template::new(kind);
+    let mut all = for_all(kind, &|victim, fault| cells(&template, victim, fault));
     template.grow();
-    let created = for_all(&|victim, fault| {
+    let created = for_all(kind, &|victim, fault| {
         let world = template.world(victim, fault, None);
         let said = world.create();
         world.check_alone();
@@ -91,13 +96,24 @@ fn every_cell_of_the_matrix_is_as_the_page_says() {
             cells[2] = said;
         }
     }
+    let prefix = match kind {
+        Kind::NeverRotated => "",
+        Kind::RotatedTwice => "Rotated twice: ",
+    };
     let mut tables = String::new();
-    for (victim, rows) in VICTIMS.iter().zip(&all) {
-        write!(tables, "\n## {}\n\n| | {} |\n|{}\n", title(*victim), COLUMNS.join(" | "), "---|".repeat(8)).unwrap();
-        for (fault, cells) in FAULTS.iter().zip(rows) {
-            writeln!(tables, "| {} | {} |", row(*fault), cells.join(" | ")).unwrap();
+    for (victim, rows) in victims(kind).into_iter().zip(&all) {
+        let title = title(victim);
+        write!(tables, "\n## {prefix}{title}\n\n| | {} |\n|{}\n", COLUMNS.join(" | "), "---|".repeat(8)).unwrap();
+        for (fault, cells) in faults(kind, victim).into_iter().zip(rows) {
+            writeln!(tables, "| {} | {} |", row(fault), cells.join(" | ")).unwrap();
         }
     }
+    tables
+}
+
+#[test]
+fn every_cell_of_the_matrix_is_as_the_page_says() {
+    let tables = [Kind::NeverRotated, Kind::RotatedTwice].map(tables).concat();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/damage-matrix.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (text, written) = page.split_once(BEGIN).expect("the page has tables");
@@ -113,8 +129,13 @@ fn every_cell_of_the_matrix_is_as_the_page_says() {
 
 #[test]
 fn wherever_a_bit_flips_nothing_wrong_comes_out() {
-    let template = Template::new();
-    for_all(&|victim, fault| {
+    for kind in [Kind::NeverRotated, Kind::RotatedTwice] {
+        flip_here_and_there(&Template::new(kind));
+    }
+}
+
+fn flip_here_and_there(template: &Template) {
+    for_all(template.kind(), &|victim, fault| {
         if fault != Fault::Flipped {
             return;
         }
@@ -133,7 +154,13 @@ fn wherever_a_bit_flips_nothing_wrong_comes_out() {
 
 #[test]
 fn after_a_repair_the_next_create_brings_back_what_still_stands_in_the_source() {
-    let mut template = Template::new();
+    for kind in [Kind::NeverRotated, Kind::RotatedTwice] {
+        heal_by_creates(Template::new(kind));
+    }
+}
+
+fn heal_by_creates(mut template: Template) {
+    let kind = template.kind();
     template.stay();
     let heal = |template: &Template, victim, fault| {
         let world = template.world(victim, fault, None);
@@ -141,9 +168,9 @@ fn after_a_repair_the_next_create_brings_back_what_still_stands_in_the_source() 
         world.check_alone();
     };
     // The manifest of a tree comes back only while the tree is the same.
-    FAULTS.iter().for_each(|&fault| heal(&template, Victim::NodePack, fault));
+    faults(kind, Victim::NodePack).into_iter().for_each(|fault| heal(&template, Victim::NodePack, fault));
     template.grow();
     for victim in [Victim::DataPack, Victim::Fragment] {
-        FAULTS.iter().for_each(|&fault| heal(&template, victim, fault));
+        faults(kind, victim).into_iter().for_each(|fault| heal(&template, victim, fault));
     }
 }

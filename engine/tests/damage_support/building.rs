@@ -9,6 +9,7 @@ pub(super) fn take(context: &Context, app: &str, name: &str, path: &Path) -> cop
 }
 
 pub(super) struct Building {
+    pub(super) kind: Kind,
     pub(super) folder: TempDir,
     pub(super) memory: MemoryBackend,
     pub(super) context: Context,
@@ -16,7 +17,7 @@ pub(super) struct Building {
 }
 
 impl Building {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         let folder = TempDir::new().unwrap();
         let memory = MemoryBackend::new();
         let options = InitOptions {
@@ -30,7 +31,7 @@ impl Building {
             Repository::init(Arc::new(memory.clone()), Arc::new(SeededEntropy::new(1)), &key(KEYS[0]), &options)
                 .unwrap();
         let context = context_of(repository, folder.path(), Some(folder.path().join("cache")));
-        Self { folder, memory, context, older: BTreeMap::new() }
+        Self { kind, folder, memory, context, older: BTreeMap::new() }
     }
 
     pub(super) fn names(&self, kind: ObjectKind) -> BTreeSet<ObjectName> {
@@ -46,6 +47,26 @@ impl Building {
             let bytes = self.bytes(&name);
             self.older.entry(victim).or_default().push((name, bytes));
         }
+    }
+
+    /// Begins a key epoch, where the keys are rotated.
+    fn rotate(&mut self) {
+        if self.kind == Kind::RotatedTwice {
+            let rotated = self.context.repository.rotate_keys(&key(KEYS[0]), StretchCost::default(), 5).unwrap();
+            assert_eq!(rotated.replaced, None);
+        }
+    }
+
+    /// Names in `keys/` whose end is this.
+    fn keys_ending(&self, end: &str) -> Vec<ObjectName> {
+        let names = self.names(ObjectKind::KeySlot).into_iter();
+        names.filter(|name| name.name().ends_with(end)).collect()
+    }
+
+    /// The objects of the rosters that stand there.
+    fn rosters(&self) -> Vec<ObjectName> {
+        let names = self.names(ObjectKind::KeySlot).into_iter();
+        names.filter(|name| name.name().starts_with("roster-")).collect()
     }
 
     /// Writes files, the seed of each beside its path.
@@ -77,7 +98,6 @@ impl Building {
         let old = self.context.repository.add_key_slot(&key(OLD_KEY), "old", stretch, 2).unwrap();
         let old_slot = slot_of(&self.names(ObjectKind::KeySlot), &two_slots);
         self.remember(Victim::KeySlot, [old_slot]);
-        self.context.repository.remove_key_slot(old, 3).unwrap();
 
         // Two snapshots that will be gone, with packs, nodes, fragments and sentences of their own.
         let before = [ObjectKind::Pack, ObjectKind::Index].map(|kind| self.names(kind));
@@ -116,6 +136,13 @@ impl Building {
         self.plant("tree", &[steady, ("large", 11, 900_000), ("folder/one", 12, 5_000), ("folder/two", 13, 70_000)]);
         take(&self.context, "", "first", &tree).unwrap();
         let first = files_of(&tree);
+        self.rotate();
+        // The grant of a slot that is removed comes back as an older one.
+        let old_grants = self.keys_ending(&format!("{old}-00000001"));
+        [Victim::NewGrant, Victim::OldGrant].map(|victim| self.remember(victim, old_grants.clone()));
+        let old_rosters = self.rosters();
+        [Victim::Roster, Victim::Rosters].map(|victim| self.remember(victim, old_rosters.clone()));
+        self.context.repository.remove_key_slot(old, 3).unwrap();
         let mut large = noise(11, 900_000);
         large[450_000..450_100].fill(1);
         fs::write(tree.join("large"), large).unwrap();
@@ -130,6 +157,7 @@ impl Building {
         relabel(&self.context, "first", &[], &[], Some(true)).unwrap();
         relabel(&self.context, "second", &[], &[], Some(true)).unwrap();
 
+        self.rotate();
         // A sentence that waits for a session whose process died.
         delete(&self.context, &["waste/waste".into()]).unwrap();
         let (_, witness) = self.condemn();
@@ -152,6 +180,7 @@ impl Building {
         let aims = self.aims();
         let expected = BTreeMap::from([("first", first), ("second", second), ("other/alone", alone)]);
         Template {
+            kind: self.kind,
             memory,
             folder: self.folder,
             victims,
@@ -184,7 +213,7 @@ impl Building {
         slots: &BTreeSet<ObjectName>,
         of_two: &BTreeSet<ObjectName>,
         of_alone: &BTreeSet<ObjectName>,
-    ) -> (BTreeMap<Victim, ObjectName>, BTreeMap<Victim, (ObjectName, Vec<u8>)>) {
+    ) -> (BTreeMap<Victim, Vec<ObjectName>>, BTreeMap<Victim, (ObjectName, Vec<u8>)>) {
         let repository = &self.context.repository;
         let session = Session::begin(repository).unwrap();
         let catalogue = Catalogue::load(&self.context).unwrap();
@@ -220,12 +249,15 @@ impl Building {
         let mut condemned = names(ObjectKind::Condemned);
         condemned.sort_by_key(|name| name.name().len());
         let sessions: Vec<ObjectName> = names(ObjectKind::Session);
-        let pairs = [
-            (
-                Victim::KeySlot,
-                first_slot.first().unwrap().clone(),
-                slots.difference(first_slot).next().unwrap().clone(),
-            ),
+        let slot_names: Vec<&ObjectName> = slots.iter().filter(|name| !name.name().contains('-')).collect();
+        let first_slot = slot_names.iter().find(|name| first_slot.contains(**name)).unwrap();
+        let second_slot = slot_names.iter().find(|name| *name != first_slot).unwrap();
+        let grants = [(Victim::OldGrant, 1), (Victim::NewGrant, 2)].map(|(victim, epoch)| {
+            let of = |slot: &ObjectName| self.keys_ending(&format!("{}-{epoch:08x}", slot.name())).into_iter().next();
+            Some((victim, of(first_slot)?, of(second_slot)?))
+        });
+        let mut pairs = vec![
+            (Victim::KeySlot, (*first_slot).clone(), (*second_slot).clone()),
             (Victim::DataPack, data.clone(), another(&data, "Data")),
             (Victim::NodePack, node.clone(), another(&node, "Node")),
             (
@@ -238,11 +270,25 @@ impl Building {
             (Victim::Condemned, condemned[0].clone(), condemned[1].clone()),
             (Victim::Session, sessions[0].clone(), sessions[1].clone()),
         ];
-        let mut victims = BTreeMap::from([(Victim::Config, config_name())]);
-        let mut partners = BTreeMap::from([(Victim::Config, (config_name(), config_of_another_repository()))]);
+        pairs.extend(grants.into_iter().flatten());
+        let rosters = self.rosters();
+        assert_eq!(rosters.len(), 2);
+        let mut victims = BTreeMap::from([
+            (Victim::Config, vec![config_name()]),
+            (Victim::Roster, rosters[..1].to_vec()),
+            (Victim::Rosters, rosters.clone()),
+        ]);
+        let another = |name: &ObjectName| (name.clone(), of_another_repository(name));
+        let first_roster = ObjectName::new(ObjectKind::KeySlot, "roster-00000001").unwrap();
+        let roster = (rosters[0].clone(), of_another_repository(&first_roster));
+        let mut partners = BTreeMap::from([
+            (Victim::Config, another(&config_name())),
+            (Victim::Roster, roster.clone()),
+            (Victim::Rosters, roster),
+        ]);
         for (victim, name, partner) in pairs {
             let bytes = memory.read(&partner, u64::MAX).unwrap();
-            victims.insert(victim, name);
+            victims.insert(victim, vec![name]);
             partners.insert(victim, (partner, bytes));
         }
         session.end().unwrap();
@@ -250,7 +296,7 @@ impl Building {
     }
 }
 
-fn config_of_another_repository() -> Vec<u8> {
+fn of_another_repository(name: &ObjectName) -> Vec<u8> {
     let memory = MemoryBackend::new();
     let options = InitOptions {
         parameters: Parameters::default(),
@@ -260,5 +306,5 @@ fn config_of_another_repository() -> Vec<u8> {
         created_seconds: 0,
     };
     Repository::init(Arc::new(memory.clone()), Arc::new(SeededEntropy::new(99)), &key(1), &options).unwrap();
-    memory.read(&config_name(), 1 << 16).unwrap()
+    memory.read(name, 1 << 16).unwrap()
 }

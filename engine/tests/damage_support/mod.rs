@@ -53,6 +53,14 @@ pub type Files = BTreeMap<PathBuf, Vec<u8>>;
 pub enum Victim {
     Config,
     KeySlot,
+    /// One of the two objects of the roster in force.
+    Roster,
+    /// Both.
+    Rosters,
+    /// Of the slot in use, the newest epoch's.
+    NewGrant,
+    /// Of the slot in use, that of the epoch before.
+    OldGrant,
     DataPack,
     NodePack,
     Fragment,
@@ -63,9 +71,22 @@ pub enum Victim {
     Cache,
 }
 
-pub const VICTIMS: [Victim; 10] = [
+/// What happened to the keys of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: all is of epoch 0.
+    NeverRotated,
+    /// `first` is of epoch 0, `second` of epoch 1, `alone` of epoch 2.
+    RotatedTwice,
+}
+
+const VICTIMS: [Victim; 14] = [
     Victim::Config,
     Victim::KeySlot,
+    Victim::Roster,
+    Victim::Rosters,
+    Victim::NewGrant,
+    Victim::OldGrant,
     Victim::DataPack,
     Victim::NodePack,
     Victim::Fragment,
@@ -76,19 +97,68 @@ pub const VICTIMS: [Victim; 10] = [
     Victim::Cache,
 ];
 
+pub fn victims(kind: Kind) -> Vec<Victim> {
+    let is_there = |victim: &Victim| kind == Kind::RotatedTwice || !victim.is_grant();
+    VICTIMS.into_iter().filter(is_there).collect()
+}
+
+impl Victim {
+    fn is_grant(self) -> bool {
+        matches!(self, Self::NewGrant | Self::OldGrant)
+    }
+
+    /// Whether its first bytes are an envelope that names a key epoch.
+    fn has_epoch(self) -> bool {
+        use Victim::{Condemned, DataPack, Fragment, Label, NodePack, Root};
+        self.is_grant() || matches!(self, DataPack | NodePack | Fragment | Root | Label | Condemned)
+    }
+}
+
 /// How.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Missing,
     Truncated,
     Flipped,
+    /// One bit of the envelope's version, epoch, sealing or object id.
+    Envelope(Field),
     Zeroed,
     Swapped,
     Older,
 }
 
-pub const FAULTS: [Fault; 6] =
+/// What of an envelope is flipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    Version,
+    Epoch,
+    Sealing,
+    Id,
+}
+
+impl Field {
+    /// Its byte, and the bit: a version becomes a higher one, an epoch another one that began, where there is one so near.
+    fn place(self) -> (usize, u8) {
+        match self {
+            Self::Version => (7, 0x10),
+            Self::Epoch => (9, 1),
+            Self::Sealing => (13, 1),
+            Self::Id => (16, 0x10),
+        }
+    }
+}
+
+const FAULTS: [Fault; 6] =
     [Fault::Missing, Fault::Truncated, Fault::Flipped, Fault::Zeroed, Fault::Swapped, Fault::Older];
+
+pub fn faults(kind: Kind, victim: Victim) -> Vec<Fault> {
+    let mut faults = FAULTS.to_vec();
+    if kind == Kind::RotatedTwice && victim.has_epoch() {
+        let fields = [Field::Version, Field::Epoch, Field::Sealing, Field::Id];
+        faults.splice(3..3, fields.map(Fault::Envelope));
+    }
+    faults
+}
 
 /// The first slot's key, which is damaged, and the second's.
 const KEYS: [u8; 2] = [7, 8];
@@ -100,9 +170,10 @@ fn key(byte: u8) -> Credential {
 }
 
 pub struct Template {
+    kind: Kind,
     memory: MemoryBackend,
     folder: TempDir,
-    victims: BTreeMap<Victim, ObjectName>,
+    victims: BTreeMap<Victim, Vec<ObjectName>>,
     partners: BTreeMap<Victim, (ObjectName, Vec<u8>)>,
     /// Offsets of bytes that `second` needs.
     aims: BTreeMap<Victim, usize>,
@@ -113,8 +184,13 @@ pub struct Template {
 }
 
 impl Template {
-    pub fn new() -> Self {
-        Building::new().build()
+    pub fn new(kind: Kind) -> Self {
+        Building::new(kind).build()
+    }
+
+    /// Of which kind it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn tree(&self) -> PathBuf {
@@ -162,23 +238,26 @@ impl Template {
             }
             return world;
         }
-        let name = &self.victims[&victim];
-        let sound = world.memory.read(name, u64::MAX).unwrap();
-        match fault {
-            Fault::Missing => world.memory.lose(name),
-            Fault::Swapped => {
-                let (partner, bytes) = &self.partners[&victim];
-                world.memory.overwrite(name, bytes.clone());
-                if partner != name {
-                    world.memory.overwrite(partner, sound);
-                }
-            }
-            Fault::Older => {
-                for (name, bytes) in self.older.get(&victim).into_iter().flatten() {
+        for name in &self.victims[&victim] {
+            let sound = world.memory.read(name, u64::MAX).unwrap();
+            match fault {
+                Fault::Missing => world.memory.lose(name),
+                Fault::Swapped => {
+                    let (partner, bytes) = &self.partners[&victim];
                     world.memory.overwrite(name, bytes.clone());
+                    // In these one object is put in the place of another: that one stays.
+                    let is_put = victim.is_grant() || victim == Victim::Rosters;
+                    if partner != name && !is_put {
+                        world.memory.overwrite(partner, sound);
+                    }
                 }
+                Fault::Older => {
+                    for (name, bytes) in self.older.get(&victim).into_iter().flatten() {
+                        world.memory.overwrite(name, bytes.clone());
+                    }
+                }
+                _ => world.memory.overwrite(name, damaged(&sound, fault, flip(&sound))),
             }
-            _ => world.memory.overwrite(name, damaged(&sound, fault, flip(&sound))),
         }
         world
     }
@@ -206,6 +285,7 @@ fn damaged(sound: &[u8], fault: Fault, position: usize) -> Vec<u8> {
         Fault::Zeroed => bytes = vec![0; sound.len().max(16)],
         Fault::Flipped if sound.is_empty() => bytes.push(1),
         Fault::Flipped => bytes[position] ^= 0x10,
+        Fault::Envelope(field) => bytes[field.place().0] ^= field.place().1,
         _ => {}
     }
     bytes
@@ -259,9 +339,10 @@ impl World<'_> {
         self.folder.path().join("cache").join(of_repository).join("state.redb")
     }
 
-    /// As a program that starts now. A damaged slot is the one tried; with the other key all is well.
+    /// As a program that starts now. The slot that is damaged, or whose grant is, is the one tried; with the other key all is well.
     fn context(&self) -> copal_engine::Result<Context> {
-        let key = if self.victim == Victim::KeySlot { KEYS[0] } else { KEYS[1] };
+        let is_tried = self.victim == Victim::KeySlot || self.victim.is_grant();
+        let key = if is_tried { KEYS[0] } else { KEYS[1] };
         self.context_with(key)
     }
 
@@ -337,8 +418,12 @@ impl World<'_> {
     }
 
     fn verify_with(&self, repair: bool, from: Vec<PathBuf>) -> copal_engine::Result<VerifyReport> {
-        let report = verify(&self.context()?, &VerifyRequest { repair, from, ..VerifyRequest::default() })?;
-        for item in &report.damaged {
+        let mut report = verify(&self.context()?, &VerifyRequest { repair, from, ..VerifyRequest::default() })?;
+        // Packs are checked side by side.
+        for items in [&mut report.damaged, &mut report.not_verified] {
+            items.sort_by(|one, other| (&one.kind, &one.id).cmp(&(&other.kind, &other.id)));
+        }
+        for item in report.damaged.iter().chain(&report.not_verified) {
             assert!(!item.snapshots.contains(&"other/alone".to_owned()), "{item:?}");
             assert!(!item.detail.is_empty() && !item.id.is_empty());
         }
@@ -360,8 +445,9 @@ impl World<'_> {
         };
         let after = self.verify_with(false, Vec::new()).unwrap();
         assert_eq!(after.damaged, repaired.damaged, "a repair reports what it left");
+        assert_eq!(after.not_verified, repaired.not_verified);
         let mut said = findings(&after);
-        if after.damaged.is_empty() {
+        if after.is_ok() {
             for name in ["first", "second"] {
                 let found = self.deploy(name);
                 assert!(found == "exact" || found == "refused: no such snapshot", "{found}");
@@ -401,10 +487,17 @@ impl World<'_> {
         said
     }
 
-    /// What every cell must keep: the snapshot that shares nothing is exact, with the key that still opens.
+    /// What every cell must keep: the snapshot that shares nothing is exact, with the key that still opens. Without a roster none does.
     #[track_caller]
     pub fn check_alone(&self) {
-        let context = self.context_with(KEYS[1]).or_else(|_| self.context_with(KEYS[0])).unwrap();
+        let opened = self.context_with(KEYS[1]).or_else(|_| self.context_with(KEYS[0]));
+        let context = match opened {
+            Err(error) if self.victim == Victim::Rosters => {
+                assert!(refused(&error).starts_with("refused: the roster "), "{error}");
+                return;
+            }
+            opened => opened.unwrap(),
+        };
         assert_eq!(self.deploy_in(&context, "other/alone", "other/alone"), "exact");
     }
 }
@@ -426,6 +519,8 @@ fn refused(error: &Error) -> String {
 fn kind_of(object: &str) -> &str {
     let folder = object.split(['/', ' ']).next().unwrap_or(object);
     match folder {
+        "keys" if object.starts_with("keys/roster-") || object.starts_with("keys/roster,") => "the roster",
+        "keys" if object.contains('-') => "a grant",
         "packs" => "a pack",
         "index" => "a fragment",
         "snapshots" => "a root",
@@ -439,12 +534,13 @@ fn kind_of(object: &str) -> &str {
 }
 
 fn findings(report: &VerifyReport) -> String {
-    if report.damaged.is_empty() {
+    if report.is_ok() {
         return "all is well".into();
     }
-    let kinds: BTreeSet<&str> = report.damaged.iter().map(|item| item.kind.as_str()).collect();
+    let mut kinds: BTreeSet<String> = report.damaged.iter().map(|item| item.kind.clone()).collect();
+    kinds.extend(report.not_verified.iter().map(|item| format!("{} (newer)", item.kind)));
     let mut hurt: BTreeSet<&str> = BTreeSet::new();
-    for item in &report.damaged {
+    for item in report.damaged.iter().chain(&report.not_verified) {
         // An unreadable root is known by its id.
         let names = item.snapshots.iter().map(|name| if name.len() == 32 { "its id" } else { name.as_str() });
         hurt.extend(names);
