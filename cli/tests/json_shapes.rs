@@ -111,6 +111,7 @@ fn every_command_has_its_shape() {
             "stored_new",
             "chunks_new",
             "digest",
+            "key",
             "tags",
             "pinned",
             "sources",
