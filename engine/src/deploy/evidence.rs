@@ -21,9 +21,9 @@ const SOURCE_WITNESSES_MAX: usize = 2;
 /// Asked in path order.
 pub(super) enum Witness<'d, 's> {
     /// Snapshots of the place of one part.
-    Source(SourceWitness<'s>),
+    Source(Box<SourceWitness<'s>>),
     /// An earlier deploy.
-    Memory(MemoryWitness<'d, 's>),
+    Memory(Box<MemoryWitness<'d, 's>>),
 }
 
 impl Witness<'_, '_> {

@@ -238,7 +238,7 @@ impl Job<'_> {
         });
         let mut witnesses = Vec::new();
         if let (Some(memory), Some(remembered)) = (&memory, &remembered) {
-            witnesses.push(Witness::Memory(MemoryWitness::new(remembered, memory)));
+            witnesses.push(Witness::Memory(Box::new(MemoryWitness::new(remembered, memory))));
         }
         if !request.force_read {
             for part in self.desired.parts() {
@@ -248,7 +248,11 @@ impl Job<'_> {
                     at.extend(part.at.to_slashes());
                 }
                 let snapshots = catalogue.snapshots.iter().map(|listed| &*listed.snapshot);
-                witnesses.extend(source_witnesses(session, snapshots, &part.at, &at).into_iter().map(Witness::Source));
+                witnesses.extend(
+                    source_witnesses(session, snapshots, &part.at, &at)
+                        .into_iter()
+                        .map(|witness| Witness::Source(Box::new(witness))),
+                );
             }
         }
         compare(self.run, self.desired, place, self.hidden, &mut witnesses, &self.how)

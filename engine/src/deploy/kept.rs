@@ -76,7 +76,7 @@ pub(super) fn kept_tree(job: &Job<'_>, snapshot: &Snapshot) -> Result<Kept> {
     let memory = Memory::load(state, &place.path);
     let mut witnesses = Vec::new();
     if let Some(memory) = &memory {
-        witnesses.push(Witness::Memory(MemoryWitness::new(job.desired, memory)));
+        witnesses.push(Witness::Memory(Box::new(MemoryWitness::new(job.desired, memory))));
     }
     let plan = compare(&run, job.desired, &place.path, &[], &mut witnesses, &How::default())?;
     Ok(Kept { path: place.path, plan })
