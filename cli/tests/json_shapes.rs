@@ -95,6 +95,7 @@ fn every_command_has_its_shape() {
         &show,
         &[
             "id",
+            "key",
             "name",
             "app",
             "phase",
@@ -203,7 +204,7 @@ fn every_command_has_its_shape() {
     check_each(&stats["snapshots"], &["id", "name", "app", "bytes", "unique_stored"]);
 
     let keys = world.json(&["key", "list"]);
-    check_each(&keys, &["id", "label", "kind", "role", "created", "current"]);
+    check_each(&keys, &["id", "key", "label", "kind", "role", "created", "current"]);
     is_time(&keys[0]["created"]);
 
     let forget = world.json(&["forget", "--keep-last", "1", "--dry-run"]);
