@@ -120,7 +120,7 @@ fn d01_the_daemon_deploys_to_nothing_that_copal_lives_by() {
     assert_eq!(refused.status(), 409);
     let problem: Value = refused.json().unwrap();
     assert_eq!(problem["code"], "own-place");
-    assert!(problem["detail"].as_str().unwrap().contains("holds the state folder"), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("state folder"), "{problem}");
     assert_eq!(read(&world, "data/f"), "new");
 }
 

@@ -116,6 +116,7 @@ fn every_command_has_its_shape() {
             "tags",
             "pinned",
             "sources",
+            "key",
             "warnings",
         ],
     );

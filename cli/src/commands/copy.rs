@@ -2,12 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use copal_engine::bundle::{CopyRequest, copy};
-use copal_store::entropy::OsEntropy;
-use copal_store::repository::Repository;
 
 use crate::commands::import::{Document, Line, report};
 use crate::commands::snapshot::full_name;

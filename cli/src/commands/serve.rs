@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use copal_engine::Context;
 use copal_engine::application::Tools;
 use copal_engine::context::SilentMonitor;
+use copal_engine::own::OwnPlace;
 use copal_service::access::Limits;
 use copal_service::platform::Applications;
 use copal_service::{Authentication, LogFormat, ServeOptions, TlsFiles, log_to_stderr};
@@ -100,8 +101,15 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let configuration = configuration::load(invocation.global.config.as_deref(), &invocation.environment)?;
     let context = invocation.open()?;
     let options = options(arguments, invocation, &context)?;
+    let mut own_places = context.own_places.clone();
+    own_places.push(OwnPlace::new("the daemon's state folder", &options.state_folder));
     // Signals end the daemon, not the reading of a list.
-    let context = Context { monitor: Arc::new(SilentMonitor), interrupt: Arc::new(AtomicBool::new(false)), ..context };
+    let context = Context {
+        monitor: Arc::new(SilentMonitor),
+        interrupt: Arc::new(AtomicBool::new(false)),
+        own_places,
+        ..context
+    };
     let program = std::env::current_exe()
         .map_err(|error| ProgramError::file("looking for", std::path::Path::new("the program itself"), error))?;
     let tools = Tools { watchdog: Some(vec![program.into(), "watchdog".into()]) };
