@@ -365,11 +365,7 @@ impl Repository {
         if Envelope::decode(&name.to_string(), ObjectKind::Label, &bytes)?.epoch == self.keys.epoch() {
             return Ok(false);
         }
-        let payload = match self.open_label(&name, bytes) {
-            // What counts for nothing, or does not open, is named by verification, and stops no other.
-            Err(error) if error.is_integrity() => return Ok(false),
-            opened => opened?,
-        };
+        let payload = self.open_label(&name, bytes)?;
         match self.replace_label(snapshot, Some(seq), &payload) {
             Err(Error::Busy { .. }) => Ok(false),
             replaced => replaced.map(|()| true),
