@@ -112,11 +112,9 @@ fn every_command_has_its_shape() {
             "stored_new",
             "chunks_new",
             "digest",
-            "key",
             "tags",
             "pinned",
             "sources",
-            "key",
             "warnings",
         ],
     );
