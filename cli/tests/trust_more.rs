@@ -424,6 +424,49 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A key addition that was killed before its roster: grants and no slot.
+#[test]
+fn t03_grants_that_an_interrupted_command_left_go_with_the_next_change_of_keys() {
+    let world = World::new();
+    world.ok(&["key", "rotate"]);
+    let keys = world.repository().join("keys");
+    let slot = world.json(&["key", "list"])[0]["id"].as_str().unwrap().to_owned();
+    let grant = fs::read(keys.join(format!("{slot}-00000001"))).unwrap();
+    for remedy in [&["key", "rotate"][..], &["key", "remove", &"ab".repeat(16)], &["verify", "--repair"]] {
+        fs::write(keys.join(format!("{}-00000001", "ab".repeat(16))), &grant).unwrap();
+        assert_eq!(world.run(&["verify"]).code, 69);
+        world.ok(remedy);
+        world.ok(&["verify"]);
+    }
+}
+
+/// What an addition, a removal, a former owner's branch leave in `keys/` goes with a repair by an owner whose machine knows better.
+#[test]
+fn t03_a_repair_clears_what_counts_for_nothing_among_the_keys() {
+    let world = World::new();
+    world.ok(&["key", "rotate"]);
+    add_key(&world, "bert", "full", 23);
+    let keys = world.repository().join("keys");
+    let before: Vec<_> = fs::read_dir(&keys).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let before: Vec<_> = before.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    world.ok(&["key", "remove", "bert"]);
+    for (bytes, path) in before.iter().filter(|(_, path)| !path.exists()) {
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(keys.join("notes"), "of somebody").unwrap();
+    assert_eq!(world.run(&["verify"]).code, 69);
+    let repaired = world.run(&["verify", "--repair"]);
+    assert!(says(&repaired, "counted for nothing"), "{repaired:#?}");
+    assert!(keys.join("notes").exists());
+    fs::remove_file(keys.join("notes")).unwrap();
+    ok_anew(&world, &["verify"]);
+    assert_eq!(with_key(&world, "bert", &["list"]).code, 12);
+}
+
+fn says(run: &Run, words: &str) -> bool {
+    String::from_utf8_lossy(&run.stdout).contains(words)
+}
+
 #[test]
 fn t03_pipes_links_and_rubbish_where_a_machine_remembers_keys_hang_nothing() {
     let world = World::new();

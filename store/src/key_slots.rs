@@ -95,6 +95,31 @@ impl Repository {
         Ok(hurt)
     }
 
+    /// Removes what stands in `keys/` and counts for nothing; returns the names. What is no object of this program stays, and what a newer
+    /// one may have written. Only owners do it.
+    pub fn remove_strange_key_objects(&self) -> Result<Vec<String>> {
+        self.keys().role().require(Action::ManageKeys)?;
+        let lease = self.keys_lease()?;
+        let strange = self.strange_key_objects()?;
+        // The roster in force is written again from its copy, by those who mend it.
+        let in_force = self.keys().anchor().map(|anchor| anchor.sequence);
+        let is_ours = |name: &ObjectName| {
+            let may_go = match KeyObject::parse(name) {
+                None => false,
+                Some(KeyObject::Roster(roster)) => Some(roster.sequence) != in_force,
+                Some(_) => true,
+            };
+            may_go && strange.iter().any(|one| one.is_known && one.object == name.to_string())
+        };
+        let listed = self.backend().list(ObjectKind::KeySlot)?;
+        let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_ours).collect();
+        if !names.is_empty() {
+            self.backend().delete(&names)?;
+        }
+        lease.release()?;
+        Ok(names.iter().map(ToString::to_string).collect())
+    }
+
     /// Adds a slot that may do everything.
     pub fn add_key_slot(
         &self,
@@ -176,12 +201,33 @@ impl Repository {
         lease.map_or(Ok(()), |lease| lease.release())
     }
 
-    /// A slot that is in no roster is only an object: it may go, and it must be there.
+    /// A slot that is in no roster is only an object, or grants that an interrupted command left: it may go, and it must be there.
     fn check_stray(&self, slot: ObjectId) -> Result<()> {
-        match self.backend().stat(&KeyObject::Slot(slot).name()) {
-            Err(Error::Missing { .. }) => Err(Error::KeySlot { detail: format!("there is no slot {slot}") }),
-            stat => stat.map(drop),
+        let is_its = |name: &ObjectName| match KeyObject::parse(name) {
+            Some(KeyObject::Slot(of) | KeyObject::Grant(of, _)) => of == slot,
+            Some(KeyObject::Epoch(_) | KeyObject::Roster(_)) | None => false,
+        };
+        match self.backend().list(ObjectKind::KeySlot)?.iter().any(|listed| is_its(&listed.name)) {
+            true => Ok(()),
+            false => Err(Error::KeySlot { detail: format!("there is no slot {slot}") }),
         }
+    }
+
+    /// Removes grants of slots that are not there and in no roster: an interrupted command left them, and they open nothing.
+    fn clear_grants_of_nobody(&self, roster: &Roster) -> Result<()> {
+        let listed = self.backend().list(ObjectKind::KeySlot)?;
+        let named: Vec<(KeyObject, ObjectName)> =
+            listed.into_iter().filter_map(|object| Some((KeyObject::parse(&object.name)?, object.name))).collect();
+        let stands = |slot: ObjectId| {
+            named.iter().any(|(object, _)| *object == KeyObject::Slot(slot))
+                || roster.body.current().any(|member| member.slot == slot)
+        };
+        let of_nobody = named.iter().filter(|(object, _)| match object {
+            KeyObject::Grant(slot, _) => !stands(*slot),
+            _ => false,
+        });
+        let of_nobody: Vec<ObjectName> = of_nobody.map(|(_, name)| name.clone()).collect();
+        if of_nobody.is_empty() { Ok(()) } else { self.backend().delete(&of_nobody) }
     }
 
     fn check_unsigned_removal(&self, slot: ObjectId) -> Result<()> {
@@ -241,6 +287,7 @@ impl Repository {
             .map(RosterName::object)
             .collect();
         self.backend().delete(&older)?;
+        self.clear_grants_of_nobody(&roster)?;
         self.keys().adopt_roster(roster)
     }
 

@@ -372,9 +372,11 @@ impl Repository {
         }
     }
 
-    /// Signs labels again whose signer the caller names, with the key in use.
+    /// Signs labels again whose signer the caller names, with the key in use. Older ones below one that counts, which an interrupted change
+    /// has left, go.
     pub(crate) fn resign_labels(&self, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
         let mut signed = 0;
+        let all = self.label_objects()?;
         for (snapshot, seq) in self.labels()? {
             let name = label_name(snapshot, seq)?;
             let opened = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
@@ -390,6 +392,13 @@ impl Repository {
                         signed += 1;
                     }
                 },
+                Ok(_) if self.check_label(&name).is_ok() => {
+                    let below = all.iter().filter(|(of, other, _)| *of == snapshot && *other < seq);
+                    let below: Vec<ObjectName> = below.map(|(_, _, name)| name.clone()).collect();
+                    if !below.is_empty() {
+                        self.backend.delete(&below)?;
+                    }
+                }
                 Ok(_) => {}
                 Err(error) if error.concerns_one_object() => {}
                 Err(error) => return Err(error),

@@ -63,6 +63,7 @@ impl Repository {
         let rotation = match self.keys().roster() {
             Some(roster) => {
                 if roster.is_being_introduced() {
+                    self.remove_older_keys(&roster)?;
                     take_over(self, &|signer| signer.is_none())?.release()?;
                 }
                 self.rotate_signed(&roster, created_seconds)?
@@ -105,22 +106,27 @@ impl Repository {
         let mut given = self.known_epochs();
         given.push(epoch.clone());
         self.introduce(new, Role::Full, &given, draft, &signer)?;
-        // With the roster in force nothing but what it names counts: the rest is removed in any order.
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let is_old = |name: &ObjectName| match KeyObject::parse(name) {
-            Some(KeyObject::Slot(slot) | KeyObject::Grant(slot, _)) => slot != id,
-            Some(KeyObject::Epoch(_)) => true,
-            Some(KeyObject::Roster(_)) | None => false,
-        };
-        let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_old).collect();
-        self.backend().delete(&names)?;
         let signed = Self::open(self.backend().clone(), self.entropy().clone(), credential)?;
+        let roster = signed.roster_or_old("end the rotation")?;
+        signed.remove_older_keys(&roster)?;
         take_over(&signed, &|signer| signer.is_none())?.release()?;
         // The second roster says that this is done: from then on what nobody signed was put there by somebody.
-        let roster = signed.roster_or_old("end the rotation")?;
         let draft = Draft::after(Some(&roster), roster.body.clone(), signed.keys().repository())?;
         signed.publish_roster(draft, &signer)?;
         Ok(Rotation { epoch: epoch.number, replaced: Some((old.id, id)), slots: 1 })
+    }
+
+    /// With the first roster in force nothing but what it names counts: what older programs made is removed in any order.
+    fn remove_older_keys(&self, roster: &Roster) -> Result<()> {
+        let is_member = |slot: ObjectId| roster.body.current().any(|member| member.slot == slot);
+        let is_old = |name: &ObjectName| match KeyObject::parse(name) {
+            Some(KeyObject::Slot(slot) | KeyObject::Grant(slot, _)) => !is_member(slot),
+            Some(KeyObject::Epoch(_)) => true,
+            Some(KeyObject::Roster(_)) | None => false,
+        };
+        let listed = self.backend().list(ObjectKind::KeySlot)?;
+        let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_old).collect();
+        if names.is_empty() { Ok(()) } else { self.backend().delete(&names) }
     }
 
     fn unsigned_epochs(&self) -> Vec<BegunEpoch> {

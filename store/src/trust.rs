@@ -90,6 +90,8 @@ pub struct StrangeKeyObject {
     pub object: String,
     /// Why it does not count.
     pub detail: String,
+    /// Whether this program knows what it is: no newer one can have written it.
+    pub is_known: bool,
 }
 
 impl Keys {
@@ -405,22 +407,30 @@ impl Keys {
         for (wanted, without) in wanted_in_keys(&roster) {
             let name = wanted.name();
             if !listed.iter().any(|listed| listed.name == name) {
-                strange.push(StrangeKeyObject { object: name.to_string(), detail: format!("it is gone: {without}") });
+                strange.push(StrangeKeyObject {
+                    object: name.to_string(),
+                    detail: format!("it is gone: {without}"),
+                    is_known: false,
+                });
             }
         }
         for listed in listed {
+            let mut is_known = true;
             let detail = match KeyObject::parse(&listed.name) {
                 None => Some("it is no object of this program".to_owned()),
                 Some(KeyObject::Epoch(_)) => Some("marks of epochs count no more: the roster names them".to_owned()),
                 Some(KeyObject::Roster(name)) => match self.read_roster(backend, name, roster.anchor()) {
                     Ok(_) | Err(Error::Missing { .. }) => None,
-                    Err(error) if error.concerns_one_object() => Some(error.to_string()),
+                    Err(error) if error.concerns_one_object() => {
+                        is_known = error.is_integrity();
+                        Some(error.to_string())
+                    }
                     Err(error) => return Err(error),
                 },
                 Some(KeyObject::Slot(slot)) => is_stranger(&roster, slot, None),
                 Some(KeyObject::Grant(slot, epoch)) => is_stranger(&roster, slot, Some(epoch)),
             };
-            strange.extend(detail.map(|detail| StrangeKeyObject { object: listed.name.to_string(), detail }));
+            strange.extend(detail.map(|detail| StrangeKeyObject { object: listed.name.to_string(), detail, is_known }));
         }
         Ok(strange)
     }

@@ -14,6 +14,7 @@ use copal_manifest::snapshot::Snapshot;
 use copal_store::backend::ObjectKind;
 use copal_store::check::{self, CheckReport, Trouble, check_pack, packs};
 use copal_store::repository::RootName;
+use copal_store::roles::Action;
 use copal_store::session::Session;
 use copal_store::{PackId, collect};
 
@@ -100,6 +101,11 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
         // First, because nothing is written beside a sentence that does not open.
         for name in check::lift_unreadable_sentences(&context.repository)? {
             repaired.push(format!("{name}, a sentence of collection that did not open, was lifted"));
+        }
+        if context.repository.keys().role().may(Action::ManageKeys) {
+            for name in context.repository.remove_strange_key_objects()? {
+                repaired.push(format!("{name}, which counted for nothing, was removed"));
+            }
         }
         for name in check::restore_config(&context.repository)? {
             repaired.push(format!("{name} was written again"));
