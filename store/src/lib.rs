@@ -38,6 +38,7 @@ pub mod fuzzing;
 mod grants;
 mod index;
 mod key_slots;
+mod labels;
 #[doc(hidden)]
 pub mod mutants;
 pub mod pack;
