@@ -339,3 +339,25 @@ fn d03_a_plain_user_leaves_devices_out_when_asked_to() {
         assert!(!world.path("new/null").exists());
     }
 }
+
+#[test]
+fn d03_a_plain_user_gets_folders_that_their_own_mode_closes() {
+    let (world, target) = owned_by_nobody();
+    fs::create_dir(target.join("closed")).unwrap();
+    give(&target, NOBODY);
+    fs::set_permissions(target.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    let run = finish(world.command(&["create", "closed", "srv/t"]).output().unwrap());
+    assert_eq!(run.code, 0, "{run:#?}");
+    give(&world.repository(), NOBODY);
+    let wanted = look(&target);
+    for mode in ["swap", "in-place"] {
+        fs::remove_dir_all(world.path("new")).ok();
+        if mode == "in-place" {
+            assert_eq!(as_nobody(&world, &["deploy", "s", "new"]).code, 0);
+        }
+        let run = as_nobody(&world, &["deploy", "closed", "new", "--yes", "--mode", mode]);
+        assert_eq!(run.code, 0, "{mode}: {run:#?}");
+        assert_same(&wanted, &look(&world.path("new")));
+        assert_eq!(as_nobody(&world, &["list"]).stderr, "", "{mode}: nothing is left to be ended");
+    }
+}

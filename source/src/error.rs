@@ -81,6 +81,12 @@ impl Error {
         }
     }
 
+    /// Whether the system refused for lack of a right.
+    #[must_use]
+    pub fn is_permission_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether the path is simply not there (any more).
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -103,7 +103,11 @@ impl Applier {
             self.top = Some(metadata.clone());
         }
         match kind {
-            FileKind::Directory if self.sync_each => self.root.sync_directory(path)?,
+            FileKind::Directory if self.sync_each => match self.root.sync_directory(path) {
+                // Its own mode may keep a plain user from opening it: then only the whole filesystem can be synced.
+                Err(error) if error.is_permission_denied() => self.sync_each = false,
+                synced => synced?,
+            },
             FileKind::Directory => {}
             // It may not be possible to open it: then only the whole filesystem can be synced.
             _ => self.sync_each = false,

@@ -79,7 +79,11 @@ pub(super) fn build(
         Syncing::Filesystem => root.tree.sync_filesystem()?,
         Syncing::Each => {
             for (path, _) in builder.folders.iter().rev() {
-                root.tree.sync_directory(path)?;
+                match root.tree.sync_directory(path) {
+                    // Its own mode may keep a plain user from opening it.
+                    Err(error) if error.is_permission_denied() => root.tree.sync_filesystem()?,
+                    synced => synced?,
+                }
             }
         }
     }
