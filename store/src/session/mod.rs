@@ -79,6 +79,9 @@ struct Counters {
     packs_new: AtomicU64,
 }
 
+/// Which fragments are asked, by their standing.
+type Which<'a> = dyn Fn(Standing) -> bool + 'a;
+
 /// A registered operation on a repository: collection waits for it. Shared by threads by reference. Dropping it lets go
 /// of its object as the death of the process would.
 pub struct Session {
@@ -212,7 +215,7 @@ impl Session {
     /// Asks first where chunks are read best, then everywhere.
     fn find_readable(
         &self,
-        find: &dyn Fn(&dyn Fn(Standing) -> bool) -> Result<Option<Location>>,
+        find: &dyn Fn(&Which<'_>) -> Result<Option<Location>>,
     ) -> Result<Option<Location>> {
         let preferred = *self.preferred.read().unwrap_or_else(PoisonError::into_inner);
         let best = |standing| match standing {
