@@ -213,10 +213,7 @@ impl Session {
     }
 
     /// Asks first where chunks are read best, then everywhere.
-    fn find_readable(
-        &self,
-        find: &dyn Fn(&Which<'_>) -> Result<Option<Location>>,
-    ) -> Result<Option<Location>> {
+    fn find_readable(&self, find: &dyn Fn(&Which<'_>) -> Result<Option<Location>>) -> Result<Option<Location>> {
         let preferred = *self.preferred.read().unwrap_or_else(PoisonError::into_inner);
         let best = |standing| match standing {
             Standing::Trusted => true,
