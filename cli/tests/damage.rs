@@ -216,8 +216,7 @@ impl<'r> Sweep<'r> {
     fn sweep(&mut self, object: &Object) {
         let path = self.folder.path().join("repository").join(&object.path);
         let sound = fs::read(&path).unwrap();
-        let mut looks = 0;
-        for (position, bit) in places(sound.len(), object.folder() == "packs") {
+        for (looks, (position, bit)) in places(sound.len(), object.folder() == "packs").into_iter().enumerate() {
             let mut bytes = sound.clone();
             bytes[position] ^= 1 << bit;
             fs::write(&path, &bytes).unwrap();
@@ -226,7 +225,6 @@ impl<'r> Sweep<'r> {
             if looks % 16 == 7 {
                 self.collect(object, &place, &sound);
             }
-            looks += 1;
         }
         fs::write(&path, &sound).unwrap();
     }
@@ -247,7 +245,7 @@ impl<'r> Sweep<'r> {
         let others: Vec<&str> = object.others().collect();
         self.deploy(&context, others[number % others.len()], place);
         if let Some(cost) = object.costs
-            && number % 4 == 0
+            && number.is_multiple_of(4)
             && let Err(error) = self.try_deploy(&context, cost)
         {
             assert!(error.to_string().contains(object.name()), "{place}: {error} names another");

@@ -345,7 +345,7 @@ fn d03_a_plain_user_gets_folders_that_their_own_mode_closes() {
     let (world, target) = owned_by_nobody();
     fs::create_dir(target.join("closed")).unwrap();
     give(&target, NOBODY);
-    fs::set_permissions(target.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(target.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     let run = finish(world.command(&["create", "closed", "srv/t"]).output().unwrap());
     assert_eq!(run.code, 0, "{run:#?}");
     give(&world.repository(), NOBODY);

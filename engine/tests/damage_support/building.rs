@@ -139,9 +139,13 @@ impl Building {
         self.rotate();
         // The grant of a slot that is removed comes back as an older one.
         let old_grants = self.keys_ending(&format!("{old}-00000001"));
-        [Victim::NewGrant, Victim::OldGrant].map(|victim| self.remember(victim, old_grants.clone()));
+        for victim in [Victim::NewGrant, Victim::OldGrant] {
+            self.remember(victim, old_grants.clone());
+        }
         let old_rosters = self.rosters();
-        [Victim::Roster, Victim::Rosters].map(|victim| self.remember(victim, old_rosters.clone()));
+        for victim in [Victim::Roster, Victim::Rosters] {
+            self.remember(victim, old_rosters.clone());
+        }
         self.context.repository.remove_key_slot(old, 3).unwrap();
         let mut large = noise(11, 900_000);
         large[450_000..450_100].fill(1);
