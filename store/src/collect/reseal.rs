@@ -35,7 +35,7 @@ pub struct ResealReport {
 }
 
 /// Seals everything again under the newest keys. `proceed` hears (packs done, packs to do) after each round and may stop the run by an
-/// error; the next run goes on. [`Error::Busy`] when a collection runs.
+/// error; the next run goes on. [`crate::Error::Busy`] when a collection runs.
 pub fn reseal(
     repository: &Repository,
     reachability: &dyn Reachability,
