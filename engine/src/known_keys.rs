@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 use crate::state::own_folder;
 
 const VERSION: u16 = 1;
+/// Length of the BLAKE3 sum that stands before the document.
+const SUM_BYTES: usize = 32;
 const FOLDER: &str = "known-keys";
 /// A file that is longer is none of ours.
 const FILE_BYTES_MAX: u64 = 4 << 10;
@@ -71,7 +73,12 @@ fn read(path: &Path) -> Result<Option<Anchor>> {
     let Ok(file) = opened else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| failed("reading", path, error))?;
-    let known: copal_store::Result<KnownKeys> = codec::decode("known keys", &bytes);
+    // A sum first: a bit that flipped here must not make the repository look like a forged one.
+    let Some((sum, document)) = bytes.split_at_checked(SUM_BYTES) else { return Ok(None) };
+    if blake3::hash(document).as_bytes() != sum {
+        return Ok(None);
+    }
+    let known: copal_store::Result<KnownKeys> = codec::decode("known keys", document);
     Ok(known.ok().filter(|known| known.version == VERSION).map(|known| known.anchor))
 }
 
@@ -79,7 +86,8 @@ fn read(path: &Path) -> Result<Option<Anchor>> {
 fn write(folder: &Path, path: &Path, anchor: Anchor) -> Result<()> {
     let io = |error| failed("writing", path, error);
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-    let bytes = codec::encode(&KnownKeys { version: VERSION, anchor })?;
+    let document = codec::encode(&KnownKeys { version: VERSION, anchor })?;
+    let bytes = [&blake3::hash(&document).as_bytes()[..], &document].concat();
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(io)?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;

@@ -267,7 +267,7 @@ fn commands_that_do_not_exist_are_noticed() {
         assert_eq!(program.check(sound), Ok(()), "{sound:?}");
     }
     for unsound in
-        [&["restore", "monday"][..], &["create", "--fast", "x"], &["key", "add", "--quick"], &["list", "--yes"]]
+        [&["fetch", "monday"][..], &["create", "--fast", "x"], &["key", "add", "--quick"], &["list", "--yes"]]
     {
         assert!(program.check(unsound).is_err(), "{unsound:?}");
     }
