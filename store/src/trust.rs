@@ -92,6 +92,9 @@ pub struct StrangeKeyObject {
     pub detail: String,
     /// Whether this program knows what it is: no newer one can have written it.
     pub is_known: bool,
+    /// Whether an interrupted change of keys leaves such a thing: a slot or grant in no roster. Nothing is hurt by it, and it goes with the
+    /// next change of keys.
+    pub is_leftover: bool,
 }
 
 impl Keys {
@@ -411,12 +414,14 @@ impl Keys {
                     object: name.to_string(),
                     detail: format!("it is gone: {without}"),
                     is_known: false,
+                    is_leftover: false,
                 });
             }
         }
         for listed in listed {
-            let mut is_known = true;
-            let detail = match KeyObject::parse(&listed.name) {
+            let (mut is_known, kind) = (true, KeyObject::parse(&listed.name));
+            let is_leftover = matches!(kind, Some(KeyObject::Slot(_) | KeyObject::Grant(..)));
+            let detail = match kind {
                 None => Some("it is no object of this program".to_owned()),
                 Some(KeyObject::Epoch(_)) => Some("marks of epochs count no more: the roster names them".to_owned()),
                 Some(KeyObject::Roster(name)) => match self.read_roster(backend, name, roster.anchor()) {
@@ -430,7 +435,8 @@ impl Keys {
                 Some(KeyObject::Slot(slot)) => is_stranger(&roster, slot, None),
                 Some(KeyObject::Grant(slot, epoch)) => is_stranger(&roster, slot, Some(epoch)),
             };
-            strange.extend(detail.map(|detail| StrangeKeyObject { object: listed.name.to_string(), detail, is_known }));
+            let object = listed.name.to_string();
+            strange.extend(detail.map(|detail| StrangeKeyObject { object, detail, is_known, is_leftover }));
         }
         Ok(strange)
     }

@@ -114,6 +114,9 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
             repaired.push(format!("{name} was written again"));
         }
     }
+    for strange in context.repository.strange_key_objects()?.iter().filter(|strange| strange.is_leftover) {
+        context.monitor.notice(&format!("{} counts for nothing: {}", strange.object, strange.detail));
+    }
     let mut checked = check(context, request)?;
     if request.repair {
         if checked.hurts_packs_or_index() {

@@ -26,7 +26,7 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
     damaged.extend(each(repository, ObjectKind::KeySlot, "key", &mut |listed| {
         check_key_object(repository, &listed.name)
     })?);
-    let strange = repository.strange_key_objects()?.into_iter();
+    let strange = repository.strange_key_objects()?.into_iter().filter(|strange| !strange.is_leftover);
     damaged.extend(strange.map(|strange| {
         Damage::new("key", strange.object.rsplit('/').next().unwrap_or_default(), strange.detail, Vec::new())
     }));
