@@ -263,7 +263,7 @@ mod tests {
         StateSecret::find(&state).unwrap_err();
         fs::remove_file(&path).unwrap();
         fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(fault(&state).unwrap().contains("can be written by others"));
+        assert!(fault(&state).unwrap().contains("can be written by everybody"));
         StateSecret::obtain(&state, &entropy).unwrap_err();
     }
 }

@@ -92,8 +92,8 @@ pub struct StrangeKeyObject {
     pub detail: String,
     /// Whether this program knows what it is: no newer one can have written it.
     pub is_known: bool,
-    /// Whether an interrupted change of keys leaves such a thing: a slot or grant in no roster. Nothing is hurt by it, and it goes with the
-    /// next change of keys.
+    /// Whether an interrupted change of keys leaves such a thing: a slot or grant in no roster, a roster before the newest. Nothing is
+    /// hurt by it, and it goes with the next change of keys.
     pub is_leftover: bool,
 }
 
@@ -420,7 +420,11 @@ impl Keys {
         }
         for listed in listed {
             let (mut is_known, kind) = (true, KeyObject::parse(&listed.name));
-            let is_leftover = matches!(kind, Some(KeyObject::Slot(_) | KeyObject::Grant(..)));
+            let is_leftover = match kind {
+                Some(KeyObject::Slot(_) | KeyObject::Grant(..)) => true,
+                Some(KeyObject::Roster(name)) => name.sequence < roster.anchor().sequence,
+                Some(KeyObject::Epoch(_)) | None => false,
+            };
             let detail = match kind {
                 None => Some("it is no object of this program".to_owned()),
                 Some(KeyObject::Epoch(_)) => Some("marks of epochs count no more: the roster names them".to_owned()),
