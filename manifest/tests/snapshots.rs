@@ -202,12 +202,14 @@ fn names_are_plain() {
 proptest! {
     #[test]
     fn mutated_roots_never_panic(place in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-        let mut payload = snapshot().encode().unwrap();
+        let sound = snapshot().encode().unwrap();
+        let mut payload = sound.clone();
         let at = place.index(payload.len());
         payload[at] = byte;
         if let Ok(read) = Snapshot::decode("root", &payload) {
             prop_assert_eq!(read.encode().unwrap(), payload.clone());
         }
-        prop_assert!(Snapshot::decode("root", &payload[..cut.index(payload.len())]).is_err());
+        // Of the sound one: a changed length can make a whole payload of a part of the other.
+        prop_assert!(Snapshot::decode("root", &sound[..cut.index(sound.len())]).is_err());
     }
 }

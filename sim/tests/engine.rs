@@ -230,7 +230,7 @@ fn a_clock_that_jumps_decides_no_deletion() {
         let disk = Disk::new();
         let process = Process::new(&disk);
         let mut world = World::new();
-        let jumping = context(init(&process, 7).unwrap(), seed);
+        let jumping = context(init(&process, 9).unwrap(), seed);
         world.create(&jumping, "one", 1).unwrap();
         world.create(&jumping, "two", 2).unwrap();
         delete(&jumping, &["one".into()]).unwrap();

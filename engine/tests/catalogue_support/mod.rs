@@ -151,7 +151,8 @@ impl World {
     /// Stores the entries of one source.
     pub fn source(&self, session: &Session, label: &str, entries: &BTreeMap<EntryPath, Made>) -> SourceRecord {
         let mut writer = session.writer().unwrap();
-        let mut tree = TreeBuilder::new(&self.repository().keys().tree_boundary_key());
+        // As programs wrote trees that did not look for the folder of an entry.
+        let mut tree = TreeBuilder::of_loose_entries(&self.repository().keys().tree_boundary_key());
         let mut bytes = 0;
         for (path, made) in entries {
             let node = match made {
