@@ -73,6 +73,14 @@ impl KeyObject {
         }
     }
 
+    /// The slot that it is, or is for.
+    pub(crate) fn slot(self) -> Option<ObjectId> {
+        match self {
+            Self::Slot(slot) | Self::Grant(slot, _) => Some(slot),
+            Self::Epoch(_) | Self::Roster(_) => None,
+        }
+    }
+
     pub(crate) fn name(self) -> ObjectName {
         let name = match self {
             Self::Slot(slot) => slot.to_string(),
@@ -91,10 +99,15 @@ fn number_of(text: &str) -> Option<u32> {
     (number > 0 && text.bytes().all(|byte| !byte.is_ascii_uppercase())).then_some(number)
 }
 
+/// What stands in `keys/`, without foreign files.
+pub(crate) fn key_objects(backend: &dyn Backend) -> Result<Vec<(KeyObject, ObjectName)>> {
+    let listed = backend.list(ObjectKind::KeySlot)?.into_iter();
+    Ok(listed.filter_map(|listed| Some((KeyObject::parse(&listed.name)?, listed.name))).collect())
+}
+
 /// The epochs of a repository without a roster that have begun, in order: those that have a marker, or a grant to this slot.
 pub(crate) fn begun(backend: &dyn Backend, slot: Option<ObjectId>) -> Result<Vec<u32>> {
-    let listed = backend.list(ObjectKind::KeySlot)?;
-    let numbers = listed.iter().filter_map(|object| match KeyObject::parse(&object.name)? {
+    let numbers = key_objects(backend)?.into_iter().filter_map(|(object, _)| match object {
         KeyObject::Epoch(number) => Some(number),
         KeyObject::Grant(of, number) if Some(of) == slot => Some(number),
         _ => None,
@@ -105,8 +118,7 @@ pub(crate) fn begun(backend: &dyn Backend, slot: Option<ObjectId>) -> Result<Vec
 
 /// The rosters that are there, whatever they are worth.
 pub(crate) fn rosters(backend: &dyn Backend) -> Result<Vec<RosterName>> {
-    let listed = backend.list(ObjectKind::KeySlot)?;
-    let names = listed.iter().filter_map(|object| match KeyObject::parse(&object.name)? {
+    let names = key_objects(backend)?.into_iter().filter_map(|(object, _)| match object {
         KeyObject::Roster(name) => Some(name),
         _ => None,
     });

@@ -103,16 +103,11 @@ impl Repository {
         let strange = self.strange_key_objects()?;
         // The roster in force is written again from its copy, by those who mend it.
         let in_force = self.keys().anchor().map(|anchor| anchor.sequence);
-        let is_ours = |name: &ObjectName| {
-            let may_go = match KeyObject::parse(name) {
-                None => false,
-                Some(KeyObject::Roster(roster)) => Some(roster.sequence) != in_force,
-                Some(_) => true,
-            };
-            may_go && strange.iter().any(|one| one.is_known && one.object == name.to_string())
+        let may_go = |(object, name): &(KeyObject, ObjectName)| {
+            let is_in_force = matches!(object, KeyObject::Roster(roster) if Some(roster.sequence) == in_force);
+            !is_in_force && strange.iter().any(|one| one.is_known && one.object == name.to_string())
         };
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_ours).collect();
+        let names: Vec<ObjectName> = self.key_objects()?.into_iter().filter(may_go).map(|(_, name)| name).collect();
         if !names.is_empty() {
             self.backend().delete(&names)?;
         }
@@ -203,11 +198,7 @@ impl Repository {
 
     /// A slot that is in no roster is only an object, or grants that an interrupted command left: it may go, and it must be there.
     fn check_stray(&self, slot: ObjectId) -> Result<()> {
-        let is_its = |name: &ObjectName| match KeyObject::parse(name) {
-            Some(KeyObject::Slot(of) | KeyObject::Grant(of, _)) => of == slot,
-            Some(KeyObject::Epoch(_) | KeyObject::Roster(_)) | None => false,
-        };
-        match self.backend().list(ObjectKind::KeySlot)?.iter().any(|listed| is_its(&listed.name)) {
+        match self.key_objects()?.iter().any(|(object, _)| object.slot() == Some(slot)) {
             true => Ok(()),
             false => Err(Error::KeySlot { detail: format!("there is no slot {slot}") }),
         }
@@ -215,12 +206,9 @@ impl Repository {
 
     /// Removes grants of slots that are not there and in no roster: an interrupted command left them, and they open nothing.
     fn clear_grants_of_nobody(&self, roster: &Roster) -> Result<()> {
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let named: Vec<(KeyObject, ObjectName)> =
-            listed.into_iter().filter_map(|object| Some((KeyObject::parse(&object.name)?, object.name))).collect();
+        let named = self.key_objects()?;
         let stands = |slot: ObjectId| {
-            named.iter().any(|(object, _)| *object == KeyObject::Slot(slot))
-                || roster.body.current().any(|member| member.slot == slot)
+            named.iter().any(|(object, _)| *object == KeyObject::Slot(slot)) || roster.body.has_slot(slot)
         };
         let of_nobody = named.iter().filter(|(object, _)| match object {
             KeyObject::Grant(slot, _) => !stands(*slot),
@@ -228,6 +216,10 @@ impl Repository {
         });
         let of_nobody: Vec<ObjectName> = of_nobody.map(|(_, name)| name.clone()).collect();
         if of_nobody.is_empty() { Ok(()) } else { self.backend().delete(&of_nobody) }
+    }
+
+    fn key_objects(&self) -> Result<Vec<(KeyObject, ObjectName)>> {
+        grants::key_objects(&**self.backend())
     }
 
     fn check_unsigned_removal(&self, slot: ObjectId) -> Result<()> {
@@ -240,9 +232,9 @@ impl Repository {
     fn delete_slot(&self, slot: ObjectId) -> Result<()> {
         self.backend().delete(&[KeyObject::Slot(slot).name()])?;
         // Without the slot they open nothing: what a crash leaves of them is harmless.
-        let is_its = |name: &ObjectName| matches!(KeyObject::parse(name), Some(KeyObject::Grant(of, _)) if of == slot);
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let grants: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_its).collect();
+        let is_its = |object: KeyObject| matches!(object, KeyObject::Grant(of, _) if of == slot);
+        let listed = self.key_objects()?.into_iter();
+        let grants: Vec<ObjectName> = listed.filter(|(object, _)| is_its(*object)).map(|(_, name)| name).collect();
         self.backend().delete(&grants)
     }
 
@@ -312,12 +304,10 @@ impl Repository {
 
     pub(crate) fn unsigned_slots(&self) -> Result<Vec<KeySlotInfo>> {
         let mut slots = Vec::new();
-        for listed in self.backend().list(ObjectKind::KeySlot)? {
-            if !matches!(KeyObject::parse(&listed.name), Some(KeyObject::Slot(_))) {
-                continue;
-            }
-            let bytes = self.backend().read(&listed.name, SLOT_BYTES_MAX)?;
-            match unsigned_slot_info(self.keys(), &listed.name, &bytes, Some(self.unlocked().slot)) {
+        let is_slot = |object: &(KeyObject, ObjectName)| matches!(object.0, KeyObject::Slot(_));
+        for (_, name) in self.key_objects()?.into_iter().filter(is_slot) {
+            let bytes = self.backend().read(&name, SLOT_BYTES_MAX)?;
+            match unsigned_slot_info(self.keys(), &name, &bytes, Some(self.unlocked().slot)) {
                 // One that does not open is named by verification, and hides no other.
                 Err(Error::Damaged { .. }) => {}
                 info => slots.push(info?),

@@ -107,6 +107,11 @@ impl Body {
         self.members.iter().filter(|member| member.removed_seconds.is_none())
     }
 
+    /// Whether a slot is that of a current member.
+    pub(crate) fn has_slot(&self, slot: ObjectId) -> bool {
+        self.current().any(|member| member.slot == slot)
+    }
+
     fn owners(&self) -> Vec<SignerId> {
         let owners = self.current().filter(|member| member.role == Role::Full);
         let mut owners: Vec<SignerId> = owners.map(|member| member.signer).collect();

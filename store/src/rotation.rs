@@ -118,14 +118,12 @@ impl Repository {
 
     /// With the first roster in force nothing but what it names counts: what older programs made is removed in any order.
     fn remove_older_keys(&self, roster: &Roster) -> Result<()> {
-        let is_member = |slot: ObjectId| roster.body.current().any(|member| member.slot == slot);
-        let is_old = |name: &ObjectName| match KeyObject::parse(name) {
-            Some(KeyObject::Slot(slot) | KeyObject::Grant(slot, _)) => !is_member(slot),
-            Some(KeyObject::Epoch(_)) => true,
-            Some(KeyObject::Roster(_)) | None => false,
+        let is_old = |object: KeyObject| match object.slot() {
+            Some(slot) => !roster.body.has_slot(slot),
+            None => matches!(object, KeyObject::Epoch(_)),
         };
-        let listed = self.backend().list(ObjectKind::KeySlot)?;
-        let names: Vec<ObjectName> = listed.into_iter().map(|object| object.name).filter(is_old).collect();
+        let listed = grants::key_objects(&**self.backend())?.into_iter();
+        let names: Vec<ObjectName> = listed.filter(|(object, _)| is_old(*object)).map(|(_, name)| name).collect();
         if names.is_empty() { Ok(()) } else { self.backend().delete(&names) }
     }
 

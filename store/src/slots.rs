@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Params, Version};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -379,6 +380,33 @@ pub(crate) fn describe_slot(keys: &Keys, name: &ObjectName, bytes: &[u8], fields
     fields.add("commitment", hex::encode(document.commitment));
     fields.add("sealed secret", hex::encode(&document.sealed_secret));
     codec::encode(&document)
+}
+
+/// A slot of a repository without a roster, as listed.
+fn unsigned(
+    id: ObjectId,
+    stretching: &Stretching,
+    role: Role,
+    label: String,
+    created_seconds: i64,
+    current: Option<ObjectId>,
+) -> KeySlotInfo {
+    let key_file = matches!(stretching, Stretching::KeyFile);
+    KeySlotInfo { id, signer: None, label, key_file, role, created_seconds, current: current == Some(id) }
+}
+
+/// What owners sealed of a slot for being listed, in the formats before rosters.
+fn open_info<T: Serialize + DeserializeOwned>(
+    cipher: &Cipher,
+    name: &ObjectName,
+    envelope: &Envelope,
+    sealed: &[u8],
+) -> Result<T> {
+    let mut text = sealed.to_vec();
+    let plain_bytes = cipher
+        .open(nonce(Domain::Part, 0), &envelope.encode(), &mut text)
+        .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
+    codec::decode(&name.to_string(), &text[..plain_bytes])
 }
 
 fn add_stretching(fields: &mut Fields, stretching: &Stretching) {

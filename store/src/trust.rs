@@ -244,7 +244,7 @@ impl Keys {
         let Some((door, slot)) = self.trust().slot() else { return Ok(()) };
         if let Some(anchor) = slot.anchor {
             let newest = self.newest_roster(&*door.backend, anchor, door.seen)?;
-            if !newest.body.current().any(|member| member.slot == slot.slot) {
+            if !newest.body.has_slot(slot.slot) {
                 let detail =
                     "the slot of this password or key was removed, or never put into the list of keys by an owner";
                 return Err(Error::KeySlot { detail: detail.into() });
@@ -489,9 +489,8 @@ fn wanted_in_keys(roster: &Roster) -> Vec<(KeyObject, String)> {
 }
 
 fn is_stranger(roster: &Roster, slot: ObjectId, epoch: Option<u32>) -> Option<String> {
-    let known = roster.body.current().any(|member| member.slot == slot);
     let begun = epoch.is_none_or(|number| roster.body.epochs.iter().any(|epoch| epoch.number == number));
-    match (known, begun) {
+    match (roster.body.has_slot(slot), begun) {
         (true, true) => None,
         (true, false) => Some("it is of a key epoch that never began".to_owned()),
         (false, _) => Some("no owner has put its key slot into the roster".to_owned()),

@@ -11,7 +11,8 @@ use crate::ids::ObjectId;
 use crate::keys::{Domain, Keys, nonce};
 use crate::roles::Role;
 use crate::slots::{
-    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, fitting, wrapping_cipher,
+    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, fitting, open_info, unsigned,
+    wrapping_cipher,
 };
 use crate::{Error, Result, codec};
 
@@ -56,15 +57,7 @@ pub(super) fn info(
     current: Option<ObjectId>,
 ) -> Result<KeySlotInfo> {
     let (document, info) = decode(keys, name, bytes, envelope)?;
-    Ok(KeySlotInfo {
-        id: envelope.id,
-        signer: None,
-        label: info.label,
-        key_file: matches!(document.stretching, Stretching::KeyFile),
-        role: Role::Full,
-        created_seconds: info.created_seconds,
-        current: current == Some(envelope.id),
-    })
+    Ok(unsigned(envelope.id, &document.stretching, Role::Full, info.label, info.created_seconds, current))
 }
 
 pub(super) fn describe(
@@ -85,12 +78,9 @@ pub(super) fn describe(
 }
 
 fn decode(keys: &Keys, name: &ObjectName, bytes: &[u8], envelope: Envelope) -> Result<(FirstDocument, FirstInfo)> {
-    let mut document: FirstDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
+    let document: FirstDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
     let cipher = keys.object_cipher(CipherSuite::ChaCha20Poly1305, ObjectKind::KeySlot, envelope.id)?;
-    let plain_bytes = cipher
-        .open(nonce(Domain::Part, 0), &envelope.encode(), &mut document.sealed_info)
-        .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
-    let info = codec::decode(&name.to_string(), &document.sealed_info[..plain_bytes])?;
+    let info = open_info(&cipher, name, &envelope, &document.sealed_info)?;
     Ok((document, info))
 }
 

@@ -15,8 +15,8 @@ use crate::keys::{Domain, Keys, RoleSecrets, nonce};
 use crate::roles::Role;
 use crate::sealed_to::PUBLIC_KEY_BYTES;
 use crate::slots::{
-    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, fitting, slot_key_pair,
-    wrapping_cipher,
+    Credential, Holds, KeySlotInfo, OpenSlot, Stretching, Unlocked, add_stretching, fitting, open_info, slot_key_pair,
+    unsigned, wrapping_cipher,
 };
 use crate::{Error, Result, codec};
 
@@ -87,15 +87,7 @@ pub(super) fn info(
     current: Option<ObjectId>,
 ) -> Result<KeySlotInfo> {
     let (document, info) = decode(keys, name, bytes, envelope)?;
-    Ok(KeySlotInfo {
-        id: envelope.id,
-        signer: None,
-        label: info.label,
-        key_file: matches!(document.stretching, Stretching::KeyFile),
-        role: info.role,
-        created_seconds: info.created_seconds,
-        current: current == Some(envelope.id),
-    })
+    Ok(unsigned(envelope.id, &document.stretching, info.role, info.label, info.created_seconds, current))
 }
 
 pub(super) fn describe(
@@ -119,12 +111,8 @@ pub(super) fn describe(
 
 fn decode(keys: &Keys, name: &ObjectName, bytes: &[u8], envelope: Envelope) -> Result<(SecondDocument, SecondInfo)> {
     let document: SecondDocument = codec::decode(&name.to_string(), &bytes[ENVELOPE_BYTES..])?;
-    let mut sealed = document.sealed_info.clone();
-    let plain_bytes = keys
-        .slot_info_cipher(envelope.id)?
-        .open(nonce(Domain::Part, 0), &envelope.encode(), &mut sealed)
-        .ok_or_else(|| Error::damaged(name, "its label does not verify"))?;
-    let info: SecondInfo = codec::decode(&name.to_string(), &sealed[..plain_bytes])?;
+    let cipher = keys.slot_info_cipher(envelope.id)?;
+    let info: SecondInfo = open_info(&cipher, name, &envelope, &document.sealed_info)?;
     if info.public_key == document.public_key {
         Ok((document, info))
     } else {
