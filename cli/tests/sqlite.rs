@@ -64,21 +64,26 @@ fn d11_busy_writers_hold_up_nothing() {
     let world = World::new();
     let path = world.path("a.db");
     let _log = planted(&path);
+    check_beside_writers(&world, &path, 2, 8, &format!("sqlite:{}", world.text("a.db")), "");
+}
+
+/// Captures a source while writers add a row to both tables again and again: each snapshot has one state of the database at `part` of it.
+fn check_beside_writers(world: &World, path: &Path, writers: usize, captures: usize, source: &str, part: &str) {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..writers {
             scope.spawn(|| {
-                let writer = open(&path);
+                let writer = open(path);
                 while !ended.load(Ordering::Relaxed) {
                     let both = "BEGIN IMMEDIATE; INSERT INTO one VALUES (1); INSERT INTO two VALUES (1); COMMIT;";
                     writer.execute_batch(both).unwrap();
                 }
             });
         }
-        let captured = (0..8).map(|number| {
+        let captured = (0..captures).map(|number| {
             let name = format!("busy-{number}");
-            let run = world.run(&["create", &name, &format!("sqlite:{}", world.text("a.db"))]);
-            (run.code == 0).then(|| rows(&world, &name, "")).ok_or(run)
+            let run = world.run(&["create", &name, source]);
+            (run.code == 0).then(|| rows(world, &name, part)).ok_or(run)
         });
         let captured: Vec<_> = captured.collect();
         ended.store(true, Ordering::Relaxed);
@@ -151,34 +156,14 @@ fn d10_a_database_in_a_tree_comes_with_the_rows_of_its_log() {
     assert_eq!(copy.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap(), 501);
 }
 
-/// Writers go on while a tree with their database is captured, in both journal modes.
+/// A writer goes on while a tree with its database is captured.
 #[test]
 fn d10_a_database_in_a_tree_is_of_one_moment() {
     let world = World::new();
     fs::create_dir(world.path("tree")).unwrap();
     let path = world.path("tree/a.db");
     let _log = planted(&path);
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let writer = open(&path);
-            while !ended.load(Ordering::Relaxed) {
-                let both = "BEGIN IMMEDIATE; INSERT INTO one VALUES (1); INSERT INTO two VALUES (1); COMMIT;";
-                writer.execute_batch(both).unwrap();
-            }
-        });
-        let captured = (0..6).map(|number| {
-            let name = format!("busy-{number}");
-            let run = world.run(&["create", &name, &world.text("tree")]);
-            (run.code == 0).then(|| rows(&world, &name, "a.db")).ok_or(run)
-        });
-        let captured: Vec<_> = captured.collect();
-        ended.store(true, Ordering::Relaxed);
-        for rows in captured {
-            let [one, two] = rows.unwrap();
-            assert!(one == two && one >= 500, "{one} and {two}");
-        }
-    });
+    check_beside_writers(&world, &path, 1, 6, &world.text("tree"), "a.db");
 }
 
 /// A hot journal must be rolled back by who may write: a create reads, so it says what it could not do.

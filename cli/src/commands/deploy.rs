@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use copal_engine::application;
-use copal_engine::deploy::{DeployMode, DeployRequest, abandon, deploy, target_is_occupied};
+use copal_engine::deploy::{DeployMode, DeployRequest, abandon, target_is_occupied};
 use serde::Serialize;
 
-use crate::commands::deployed;
+use crate::commands::deployed::{self, Question};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
 use crate::shown::escaped;
@@ -131,16 +131,9 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         skip_devices: arguments.skip_devices,
         ..DeployRequest::default()
     };
-    if must_ask {
-        let rehearsal = deploy(&context, &DeployRequest { dry_run: true, ..request.clone() })?;
-        deployed::show(&rehearsal, invocation);
-        invocation.confirm(&question)?;
-    }
-    let report = deploy(&context, &request)?;
-    invocation.monitor.finish();
+    let question = must_ask.then_some(Question { text: &question, is_due: &|_| true });
     let done = if arguments.dry_run { "would deploy" } else { "deployed" };
-    deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
-    Ok(deployed::exit_code(&report))
+    deployed::carry_out(&context, &request, question, done, invocation)
 }
 
 /// Ends by hand what cannot be ended otherwise. Needs no repository.

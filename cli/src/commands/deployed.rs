@@ -3,8 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use copal_engine::Monitor;
-use copal_engine::deploy::{DeployReport, Outline, Stayed};
+use copal_engine::deploy::{DeployReport, DeployRequest, Outline, Stayed, deploy};
+use copal_engine::{Context, Monitor};
 use serde::Serialize;
 
 use crate::exit_code::{ExitCode, ProgramError};
@@ -33,13 +33,37 @@ struct Document<'a> {
     warnings: &'a [String],
 }
 
-/// What was done, or would be; `said` is how the first line begins.
-pub(crate) fn print(
-    report: &DeployReport,
-    said: &str,
-    dry_run: bool,
+/// What a person is asked before anything is touched.
+pub(crate) struct Question<'a> {
+    pub(crate) text: &'a str,
+    /// Whether what would be done is worth it.
+    pub(crate) is_due: &'a dyn Fn(&DeployReport) -> bool,
+}
+
+/// Rehearses and asks, where there is a question; deploys, and says what was done: `done` is the verb.
+pub(crate) fn carry_out(
+    context: &Context,
+    request: &DeployRequest,
+    question: Option<Question<'_>>,
+    done: &str,
     invocation: &mut Invocation,
-) -> Result<(), ProgramError> {
+) -> anyhow::Result<ExitCode> {
+    if let Some(question) = question {
+        let rehearsal = deploy(context, &DeployRequest { dry_run: true, ..request.clone() })?;
+        if (question.is_due)(&rehearsal) {
+            show(&rehearsal, invocation);
+            invocation.confirm(question.text)?;
+        }
+    }
+    let report = deploy(context, request)?;
+    invocation.monitor.finish();
+    print(&report, &format!("{done} {} to", request.reference), request.dry_run, invocation)?;
+    // Whether all of the snapshot is there.
+    Ok(if report.skipped.is_empty() { ExitCode::Done } else { ExitCode::SomeUnread })
+}
+
+/// What was done, or would be; `said` is how the first line begins.
+fn print(report: &DeployReport, said: &str, dry_run: bool, invocation: &mut Invocation) -> Result<(), ProgramError> {
     let output = &mut invocation.output;
     if output.is_json() {
         return output.document(&Document {
@@ -92,13 +116,8 @@ pub(crate) fn print(
     Ok(())
 }
 
-/// Whether all of the snapshot is there.
-pub(crate) fn exit_code(report: &DeployReport) -> ExitCode {
-    if report.skipped.is_empty() { ExitCode::Done } else { ExitCode::SomeUnread }
-}
-
 /// What would be done, before the question whether it shall be.
-pub(crate) fn show(rehearsal: &DeployReport, invocation: &Invocation) {
+fn show(rehearsal: &DeployReport, invocation: &Invocation) {
     invocation.monitor.finish();
     let lines = rehearsal.outline.iter().flat_map(lines).chain(stayed_lines(&rehearsal.stays));
     lines.for_each(|line| invocation.monitor.notice(&line));

@@ -142,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     match &arguments.action {
         Action::List => list(&context, invocation)?,
         Action::Add { label, role, new } => {
-            let id = add(&context, label, (*role).into(), new)?;
+            let id = add(&context, label, (*role).into(), &obtain(&new.flags(), NEW, Ask::Twice)?)?;
             known_keys::remember(context.state_folder.as_deref(), &context.repository);
             say(invocation, &format!("added the key slot {id}"), json!({ "added": id.to_string() }))?;
         }
@@ -153,19 +153,16 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             // The new one is durable before the old one goes: at no moment is nobody let in. And it is the new one that removes the
             // old one, because it signs what the old one has signed.
             let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
-            let now = SystemClock::new().now().seconds;
-            let id =
-                context.repository.add_role_slot(&credential, &old.label, old.role, StretchCost::default(), now)?;
+            let id = add(&context, &old.label, old.role, &credential)?;
             let replacing = invocation.open_at(context.repository.backend().clone(), &credential)?;
-            replacing.remove_key_slot(old.id, now)?;
+            replacing.remove_key_slot(old.id, now())?;
             known_keys::remember(context.state_folder.as_deref(), &replacing);
             let both = json!({ "added": id.to_string(), "removed": old.id.to_string() });
             say(invocation, &format!("replaced the key slot {} by {id}", old.id), both)?;
         }
         Action::Rotate { reseal } => {
             let credential = invocation.credential(Ask::Once)?;
-            let now = SystemClock::new().now().seconds;
-            let rotation = rotate(&context, &credential, now)?;
+            let rotation = rotate(&context, &credential, now())?;
             let slots = count(rotation.slots as u64, "slot has", "slots have");
             let sentence = format!("key epoch {} begins; {slots} its keys", rotation.epoch);
             let mut document = json!({ "epoch": rotation.epoch, "slots": rotation.slots });
@@ -188,14 +185,13 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             say(invocation, &sentence_of(resealed), figures_of(resealed))?;
         }
         Action::Remove { slot } => {
-            let now = SystemClock::new().now().seconds;
             let slots = context.repository.key_slots()?;
             let (id, sentence) = match (chosen(&slots, slot), ObjectId::from_hex(slot)) {
                 // In no list of keys, and to be named in full: whoever planted it named it.
                 (Err(_), Some(stray)) => (stray, format!("removed {stray}, which was in no list of keys")),
                 (slot, _) => slot.map(|slot| (slot.id, format!("removed the key slot {}", described(slot))))?,
             };
-            context.repository.remove_key_slot(id, now)?;
+            context.repository.remove_key_slot(id, now())?;
             known_keys::remember(context.state_folder.as_deref(), &context.repository);
             say(invocation, &sentence, json!({ "removed": id.to_string() }))?;
         }
@@ -251,10 +247,13 @@ fn sentence_of(report: ResealReport) -> String {
     sentence
 }
 
-fn add(context: &Context, label: &str, role: Role, new: &NewCredential) -> anyhow::Result<ObjectId> {
-    let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
-    let now = SystemClock::new().now().seconds;
-    Ok(context.repository.add_role_slot(&credential, label, role, StretchCost::default(), now)?)
+fn add(context: &Context, label: &str, role: Role, credential: &Credential) -> anyhow::Result<ObjectId> {
+    Ok(context.repository.add_role_slot(credential, label, role, StretchCost::default(), now())?)
+}
+
+/// Seconds since 1970-01-01 UTC.
+fn now() -> i64 {
+    SystemClock::new().now().seconds
 }
 
 fn say(invocation: &mut Invocation, sentence: &str, document: Value) -> Result<(), ProgramError> {

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use clap::Args;
-use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, deploy, target_is_occupied};
+use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, target_is_occupied};
 
 use crate::commands::create::patterns;
-use crate::commands::deployed;
+use crate::commands::deployed::{self, Question};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
 
@@ -86,18 +86,10 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         skip_devices: arguments.skip_devices,
         ..DeployRequest::default()
     };
-    if may_ask && invocation.has_terminal() {
-        let rehearsal = deploy(&context, &DeployRequest { dry_run: true, ..request.clone() })?;
-        if replaces(&rehearsal) {
-            deployed::show(&rehearsal, invocation);
-            invocation.confirm(&question)?;
-        }
-    }
-    let report = deploy(&context, &request)?;
-    invocation.monitor.finish();
+    let asks = may_ask && invocation.has_terminal();
+    let question = asks.then_some(Question { text: &question, is_due: &replaces });
     let done = if arguments.dry_run { "would restore" } else { "restored" };
-    deployed::print(&report, &format!("{done} {} to", arguments.name), arguments.dry_run, invocation)?;
-    Ok(deployed::exit_code(&report))
+    deployed::carry_out(&context, &request, question, done, invocation)
 }
 
 /// Whether something that stands there would be lost.
