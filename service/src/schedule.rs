@@ -1,6 +1,6 @@
 //! What the daemon does by itself: snapshots and verifications of applications at the times of their schedules.
 //!
-//! What falls into a time when no daemon runs is not made up for: the next one comes soon enough, and a machine that wakes up has
+//! Runs missed while the daemon is down are skipped: the next one comes soon enough, and a machine that wakes up has
 //! better things to do.
 
 use std::collections::BTreeMap;

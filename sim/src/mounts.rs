@@ -87,7 +87,7 @@ impl Mounted {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.point))
     }
 
-    /// Mounts again what lost its power, once nobody has anything open on it: what was not synced is gone. The filesystem has another
+    /// Mounts again after a power failure, once nobody has anything open on it: what was not synced is gone. The filesystem has another
     /// number then, as it may after a restart.
     pub fn regain_power(&self) -> io::Result<()> {
         repeat(Command::new("umount").arg(&self.point))?;

@@ -19,7 +19,7 @@ use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
 use crate::shown::{count, escaped, rfc3339, sentence, size, time, uuid};
 
-/// Hashes every stored byte again and says what is hurt
+/// Hashes every stored byte again and reports damage and affected snapshots
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

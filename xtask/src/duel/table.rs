@@ -49,9 +49,9 @@ pub(super) fn short(results: &Results) -> String {
             cell(&|tool| tool.peak().map(|(bytes, _)| bytes), mebibytes_named),
         );
     }
-    text.push_str("\nIn brackets: the best of the peers with a password, each value of another perhaps. ");
+    text.push_str("\nIn brackets: the best of the peers with a password, possibly a different tool per cell. ");
     text.push_str(
-        "How, on what, beside how much other work, and which goals are not met: [benchmarks](docs/benchmarks.md).\n",
+        "Method, hardware, background load and the goals that are not met: [benchmarks](docs/benchmarks.md).\n",
     );
     text
 }
