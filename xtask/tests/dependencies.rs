@@ -126,6 +126,32 @@ fn every_direct_dependency_has_its_line() {
     let gone: Vec<_> = named.iter().filter(|name| !direct.contains(**name)).collect();
     assert!(gone.is_empty(), "docs/decisions/crates.md names {gone:?}, which nothing depends on");
 }
+
+#[test]
+fn every_room_uses_what_it_asks_for() {
+    for package in metadata().workspace_packages() {
+        let mut words = BTreeSet::new();
+        words_of_sources(package.manifest_path.parent().unwrap().as_std_path(), &mut words);
+        for dependency in &package.dependencies {
+            let name = dependency.rename.as_ref().unwrap_or(&dependency.name).replace('-', "_");
+            assert!(words.contains(&name), "{} asks for {name} and never names it", package.name);
+        }
+    }
+}
+
+/// Every word of the Rust sources below a crate's folder, without crates that lie in it.
+fn words_of_sources(folder: &Path, words: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().unwrap() != "target" && !path.join("Cargo.toml").exists() {
+            words_of_sources(&path, words);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            words.extend(text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
+        }
+    }
+}
+
 #[test]
 fn every_shared_dependency_is_used() {
     let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
