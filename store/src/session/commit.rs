@@ -15,7 +15,10 @@ use crate::session::pool::SealedPack;
 use crate::session::{Session, lock};
 use crate::{Error, Result};
 
-/// Full packs that are published before the end: an interrupted create is found again, and memory stays bounded.
+/// Full packs are published before the end, so that a killed create finds them again: when those that wait are such a share of what is
+/// published already. So the first ones go one by one, and a long create makes no fragment for each pack.
+const CHECKPOINT_SHARE: u64 = 16;
+/// However much is published already, no more packs than that wait.
 pub(super) const CHECKPOINT_PACKS: usize = 16;
 /// The same for chunks, whose entries wait in memory.
 pub(super) const CHECKPOINT_CHUNKS: usize = 64 << 10;
@@ -71,7 +74,9 @@ impl Session {
             let mut sealed = lock(&self.sealed);
             sealed.push(pack);
             let chunks: usize = sealed.iter().map(SealedPack::chunks).sum();
-            let due = sealed.len() >= CHECKPOINT_PACKS || chunks >= CHECKPOINT_CHUNKS;
+            let published = self.counters.packs_new.load(Ordering::Relaxed);
+            let packs_max = (published / CHECKPOINT_SHARE).clamp(1, CHECKPOINT_PACKS as u64);
+            let due = sealed.len() as u64 >= packs_max || chunks >= CHECKPOINT_CHUNKS;
             due.then(|| std::mem::take(&mut *sealed))
         };
         match due {
