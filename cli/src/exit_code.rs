@@ -171,6 +171,9 @@ fn hint(reason: Reason) -> &'static str {
         Reason::Configuration => "correct that line of the configuration; docs/applications.md has examples",
         Reason::Hook => "run the hook by hand and see why it fails; the application has been let go on",
         Reason::SchemaNewer => "deploy with a newer version of the application; nothing was touched",
+        Reason::SchemaUnordered => {
+            "nothing was touched; give the source a version_order in copal.toml, or add --any-schema to have it migrated"
+        }
         Reason::NotReady => "`copal status` shows what is under way; wait, or take another snapshot",
         Reason::OtherDigest => "compare it with what was written down when the snapshot was taken; nothing was touched",
         Reason::FreezeBroken => "allow the application to be held for longer (freeze_max), or make the capture shorter",

@@ -135,6 +135,18 @@ pub enum Error {
         /// Here.
         supported: String,
     },
+    /// Nobody can say whether the application would understand the snapshot.
+    #[error(
+        "{label:?} has the schema {found:?}, and the application here knows {supported:?}: which of them is newer is not known"
+    )]
+    SchemaUnordered {
+        /// The source.
+        label: String,
+        /// In the snapshot.
+        found: String,
+        /// Here.
+        supported: String,
+    },
     /// A snapshot that is not whole.
     #[error("the snapshot {snapshot:?} is {phase} and cannot be deployed")]
     NotReady {

@@ -116,6 +116,8 @@ reasons! {
     Hook = "hook",
     /// The application would not understand the snapshot.
     SchemaNewer = "schema-newer",
+    /// Nobody can say whether the application would understand the snapshot.
+    SchemaUnordered = "schema-unordered",
     /// A snapshot that is not whole.
     NotReady = "not-ready",
     /// Another snapshot than the one that was meant.
@@ -292,6 +294,7 @@ impl From<&Error> for Verdict {
             Error::Configuration(_) => Self::new(Usage, Reason::Configuration),
             Error::Hook { .. } => Self::new(Failed, Reason::Hook),
             Error::SchemaNewer { .. } => Self::new(Failed, Reason::SchemaNewer),
+            Error::SchemaUnordered { .. } => Self::new(Failed, Reason::SchemaUnordered),
             Error::NotReady { .. } => Self::new(Failed, Reason::NotReady),
             Error::OtherDigest { .. } => Self::new(ExitCode::Integrity, Reason::OtherDigest),
             Error::FreezeBroken { .. } => Self::new(Failed, Reason::FreezeBroken),

@@ -291,6 +291,10 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::Configuration => (INTERNAL, "correct that line of the configuration, then start the daemon again"),
         Reason::Hook => (INTERNAL, "run the hook by hand and see why it fails; the application has been let go on"),
         Reason::SchemaNewer => (CONFLICT, "update the application first; nothing was touched"),
+        Reason::SchemaUnordered => (
+            CONFLICT,
+            "nothing was touched; give the source a version_order in copal.toml, or `copal deploy --any-schema` on the server",
+        ),
         Reason::NotReady => (CONFLICT, "wait for its upload, or take another snapshot"),
         Reason::OtherDigest => (CONFLICT, "this is another snapshot than the one meant"),
         Reason::FreezeBroken => {

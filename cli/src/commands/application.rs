@@ -16,7 +16,7 @@ use copal_engine::application::{
     DeployRequest, Tools,
 };
 use copal_engine::create::CreateReport;
-use copal_engine::{Context, Monitor};
+use copal_engine::{Context, Error, Monitor};
 use copal_manifest::snapshot::Consistency;
 use copal_source::postgres::PostgresSpec;
 use copal_source::sqlite::SqliteSpec;
@@ -118,7 +118,7 @@ pub(crate) fn unnamed(sources: Vec<(String, SourceSpec)>, exclude: &[String], on
             SourceSpec::Tree(tree) => SourceSpec::Tree(TreeSpec { exclude: exclude.to_vec(), one_file_system, ..tree }),
             spec => spec,
         };
-        Source { label, spec }
+        Source { label, spec, version_order: None }
     });
     let service =
         Service { name: String::new(), depends_on: Vec::new(), sources: sources.collect(), hooks: Vec::new() };
@@ -271,11 +271,27 @@ struct DeployedDocument<'a> {
     bytes_written: u64,
 }
 
-/// Puts an application back.
-pub(crate) fn deploy(app: &str, request: &DeployRequest, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+/// Puts an application back. Where nobody can say which schema is newer, a person may.
+pub(crate) fn deploy(
+    app: &str,
+    request: &DeployRequest,
+    may_ask: bool,
+    invocation: &mut Invocation,
+) -> anyhow::Result<ExitCode> {
     let application = configured(app, None, invocation)?;
     let context = invocation.open_for(Run::of(request.dry_run))?;
-    let report = application::deploy(&context, &application, request, &tools()?)?;
+    let tools = tools()?;
+    let report = match application::deploy(&context, &application, request, &tools) {
+        Err(Error::SchemaUnordered { label, found, supported }) if may_ask && invocation.has_terminal() => {
+            invocation.monitor.finish();
+            invocation.confirm(&format!(
+                "{label} has the schema {found:?}, and here is {supported:?}: which is newer is not known. \
+                 Deploy it and have it migrated?"
+            ))?;
+            application::deploy(&context, &application, &DeployRequest { any_schema: true, ..request.clone() }, &tools)?
+        }
+        outcome => outcome?,
+    };
     invocation.monitor.finish();
     print_deployed(&report, app, request.dry_run, invocation)?;
     Ok(ExitCode::Done)

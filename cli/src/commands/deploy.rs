@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
     /// The digest that the snapshot must have
     #[arg(long, value_name = "DIGEST", requires = "app")]
     sha256: Option<String>,
+    /// Go on where it is not known which schema is newer, the snapshot's or the one here: it is migrated
+    #[arg(long, requires = "app")]
+    any_schema: bool,
     /// Only this path of the snapshot; TARGET becomes it
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
@@ -170,6 +173,8 @@ fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         labels: arguments.only.clone(),
         safety: !arguments.no_safety,
         dry_run: arguments.dry_run,
+        any_schema: arguments.any_schema,
     };
-    super::application::deploy(app, &request, invocation)
+    let may_ask = !arguments.yes && !arguments.dry_run;
+    super::application::deploy(app, &request, may_ask, invocation)
 }

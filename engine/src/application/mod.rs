@@ -171,6 +171,8 @@ pub struct DeployRequest {
     pub safety: bool,
     /// Check only.
     pub dry_run: bool,
+    /// Whether to go on where nobody can say that the snapshot's schema is not newer.
+    pub any_schema: bool,
 }
 
 /// What a deploy did.

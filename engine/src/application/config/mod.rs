@@ -105,6 +105,17 @@ pub struct Source {
     pub label: String,
     /// What it is.
     pub spec: SourceSpec,
+    /// Which of two versions of its schema is older, where they are no numbers.
+    pub version_order: Option<VersionOrder>,
+}
+
+/// What tells the order of versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionOrder {
+    /// All versions, the oldest first.
+    List(Vec<String>),
+    /// A program that writes them so, one a line.
+    Command(Vec<String>),
 }
 
 /// The kinds of sources.

@@ -86,6 +86,20 @@ impl Scalar {
     }
 }
 
+/// All versions, the oldest first, or who says them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum VersionOrder {
+    List(Vec<Scalar>),
+    Asked(OrderCommand),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OrderCommand {
+    pub(super) command: Vec<String>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Source {
@@ -97,6 +111,7 @@ pub(super) struct Source {
     pub(super) one_file_system: Option<Spanned<bool>>,
     pub(super) version_query: Option<Spanned<String>>,
     pub(super) schema_version: Option<Spanned<Scalar>>,
+    pub(super) version_order: Option<Spanned<VersionOrder>>,
     pub(super) check: Option<Spanned<String>>,
     pub(super) dsn: Option<Spanned<String>>,
     pub(super) databases: Option<Spanned<Vec<String>>>,

@@ -12,7 +12,8 @@ use copal_source::sqlite::{Check, SqliteSpec};
 use toml::Spanned;
 
 use super::{
-    Application, Configuration, ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec, raw,
+    Application, Configuration, ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec,
+    VersionOrder, raw,
 };
 use crate::removal::KeepRules;
 use crate::timespan;
@@ -228,12 +229,13 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
     macro_rules! note {
         ($($field:ident),*) => { $(if let Some(value) = &raw.$field { given.push((stringify!($field), value.span())); })* };
     }
-    note!(path, include, exclude, one_file_system, version_query, schema_version, check);
+    note!(path, include, exclude, one_file_system, version_query, schema_version, version_order, check);
     note!(dsn, databases, globals, bin, argv, restore, timeout);
     let fields = Fields { kind: raw.kind, given };
     let place = |path: String| folder.join(path);
     let timeout = duration(raw.timeout.as_ref(), LONG_TIMEOUT)?;
     let schema_version = raw.schema_version.map(|version| version.into_inner().into_text());
+    let version_order = raw.version_order.map(order_of).transpose()?;
     let version_query = raw.version_query.map(Spanned::into_inner);
     let kind = fields.kind.get_ref().clone();
     let spec = match kind.as_str() {
@@ -250,7 +252,7 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
             })
         }
         "sqlite" => {
-            fields.only(&["path", "version_query", "schema_version", "check"])?;
+            fields.only(&["path", "version_query", "schema_version", "version_order", "check"])?;
             let check = match &raw.check {
                 None => Check::default(),
                 Some(check) => match check.get_ref().as_str() {
@@ -264,8 +266,8 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
             SourceSpec::Sqlite(SqliteSpec { path, version_query, schema_version, check })
         }
         "postgres" => {
-            let known = ["dsn", "databases", "globals", "version_query", "schema_version", "bin", "timeout"];
-            fields.only(&known)?;
+            let known = ["dsn", "databases", "globals", "bin", "timeout"];
+            fields.only(&[&known[..], &["version_query", "schema_version", "version_order"]].concat())?;
             SourceSpec::Postgres(PostgresSpec {
                 dsn: fields.needed(raw.dsn, "dsn")?,
                 databases: raw.databases.map(Spanned::into_inner).unwrap_or_default(),
@@ -313,7 +315,27 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
             if is_name(last) { last.to_owned() } else { kind.clone() }
         }
     };
-    Ok(Source { label, spec })
+    Ok(Source { label, spec, version_order })
+}
+
+fn order_of(written: Spanned<raw::VersionOrder>) -> Resolved<VersionOrder> {
+    let span = written.span();
+    let wrong = |message: String| Problem { span: span.clone(), message };
+    match written.into_inner() {
+        raw::VersionOrder::Asked(asked) if asked.command.first().is_none_or(String::is_empty) => {
+            Err(wrong("the command of version_order names no program".into()))
+        }
+        raw::VersionOrder::Asked(asked) => Ok(VersionOrder::Command(asked.command)),
+        raw::VersionOrder::List(versions) => {
+            let versions: Vec<String> = versions.into_iter().map(raw::Scalar::into_text).collect();
+            let mut met = BTreeSet::new();
+            match versions.iter().find(|version| !met.insert(version.as_str())) {
+                Some(twice) => Err(wrong(format!("version_order has {twice:?} twice"))),
+                None if versions.is_empty() => Err(wrong("version_order has no versions: leave it away".into())),
+                None => Ok(VersionOrder::List(versions)),
+            }
+        }
+    }
 }
 
 fn not_empty(argv: &Spanned<Vec<String>>) -> Resolved<()> {

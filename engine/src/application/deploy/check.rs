@@ -12,6 +12,7 @@ use copal_source::{postgres, sqlite};
 use copal_store::SnapshotId;
 
 use crate::application::config::{Application, Source, SourceSpec};
+use crate::application::deploy::version;
 use crate::application::state::state_folder;
 use crate::application::{CapturePhase, DeployRequest, DeployedComponent, records};
 use crate::catalogue::Catalogue;
@@ -109,7 +110,7 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
     if components.is_empty() {
         return Err(Error::Usage("the snapshot has none of the application's sources".into()));
     }
-    let (verdict, versions) = schema(snapshot, &components)?;
+    let (verdict, versions) = schema(snapshot, &components, request.any_schema)?;
     let labelled = snapshot.sources.iter().any(|source| !source.label.is_empty());
     let mut random = [0; 6];
     context.repository.entropy().fill(&mut random)?;
@@ -154,21 +155,30 @@ fn not_ready(context: &Context, application: &Application, request: &DeployReque
         .then(|| Error::NotReady { snapshot: request.reference.clone(), phase: found.phase.name().into() })
 }
 
-fn schema(snapshot: &Snapshot, components: &[Component]) -> Result<(Verdict, Option<(String, String)>)> {
+/// A schema of which nobody can say whether it is newer counts as older where that was agreed to: the application's own command decides
+/// then, and what it cannot migrate is taken back.
+fn schema(
+    snapshot: &Snapshot,
+    components: &[Component],
+    any_schema: bool,
+) -> Result<(Verdict, Option<(String, String)>)> {
     let mut verdict = (Verdict::Same, None);
+    let mut unordered = None;
     for component in components {
         let label = &component.source.label;
         let live = snapshot.live.as_ref();
         let record = live.and_then(|live| live.components.iter().find(|record| record.label == *label));
         let Some(found) = record.and_then(|record| record.schema_version.clone()) else { continue };
         let Some(supported) = supported(&component.source) else { continue };
-        match compare(&found, &supported) {
-            Ordering::Greater => return Err(Error::SchemaNewer { label: label.clone(), found, supported }),
-            Ordering::Less => verdict = (Verdict::Older, Some((found, supported))),
-            Ordering::Equal => {}
+        match version::compare(&component.source, &found, &supported)? {
+            Some(Ordering::Equal) => {}
+            Some(Ordering::Less) => verdict = (Verdict::Older, Some((found, supported))),
+            Some(Ordering::Greater) => return Err(Error::SchemaNewer { label: label.clone(), found, supported }),
+            None if any_schema => verdict = (Verdict::Older, Some((found, supported))),
+            None => unordered = Some(Error::SchemaUnordered { label: label.clone(), found, supported }),
         }
     }
-    Ok(verdict)
+    unordered.map_or(Ok(verdict), Err)
 }
 
 /// What the application here understands: as configured, or the version of what stands there. A damaged database says nothing.
@@ -181,25 +191,6 @@ fn supported(source: &Source) -> Option<String> {
             spec.schema_version.clone().or_else(|| postgres::standing_version(spec).ok().flatten())
         }
         _ => None,
-    }
-}
-
-/// Numbers between dots are compared as numbers, everything else as text.
-fn compare(a: &str, b: &str) -> Ordering {
-    let (mut left, mut right) = (a.split('.'), b.split('.'));
-    loop {
-        let order = match (left.next(), right.next()) {
-            (None, None) => return Ordering::Equal,
-            (None, Some(_)) => return Ordering::Less,
-            (Some(_), None) => return Ordering::Greater,
-            (Some(a), Some(b)) => match (a.parse::<u64>(), b.parse::<u64>()) {
-                (Ok(a), Ok(b)) => a.cmp(&b),
-                _ => a.cmp(b),
-            },
-        };
-        if order != Ordering::Equal {
-            return order;
-        }
     }
 }
 
@@ -219,23 +210,4 @@ pub(super) fn variables(checked: &Checked) -> Vec<(String, String)> {
         variables.push(("COPAL_SCHEMA_TO".into(), to.clone()));
     }
     variables
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_as_people_count() {
-        for (a, b, order) in [
-            ("9", "10", Ordering::Less),
-            ("1.9.2", "1.10", Ordering::Less),
-            ("2", "2", Ordering::Equal),
-            ("2.0", "2", Ordering::Greater),
-            ("20240101_a", "20240101_b", Ordering::Less),
-        ] {
-            assert_eq!(compare(a, b), order, "{a} and {b}");
-            assert_eq!(compare(b, a), order.reverse(), "{b} and {a}");
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod device;
 mod journal;
 mod stage;
 mod switch;
+mod version;
 mod within;
 
 use std::time::{Duration, Instant};
