@@ -16,6 +16,7 @@ use parking::Lock;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{self, Errno};
 
+use crate::stat::Mount;
 use crate::{Error, Result};
 
 /// How many folders stay open: enough for the working set of some dozen threads, few against the usual limit of
@@ -42,6 +43,8 @@ pub(crate) struct Root {
     path: PathBuf,
     cache: Lock<Cache>,
     lacks_openat2: AtomicBool,
+    /// The mount that nothing is reached beyond; none: what is mounted below the root is part of it.
+    mount: Option<Mount>,
 }
 
 /// An open folder and a name in it; an empty name is the folder itself.
@@ -101,8 +104,25 @@ impl Root {
         Self::new(folder, None, path)
     }
 
+    /// The same root, beneath which nothing is reached that is mounted there, now or later.
+    pub(crate) fn on_one_mount(&self) -> Result<Self> {
+        let failed = |error| self.failed("opening", b"", error);
+        let mount = Mount::of(&self.folder, c"").map_err(failed)?;
+        let folder = self.folder.try_clone().map_err(|error| Error::io("opening", &self.path, error))?;
+        Ok(Self { mount: Some(mount), ..Self::new(folder, self.name.clone(), &self.path) })
+    }
+
+    /// Refuses what was opened beneath the root and is on another mount, where that is not to be reached.
+    pub(crate) fn check_mount(&self, opened: impl AsFd) -> io::Result<()> {
+        match self.mount {
+            Some(mount) if !Mount::of(opened, c"")?.same_mount(mount) => Err(Errno::XDEV),
+            _ => Ok(()),
+        }
+    }
+
     fn new(folder: OwnedFd, name: Option<CString>, path: &Path) -> Self {
         Self {
+            mount: None,
             folder: Arc::new(folder),
             name,
             path: path.to_owned(),
@@ -124,7 +144,7 @@ impl Root {
     pub(crate) fn failed(&self, action: &'static str, path: &[u8], error: Errno) -> Error {
         match error {
             Errno::LOOP | Errno::XDEV if action != RENAMING && action != LINKING => {
-                Error::refused(self.whole(path), "leads through a symbolic link, or out of the tree")
+                Error::refused(self.whole(path), LEADS_AWAY)
             }
             error => Error::io(action, self.whole(path), error),
         }
@@ -168,6 +188,7 @@ impl Root {
         while done < path.len() {
             let end = step_end(path, done);
             folder = Arc::new(self.step(folder.as_fd(), &path[done..end], FOLDER)?);
+            self.check_mount(&folder)?;
             done = end + 1;
         }
         self.cache.hold().insert(path, folder.clone());
@@ -217,6 +238,8 @@ impl Root {
         Ok(())
     }
 }
+
+const LEADS_AWAY: &str = "leads through a symbolic link, out of the tree, or into what is mounted in it";
 
 pub(crate) const RENAMING: &str = "renaming";
 pub(crate) const LINKING: &str = "linking";

@@ -61,6 +61,11 @@ impl TargetTree {
         Root::open_folder(root).map(|root| Self { root: Arc::new(root) })
     }
 
+    /// The same tree, beneath which nothing is reached that is mounted there, now or later: what leads there is refused.
+    pub fn on_one_mount(&self) -> Result<Self> {
+        Ok(Self { root: Arc::new(self.root.on_one_mount()?) })
+    }
+
     /// Makes a folder, mode 0700, and opens it; it must not exist.
     pub fn create(root: &Path) -> Result<Self> {
         rustix::fs::mkdirat(CWD, root, PRIVATE_FOLDER).map_err(|error| Error::io("creating", root, error))?;
@@ -110,7 +115,9 @@ impl TargetTree {
             Err(Errno::ACCESS) => make_owner_writable(&place, PRIVATE_FILE).and_then(|()| open()),
             other => other,
         };
-        let file = TargetFile::new(opened.map_err(self.failed("opening", path))?, self.root.whole(path));
+        let opened = opened.map_err(self.failed("opening", path))?;
+        self.root.check_mount(&opened).map_err(self.failed("opening", path))?;
+        let file = TargetFile::new(opened, self.root.whole(path));
         match file.kind()? {
             FileKind::File => Ok(file),
             _ => Err(Error::refused(self.root.whole(path), "is no regular file")),
@@ -171,6 +178,7 @@ impl TargetTree {
         let place = self.root.place(path)?;
         let failed = self.failed("opening", path);
         let pinned = place.pin().map_err(failed)?;
+        self.root.check_mount(&pinned).map_err(self.failed("opening", path))?;
         let found = stat(&pinned, c"").map_err(self.failed("looking at", path))?;
         if found.kind != kind {
             return Err(Error::refused(self.root.whole(path), format!("is a {:?}, not a {kind:?}", found.kind)));

@@ -62,6 +62,20 @@ impl Step {
             | Self::Metadata { path, .. } => path,
         }
     }
+
+    /// Whether it would change what is mounted at a path, or remove the folder that this is in.
+    pub(super) fn reaches(&self, mount: &[u8]) -> bool {
+        let is_below =
+            |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.first() == Some(&b'/'));
+        let path = self.path();
+        match self {
+            Self::Folder { .. } => is_below(path, mount),
+            Self::Metadata { .. } => path == mount || is_below(path, mount),
+            Self::Remove { .. } | Self::Place { .. } | Self::Link { .. } | Self::Patch { .. } => {
+                path == mount || is_below(path, mount) || is_below(mount, path)
+            }
+        }
+    }
 }
 
 /// A [`TargetMetadata`] as written.

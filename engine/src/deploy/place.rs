@@ -174,7 +174,7 @@ pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> Er
     Error::Source(copal_source::Error::Io { action, path: path.to_owned(), source })
 }
 
-/// An open folder to write in, and where TARGET is in it.
+/// An open folder to write in, and where TARGET is in it. What is mounted in it is out of reach.
 #[derive(Clone, Debug)]
 pub(super) struct WriteRoot {
     pub(super) tree: TargetTree,
@@ -186,11 +186,11 @@ impl WriteRoot {
     /// An existing target.
     pub(super) fn open(place: &Path, single: bool) -> Result<Self> {
         if !single {
-            return Ok(Self { tree: TargetTree::open(place)?, file: None });
+            return Ok(Self { tree: TargetTree::open(place)?.on_one_mount()?, file: None });
         }
         let parent = place.parent().unwrap_or(Path::new("/"));
         let name = place.file_name().unwrap_or_default().as_bytes().to_vec();
-        Ok(Self { tree: TargetTree::open(parent)?, file: Some(name) })
+        Ok(Self { tree: TargetTree::open(parent)?.on_one_mount()?, file: Some(name) })
     }
 
     /// The path of an entry below the open folder.
@@ -213,15 +213,19 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(|error| failed("syncing", folder, error))
 }
 
-/// Removes a tree or a file without following links; what is gone already is no error.
+/// Removes a tree or a file without following links, and never what is mounted in it; what is gone already is no error.
 pub(crate) fn remove_whole(path: &Path) -> Result<()> {
-    let outcome = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
+    let (parent, Some(name)) = (path.parent().unwrap_or(path), path.file_name()) else {
+        return Err(Error::Internal(format!("{} has no name that could be removed", path.display())));
     };
-    match outcome {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removing", path, error)),
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = match fs::canonicalize(parent) {
+        Ok(parent) => parent,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("removing", path, error)),
+    };
+    match TargetTree::open(&parent)?.remove(name.as_bytes()) {
+        Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
 }

@@ -5,16 +5,20 @@
 //! the very folder that was made for it, and reaches nothing but the very target that it was made for, which stands open. Everything
 //! else is somebody's data: it is left alone, and stops nothing.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Seek;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use copal_source::mounts::mount_points_from;
 use copal_source::scan::FileKind;
 use copal_source::target::{Identity, Removal, TargetTree};
 
 use super::apply::apply;
-use super::journal::{COMMIT, Commit, Journal, Verdict, judge};
+use super::journal::{COMMIT, Commit, Journal, Verdict, judge, steps};
 use super::pending::{HeldNote, Ledger, Noted, Notes, Reading};
-use super::place::{Beside, Place, WriteRoot};
+use super::place::{Beside, Place, WriteRoot, failed};
 use super::run::Steps;
 use crate::error::{Error, Result};
 use crate::state::{StateSecret, open_parent};
@@ -281,10 +285,13 @@ fn cannot(target: &Path, beside: &Path, detail: &str) -> String {
 /// A journal is carried out on the target that it was made for, and on no other that has its path by now.
 fn finish_of(journal: Journal, commit: Commit, steps: File, target: &Path) -> Result<Due> {
     let root = if commit.is_of_a_file() {
-        open_parent(target)?.map(|(tree, name)| WriteRoot { tree, file: Some(name) })
+        match open_parent(target)? {
+            Some((tree, name)) => Some(WriteRoot { tree: tree.on_one_mount()?, file: Some(name) }),
+            None => None,
+        }
     } else {
         match TargetTree::open_real(target) {
-            Ok(tree) => Some(WriteRoot { tree, file: None }),
+            Ok(tree) => Some(WriteRoot { tree: tree.on_one_mount()?, file: None }),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         }
@@ -297,7 +304,38 @@ fn finish_of(journal: Journal, commit: Commit, steps: File, target: &Path) -> Re
         let detail = "what stands at the target now is not what the deploy was made for";
         return Ok(Due::Wait(cannot(target, &beside(), detail)));
     }
+    refuse_mounts(&root, &steps, target)?;
     Ok(Due::Finish(Box::new(Finish { root, journal, commit, steps })))
+}
+
+/// What was mounted since the steps were listed is not written in, and nothing else is done before it is gone: a journal is carried
+/// out as a whole.
+fn refuse_mounts(root: &WriteRoot, listed: &File, target: &Path) -> Result<()> {
+    let base = if root.file.is_some() { target.parent().unwrap_or(target) } else { target };
+    let mounts = mount_points_from(target)?;
+    let mounts: Vec<&[u8]> =
+        mounts.iter().filter_map(|mount| Some(mount.strip_prefix(base).ok()?.as_os_str().as_bytes())).collect();
+    if mounts.iter().all(|mount| mount.is_empty()) {
+        return Ok(());
+    }
+    let io = |error| failed("reading", target, error);
+    let again = listed.try_clone().map_err(io)?;
+    let found = steps(again).find_map(|step| match step {
+        Ok(step) => mounts.iter().find(|mount| step.reaches(mount)).map(|mount| Ok(*mount)),
+        Err(error) => Some(Err(error)),
+    });
+    // Both descriptors have one place in the file.
+    (&*listed).rewind().map_err(io)?;
+    match found.transpose()? {
+        None => Ok(()),
+        Some(mount) => Err(Error::UnfitTarget {
+            target: target.to_owned(),
+            detail: format!(
+                "{} has been mounted where an interrupted deploy has to write: unmount that",
+                base.join(OsStr::from_bytes(mount)).display()
+            ),
+        }),
+    }
 }
 
 /// After a restart a filesystem may have another number, but two folders of one have the same.

@@ -169,6 +169,7 @@ impl Deploy<'_> {
         self.note_old()?;
         self.journal.carried = stage::carried(self.context, checked, &self.journal.targets)?;
         self.write()?;
+        stage::refuse_new_mounts(checked)?;
         for (target, carried) in self.journal.switches() {
             switch::switch(target, carried)?;
         }

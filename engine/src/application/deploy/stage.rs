@@ -227,6 +227,17 @@ fn is_unexchangeable(path: &Path) -> bool {
     path.is_dir() && (is_mount_point() || path.parent().is_some_and(|parent| device(parent) != device(path)))
 }
 
+/// The same as [`refuse_mounts`], right before the switch: a hook may have mounted something.
+pub(super) fn refuse_new_mounts(checked: &Checked) -> Result<()> {
+    for component in &checked.components {
+        let Some(path) = component.target() else { continue };
+        if !is_block_device(&path).is_ok_and(|is| is) {
+            refuse_mounts(component, &path)?;
+        }
+    }
+    Ok(())
+}
+
 /// What is mounted in a tree cannot go with it, and a file that is a mount point cannot go at all.
 fn refuse_mounts(component: &Component, path: &Path) -> Result<()> {
     let Ok(canonical) = fs::canonicalize(path) else { return Ok(()) };

@@ -10,13 +10,14 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use copal_source::mounts::mount_points_from;
 use copal_source::scan::{FileKind, FileTime};
 use copal_source::target::{TargetMetadata, TargetTree, rename_new};
 use serde::{Deserialize, Serialize};
 
 use super::carry::{self, Carried};
 use crate::deploy::{failed, remove_whole};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// When a target was last changed: what is built in it changes that, and nobody should notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +92,7 @@ impl<'a> Names<'a> {
 /// Gives the new state its place.
 pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
+    refuse_mounts(path)?;
     let wanted = metadata_of(staged)?;
     let standing = metadata_of(path)?;
     let standing = TargetMetadata { modified: times.of_others(standing.modified), ..standing };
@@ -111,6 +113,7 @@ pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carrie
 pub(super) fn undo(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
     if names.top.exists() {
+        refuse_mounts(path)?;
         if names.inside.exists() {
             // All old entries are out: what is carried is on its way in, or was taken along on the way back.
             carry::move_all(carried, path, &names.old)?;
@@ -134,6 +137,17 @@ pub(super) fn undo(path: &Path, staged: &Path, times: &Times, carried: &Carried)
     let standing = metadata_of(path)?;
     names.all().into_iter().try_for_each(remove_whole)?;
     set(path, &TargetMetadata { modified: times.of_others(standing.modified), ..standing })
+}
+
+/// What is mounted in the target cannot be moved, and is nobody's to remove: nothing is begun before it is gone.
+fn refuse_mounts(path: &Path) -> Result<()> {
+    match mount_points_from(path)?.into_iter().find(|mount| mount != path) {
+        None => Ok(()),
+        Some(mount) => {
+            let detail = format!("{} is mounted in it: unmount that", mount.display());
+            Err(Error::UnfitTarget { target: path.to_owned(), detail })
+        }
+    }
 }
 
 /// Removes the old state.
