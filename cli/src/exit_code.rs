@@ -155,6 +155,9 @@ const RUN_AGAIN: &str = "run the same command again: what was stored already is 
 fn hint(reason: Reason) -> &'static str {
     match reason {
         Reason::NoSuchSnapshot => "`copal list` shows the snapshots that are there",
+        Reason::OnlyFormerKeys => {
+            "if that is the one that you want, give its id; `copal show ID` says whose key it was"
+        }
         Reason::Ambiguous => "give more digits of the id; `copal list` shows all of them",
         Reason::NameTaken => "choose another name, or delete that snapshot first (`copal delete NAME --yes`)",
         Reason::BadName => "choose another name, for example one of letters, digits, '-' and '.'",

@@ -17,6 +17,20 @@ pub enum Error {
     /// No snapshot matches.
     #[error("no snapshot matches {0:?}")]
     NoSuchSnapshot(String),
+    /// `latest`, where no key that may create now has signed any.
+    #[error(
+        "{reference:?} matches no snapshot of a key that may create now; the newest of all is {newest:?} ({id}): {why}"
+    )]
+    OnlyFormerKeys {
+        /// As given.
+        reference: String,
+        /// `APP/NAME` of the newest.
+        newest: String,
+        /// Its id.
+        id: String,
+        /// What is the matter with its key.
+        why: &'static str,
+    },
     /// Several snapshots match.
     #[error("{reference:?} matches {count} snapshots")]
     Ambiguous {

@@ -88,6 +88,8 @@ macro_rules! reasons {
 reasons! {
     /// No snapshot matches.
     NoSuchSnapshot = "no-such-snapshot",
+    /// `latest`, where no key that may create now has signed any.
+    OnlyFormerKeys = "only-former-keys",
     /// Several snapshots match.
     Ambiguous = "ambiguous",
     /// The name exists.
@@ -276,6 +278,7 @@ impl From<&Error> for Verdict {
             Error::Store(error) => error.into(),
             Error::Source(error) => error.into(),
             Error::NoSuchSnapshot(_) => Self::new(Failed, Reason::NoSuchSnapshot),
+            Error::OnlyFormerKeys { .. } => Self::new(Failed, Reason::OnlyFormerKeys),
             Error::Ambiguous { .. } => Self::new(Usage, Reason::Ambiguous),
             Error::NameTaken(_) => Self::new(Failed, Reason::NameTaken),
             Error::BadName { .. } => Self::new(Usage, Reason::BadName),

@@ -275,6 +275,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
     const AGAIN: &str = "start it again: what was stored already is found again";
     match reason {
         Reason::NoSuchSnapshot => (StatusCode::NOT_FOUND, "GET /snapshots lists the snapshots that are there"),
+        Reason::OnlyFormerKeys => (CONFLICT, "if that is the one that you want, give its id instead of `latest`"),
         Reason::Ambiguous => (CONFLICT, "give the whole name or id of the snapshot"),
         Reason::NameTaken => (CONFLICT, "choose another name, or delete that snapshot first"),
         Reason::BadName => (BAD, "choose another name, for example one of letters, digits, '-' and '.'"),

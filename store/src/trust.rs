@@ -83,6 +83,47 @@ pub struct Author {
     pub role: Option<Role>,
 }
 
+/// How far what a key signed counts today: whoever had a key may have made with it what carries its signature, also after it was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// An owner's key; and all, where nobody signs.
+    Owner,
+    /// Another key that may create.
+    Creator,
+    /// A key that may not create.
+    NoCreator,
+    /// A key that an owner removed.
+    Removed {
+        /// Whether it was an owner's.
+        was_owner: bool,
+    },
+    /// A key that no owner ever put into the roster.
+    Unknown,
+    /// Nobody has signed it, in a repository whose keys sign.
+    Unsigned,
+}
+
+impl Standing {
+    /// Whether it is of a key that may create now.
+    #[must_use]
+    pub fn may_create(self) -> bool {
+        matches!(self, Self::Owner | Self::Creator)
+    }
+
+    /// Said of a snapshot that such a key has signed.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Owner => "an owner's",
+            Self::Creator => "a creating key's",
+            Self::NoCreator => "its key may not create",
+            Self::Removed { .. } => "its key was removed",
+            Self::Unknown => "its key is unknown",
+            Self::Unsigned => "not signed",
+        }
+    }
+}
+
 /// An object in `keys/` that counts for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StrangeKeyObject {
@@ -178,6 +219,23 @@ impl Keys {
     pub fn builds_on(&self, signer: Option<SignerId>) -> bool {
         let Some(signer) = signer else { return !self.is_signed() };
         self.signer() == Some(signer) || self.role_of(signer) == Some(Role::Full)
+    }
+
+    /// How far what a key signed counts today.
+    #[must_use]
+    pub fn standing(&self, signer: Option<SignerId>) -> Standing {
+        let Some(roster) = self.roster() else { return Standing::Owner };
+        let Some(signer) = signer else { return Standing::Unsigned };
+        match self.role_of(signer) {
+            Some(Role::Full) => return Standing::Owner,
+            Some(role) if role.may(Action::Store) => return Standing::Creator,
+            Some(_) => return Standing::NoCreator,
+            None => {}
+        }
+        match roster.body.members.iter().rfind(|member| member.signer == signer) {
+            Some(member) => Standing::Removed { was_owner: member.role == Role::Full },
+            None => Standing::Unknown,
+        }
     }
 
     /// The epoch whose keys seal new objects; 0: those of the master key.

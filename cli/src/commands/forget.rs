@@ -21,7 +21,8 @@ Examples:
   copal forget --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --keep-yearly 5
   copal forget --keep-within 30d && copal gc
 
-A snapshot that any rule keeps stays. Periods are counted in UTC; each keeps its newest snapshot.")]
+A snapshot that any rule keeps stays. Periods are counted in UTC; each keeps its newest snapshot.
+What a key signed that was removed pushes nothing out; see docs/keys.md.")]
 pub(crate) struct Arguments {
     /// Keep the newest N
     #[arg(long, default_value_t = 0, value_name = "N")]

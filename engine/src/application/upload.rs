@@ -260,7 +260,8 @@ fn checkpoint_now_and_then(context: &Context, creation: &Creation, bytes_total: 
     }
 }
 
-/// The oldest go when there are more than the application wants: safety snapshots do not count, pinned ones stay.
+/// The oldest go when there are more than the application wants: safety snapshots do not count, pinned ones stay, and what another key
+/// than an owner's has signed neither counts nor goes.
 fn evict(context: &Context, application: &Application) -> Result<()> {
     let Some(max) = application.max_snapshots.filter(|_| !application.name.is_empty()) else { return Ok(()) };
     let catalogue = Catalogue::load(context)?;
@@ -269,6 +270,7 @@ fn evict(context: &Context, application: &Application) -> Result<()> {
         .iter()
         .filter(|listed| listed.snapshot.app == application.name)
         .filter(|listed| !listed.snapshot.live.as_ref().is_some_and(|live| live.safety))
+        .filter(|listed| context.repository.keys().builds_on(listed.signer))
         .collect();
     let surplus = counted.len().saturating_sub(max as usize);
     // The newest is the one that was just taken.

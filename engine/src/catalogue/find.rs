@@ -1,6 +1,7 @@
 //! How people name a snapshot.
 
 use copal_store::SnapshotId;
+use copal_store::trust::Standing;
 
 use crate::catalogue::{Catalogue, Listed, Unreadable};
 use crate::error::{Error, Result};
@@ -17,11 +18,10 @@ const ID_DIGITS_SHOWN: usize = 8;
 /// any application, ids. A whole name of a root that does not open is an error, lest another application's snapshot is taken for it.
 pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
     if reference == "latest" {
-        return only(reference, catalogue.snapshots.last().into_iter().collect());
+        return latest(catalogue, reference, &|_| true);
     }
     if let Some(app) = reference.strip_prefix("latest:") {
-        let newest = catalogue.snapshots.iter().rfind(|listed| listed.snapshot.app == app);
-        return only(reference, newest.into_iter().collect());
+        return latest(catalogue, reference, &|listed| listed.snapshot.app == app);
     }
     if let Some(id) = whole_id(reference) {
         let found = matching(catalogue, |snapshot| snapshot.id == id);
@@ -41,6 +41,41 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c 
         return only_by_name(catalogue, reference, named);
     }
     by_id(catalogue, reference)
+}
+
+/// The newest that a key which may create now has signed: whoever has a key that was removed can go on making newer ones. When there are only
+/// such, a person has to say which one is meant.
+pub(super) fn latest<'c>(
+    catalogue: &'c Catalogue,
+    reference: &str,
+    wanted: &dyn Fn(&Listed) -> bool,
+) -> Result<&'c Listed> {
+    let standing = |listed: &Listed| catalogue.name_tags.0.as_ref().map(|keys| keys.standing(listed.signer));
+    let mut newest_first = catalogue.snapshots.iter().rev().filter(|listed| wanted(listed)).peekable();
+    let newest = newest_first.peek().copied();
+    let found = newest_first.find(|listed| standing(listed).is_none_or(Standing::may_create));
+    found.ok_or_else(|| match newest.and_then(|newest| Some((newest, standing(newest)?))) {
+        Some((newest, standing)) => Error::OnlyFormerKeys {
+            reference: reference.to_owned(),
+            newest: Snapshot::full_name(&newest.snapshot.app, &newest.snapshot.name),
+            id: newest.snapshot.id.to_string(),
+            why: standing.words(),
+        },
+        None => Error::NoSuchSnapshot(reference.to_owned()),
+    })
+}
+
+/// A whole id, which no name passes for; then a name.
+pub(super) fn find_in<'c>(catalogue: &'c Catalogue, app: &str, reference: &str) -> Result<Option<&'c Listed>> {
+    let matching = |wanted: &dyn Fn(&Snapshot) -> bool| matching(catalogue, |one| one.app == app && wanted(one));
+    let mut found = match whole_id(reference) {
+        Some(id) => matching(&|snapshot| snapshot.id == id),
+        None => Vec::new(),
+    };
+    if found.is_empty() {
+        found = of_owners(catalogue, matching(&|snapshot| snapshot.name == reference));
+    }
+    if found.is_empty() { Ok(None) } else { only(reference, found).map(Some) }
 }
 
 pub(super) fn find_unreadable<'c>(catalogue: &'c Catalogue, reference: &str) -> Option<&'c Unreadable> {

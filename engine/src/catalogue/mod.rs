@@ -113,6 +113,16 @@ impl Catalogue {
         find::find(self, reference)
     }
 
+    /// The newest of some that a key which may create now has signed. `reference` is what errors call it.
+    pub fn latest(&self, reference: &str, wanted: &dyn Fn(&Listed) -> bool) -> Result<&Listed> {
+        find::latest(self, reference, wanted)
+    }
+
+    /// By its whole name in one application, or its whole id there; `None`: there is none.
+    pub fn find_in(&self, app: &str, reference: &str) -> Result<Option<&Listed>> {
+        find::find_in(self, app, reference)
+    }
+
     /// A snapshot that does not open, by its whole name or whole id.
     #[must_use]
     pub fn find_unreadable(&self, reference: &str) -> Option<&Unreadable> {

@@ -6,7 +6,7 @@ use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::SnapshotId;
 use copal_store::collect::{CollectOptions, CollectReport, ResealReport, collect};
 use copal_store::repository::RootName;
-use copal_store::roles::Role;
+use copal_store::trust::Standing;
 
 pub use retention::{ForgetReport, KeepRules};
 
@@ -56,19 +56,18 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
     Ok(removed)
 }
 
-/// Applies retention to each application (snapshots without one form a group), or only to one.
+/// Applies retention to each application (snapshots without one form a group), or only to one. What a removed key has signed pushes nothing
+/// out: its holder can go on signing.
 pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: bool) -> Result<ForgetReport> {
     let catalogue = Catalogue::load(context)?;
     let candidates: Vec<Listed> =
         catalogue.snapshots.into_iter().filter(|listed| app.is_none_or(|app| listed.snapshot.app == app)).collect();
     let keys = context.repository.keys();
-    let history_of = |listed: &Listed| match listed.signer {
-        None if keys.is_signed() => History::Unsigned,
-        None => History::Owners,
-        Some(signer) => match keys.author(signer).role {
-            Some(Role::Full) => History::Owners,
-            _ => History::Key(signer),
-        },
+    let history_of = |listed: &Listed| match (keys.standing(listed.signer), listed.signer) {
+        (Standing::Creator, Some(signer)) => History::Key(signer),
+        (Standing::Owner | Standing::Creator, _) => History::Owners,
+        (Standing::Removed { was_owner: true }, _) => History::FormerOwners,
+        (other, _) => History::Nobody(other.words()),
     };
     let report = retention::plan(candidates, rules, &history_of);
     if !dry_run {

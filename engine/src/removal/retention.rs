@@ -45,8 +45,11 @@ pub(super) enum History {
     Owners,
     /// Of one other key.
     Key(SignerId),
-    /// Of nobody who can be told, in a repository whose snapshots are signed.
-    Unsigned,
+    /// Of owners whose keys were removed or changed. Rules go on with them as with owners', but they push nothing out, not even each other:
+    /// whoever still has such a key can sign as many as he likes.
+    FormerOwners,
+    /// Of nobody who may create now, and why: only a person removes it.
+    Nobody(&'static str),
 }
 
 /// A calendar period, as a number that differs between periods.
@@ -76,15 +79,23 @@ fn year(at: &DateTime) -> i64 {
 /// Decides for each application apart, and in it for each key that signed: whoever may create snapshots pushes out none of another's.
 /// What owners signed is one history, whoever of them it was.
 pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules, history_of: &dyn Fn(&Listed) -> History) -> ForgetReport {
-    let mut groups: BTreeMap<(String, History), Vec<Listed>> = BTreeMap::new();
-    for listed in candidates {
-        groups.entry((listed.snapshot.app.clone(), history_of(&listed))).or_default().push(listed);
-    }
+    let mut groups: BTreeMap<(String, History), Vec<(Listed, Counts)>> = BTreeMap::new();
     let mut report = ForgetReport::default();
+    for listed in candidates {
+        let (history, counts) = match history_of(&listed) {
+            History::Nobody(why) => {
+                report.kept.push((listed, vec![why]));
+                continue;
+            }
+            History::FormerOwners => (History::Owners, Counts::No),
+            history => (history, Counts::Yes),
+        };
+        groups.entry((listed.snapshot.app.clone(), history)).or_default().push((listed, counts));
+    }
     for (_, mut group) in groups {
-        group.sort_by_key(|listed| Reverse((listed.snapshot.created, listed.snapshot.id)));
+        group.sort_by_key(|(listed, _)| Reverse((listed.snapshot.created, listed.snapshot.id)));
         let reasons = reasons(&group, rules);
-        for (listed, reasons) in group.into_iter().zip(reasons) {
+        for ((listed, _), reasons) in group.into_iter().zip(reasons) {
             if reasons.is_empty() {
                 report.removed.push(listed);
             } else {
@@ -95,14 +106,26 @@ pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules, history_of: &dyn F
     report
 }
 
-/// For each snapshot of one application, newest first, the rules that keep it.
-fn reasons(newest_first: &[Listed], rules: KeepRules) -> Vec<Vec<&'static str>> {
+/// Whether a snapshot takes a place that a rule gives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    Yes,
+    /// It is kept when it would have had a place, and takes none.
+    No,
+}
+
+/// For each snapshot of one history, newest first, the rules that keep it.
+fn reasons(newest_first: &[(Listed, Counts)], rules: KeepRules) -> Vec<Vec<&'static str>> {
     let mut reasons: Vec<Vec<&'static str>> = vec![Vec::new(); newest_first.len()];
     if rules == KeepRules::default() {
         return vec![vec!["no rule"]; newest_first.len()];
     }
-    for kept in reasons.iter_mut().take(rules.last as usize) {
-        kept.push("last");
+    let mut left = rules.last;
+    for ((_, counts), kept) in newest_first.iter().zip(&mut reasons) {
+        if left > 0 {
+            kept.push("last");
+            left -= u32::from(*counts == Counts::Yes);
+        }
     }
     let periods: [(&'static str, u32, Period); 5] = [
         ("hourly", rules.hourly, hour),
@@ -114,18 +137,25 @@ fn reasons(newest_first: &[Listed], rules: KeepRules) -> Vec<Vec<&'static str>> 
     for (name, count, period) in periods {
         let mut left = count;
         let mut before = None;
-        for (listed, kept) in newest_first.iter().zip(&mut reasons) {
+        for ((listed, counts), kept) in newest_first.iter().zip(&mut reasons) {
             let now = Some(period(&civil(listed.snapshot.created)));
-            if left > 0 && now != before {
+            let is_first = now != before;
+            if left > 0 && is_first {
                 kept.push(name);
-                left -= 1;
             }
-            before = now;
+            if *counts == Counts::Yes {
+                left -= u32::from(left > 0 && is_first);
+                before = now;
+            }
         }
     }
-    let newest = newest_first.first().map_or(0, |listed| listed.snapshot.created.seconds);
-    for (listed, kept) in newest_first.iter().zip(&mut reasons) {
-        if rules.within_seconds > 0 && newest.abs_diff(listed.snapshot.created.seconds) <= rules.within_seconds {
+    let newest = newest_first.iter().find(|(_, counts)| *counts == Counts::Yes);
+    let newest = newest.map(|(listed, _)| listed.snapshot.created.seconds);
+    for ((listed, _), kept) in newest_first.iter().zip(&mut reasons) {
+        let at = listed.snapshot.created.seconds;
+        // What is newer than all that count is not too old.
+        let is_within = newest.is_none_or(|newest| at >= newest || newest.abs_diff(at) <= rules.within_seconds);
+        if rules.within_seconds > 0 && is_within {
             kept.push("within");
         }
         if listed.snapshot.pinned {
@@ -164,6 +194,32 @@ mod tests {
         let report = plan(all, KeepRules { last: 1, ..KeepRules::default() }, &history_of);
         let removed: Vec<i64> = report.removed.iter().map(|listed| listed.snapshot.created.seconds).collect();
         assert_eq!(removed, [2]);
+    }
+
+    #[test]
+    fn a_former_owner_pushes_nothing_out_and_his_own_go_when_owners_have_newer_ones() {
+        let former = Some(SignerId([1; 32]));
+        let history_of = |listed: &Listed| listed.signer.map_or(History::Owners, |_| History::FormerOwners);
+        let check = |times: &[(i64, bool)], rules: KeepRules, removed: &[i64]| {
+            let of = |&(at, is_former): &(i64, bool)| Listed {
+                signer: former.filter(|_| is_former),
+                ..listed("a", at, false)
+            };
+            let report = plan(times.iter().map(of).collect(), rules, &history_of);
+            let mut found: Vec<i64> = report.removed.iter().map(|listed| listed.snapshot.created.seconds).collect();
+            found.sort_unstable();
+            assert_eq!(found, removed);
+        };
+        let last = KeepRules { last: 2, ..KeepRules::default() };
+        check(&[(1, true), (2, true), (3, true), (4, true)], last, &[]);
+        check(&[(1, true), (2, true), (3, false), (4, false)], last, &[1, 2]);
+        check(&[(1, false), (2, false), (9, true), (10, true), (11, true)], last, &[]);
+        let daily = KeepRules { daily: 2, ..KeepRules::default() };
+        check(&[(DAY, true), (2 * DAY, true), (9 * DAY, true), (9 * DAY + 5, false)], daily, &[9 * DAY]);
+        check(&[(DAY, true), (8 * DAY, false), (9 * DAY, false), (90 * DAY, true)], daily, &[DAY]);
+        let within = KeepRules { within_seconds: 5, ..KeepRules::default() };
+        check(&[(1, true), (2, true)], within, &[]);
+        check(&[(1, true), (7, true), (10, false), (99, true)], within, &[1]);
     }
 
     const HOUR: i64 = 3600;

@@ -20,7 +20,6 @@ use copal_engine::verdict::Verb;
 use copal_engine::verify::{DamagedItem, VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
-use copal_manifest::name::whole_id;
 use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
 use copal_source::sqlite::logs_with_rows;
 use serde_json::{Value, json};
@@ -111,21 +110,12 @@ impl Platform {
     pub fn find(&self, app: &str, reference: &str) -> Result<Found> {
         let shelf = self.shelf()?;
         let missing = || Problem::from(copal_engine::Error::NoSuchSnapshot(Snapshot::full_name(app, reference)));
-        let id = whole_id(reference);
-        let of_app = || shelf.catalogue.snapshots.iter().filter(|listed| listed.snapshot.app == app);
-        // No name passes for an id.
-        let named = of_app()
-            .find(|listed| Some(listed.snapshot.id) == id)
-            .or_else(|| of_app().find(|listed| listed.snapshot.name == reference));
-        let listed = match named {
+        let listed = match shelf.catalogue.find_in(app, reference)? {
             Some(listed) => listed.clone(),
             None if reference == "latest" => shelf
                 .catalogue
-                .snapshots
-                .iter()
-                .rfind(|listed| is_candidate(listed, app))
-                .cloned()
-                .ok_or_else(missing)?,
+                .latest(&Snapshot::full_name(app, reference), &|listed| is_candidate(listed, app))?
+                .clone(),
             None => {
                 return match shelf.catalogue.find_unreadable(&Snapshot::full_name(app, reference)) {
                     Some(unreadable) => Err(unreadable.error().into()),

@@ -1,0 +1,136 @@
+//! Goal: who was removed takes nothing with him, and nothing he makes is taken for an owner's (rows T2 to T4). Method: his keys are held
+//! from before he was removed, and with them snapshots are signed as he could sign them with a copy; what they cost is told by the
+//! built program.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::sync::Arc;
+
+use copal_manifest::snapshot::Snapshot;
+use copal_store::SnapshotId;
+use copal_store::backend::{ObjectKind, ObjectName, publish_bytes};
+use copal_store::entropy::OsEntropy;
+use copal_store::fuzzing::seal_whole;
+use copal_store::keys::Credential;
+use copal_store::local::LocalBackend;
+use copal_store::repository::{Repository, RootName};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use support::{Run, World, finish, noise};
+
+fn with_key(world: &World, key: &str, arguments: &[&str]) -> Run {
+    let mut command = world.command(arguments);
+    command.env("COPAL_KEY_FILE", world.path(key));
+    finish(command.output().unwrap())
+}
+
+fn hold(world: &World, key: &str) -> Repository {
+    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
+    let backend = Arc::new(LocalBackend::new(&world.repository()));
+    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
+}
+
+/// A repository with another key in that role.
+fn with_key_of(role: &str) -> World {
+    let world = World::new();
+    world.ok(&["key", "rotate", "--reseal"]);
+    fs::write(world.path("bert"), noise(20, 32)).unwrap();
+    world.ok(&["key", "add", "--role", role, "--label", "bert", "--new-key-file", "bert"]);
+    fs::create_dir_all(world.path("source")).unwrap();
+    fs::write(world.path("source/file"), noise(1, 20_000)).unwrap();
+    world
+}
+
+#[track_caller]
+fn create(world: &World, key: &str, name: &str) {
+    let run = with_key(world, key, &["create", name, "source"]);
+    assert_eq!(run.code, 0, "{run:#?}");
+}
+
+/// Signs snapshots that say the same as one that is there, and are so many seconds younger.
+fn plant(owner: &Repository, by: &Repository, like: &str, names: &[(&str, i64)]) {
+    let tag = owner.keys().name_tag(like.as_bytes());
+    let root = owner.roots().unwrap().into_iter().find(|root| root.tag == tag).unwrap();
+    let snapshot = Snapshot::decode("a root", &owner.read_root(&root).unwrap()).unwrap();
+    for (number, (name, seconds)) in names.iter().enumerate() {
+        let id = SnapshotId([100 + number as u8; 16]);
+        let mut planted = Snapshot { id, name: (*name).into(), ..snapshot.clone() };
+        planted.created.seconds += seconds;
+        let root = RootName { tag: owner.keys().name_tag(name.as_bytes()), snapshot: id };
+        let object = ObjectName::new(ObjectKind::Root, root.object_name()).unwrap();
+        let sealed = seal_whole(by, &object, &planted.encode().unwrap()).unwrap();
+        publish_bytes(&**by.backend(), &object, &sealed).unwrap();
+    }
+}
+
+fn names(listed: &Value) -> Vec<&str> {
+    listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn t02_a_removed_key_pushes_out_nothing_not_even_its_own() {
+    for role in ["create", "full"] {
+        let world = with_key_of(role);
+        create(&world, "bert", "of bert");
+        create(&world, "key", "monday");
+        let berts = hold(&world, "bert");
+        world.ok(&["key", "remove", "bert"]);
+        plant(&hold(&world, "key"), &berts, "monday", &[("p1", 10), ("p2", 20), ("p3", 30)]);
+        world.ok(&["forget", "--keep-last", "2", "--keep-within", "1h"]);
+        let listed = world.json(&["list"]);
+        assert_eq!(names(&listed), ["of bert", "monday", "p1", "p2", "p3"], "{role}");
+        let report = world.json(&["forget", "--keep-last", "1", "--dry-run"]);
+        let kept = report["kept"].as_array().unwrap();
+        let of_bert = kept.iter().find(|one| one["snapshot"]["name"] == "of bert");
+        match role {
+            "create" => assert_eq!(of_bert.unwrap()["rules"][0], "its key was removed", "{report}"),
+            // Of an owner as rules would have it: monday is newer.
+            _ => assert!(of_bert.is_none(), "{report}"),
+        }
+        // Whoever may remove does it by name.
+        world.ok(&["delete", "p1", "p2", "p3", "of bert", "--yes"]);
+        assert_eq!(names(&world.json(&["list"])), ["monday"]);
+    }
+}
+
+#[test]
+fn t02_what_a_changed_key_signed_goes_by_the_rules_once_there_is_newer() {
+    let world = with_key_of("full");
+    for name in ["one", "two", "three"] {
+        create(&world, "key", name);
+    }
+    fs::write(world.path("new"), noise(30, 32)).unwrap();
+    world.ok(&["key", "change", "--new-key-file", "new"]);
+    let forget = || with_key(&world, "new", &["forget", "--keep-last", "2", "--json"]);
+    let run = forget();
+    let removed = |run: &Run| -> Value { serde_json::from_slice::<Value>(&run.stdout).unwrap()["removed"].clone() };
+    assert_eq!(names(&removed(&run)), [] as [&str; 0]);
+    for name in ["four", "five"] {
+        create(&world, "new", name);
+    }
+    let mut gone: Vec<String> = names(&removed(&forget())).into_iter().map(str::to_owned).collect();
+    gone.sort();
+    assert_eq!(gone, ["one", "three", "two"]);
+}
+
+#[test]
+fn t04_latest_is_of_a_key_that_may_create_now() {
+    for role in ["create", "full"] {
+        let world = with_key_of(role);
+        create(&world, "key", "monday");
+        let berts = hold(&world, "bert");
+        world.ok(&["key", "remove", "bert"]);
+        plant(&hold(&world, "key"), &berts, "monday", &[("planted", 10)]);
+        assert_eq!(names(&world.json(&["list"])), ["monday", "planted"]);
+        assert_eq!(world.json(&["show", "latest"])["name"], "monday");
+        assert_eq!(world.json(&["show", "latest:"])["name"], "monday");
+        world.ok(&["delete", "monday", "--yes"]);
+        let error = world.fails(&["deploy", "latest", "target", "--yes"], 79, "only-former-keys");
+        assert!(error["message"].as_str().unwrap().contains("its key was removed"), "{error}");
+        assert!(!world.path("target").exists());
+        assert_eq!(world.json(&["show", "planted"])["name"], "planted");
+    }
+}
