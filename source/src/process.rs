@@ -1,4 +1,4 @@
-//! Runs a program without a shell, for a limited time, in a process group of its own, and keeps the last of what it says.
+//! Runs a program without a shell, for a limited time, in a process group of its own, and keeps the first and the last of what it says.
 //!
 //! Passwords of Copal are never in its environment.
 
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// Most bytes kept of what a program says.
-const SAID_BYTES_MAX: usize = 2000;
+/// Most bytes kept of the first that a program says, and of the last: an error stands before a long statement, or after many lines.
+const SAID_BYTES_MAX: usize = 8000;
+/// Stands for what was said between.
+const UNKEPT: &str = "\n[…]\n";
 /// After the polite signal, before the other one.
 const GRACE: Duration = Duration::from_secs(1);
 /// What the variables with Copal's secrets begin with: the repository's, new ones, those of a second repository, a bundle's.
@@ -51,7 +53,7 @@ pub struct Program<'p> {
 pub struct Ended {
     /// How.
     pub how: How,
-    /// The last of its standard error (and output, where that went nowhere else).
+    /// The first and the last of its standard error (and output, where that went nowhere else).
     pub said: String,
     /// How long it took.
     pub took: Duration,
@@ -127,7 +129,7 @@ pub fn run(program: Program<'_>) -> Ended {
     };
     // This end of the pipe is held by the command too.
     drop(command);
-    let mut tail = Tail { reader: Some(reader), kept: Vec::new() };
+    let mut tail = Tail { reader: Some(reader), first: Vec::new(), has_gap: false, kept: Vec::new() };
     let how = wait(child, begun, program.timeout, &mut tail);
     tail.drain();
     ended(how, tail.text())
@@ -196,9 +198,11 @@ fn ends_before(watched: &OwnedFd, begun: Instant, timeout: Duration, tail: &mut 
     }
 }
 
-/// The last bytes that came through a pipe.
+/// The first and the last bytes that came through a pipe.
 struct Tail {
     reader: Option<io::PipeReader>,
+    first: Vec<u8>,
+    has_gap: bool,
     kept: Vec<u8>,
 }
 
@@ -210,9 +214,12 @@ impl Tail {
             match reader.read(&mut buffer) {
                 Ok(0) => self.reader = None,
                 Ok(read) => {
-                    self.kept.extend_from_slice(&buffer[..read]);
+                    let room = SAID_BYTES_MAX.saturating_sub(self.first.len()).min(read);
+                    self.first.extend_from_slice(&buffer[..room]);
+                    self.kept.extend_from_slice(&buffer[room..read]);
                     let surplus = self.kept.len().saturating_sub(SAID_BYTES_MAX);
                     self.kept.drain(..surplus);
+                    self.has_gap |= surplus > 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -222,7 +229,8 @@ impl Tail {
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.kept).into_owned()
+        let between = if self.has_gap { UNKEPT.as_bytes() } else { b"" };
+        String::from_utf8_lossy(&[&self.first, between, &self.kept].concat()).into_owned()
     }
 }
 
@@ -269,8 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_words_are_kept() {
-        let ended = check(&["sh", "-c", "yes | head -c 1000000; echo end"], 20_000);
-        assert!(ended.said.len() <= SAID_BYTES_MAX && ended.said.ends_with("end\n"));
+    fn the_first_and_the_last_words_are_kept() {
+        let ended = check(&["sh", "-c", "echo begin; yes | head -c 1000000; echo end"], 20_000);
+        assert!(ended.said.len() <= 2 * SAID_BYTES_MAX + UNKEPT.len());
+        assert!(ended.said.starts_with("begin\ny\n") && ended.said.contains(UNKEPT) && ended.said.ends_with("end\n"));
+        let ended = check(&["sh", "-c", "yes | head -c 12000"], 20_000);
+        assert_eq!(ended.said, "y\n".repeat(6000));
     }
 }
