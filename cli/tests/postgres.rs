@@ -119,6 +119,9 @@ fn a_database_on_the_command_line() {
 fn d17_a_database_comes_back_as_pg_dumpall_shows_it() {
     let (world, server) = planted();
     server.ask("postgres", "CREATE ROLE \"odd \"\" role\"");
+    server.ask("postgres", "CREATE ROLE third");
+    let place = server.folder_of_server("space");
+    server.ask("postgres", &format!("CREATE TABLESPACE \"odd space\" LOCATION '{place}'"));
     let icu =
         "CREATE DATABASE words TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LOCALE 'C'";
     server.ask("postgres", icu);
@@ -132,6 +135,9 @@ fn d17_a_database_comes_back_as_pg_dumpall_shows_it() {
         "REVOKE CONNECT ON DATABASE shop FROM PUBLIC",
         "GRANT CREATE, CONNECT ON DATABASE shop TO \"odd \"\" role\" WITH GRANT OPTION",
         "COMMENT ON DATABASE shop IS E'two\nlines, and it''s \\\\ all'",
+        "SET SESSION AUTHORIZATION \"odd \"\" role\"; GRANT CONNECT ON DATABASE shop TO third",
+        "ALTER DATABASE log SET TABLESPACE \"odd space\"",
+        "ALTER DATABASE log IS_TEMPLATE true",
         "ALTER DATABASE words SET statement_timeout = '50ms'",
         "ALTER DATABASE words SET idle_in_transaction_session_timeout = '50ms'",
     ] {
@@ -144,6 +150,9 @@ fn d17_a_database_comes_back_as_pg_dumpall_shows_it() {
     fs::write(world.path("copal.toml"), config).unwrap();
     let before = server.shown();
     assert!(before.contains("de-AT") && before.contains("17") && before.contains("odd, schema"), "{before}");
+    for said in ["odd space", "TO third", "IS_TEMPLATE"] {
+        assert!(before.contains(said), "{said}: {before}");
+    }
     world.ok(&["create", "one", "--app", "shop"]);
     world.ok(&["deploy", "shop/one", "--app", "shop", "--yes", "--no-safety"]);
     assert_eq!(server.shown(), before);
@@ -158,4 +167,60 @@ fn d17_an_owner_who_is_no_superuser_can_take_a_database() {
     let dsn = server.dsn("shop").replace("user=postgres", "user=keeper");
     world.ok(&["create", "one", &format!("postgres:{dsn}")]);
     assert!(world.ok(&["ls", "--recursive", "one"]).contains("globals.sql"));
+}
+
+#[test]
+fn d17_an_owner_who_is_no_superuser_can_put_a_database_back() {
+    let (world, server) = planted();
+    server.ask("postgres", "ALTER ROLE keeper LOGIN CREATEDB");
+    server.ask("shop", "ALTER TABLE schema_version OWNER TO keeper");
+    server.ask("postgres", "ALTER DATABASE shop SET work_mem = '7MB'");
+    server.ask("postgres", "COMMENT ON DATABASE shop IS 'of the keeper'");
+    let before = (server.shown(), server.ask("shop", SUM));
+    let dsn = server.dsn("shop").replace("user=postgres", "user=keeper");
+    world.ok(&["create", "one", &format!("postgres:{dsn}")]);
+    server.ask("shop", "DELETE FROM t");
+    world.ok(&["deploy", "one", &format!("postgres:{dsn}"), "--yes"]);
+    assert_eq!((server.shown(), server.ask("shop", SUM)), before);
+}
+
+/// Under the name that the connection string has; what stands there is asked for, and becomes a snapshot first.
+#[test]
+fn d17_a_database_is_loaded_under_another_name() {
+    let (world, server) = planted();
+    server.ask("postgres", "COMMENT ON DATABASE shop IS 'all of it'");
+    let before = server.ask("shop", SUM);
+    let word = |database: &str| format!("postgres:{}", server.dsn(database));
+    world.ok(&["create", "one", &word("shop")]);
+    let copy = word("shop_copy");
+    let rehearsal = world.json(&["deploy", "one", &copy, "--dry-run"]);
+    assert_eq!((&rehearsal["dry_run"], &rehearsal["target"]), (&true.into(), &"postgres:shop_copy".into()));
+    let is_there = "SELECT count(*) FROM pg_database WHERE datname = 'shop_copy'";
+    assert_eq!(server.ask("postgres", is_there), "0");
+    // Nothing stands there: nobody is asked.
+    let report = world.json(&["deploy", "one", &copy]);
+    assert_eq!(report["safety"], serde_json::Value::Null);
+    assert_eq!((server.ask("shop_copy", SUM), server.ask("shop", SUM)), (before.clone(), before.clone()));
+    let comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()";
+    assert_eq!(server.ask("shop_copy", comment), "all of it");
+    server.ask("shop_copy", "DELETE FROM t WHERE id > 3");
+    let changed = server.ask("shop_copy", SUM);
+    world.fails(&["deploy", "one", &copy], 2, "usage");
+    assert_eq!(server.ask("shop_copy", SUM), changed);
+    let uri = format!("postgres:///shop_copy?user=postgres&host={}", server.socket().replace('/', "%2F"));
+    let report = world.json(&["deploy", "one", &uri, "--yes"]);
+    assert_eq!(server.ask("shop_copy", SUM), before);
+    world.ok(&["deploy", report["safety"].as_str().unwrap(), &copy, "--yes"]);
+    assert_eq!(server.ask("shop_copy", SUM), changed);
+    // What cannot be is refused before anything is made.
+    let databases = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database";
+    let stand = server.ask("postgres", databases);
+    world.ok(&["create", "both", "--app", "shop"]);
+    world.fails(&["deploy", "shop/both", &word("new"), "--yes"], 79, "database");
+    world.fails(&["deploy", "one", &format!("postgres:host={} user=postgres", server.socket()), "--yes"], 2, "usage");
+    world.fails(&["deploy", "one", &copy, "--yes", "--mode", "swap"], 2, "usage");
+    world.fails(&["deploy", "one", &copy, "--yes", "--path", "other"], 2, "usage");
+    world.fails(&["deploy", "one", "postgres:host=/nowhere dbname=x", "--yes"], 79, "database");
+    assert_eq!(server.ask("postgres", databases), stand);
+    assert!(!world.path(&copy).exists());
 }

@@ -73,6 +73,10 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// All.
+    pub const ALL: [Self; 8] =
+        [Self::Tree, Self::File, Self::Sqlite, Self::Postgres, Self::Image, Self::Command, Self::Config, Self::Secret];
+
     /// Whether the tree has one entry, the root, that is a file.
     #[must_use]
     pub fn is_one_file(self) -> bool {
@@ -459,4 +463,25 @@ fn tags_are_sound(tags: &[(String, String)]) -> bool {
         (1..=NAME_BYTES_MAX).contains(&key.len()) && value.len() <= TAG_VALUE_BYTES_MAX
     };
     tags.len() <= TAGS_MAX && tags.iter().all(bounded) && tags.windows(2).all(|pair| pair[0].0 < pair[1].0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_among_all() {
+        // A new kind does not compile here before it has a number, and fails before it is listed.
+        let number = |kind: &SourceKind| match kind {
+            SourceKind::Tree => 0,
+            SourceKind::File => 1,
+            SourceKind::Sqlite => 2,
+            SourceKind::Postgres => 3,
+            SourceKind::Image => 4,
+            SourceKind::Command => 5,
+            SourceKind::Config => 6,
+            SourceKind::Secret => 7,
+        };
+        assert!(SourceKind::ALL.iter().map(number).eq(0..8));
+    }
 }

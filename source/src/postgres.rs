@@ -18,6 +18,7 @@ use crate::process::{Ended, Program, run};
 use crate::{Error, Result};
 
 use address::Address;
+pub use address::named_database;
 pub use load::{LoadedDatabase, database_exists, load, plan, remove_database, rename_database};
 use session::Session;
 
@@ -37,6 +38,8 @@ pub struct PostgresSpec {
     pub dsn: String,
     /// Databases to take; none: the one that `dsn` names.
     pub databases: Vec<String>,
+    /// The name that a load gives to the database of a dump; none: its own.
+    pub load_as: Option<String>,
     /// Whether a deploy makes roles that are not there.
     pub globals: bool,
     /// A query whose first value is the schema's version, asked in the first database.
@@ -63,6 +66,7 @@ impl PostgresSpec {
         Self {
             dsn: dsn.to_owned(),
             databases: Vec::new(),
+            load_as: None,
             globals: false,
             version_query: None,
             schema_version: None,

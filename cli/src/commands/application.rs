@@ -293,13 +293,17 @@ pub(crate) fn deploy(
         outcome => outcome?,
     };
     invocation.monitor.finish();
-    print_deployed(&report, app, request.dry_run, invocation)?;
+    let sources = count(report.components.len() as u64, "source", "sources");
+    let said = format!("{app}/{} to the application {app}, {sources}", report.name);
+    print_deployed(&report, app, &said, request.dry_run, invocation)?;
     Ok(ExitCode::Done)
 }
 
-fn print_deployed(
+/// Tells what was deployed: `target` for programs, `said` for people.
+pub(crate) fn print_deployed(
     report: &DeployReport,
-    app: &str,
+    target: &str,
+    said: &str,
     dry_run: bool,
     invocation: &mut Invocation,
 ) -> Result<(), ProgramError> {
@@ -315,7 +319,7 @@ fn print_deployed(
         });
         return output.document(&DeployDocument {
             id: uuid(report.snapshot),
-            target: app.to_owned(),
+            target: target.to_owned(),
             mode: "unit",
             safety: report.safety.map(uuid),
             migrated: report.migrated,
@@ -329,8 +333,7 @@ fn print_deployed(
         });
     }
     let done = if dry_run { "would deploy" } else { "deployed" };
-    let sources = count(report.components.len() as u64, "source", "sources");
-    output.line(format!("{done} {app}/{} to the application {app}, {sources}", report.name))?;
+    output.line(format!("{done} {said}"))?;
     let migrated = if report.migrated { "yes: its schema is older" } else { "not needed" };
     let safety = report.safety.map_or_else(|| "none".to_owned(), uuid);
     output.figures(&[

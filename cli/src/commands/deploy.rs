@@ -9,9 +9,11 @@ use copal_engine::application;
 use copal_engine::deploy::{DeployMode, DeployRequest, abandon, target_is_occupied};
 use serde::Serialize;
 
+use crate::commands::database;
 use crate::commands::deployed::{self, Question};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
+use crate::place;
 use crate::shown::escaped;
 
 /// Makes TARGET equal to a snapshot; what the snapshot lacks is removed from it
@@ -28,7 +30,11 @@ Examples:
 With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target
 is at every moment wholly old or wholly new: after a crash the next command finishes or takes back
 what was begun. What the snapshot's excludes and -x left out of it stays where it is, and so does
-what is mounted in TARGET. `copal restore` removes nothing at all.")]
+what is mounted in TARGET. `copal restore` removes nothing at all.
+
+A database that was captured as postgres:DSN goes to a TARGET postgres:DSN, under the name that this
+one has (postgres:dbname=shop_copy). Any other word with a colon that is no path is refused; write
+./WORD for a path that looks so.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
     #[arg(value_name = "SNAPSHOT", required_unless_present = "abandon", default_value = "", hide_default_value = true)]
@@ -115,6 +121,10 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         return give_up(target, arguments, invocation);
     }
     let Some(target) = &arguments.target else { return of_application(arguments, invocation) };
+    if let Some(dsn) = database::dsn_of(target.as_os_str()) {
+        return to_database(&dsn, arguments, invocation);
+    }
+    place::path_here(target.as_os_str())?;
     let question = format!("{} is not empty. Make it equal to {}?", target.display(), arguments.name);
     let must_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(target)?;
     if must_ask {
@@ -160,6 +170,23 @@ fn give_up(target: &Path, arguments: &Arguments, invocation: &mut Invocation) ->
         }
     }
     Ok(ExitCode::Done)
+}
+
+/// A database of a server, loaded from the one that the snapshot holds.
+fn to_database(dsn: &str, arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let flags = arguments.replace || arguments.delete_excluded || arguments.force_read || arguments.skip_devices;
+    if flags || arguments.mode != Mode::Auto {
+        let hint = "it takes --path LABEL, --yes and --dry-run";
+        return Err(ProgramError::usage("a deploy to a database is of one way only", hint).into());
+    }
+    let wanted = database::Wanted {
+        name: &arguments.name,
+        label: arguments.path.as_deref().and_then(std::ffi::OsStr::to_str),
+        dsn,
+        yes: arguments.yes,
+        dry_run: arguments.dry_run,
+    };
+    database::deploy(&wanted, invocation)
 }
 
 fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {

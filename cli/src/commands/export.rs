@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
+use crate::place;
 use crate::shown::{count, escaped, size};
 
 /// Writes snapshots into one file under a password of its own
@@ -75,6 +76,7 @@ struct Document {
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let (file, names) = arguments.words.split_last().ok_or_else(|| ProgramError::usage("no file", "name one"))?;
     let names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    place::path_here(file)?;
     check_file(file, arguments.force)?;
     let context = invocation.open()?;
     if file != "-" {

@@ -4,6 +4,7 @@ pub(crate) mod application;
 pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod create;
+mod database;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod deploy;

@@ -12,6 +12,7 @@ use crate::commands::create::patterns;
 use crate::commands::deployed::{self, Question};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
+use crate::place;
 
 /// Puts files of a snapshot back into TARGET; what the snapshot lacks stays
 #[derive(Debug, Args)]
@@ -61,6 +62,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    place::path_here(arguments.target.as_os_str())?;
     let mut exclude = arguments.exclude.clone();
     for file in &arguments.exclude_file {
         let text =

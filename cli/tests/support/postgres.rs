@@ -48,6 +48,13 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    /// A new folder in which the server may write.
+    pub fn folder_of_server(&self, name: &str) -> String {
+        let path = self.folder.path().join(name);
+        self.as_postgres(Command::new("mkdir").arg(&path), false);
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Folder of the socket.
     pub fn socket(&self) -> String {
         self.folder.path().to_str().unwrap().to_owned()

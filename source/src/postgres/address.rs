@@ -34,6 +34,13 @@ struct Parts {
     text: String,
     password: Option<String>,
     has_key_password: bool,
+    database: Option<String>,
+}
+
+/// The database that a connection string names.
+pub fn named_database(dsn: &str) -> Result<Option<String>> {
+    Address::of(dsn)?;
+    Ok(Parts::of(dsn).and_then(|parts| parts.database).filter(|name| !name.is_empty()))
 }
 
 impl Address {
@@ -92,7 +99,9 @@ impl Parts {
         let uri = SCHEMES.iter().find_map(|scheme| Some((scheme, dsn.strip_prefix(scheme)?)));
         match uri {
             Some((scheme, rest)) => Self::of_uri(scheme, rest),
-            None if !dsn.contains('=') => Some(Self { text: pair("dbname", dsn), ..Self::default() }),
+            None if !dsn.contains('=') => {
+                Some(Self { text: pair("dbname", dsn), database: Some(dsn.to_owned()), ..Self::default() })
+            }
             None => Self::of_keywords(dsn),
         }
     }
@@ -105,7 +114,12 @@ impl Parts {
             match key.as_str() {
                 "password" => parts.password = Some(value),
                 "sslpassword" => parts.has_key_password = true,
-                _ => kept.push((key, written)),
+                _ => {
+                    if key == "dbname" {
+                        parts.database = Some(value);
+                    }
+                    kept.push((key, written));
+                }
             }
         }
         // A password file that is named would go before ours.
@@ -132,7 +146,11 @@ impl Parts {
             let (key, value) = option.split_once('=')?;
             options.push((decoded(key)?, decoded(value)?, option.to_owned()));
         }
-        let (parts, kept) = Self::sort(options);
+        let database = place.split_once('/').map(|(_, name)| decoded(name));
+        let (mut parts, kept) = Self::sort(options);
+        if parts.database.is_none() {
+            parts.database = database.flatten();
+        }
         let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
         Some(Self { text: format!("{scheme}{place}{query}"), ..parts })
     }
@@ -228,6 +246,22 @@ mod tests {
         check("postgres://u@/db?host=%2Ftmp&password=a%26b&passfile=%2Fp", "postgres://u@/db?host=%2Ftmp", Some("a&b"));
         check("postgres://u:@h", "postgres://u@h", None);
         check("postgres://h:5432/a@b:c", "postgres://h:5432/a@b:c", None);
+    }
+
+    #[test]
+    fn the_database_is_read_as_libpq_does() {
+        for (dsn, database) in [
+            ("shop", Some("shop")),
+            ("host=h", None),
+            ("host=h dbname='a b' user=u", Some("a b")),
+            ("postgres://u@h:1/a%20b?sslmode=require", Some("a b")),
+            ("postgres://h/a?dbname=c", Some("c")),
+            ("postgres://u:p@h/", None),
+            ("postgres://h", None),
+            ("postgres:///a", Some("a")),
+        ] {
+            assert_eq!(named_database(dsn).unwrap().as_deref(), database, "{dsn}");
+        }
     }
 
     #[test]

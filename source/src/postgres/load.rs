@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// Longest name of a database in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
+/// Where a server puts what names no tablespace.
+const USUAL_TABLESPACE: &str = "pg_default";
+
 /// A database that was loaded under a name of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedDatabase {
@@ -23,13 +26,26 @@ pub struct LoadedDatabase {
 }
 
 /// Which databases a dump's folder has, and the names that they get meanwhile, which end with `mark`.
-pub fn plan(folder: &Path, mark: &str) -> Result<Vec<LoadedDatabase>> {
+pub fn plan(spec: &PostgresSpec, folder: &Path, mark: &str) -> Result<Vec<LoadedDatabase>> {
+    let places = databases_in(folder)?;
+    if let (Some(name), 2..) = (&spec.load_as, places.len()) {
+        let held = places.iter().map(|place| Ok(Settings::read(place)?.name)).collect::<Result<Vec<_>>>()?;
+        return Err(Error::Database {
+            action: "loading",
+            place: format!("the database {name:?}"),
+            detail: format!(
+                "the snapshot has {} of them, {}: deploy it as an application",
+                held.len(),
+                held.join(", ")
+            ),
+        });
+    }
     let named = |place: PathBuf| {
-        let name = Settings::read(&place)?.name;
+        let name = spec.load_as.clone().map_or_else(|| Ok(Settings::read(&place)?.name), Ok)?;
         let (staged, aside) = (marked(&name, mark, "new"), marked(&name, mark, "old"));
         Ok(LoadedDatabase { name, staged, aside })
     };
-    databases_in(folder)?.into_iter().map(named).collect()
+    places.into_iter().map(named).collect()
 }
 
 /// Loads every database of a dump's folder under the name that [`plan`] gave it. Any error is a failure; what was made stays.
@@ -39,7 +55,7 @@ pub fn load(spec: &PostgresSpec, folder: &Path, mark: &str, jobs: usize) -> Resu
     }
     databases_in(folder)?
         .iter()
-        .zip(plan(folder, mark)?)
+        .zip(plan(spec, folder, mark)?)
         .try_for_each(|(place, names)| load_one(spec, place, &names, jobs))
 }
 
@@ -72,7 +88,8 @@ impl Settings {
         Ok(Self { name, owner, encoding, collate, ctype, provider, locale, rules, tablespace })
     }
 
-    /// The statement that makes it under another name. A tablespace that is not on this server is left to the server.
+    /// The statement that makes it under another name. A tablespace that is not on this server is left to the server, and so is its usual
+    /// one, which not everybody may name.
     fn creation(&self, name: &str, has_tablespace: bool) -> String {
         let mut statement = format!(
             "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE template0",
@@ -90,7 +107,7 @@ impl Settings {
         if !self.rules.is_empty() {
             statement.push_str(&format!(" ICU_RULES {}", literal(&self.rules)));
         }
-        if has_tablespace {
+        if has_tablespace && self.tablespace != USUAL_TABLESPACE {
             statement.push_str(&format!(" TABLESPACE {}", quoted(&self.tablespace)));
         }
         statement
@@ -174,6 +191,11 @@ pub fn rename_database(spec: &PostgresSpec, from: &str, to: &str) -> Result<bool
 /// Removes a database; one that is not there is no error.
 pub fn remove_database(spec: &PostgresSpec, name: &str) -> Result<()> {
     let mut server = Session::open(spec, Some("postgres"))?;
+    let template = format!("SELECT count(*) FROM pg_database WHERE datistemplate AND datname = {}", literal(name));
+    if server.ask(&template)?.trim() == "1" {
+        // The server removes no template.
+        server.ask(&format!("ALTER DATABASE {} WITH IS_TEMPLATE false", quoted(name)))?;
+    }
     server.ask(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).map(drop)
 }
 

@@ -31,12 +31,16 @@ const PROPERTIES_QUERY: &str = "WITH d AS (SELECT * FROM pg_catalog.pg_database 
         FROM d JOIN pg_catalog.pg_db_role_setting r ON r.setdatabase = d.oid, unnest(r.setconfig) WITH ORDINALITY AS u(c, o) \
     UNION ALL SELECT 3, 0, format('REVOKE ALL ON DATABASE %s FROM PUBLIC, %I', chr(30), pg_catalog.pg_get_userbyid(datdba)) \
         FROM d WHERE datacl IS NOT NULL \
-    UNION ALL SELECT 4, a.o, format('GRANT %s ON DATABASE %s TO %s%s', a.privilege_type, chr(30), \
+    UNION ALL SELECT 4, a.o, CASE WHEN a.grantor = d.datdba THEN '' \
+            ELSE format('SET SESSION AUTHORIZATION %I; ', pg_catalog.pg_get_userbyid(a.grantor)) END \
+        || format('GRANT %s ON DATABASE %s TO %s%s', a.privilege_type, chr(30), \
         CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, \
-        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) FROM d, \
+        CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
+        || CASE WHEN a.grantor = d.datdba THEN '' ELSE '; RESET SESSION AUTHORIZATION' END FROM d, \
         aclexplode(d.datacl) WITH ORDINALITY AS a(grantor, grantee, privilege_type, is_grantable, o) \
     UNION ALL SELECT 5, 0, format('COMMENT ON DATABASE %s IS %L', chr(30), shobj_description(oid, 'pg_database')) \
-        FROM d WHERE shobj_description(oid, 'pg_database') IS NOT NULL) \
+        FROM d WHERE shobj_description(oid, 'pg_database') IS NOT NULL \
+    UNION ALL SELECT 6, 0, format('ALTER DATABASE %s IS_TEMPLATE true', chr(30)) FROM d WHERE datistemplate) \
     SELECT encode(convert_to(coalesce(string_agg(s, chr(31) ORDER BY n, o, s), ''), 'UTF8'), 'hex') FROM said";
 
 /// Statements that set all that again.

@@ -64,7 +64,15 @@ pub(super) fn target(
         SourceSpec::Command { .. } => Ok(None),
         SourceSpec::Postgres(spec) => {
             let mut names = Vec::new();
-            for one in plan(&fetch(context, component, checked, folder)?, mark)? {
+            let dumps = fetch(context, component, checked, folder)?;
+            let planned = match plan(spec, &dumps, mark) {
+                Ok(planned) => planned,
+                Err(error) => {
+                    remove_whole(&dumps)?;
+                    return Err(error.into());
+                }
+            };
+            for one in planned {
                 let had = database_exists(spec, &one.name)?;
                 names.push((one.name, one.staged, one.aside, had));
             }

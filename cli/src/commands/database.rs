@@ -1,0 +1,76 @@
+//! `copal deploy SNAPSHOT postgres:DSN`: loads a database of a snapshot, under the name that the connection string has.
+
+use std::ffi::OsStr;
+
+use copal_engine::application::config::SourceSpec;
+use copal_engine::application::{self, DeployRequest};
+use copal_engine::catalogue::Catalogue;
+use copal_manifest::snapshot::{Snapshot, SourceKind};
+use copal_source::postgres::{PostgresSpec, database_exists, named_database};
+
+use crate::commands::application::{print_deployed, tools, unnamed};
+use crate::exit_code::{ExitCode, ProgramError};
+use crate::invocation::{Invocation, Run};
+
+/// What a command line asks for.
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    /// Which source of the snapshot; none: the only one of its kind.
+    pub(crate) label: Option<&'a str>,
+    pub(crate) dsn: &'a str,
+    pub(crate) yes: bool,
+    pub(crate) dry_run: bool,
+}
+
+/// The connection string of a target that is a database.
+pub(crate) fn dsn_of(word: &OsStr) -> Option<String> {
+    let word = word.to_str()?;
+    if word.starts_with("postgres://") || word.starts_with("postgresql://") {
+        return Some(word.to_owned());
+    }
+    word.strip_prefix("postgres:").map(str::to_owned)
+}
+
+/// What stands under that name becomes a snapshot of its own first.
+pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let hint = "write postgres:dbname=NAME, with host=, port= and user= as needed";
+    let database = named_database(wanted.dsn)
+        .map_err(copal_engine::Error::from)?
+        .ok_or_else(|| ProgramError::usage("the connection string of the target names no database", hint))?;
+    let question = format!("Replace the database {database} by that of {}?", wanted.name);
+    let context = invocation.open_for(Run::of(wanted.dry_run))?;
+    let catalogue = Catalogue::load(&context)?;
+    let snapshot = &catalogue.find(wanted.name)?.snapshot;
+    let spec = PostgresSpec { load_as: Some(database.clone()), ..PostgresSpec::of_dsn(wanted.dsn) };
+    let label = label_in(snapshot, wanted)?;
+    let exists = database_exists(&spec, &database).map_err(copal_engine::Error::from)?;
+    if exists && !wanted.yes && !wanted.dry_run {
+        invocation.confirm(&question)?;
+    }
+    let application = unnamed(vec![(label, SourceSpec::Postgres(spec))], &[], false);
+    let request = DeployRequest {
+        reference: snapshot.id.to_string(),
+        safety: exists,
+        dry_run: wanted.dry_run,
+        ..DeployRequest::default()
+    };
+    let report = application::deploy(&context, &application, &request, &tools()?)?;
+    invocation.monitor.finish();
+    let said = format!("{} to the database {database}", report.name);
+    print_deployed(&report, &format!("postgres:{database}"), &said, wanted.dry_run, invocation)?;
+    Ok(ExitCode::Done)
+}
+
+fn label_in(snapshot: &Snapshot, wanted: &Wanted<'_>) -> Result<String, ProgramError> {
+    let databases = snapshot.sources.iter().filter(|source| source.kind == SourceKind::Postgres);
+    let labels: Vec<&str> = databases.map(|source| source.label.as_str()).collect();
+    let refused = |what: String, hint: &'static str| Err(ProgramError::usage(what, hint));
+    match (wanted.label, labels.as_slice()) {
+        (_, []) => refused(format!("{} holds no database of a PostgreSQL server", wanted.name), "deploy it to a path"),
+        (Some(label), labels) if labels.contains(&label) => Ok(label.to_owned()),
+        (None, [only]) => Ok((*only).to_owned()),
+        (_, labels) => {
+            refused(format!("{} has the databases {}", wanted.name, labels.join(", ")), "say which: --path LABEL")
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Goal: what is no path is never taken for one: a word for another kind of source or of place either does what it says or is
+//! refused before anything is made. Method: the built program, every kind of source, every scheme, every command that makes something.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+
+use copal_manifest::snapshot::SourceKind;
+use support::World;
+
+/// What stands in the folder in which the commands run.
+fn names(world: &World) -> Vec<String> {
+    let entries = fs::read_dir(world.path("")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// With a snapshot `mon` of one folder.
+fn world() -> World {
+    let world = World::new();
+    fs::create_dir(world.path("s")).unwrap();
+    fs::write(world.path("s/f"), "content").unwrap();
+    world.ok(&["create", "mon", "s"]);
+    world
+}
+
+/// A word that is added to the kinds of sources is met here by itself.
+#[test]
+fn d08_no_kind_of_source_becomes_a_folder() {
+    let world = world();
+    let before = names(&world);
+    let kinds = SourceKind::ALL.map(SourceKind::name);
+    for kind in kinds.into_iter().chain(["postgresql", "search"]) {
+        for word in
+            [format!("{kind}:x"), format!("{kind}:{}", world.text("x")), format!("{kind}:"), format!("{kind}://x")]
+        {
+            for command in [
+                &["deploy", "mon", &word, "--yes"][..],
+                &["deploy", "mon", &word, "--dry-run"],
+                &["restore", "mon", &word],
+            ] {
+                let run = world.run(command);
+                assert!([2, 79].contains(&run.code), "{command:?}: {run:?}");
+                assert_eq!(names(&world), before, "{command:?} made something");
+            }
+        }
+    }
+    // Who means a path says so.
+    world.ok(&["deploy", "mon", "./sqlite:x"]);
+    assert!(world.path("sqlite:x/f").is_file());
+}
+
+#[test]
+fn d08_no_place_elsewhere_becomes_a_folder() {
+    let world = world();
+    let before = names(&world);
+    let places = [
+        "sftp:host/x",
+        "sftp://host/x",
+        "sftp:user@host:/x",
+        "rest:http://host:8000/",
+        "rest:x",
+        "s3:bucket",
+        "s3://bucket/x",
+        "b2:bucket:x",
+        "gs:bucket:/",
+        "azure:x:/",
+        "swift:x:/",
+        "rclone:remote:x",
+        "ssh://user@host/x",
+        "http://host/x",
+        "https://host/x",
+        "user@host:/x",
+        "user@host:x",
+        "host:/x",
+        "host.example:/srv/x",
+        "[::1]:/x",
+        "SFTP:host/x",
+        "webdav+http://host/x",
+        "ftp://host/x",
+        "file://host/x",
+    ];
+    for place in places {
+        for command in [
+            &["init", "--repo", place][..],
+            &["list", "--repo", place],
+            &["create", "x", "s", "--repo", place],
+            &["deploy", "mon", place, "--yes"],
+            &["restore", "mon", place],
+            &["copy", "mon", "--to", place],
+            &["export", "mon", place],
+        ] {
+            let run = world.run(command);
+            assert_eq!(run.code, 2, "{command:?}: {run:?}");
+            let told = ["this version of copal", "another host"].iter().any(|words| run.stderr.contains(words));
+            assert!(told, "{command:?}: {run:?}");
+            assert_eq!(names(&world), before, "{command:?} made something");
+        }
+    }
+    world.ok(&["deploy", "mon", "./host:"]);
+    world.ok(&["deploy", "mon", "./sftp:host"]);
+    world.ok(&["init", "--repo", "./rest:x"]);
+    assert!(world.path("rest:x/config").is_file() && world.path("host:/f").is_file());
+    // A time in a name is no place.
+    world.ok(&["deploy", "mon", "backup 12:30"]);
+}
