@@ -10,6 +10,7 @@ mod beneath;
 pub mod device;
 pub mod error;
 pub mod extents;
+pub mod holders;
 pub mod hook;
 pub mod kept;
 pub mod mounts;

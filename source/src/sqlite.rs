@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,10 @@ use crate::{Error, Result};
 const READER_CACHE_KIB: i64 = 256;
 /// How the pages are asked for.
 const READ_PAGE: &str = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1";
+/// A log begins so, but for its last bit, which tells the order of bytes.
+const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
+/// A rollback journal begins so.
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// So often all readers begin, as long as somebody commits between the first and the last of them.
 const BEGINNINGS_MAX: usize = 50;
 /// What stands beside a database.
@@ -223,8 +227,17 @@ fn readers_end(readers: &[Connection]) {
 /// A connection that changes nothing by being there: a log that stands there is not emptied when it closes. Without one the files
 /// that it makes for itself go with it.
 fn connect(path: &Path, patience: Duration) -> Result<Connection> {
+    connect_with(path, OpenFlags::empty(), patience)
+}
+
+/// The same for a database in a target: no link is followed, neither in its place nor above it.
+fn connect_in_place(path: &Path, patience: Duration) -> Result<Connection> {
+    connect_with(path, OpenFlags::SQLITE_OPEN_NOFOLLOW, patience)
+}
+
+fn connect_with(path: &Path, more: OpenFlags, patience: Duration) -> Result<Connection> {
     let has_log = sidecars(path).iter().any(|file| fs::metadata(file).is_ok_and(|found| found.len() > 0));
-    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags = more | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // As a URI the name cannot be taken for anything else.
     let uri = uri_of(path);
     let open = |flags| Connection::open_with_flags(&uri, flags);
@@ -438,19 +451,91 @@ pub fn logs_with_rows(path: &Path) -> Vec<PathBuf> {
     sidecars(path).into_iter().filter(holds).collect()
 }
 
-/// The schema's version of a database as it stands; none where it cannot be asked.
-pub fn standing_version(spec: &SqliteSpec, patience: Duration) -> Result<String> {
-    schema_version(&connect(&spec.path, patience)?, spec)
+/// Whether what is asked of a standing database may write beside it: an index of its log, what a crash left undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Nothing is written, and not every state can be asked.
+    WithoutWriting,
+    /// It is opened as its own programs open it.
+    AsItsPrograms,
+}
+
+/// The schema's version of a database as it stands. A link in its place is not followed.
+pub fn standing_version(spec: &SqliteSpec, asking: Asking, patience: Duration) -> Result<String> {
+    let failed = |error| Error::io("opening", &spec.path, error);
+    let (parent, name) = (crate::beneath::parent_of(&spec.path), spec.path.file_name().unwrap_or_default());
+    // Links above it are those of whoever named it.
+    let path = fs::canonicalize(parent).map_err(failed)?.join(name);
+    refuse_other_kinds(&path)?;
+    let quiet = without_writing(&path);
+    let connection = match (quiet, asking) {
+        (Some(how), _) => {
+            let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+            let uri = format!("{}?{how}", uri_of(&path));
+            let opened = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_READ_ONLY);
+            let connection = opened.map_err(|error| of_sqlite("opening", &path, &error))?;
+            configure(&connection, patience, true).map_err(|error| of_sqlite("opening", &path, &error))?;
+            connection
+        }
+        (None, Asking::AsItsPrograms) => connect_in_place(&path, patience)?,
+        (None, Asking::WithoutWriting) => {
+            return Err(Error::refused(path, "has a log that cannot be read without writing beside it"));
+        }
+    };
+    schema_version(&connection, spec)
+}
+
+/// How a database is opened so that nothing is written beside it, as parameters of its URI; none: what stands there cannot be read so.
+fn without_writing(path: &Path) -> Option<&'static str> {
+    let with = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        fs::symlink_metadata(PathBuf::from(name)).ok()
+    };
+    let holds = |suffix: &str| with(suffix).is_some_and(|found| found.len() > 0);
+    match (holds("-journal"), holds("-wal"), with("-shm").is_some_and(|found| found.is_file())) {
+        (true, _, _) | (_, true, false) => None,
+        (false, true, true) => Some("mode=ro&readonly_shm=1"),
+        (false, false, _) if writes_ahead(path) => Some("mode=ro&immutable=1"),
+        (false, false, _) => Some("mode=ro"),
+    }
+}
+
+/// Whether a database is one with a write-ahead log, which even a reader would make.
+fn writes_ahead(path: &Path) -> bool {
+    const VERSIONS_AT: u64 = 18;
+    let mut versions = [0; 2];
+    let read = fs::File::open(path).and_then(|file| file.read_exact_at(&mut versions, VERSIONS_AT));
+    read.is_ok() && versions.contains(&2)
+}
+
+fn refuse_other_kinds(path: &Path) -> Result<()> {
+    let found = fs::symlink_metadata(path).map_err(|error| Error::io("opening", path, error))?;
+    if found.is_file() { Ok(()) } else { Err(Error::refused(path, "is no plain file")) }
+}
+
+/// Whether something beside a path is a log of SQLite's: it would be taken for that of whatever database stands there next.
+#[must_use]
+pub fn has_log_beside(path: &Path) -> bool {
+    let is_log = |beside: &PathBuf| {
+        let mut magic = [0; 8];
+        let is_plain = fs::symlink_metadata(beside).is_ok_and(|found| found.is_file());
+        let read = is_plain && fs::File::open(beside).and_then(|file| file.read_exact_at(&mut magic, 0)).is_ok();
+        read && (magic[..3] == WAL_MAGIC[..3] && magic[3] & !1 == WAL_MAGIC[3] || magic == JOURNAL_MAGIC)
+    };
+    sidecars(path).iter().any(is_log)
 }
 
 /// Has SQLite bring a standing database into its one file, so that it can be replaced by another: its log is emptied into it and
-/// removed. Somebody who has it open is [`Error::InUse`]; a damaged one is [`Error::Corrupt`].
+/// removed. Somebody who has it open is [`Error::InUse`]; a damaged one is [`Error::Corrupt`]. The path is free of links above it, and
+/// one in its place is refused.
 pub fn settle(path: &Path, patience: Duration) -> Result<()> {
     if sidecars(path).is_empty() {
         return Ok(());
     }
     let failed = |error: &rusqlite::Error| of_sqlite("settling", path, error);
-    let connection = connect(path, patience)?;
+    refuse_other_kinds(path)?;
+    let connection = connect_in_place(path, patience)?;
     let restored = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     restored.map_err(|error| failed(&error))?;
     let busy: i64 = connection

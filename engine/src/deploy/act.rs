@@ -103,6 +103,7 @@ impl Job<'_> {
         let built = self.build_new(&staging, donor, syncing, Some(&mut registered)).and_then(|built| {
             self.run.context.check_interrupt()?;
             self.run.steps.reach("the switch")?;
+            self.refuse_holders(None)?;
             self.switch(&built.new)?;
             Ok(built)
         });
@@ -221,6 +222,7 @@ impl Job<'_> {
         let ready = stage(run, self.desired, plan, &root, journal.clone(), &self.ledger()?.secret)?;
         run.context.check_interrupt()?;
         run.steps.reach("the commit")?;
+        self.refuse_holders(Some(plan))?;
         let (commit, steps) = ready.commit()?;
         Ok(Decided { root, journal, commit, steps, _lock })
     }

@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use copal_manifest::snapshot::Snapshot;
-use copal_source::sqlite::sidecars;
 use copal_source::target::Capabilities;
 use copal_store::session::Session;
 
 use super::check::{Fetched, locate_all, room};
 use super::compare::{How, compare, plan_fresh};
-use super::databases;
+use super::databases::Databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
 use super::fit::{capabilities, place_of_kind, refuse_device, refuse_mounts};
@@ -20,7 +19,7 @@ use super::memory::Memory;
 use super::obstacles;
 use super::outline::{Stayed, outline};
 use super::pending::Ledger;
-use super::place::{Place, Standing, WriteRoot, remove_whole};
+use super::place::{Place, Standing, WriteRoot};
 use super::plan::Plan;
 use super::recovery::{outlook, recover_target};
 use super::run::{CrashPoints, Run};
@@ -89,10 +88,12 @@ pub(super) fn execute(
     let capabilities = capabilities(&place, single, staged)?;
     let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, how };
     let mut decided = job.decide(context, request, &catalogue, &session)?;
+    let databases = job.databases(Some(&decided.plan))?;
+    job.refuse_holders((decided.way == Way::InPlace).then_some(&decided.plan))?;
     // Everything can be done: only now a standing database is touched, and what comes out of its log is compared as well.
     let mut damaged = Vec::new();
-    if !request.dry_run && staged.is_none() && databases::have_logs(&desired, &place) {
-        damaged = databases::settle_all(&desired, &place)?;
+    if !request.dry_run && staged.is_none() && databases.have_logs() {
+        damaged = databases.settle_all()?;
         decided = job.decide(context, request, &catalogue, &session)?;
     }
     let Decision { plan, way, needed } = decided;
@@ -115,7 +116,7 @@ pub(super) fn execute(
         report.files_changed = plan.files_total;
     }
     if !request.dry_run {
-        damaged.iter().flat_map(|path| sidecars(path)).try_for_each(|left| remove_whole(&left))?;
+        databases.remove_logs(&damaged)?;
         run.expect_work(plan.files_changed(), needed);
         run.monitor().phase("writing");
         let way = job.act(&plan, way, request.mode, snapshot)?;
@@ -126,7 +127,7 @@ pub(super) fn execute(
         }
     }
     if request.dry_run {
-        report.warnings.extend(databases::uncounted(&desired, &place));
+        report.warnings.extend(databases.uncounted());
     }
     report.bytes_kept = (plan.bytes_kept + plan.bytes_to_write).saturating_sub(report.bytes_written);
     report.warnings.extend(run.take_warnings());
@@ -197,6 +198,21 @@ impl Job<'_> {
             Standing::File => !self.single,
             Standing::Other => true,
         }
+    }
+
+    fn databases(&self, plan: Option<&Plan>) -> Result<Databases> {
+        let kept_others = plan.filter(|_| self.how.keep_others);
+        Databases::of(self.desired, self.place, self.single, kept_others)
+    }
+
+    /// Refuses where another process has a database open that is about to be replaced: what a plan changes in place, or else all that
+    /// stands at the target. What is staged replaces nothing yet.
+    pub(super) fn refuse_holders(&self, in_place: Option<&Plan>) -> Result<()> {
+        if self.staged.is_some() || self.place.standing == Standing::Absent {
+            return Ok(());
+        }
+        let databases = self.databases(in_place)?;
+        in_place.map_or_else(|| databases.refuse_holders_of_all(), |plan| databases.refuse_holders(plan))
     }
 
     /// Compares, chooses and checks, without writing anything.

@@ -40,6 +40,7 @@ use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::own;
+pub(crate) use databases::refuse_holders as databases_held;
 use desired::Desired;
 pub use outline::{Outline, Stayed};
 use place::{Place, Standing};

@@ -110,7 +110,7 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
     if components.is_empty() {
         return Err(Error::Usage("the snapshot has none of the application's sources".into()));
     }
-    let (verdict, versions) = schema(snapshot, &components, request.any_schema)?;
+    let (verdict, versions) = schema(snapshot, &components, request)?;
     let labelled = snapshot.sources.iter().any(|source| !source.label.is_empty());
     let mut random = [0; 6];
     context.repository.entropy().fill(&mut random)?;
@@ -160,7 +160,7 @@ fn not_ready(context: &Context, application: &Application, request: &DeployReque
 fn schema(
     snapshot: &Snapshot,
     components: &[Component],
-    any_schema: bool,
+    request: &DeployRequest,
 ) -> Result<(Verdict, Option<(String, String)>)> {
     let mut verdict = (Verdict::Same, None);
     let mut unordered = None;
@@ -169,12 +169,13 @@ fn schema(
         let live = snapshot.live.as_ref();
         let record = live.and_then(|live| live.components.iter().find(|record| record.label == *label));
         let Some(found) = record.and_then(|record| record.schema_version.clone()) else { continue };
-        let Some(supported) = supported(&component.source) else { continue };
+        let asking = if request.dry_run { sqlite::Asking::WithoutWriting } else { sqlite::Asking::AsItsPrograms };
+        let Some(supported) = supported(&component.source, asking) else { continue };
         match version::compare(&component.source, &found, &supported)? {
             Some(Ordering::Equal) => {}
             Some(Ordering::Less) => verdict = (Verdict::Older, Some((found, supported))),
             Some(Ordering::Greater) => return Err(Error::SchemaNewer { label: label.clone(), found, supported }),
-            None if any_schema => verdict = (Verdict::Older, Some((found, supported))),
+            None if request.any_schema => verdict = (Verdict::Older, Some((found, supported))),
             None => unordered = Some(Error::SchemaUnordered { label: label.clone(), found, supported }),
         }
     }
@@ -182,10 +183,10 @@ fn schema(
 }
 
 /// What the application here understands: as configured, or the version of what stands there. A damaged database says nothing.
-fn supported(source: &Source) -> Option<String> {
+fn supported(source: &Source, asking: sqlite::Asking) -> Option<String> {
     match &source.spec {
         SourceSpec::Sqlite(spec) => {
-            spec.schema_version.clone().or_else(|| sqlite::standing_version(spec, PATIENCE).ok())
+            spec.schema_version.clone().or_else(|| sqlite::standing_version(spec, asking, PATIENCE).ok())
         }
         SourceSpec::Postgres(spec) => {
             spec.schema_version.clone().or_else(|| postgres::standing_version(spec).ok().flatten())

@@ -52,6 +52,10 @@ pub(super) fn deploy(
             stage::stays(context, component, &checked, &path)?;
         }
     }
+    if !application.services.iter().any(|service| service.hooks.iter().any(|hook| hook.when == When::Stop)) {
+        // Nothing will stop them.
+        stage::refuse_holders(&checked)?;
+    }
     let mut deploy = Deploy {
         context,
         application,
@@ -170,6 +174,7 @@ impl Deploy<'_> {
         self.journal.carried = stage::carried(self.context, checked, &self.journal.targets)?;
         self.write()?;
         stage::refuse_new_mounts(checked)?;
+        stage::refuse_holders(checked)?;
         for (target, carried) in self.journal.switches() {
             switch::switch(target, carried)?;
         }

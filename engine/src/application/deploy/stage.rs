@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use copal_manifest::snapshot::SourceKind;
 use copal_source::device::device_identity;
+use copal_source::holders::Places;
 use copal_source::kept::is_block_device;
 use copal_source::mounts::mount_points_from;
 use copal_source::postgres::{database_exists, load, plan};
@@ -23,7 +24,8 @@ use crate::application::config::SourceSpec;
 use crate::application::state::AppFolder;
 use crate::context::Context;
 use crate::deploy::{
-    DeployMode, DeployRequest, deploy_within, failed, obstacle_to_exchange, remove_whole, stage_beside, what_stays,
+    DeployMode, DeployRequest, databases_held, deploy_within, failed, obstacle_to_exchange, remove_whole, stage_beside,
+    what_stays,
 };
 use crate::error::{Error, Result};
 use crate::state::{open_parent, real};
@@ -246,6 +248,19 @@ pub(super) fn refuse_new_mounts(checked: &Checked) -> Result<()> {
     Ok(())
 }
 
+/// Refuses where a process has a database open that is about to be replaced: it would go on writing into the old one.
+pub(super) fn refuse_holders(checked: &Checked) -> Result<()> {
+    let mut places = Places::default();
+    for component in &checked.components {
+        match (component.target().map(|path| real(&path)), component.record.kind) {
+            (Some(path), SourceKind::Tree) => places.folders.extend(fs::canonicalize(path)),
+            (Some(path), SourceKind::Sqlite | SourceKind::File) => places.databases.push(path),
+            _ => {}
+        }
+    }
+    databases_held(&places)
+}
+
 /// What is mounted in a tree cannot go with it, and a file that is a mount point cannot go at all.
 fn refuse_mounts(component: &Component, path: &Path) -> Result<()> {
     let Ok(canonical) = fs::canonicalize(path) else { return Ok(()) };
@@ -282,13 +297,13 @@ fn fetched_path(component: &Component, folder: &AppFolder) -> PathBuf {
 }
 
 fn copy_private(from: &Path, to: &Path) -> Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt, chown};
+    use std::os::unix::fs::{OpenOptionsExt, fchown};
     let io = |error| failed("writing", to, error);
     let found = fs::metadata(from).map_err(io)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(io)?;
     std::io::copy(&mut File::open(from).map_err(io)?, &mut file).map_err(io)?;
     // An owner that may not be given is that of whoever runs this.
-    let _ = chown(to, Some(found.uid()), Some(found.gid()));
+    let _ = fchown(&file, Some(found.uid()), Some(found.gid()));
     file.set_permissions(found.permissions()).and_then(|()| file.sync_all()).map_err(io)
 }
 
