@@ -292,6 +292,29 @@ fn database(world: &World) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
+/// Long names and records of PAX are kept in memory by whoever reads an archive: they are refused before they are.
+#[test]
+fn h10_what_an_archive_says_of_a_member_is_bounded() {
+    let world = World::new();
+    let database = database(&world);
+    let (said, name) = (vec![b'x'; 8 << 20], [b"bucket/".as_slice(), &[b'n'; 200], b"\0"].concat());
+    let sound: [Member<'_>; 5] = [
+        ("snapshot.yaml", b'0', b"name: monday\n"),
+        ("hub.db", b'0', &database),
+        ("bucket/", b'5', b""),
+        ("././@LongLink", b'L', &name),
+        ("bucket/n", b'0', b"x"),
+    ];
+    for kind in *b"LKx" {
+        let file =
+            archive(&world, "hostile.tgz", &[&sound[..3], &[("././@LongLink", kind, &said)], &sound[4..]].concat());
+        let run = world.run(&["import", &file, "hostile"]);
+        assert!(run.code == 69 && run.stderr.contains("too long"), "{}: {run:#?}", char::from(kind));
+    }
+    let file = archive(&world, "sound.tgz", &sound);
+    world.ok(&["import", &file, "sound"]);
+}
+
 #[test]
 fn h10_malformed_archives_are_refused_and_nothing_lands_anywhere() {
     let world = World::new();

@@ -42,14 +42,39 @@ pub fn decode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Re
 }
 
 fn decode_by_bincode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Result<T> {
+    let (value, used) = decode_first(object, bytes)?;
+    if used != bytes.len() {
+        return Err(Error::damaged(object, TRAILING));
+    }
+    Ok(value)
+}
+
+/// Decodes a list as [`decode`] does, and hands on one element after the other: a list of tiny elements takes no more memory than its
+/// document.
+pub fn decode_each<T, E>(object: &str, bytes: &[u8], mut take: impl FnMut(T) -> Result<(), E>) -> Result<(), E>
+where
+    T: Serialize + DeserializeOwned,
+    E: From<Error>,
+{
+    let (count, used): (u64, usize) = decode_first(object, bytes)?;
+    let mut rest = &bytes[used..];
+    for _ in 0..count {
+        let (value, used) = decode_first(object, rest)?;
+        rest = &rest[used..];
+        take(value)?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Error::damaged(object, TRAILING).into()) }
+}
+
+const TRAILING: &str = "trailing bytes after the document";
+
+/// The value that bytes begin with, and how many it takes.
+fn decode_first<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]) -> Result<(T, usize)> {
     let (value, used): (T, usize) = bincode::serde::decode_from_slice(bytes, configuration())
         .map_err(|error| Error::damaged(object, format!("undecodable document: {error}")))?;
-    if used != bytes.len() {
-        return Err(Error::damaged(object, "trailing bytes after the document"));
-    }
-    let mut canonical = Comparing { expected: bytes };
+    let mut canonical = Comparing { expected: &bytes[..used] };
     match bincode::serde::encode_into_writer(&value, &mut canonical, configuration()) {
-        Ok(()) if canonical.expected.is_empty() => Ok(value),
+        Ok(()) if canonical.expected.is_empty() => Ok((value, used)),
         _ => Err(Error::damaged(object, "the document is not in canonical form")),
     }
 }
@@ -68,4 +93,31 @@ impl Writer for Comparing<'_> {
 
 fn configuration() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<DOCUMENT_BYTES_MAX>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_handed_on_as_it_is_decoded_whole() {
+        let each = |bytes: &[u8]| -> Result<Vec<(u8, String)>> {
+            let mut all = Vec::new();
+            decode_each("a list", bytes, |one| -> Result<()> {
+                all.push(one);
+                Ok(())
+            })
+            .map(|()| all)
+        };
+        for length in [0, 1, 250, 251, 70_000] {
+            let list: Vec<(u8, String)> = (0..length).map(|number| (7, format!("{number}"))).collect();
+            let bytes = encode(&list).unwrap();
+            assert_eq!(each(&bytes).unwrap(), list);
+            each(&[&bytes[..], b"\0"].concat()).unwrap_err();
+            each(&bytes[..bytes.len() - 1]).unwrap_err();
+        }
+        // The same number, spelled longer.
+        each(&[251, 1, 0, 7, 0]).unwrap_err();
+        each(&[1, 7, 0]).unwrap();
+    }
 }

@@ -31,6 +31,8 @@ const RATIO_FREE_BYTES: u64 = 64 << 20;
 const PATH_BYTES_MAX: u64 = 256 << 20;
 /// What may stand behind the archive in the compressed stream: records of `tar` are 10 KiB, or as large as somebody chose.
 const TAIL_BYTES_MAX: u64 = 16 << 20;
+/// What may stand before a member that says more of it (a long name, records of PAX): the archive's reader keeps all that in memory.
+const METADATA_BYTES_MAX: u64 = 1 << 20;
 /// Length of a block of tar.
 const BLOCK_BYTES: u64 = 512;
 
@@ -64,17 +66,22 @@ pub(super) type Visit<'v> = &'v mut dyn FnMut(&Member, &mut dyn Read) -> Result<
 
 /// Goes through the archive; `compressed_bytes` is its length. Whatever `visit` leaves of a member is read and judged all the same.
 pub(super) fn scan(source: impl Read, compressed_bytes: u64, limits: &HubLimits, visit: Visit<'_>) -> Result<()> {
-    let position = Rc::new(Cell::new(0));
+    let (position, metadata_ends) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(METADATA_BYTES_MAX)));
     let metered = Metered {
         inner: GzDecoder::new(BufReader::with_capacity(256 << 10, source)),
         position: Rc::clone(&position),
         most: RATIO_FREE_BYTES.max(compressed_bytes.saturating_mul(limits.ratio_max)),
+        metadata_ends: Rc::clone(&metadata_ends),
     };
     let mut archive = tar::Archive::new(metered);
     let mut seen = Seen::default();
     let mut end = 0;
-    for member in archive.entries().map_err(broken)? {
+    let mut members = archive.entries().map_err(broken)?;
+    loop {
+        metadata_ends.set(position.get() + METADATA_BYTES_MAX);
+        let Some(member) = members.next() else { break };
         let mut entry = member.map_err(broken)?;
+        metadata_ends.set(u64::MAX);
         let member = judge(&entry, limits, &mut seen)?;
         end = entry.raw_file_position() + entry.size().div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
         let mut taken = Exact { inner: &mut entry, left: member.bytes };
@@ -92,6 +99,7 @@ pub(super) fn scan(source: impl Read, compressed_bytes: u64, limits: &HubLimits,
             return Err(bad("it is cut off"));
         }
     }
+    metadata_ends.set(u64::MAX);
     seen.check()?;
     finish(archive.into_inner(), &position, end)
 }
@@ -276,6 +284,8 @@ struct Metered<B> {
     inner: GzDecoder<B>,
     position: Rc<Cell<u64>>,
     most: u64,
+    /// As far as a member's bytes, it has to have come to; without a bound while these are read.
+    metadata_ends: Rc<Cell<u64>>,
 }
 
 impl<B: BufRead> Read for Metered<B> {
@@ -284,6 +294,9 @@ impl<B: BufRead> Read for Metered<B> {
         self.position.set(self.position.get() + read as u64);
         if self.position.get() > self.most {
             return Err(io::Error::other("it becomes far too large when it is decompressed"));
+        }
+        if self.position.get() > self.metadata_ends.get() {
+            return Err(io::Error::other("the name of a member, or what else is said of it, is too long"));
         }
         Ok(read)
     }

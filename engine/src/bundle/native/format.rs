@@ -2,10 +2,13 @@
 //!
 //! The plaintext of the stream is a row of blocks: contents, items, the end of the index, records, the end, and zeros to the grid.
 
+use std::fmt;
+
 use copal_manifest::content::{Cutting, FILE_BYTES_MAX};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp, Xattr};
 use copal_store::{Error, Result, SnapshotId};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Version of the documents written here.
 pub(crate) const BUNDLE_VERSION: u16 = 1;
@@ -98,11 +101,37 @@ pub(crate) enum Item {
     /// An entry. Of a file, [`Item::Runs`] follow until its length is reached.
     Put(EntryDocument),
     /// The next runs of the file.
-    Runs(Vec<Run>),
+    Runs(#[serde(deserialize_with = "few_runs")] Vec<Run>),
     /// The base has this path and the snapshot has it not.
     Remove(Vec<u8>),
     /// Ends the snapshot.
     EndSnapshot,
+}
+
+/// At most [`RUNS_PER_ITEM`], refused while they are read: each is far shorter in the document than in memory.
+fn few_runs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Run>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Run>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(formatter, "at most {RUNS_PER_ITEM} runs")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut listed: A) -> Result<Self::Value, A::Error> {
+            let mut runs = Vec::new();
+            while let Some(run) = listed.next_element()? {
+                if runs.len() == RUNS_PER_ITEM {
+                    return Err(A::Error::custom("more runs in one item than there may be"));
+                }
+                runs.push(run);
+            }
+            Ok(runs)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 /// A run of a file's bytes.

@@ -191,8 +191,7 @@ impl<'k> BundleReader<'k> {
             match head.kind {
                 BlockKind::EndOfIndex if head.stored == 0 => return Ok(at),
                 BlockKind::Items => {
-                    let items: Vec<Item> = copal_store::codec::decode(OBJECT, &document(&self.plain, &head)?)?;
-                    items.into_iter().try_for_each(&mut *take)?;
+                    copal_store::codec::decode_each(OBJECT, &document(&self.plain, &head)?, &mut *take)?;
                 }
                 _ => return Err(damaged("a block in its index that does not belong there").into()),
             }
