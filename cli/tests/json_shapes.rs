@@ -68,6 +68,7 @@ fn every_command_has_its_shape() {
             "digest",
             "unread_files",
             "left_out",
+            "unmatched",
             "warnings",
         ],
     );

@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{PATH_BYTES_MAX, Timestamp};
 use crate::tree::{HEIGHT_MAX, TreeRoot};
 
-/// Highest version of a snapshot's payload: with [`SourceRules`].
-pub const SNAPSHOT_VERSION: u16 = 3;
+/// Highest version of a snapshot's payload: with [`SourceRules`] whose patterns are git's.
+pub const SNAPSHOT_VERSION: u16 = GIT_RULES_SNAPSHOT_VERSION;
+/// Version of a payload with rules that only this version has; in one with [`Rule::Exclude`] of before, braces stood for alternatives.
+pub const GIT_RULES_SNAPSHOT_VERSION: u16 = 4;
+/// Version of a payload with the first rules.
+pub const RULED_SNAPSHOT_VERSION: u16 = 3;
 /// Version of a payload with a [`LiveRecord`], or with sources that are no files, and without rules.
 pub const LIVE_SNAPSHOT_VERSION: u16 = 2;
 /// Version of a payload that only has trees and files: every program reads it.
@@ -269,7 +273,7 @@ pub struct Snapshot {
     /// Of databases and running applications; needs version 2.
     #[serde(skip)]
     pub live: Option<LiveRecord>,
-    /// Of the sources that have any, sorted by label; needs version 3.
+    /// Of the sources that have any, sorted by label; needs version 3 or 4.
     #[serde(skip)]
     pub rules: Vec<SourceRules>,
 }
@@ -292,10 +296,18 @@ impl Snapshot {
     pub fn version_needed(sources: &[SourceRecord], live: Option<&LiveRecord>, rules: &[SourceRules]) -> u16 {
         let plain = live.is_none() && sources.iter().all(|source| source.kind.is_plain());
         match (rules.is_empty(), plain) {
-            (false, _) => SNAPSHOT_VERSION,
+            (false, _) => RULED_SNAPSHOT_VERSION,
             (true, false) => LIVE_SNAPSHOT_VERSION,
             (true, true) => PLAIN_SNAPSHOT_VERSION,
         }
+    }
+
+    /// The version that a new snapshot is written with: its patterns are git's.
+    #[must_use]
+    pub fn version_to_write(sources: &[SourceRecord], live: Option<&LiveRecord>, rules: &[SourceRules]) -> u16 {
+        let has_patterns = rules.iter().any(|of| of.rules.iter().any(|rule| matches!(rule, Rule::Exclude(_))));
+        let needed = Self::version_needed(sources, live, rules);
+        if has_patterns { needed.max(GIT_RULES_SNAPSHOT_VERSION) } else { needed }
     }
 
     /// What the capture of a source left out; none where nothing is known.

@@ -130,10 +130,9 @@ pub trait Keep: Send + Sync + fmt::Debug {
 /// What a scan leaves out.
 #[derive(Clone, Debug, Default)]
 pub struct ScanOptions {
-    /// Globs against the relative path or, without a slash, against the last name (as `.gitignore` reads them; a
-    /// leading `!` takes back). A folder left out is not entered.
-    pub exclude: Vec<String>,
-    /// Paths to leave out, whatever the globs say.
+    /// Patterns against the path from the root. A folder left out is not entered.
+    pub exclude: Arc<Excludes>,
+    /// Paths to leave out, whatever the patterns say.
     pub leave_out: Vec<Vec<u8>>,
     /// Name what this keeps, and mount points, with their [`Border`], and enter neither.
     pub borders: Option<Arc<dyn Keep>>,
@@ -152,15 +151,18 @@ pub type ScanProblem = crate::Error;
 /// A root that is a symbolic link to a folder is followed; no other link is. A name that vanishes between being read
 /// and being looked at is left out without a word; a folder that vanishes or is replaced after that is a problem.
 pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
-    let excludes = Excludes::new(&options.exclude)?;
     let root = Root::open(root)?;
     let place = root.place(&[])?;
     let stat = stat(place.fd(), &place.name).map_err(|error| root.failed("looking at", &[], error))?;
     let first = root.is_folder().then(|| Task::folder(&[], stat.device));
     let entry = ScanEntry { path: Box::default(), stat, has_log: false, border: None };
     let leave_out = options.leave_out.iter().map(|path| path.as_slice().into()).collect();
-    let rules =
-        Rules { excludes, leave_out, borders: options.borders.clone(), one_file_system: options.one_file_system };
+    let rules = Rules {
+        excludes: Arc::clone(&options.exclude),
+        leave_out,
+        borders: options.borders.clone(),
+        one_file_system: options.one_file_system,
+    };
     Ok(Scan {
         shared: Arc::new(Shared::new(root, rules)),
         threads: Vec::new(),

@@ -18,6 +18,9 @@ use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::shown::{count, duration, rate, rfc3339, share, size, uuid};
 
+/// Patterns that one notice names.
+const PATTERNS_NAMED_MAX: usize = 5;
+
 /// Takes a snapshot of folders, files, databases, or of an application
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -31,8 +34,8 @@ Examples:
 
 A SOURCE is a folder, whose contents are taken, or one file, or KIND:WHAT: sqlite:PATH,
 postgres:DSN, image:PATH, command:ARGV, config:PATH, secret:PATH. LABEL=SOURCE names it. A path
-that has an equals sign is written with a slash before it: ./a=b. Patterns are read as in
-.gitignore.")]
+that has an equals sign is written with a slash before it: ./a=b. Patterns are lines of .gitignore,
+from the source's root; one that begins with the source's own path counts from there as well.")]
 pub(crate) struct Arguments {
     /// Name of the snapshot, unique in the repository
     name: String,
@@ -51,10 +54,10 @@ pub(crate) struct Arguments {
     /// Snapshot class of the configuration
     #[arg(long, value_name = "NAME", requires = "app")]
     class: Option<String>,
-    /// Leave out what matches this glob; may be given again
-    #[arg(long, value_name = "GLOB")]
+    /// Leave out what matches this pattern; may be given again
+    #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave out what matches the globs in this file, one a line; # begins a comment
+    /// Leave out what matches the patterns in this file, one a line, as in .gitignore
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
     /// Stay on the filesystem of each source
@@ -91,6 +94,7 @@ struct Document<'a> {
     digest: &'a str,
     unread_files: u64,
     left_out: Vec<String>,
+    unmatched: &'a [String],
     warnings: &'a [String],
 }
 
@@ -98,13 +102,9 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     if let Some(app) = &arguments.app {
         return of_application(app, arguments, invocation);
     }
-    let mut exclude = arguments.exclude.clone();
-    for file in &arguments.exclude_file {
-        let text =
-            fs::read_to_string(file).map_err(|error| ProgramError::file("reading the patterns in", file, error))?;
-        exclude.extend(patterns(&text));
-    }
-    let sources = sources(&arguments.sources)?;
+    let typed = &arguments.sources;
+    let sources = sources(typed)?;
+    let exclude = below_sources(all_patterns(&arguments.exclude, &arguments.exclude_file)?, typed, &sources);
     let plain: Option<Vec<SourceRequest>> = sources.iter().map(Wanted::plain).collect();
     let context = invocation.open()?;
     let report = match plain {
@@ -165,9 +165,44 @@ fn of_application(app: &str, arguments: &Arguments, invocation: &mut Invocation)
     finish(&report, invocation)
 }
 
-/// The lines of a file of patterns.
-pub(super) fn patterns(text: &str) -> impl Iterator<Item = String> {
-    text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned)
+/// Patterns of the command line, then those in files.
+pub(super) fn all_patterns(given: &[String], files: &[PathBuf]) -> Result<Vec<String>, ProgramError> {
+    let mut all = given.to_vec();
+    for file in files {
+        let text =
+            fs::read_to_string(file).map_err(|error| ProgramError::file("reading the patterns in", file, error))?;
+        all.extend(patterns(&text));
+    }
+    Ok(all)
+}
+
+/// The lines of a file of patterns that are not passed over: as git does, without the mark that some editors put in front.
+fn patterns(text: &str) -> impl Iterator<Item = String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let says_something = |line: &&str| !line.trim_end_matches(' ').is_empty() && !line.starts_with('#');
+    text.lines().filter(says_something).map(str::to_owned)
+}
+
+/// A pattern that begins as a source was typed means what is below that source: it gets the source's whole path. Where the source holds
+/// a folder of that name itself, the pattern stays what it is.
+fn below_sources(patterns: Vec<String>, typed: &[OsString], sources: &[Wanted]) -> Vec<String> {
+    let named = typed.iter().zip(sources).filter_map(|(word, wanted)| {
+        let SourceSpec::Tree(tree) = &wanted.spec else { return None };
+        let word = labelled(word).1.to_str()?.trim_end_matches('/');
+        let word = if word == "." { String::from("./") } else { format!("{word}/") };
+        let ambiguous = tree.path.join(&word).exists() && word != "./";
+        (!word.starts_with('/') && !ambiguous).then_some((word, tree.path.to_str()?.trim_end_matches('/')))
+    });
+    let named: Vec<(String, &str)> = named.collect();
+    let counted = |pattern: String| {
+        let (takes_back, path) = pattern.strip_prefix('!').map_or(("", pattern.as_str()), |path| ("!", path));
+        let below = |(word, whole): &(String, &str)| {
+            let rest = path.strip_prefix(word.as_str()).filter(|rest| !rest.is_empty())?;
+            Some(format!("{takes_back}{whole}/{rest}"))
+        };
+        named.iter().find_map(below).unwrap_or(pattern)
+    };
+    patterns.into_iter().map(counted).collect()
 }
 
 /// A source of the command line.
@@ -264,6 +299,7 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
             digest: &report.digest,
             unread_files: report.unread_files,
             left_out: report.left_out.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            unmatched: &report.unmatched,
             warnings: &report.warnings,
         });
     }
@@ -296,10 +332,21 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
     for path in &report.left_out {
         invocation.monitor.notice(&format!("left out what copal itself lives by: {}", path.display()));
     }
+    if !report.unmatched.is_empty() {
+        invocation.monitor.notice(&unmatched(&report.unmatched));
+    }
     for warning in &report.warnings {
         invocation.monitor.notice(warning);
     }
     Ok(())
+}
+
+/// One sentence, however many patterns.
+fn unmatched(patterns: &[String]) -> String {
+    let named: Vec<&str> = patterns.iter().take(PATTERNS_NAMED_MAX).map(String::as_str).collect();
+    let more = patterns.len() - named.len();
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("nothing was left out by {}{more}", named.join(", "))
 }
 
 #[cfg(test)]
@@ -359,6 +406,6 @@ mod tests {
     #[test]
     fn a_file_of_patterns_has_comments_and_empty_lines() {
         let found: Vec<_> = patterns("# all\n*.tmp\n\n!keep.tmp  \n/cache/\n").collect();
-        assert_eq!(found, ["*.tmp", "!keep.tmp", "/cache/"]);
+        assert_eq!(found, ["*.tmp", "!keep.tmp  ", "/cache/"]);
     }
 }

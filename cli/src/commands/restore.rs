@@ -1,16 +1,15 @@
 //! `copal restore`: puts back what is missing or differs, and removes nothing unasked.
 
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use clap::Args;
 use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, target_is_occupied};
 
-use crate::commands::create::patterns;
+use crate::commands::create::all_patterns;
 use crate::commands::deployed::{self, Question};
-use crate::exit_code::{ExitCode, ProgramError};
+use crate::exit_code::ExitCode;
 use crate::invocation::{Invocation, Run};
 use crate::place;
 
@@ -63,12 +62,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     place::path_here(arguments.target.as_os_str())?;
-    let mut exclude = arguments.exclude.clone();
-    for file in &arguments.exclude_file {
-        let text =
-            fs::read_to_string(file).map_err(|error| ProgramError::file("reading the patterns in", file, error))?;
-        exclude.extend(patterns(&text));
-    }
+    let exclude = all_patterns(&arguments.exclude, &arguments.exclude_file)?;
     let question = format!("Restore {} to {}?", arguments.name, arguments.target.display());
     let may_ask = !arguments.yes && !arguments.dry_run && target_is_occupied(&arguments.target)?;
     if may_ask && arguments.delete {

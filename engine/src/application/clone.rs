@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use copal_manifest::entry::EntryPath;
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
@@ -202,9 +203,10 @@ fn comparison<'p>(creation: &'p Creation, record: Option<&'p SourceRecord>) -> O
 }
 
 fn scan_options(context: &Context, tree: &TreeSpec) -> Result<ScanOptions> {
+    let left_out = LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?;
     Ok(ScanOptions {
-        exclude: tree.exclude.clone(),
-        leave_out: LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?.paths(),
+        exclude: Arc::clone(&left_out.patterns),
+        leave_out: left_out.paths(),
         one_file_system: tree.one_file_system,
         threads: context.worker_threads(),
         ..ScanOptions::default()

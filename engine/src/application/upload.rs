@@ -410,6 +410,7 @@ fn report_of(listed: Listed) -> CreateReport {
         warnings: snapshot.warnings.clone(),
         unread_files: 0,
         left_out: Vec::new(),
+        unmatched: Vec::new(),
         snapshot,
     }
 }
@@ -484,7 +485,9 @@ fn stored_before(creation: &Creation, state: &ComponentState) -> Result<Taken> {
 /// As the capture left it out; where other filesystems were mounted is not known any more.
 fn left_out_of(context: &Context, source: &Source) -> Result<LeftOut> {
     match &source.spec {
-        SourceSpec::Tree(tree) => LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system),
+        SourceSpec::Tree(tree) => {
+            Ok(LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?.unwatched())
+        }
         _ => Ok(LeftOut::default()),
     }
 }

@@ -1,5 +1,6 @@
 //! One snapshot being made: begun, sources taken one after the other, finished by its root.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use copal_chunker::{Cutter, Rule, Sizes};
@@ -158,6 +159,7 @@ impl Creation {
         let bytes_read = taken.iter().map(|one| one.bytes_read).sum();
         let warnings: Vec<String> = taken.iter().flat_map(|one| one.warnings.iter().cloned()).collect();
         let left_out: Vec<PathBuf> = taken.iter().flat_map(|one| one.left_out.own.iter().cloned()).collect();
+        let unmatched = unmatched(&taken);
         let rules = taken.iter().filter(|one| !one.left_out.rules.is_empty());
         let rules: Vec<SourceRules> = rules
             .map(|one| SourceRules { label: one.record.label.clone(), rules: one.left_out.rules.clone() })
@@ -170,7 +172,7 @@ impl Creation {
         let counters = session.counters();
         let whole = if unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
         let snapshot = Snapshot {
-            version: Snapshot::version_needed(&records, live.as_ref(), &rules),
+            version: Snapshot::version_to_write(&records, live.as_ref(), &rules),
             id,
             name: naming.name,
             app: naming.app,
@@ -212,9 +214,19 @@ impl Creation {
             warnings,
             unread_files: unread_files + torn_files,
             left_out,
+            unmatched,
             snapshot,
         })
     }
+}
+
+/// The patterns that left nothing out of any source.
+fn unmatched(taken: &[Taken]) -> Vec<String> {
+    let uses: Vec<(&str, bool)> = taken.iter().flat_map(|one| one.left_out.uses()).collect();
+    let used: HashSet<&str> = uses.iter().filter(|(_, used)| *used).map(|(given, _)| *given).collect();
+    let mut said = HashSet::new();
+    let unused = uses.iter().map(|(given, _)| *given).filter(|given| !used.contains(given));
+    unused.filter(|given| said.insert(*given)).map(str::to_owned).collect()
 }
 
 /// Refuses a name by which a new snapshot could not be reached.

@@ -26,7 +26,7 @@ pub(crate) struct Input {
     pub(crate) path: Vec<u8>,
     /// Where it comes from.
     pub(crate) content: InputContent,
-    /// Globs to leave out.
+    /// Patterns to leave out.
     pub(crate) exclude: Vec<String>,
     /// Stay on its filesystem.
     pub(crate) one_file_system: bool,
@@ -86,7 +86,8 @@ impl Input {
         match &self.content {
             InputContent::Path(_) | InputContent::Cloned { .. } if !self.path.is_empty() => {
                 let path = Path::new(OsStr::from_bytes(&self.path));
-                LeftOut::of(context, path, &self.exclude, self.one_file_system)
+                let left_out = LeftOut::of(context, path, &self.exclude, self.one_file_system)?;
+                Ok(if self.is_clone() { left_out.unwatched() } else { left_out })
             }
             _ => Ok(LeftOut::default()),
         }
@@ -105,7 +106,7 @@ impl Input {
         match &self.content {
             InputContent::Path(path) => {
                 let options = ScanOptions {
-                    exclude: self.exclude.clone(),
+                    exclude: Arc::clone(&left_out.patterns),
                     leave_out: left_out.paths(),
                     one_file_system: self.one_file_system,
                     threads,

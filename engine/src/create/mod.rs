@@ -54,7 +54,7 @@ pub struct CreateRequest {
     pub app: String,
     /// Sources with distinct labels.
     pub sources: Vec<SourceRequest>,
-    /// Globs to leave out.
+    /// Patterns to leave out, each a line of `.gitignore`; one that begins with a source's absolute path counts from there.
     pub exclude: Vec<String>,
     /// Stay on each source's filesystem.
     pub one_file_system: bool,
@@ -95,6 +95,8 @@ pub struct CreateReport {
     pub unread_files: u64,
     /// Copal's own folders that were left out of the sources.
     pub left_out: Vec<PathBuf>,
+    /// Patterns that left nothing out.
+    pub unmatched: Vec<String>,
 }
 
 /// Takes a snapshot. Nothing is acknowledged before it is durable.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use copal_manifest::entry::{EntryPath, Node};
-use copal_manifest::snapshot::{Rule, Snapshot};
+use copal_manifest::snapshot::{GIT_RULES_SNAPSHOT_VERSION, Rule, Snapshot};
 use copal_source::scan::{Border, Excludes, Keep, ScanOptions, scan};
 
 use super::desired::Desired;
@@ -60,7 +60,11 @@ impl Stays {
             if patterns.is_empty() && paths.is_empty() && mount_points.is_empty() {
                 continue;
             }
-            let (at, base, patterns) = (part.at.to_slashes(), part.base.to_slashes(), Excludes::new(&patterns)?);
+            let patterns = match snapshot.version {
+                ..GIT_RULES_SNAPSHOT_VERSION => Excludes::of_older(&patterns)?,
+                _ => Excludes::new(&patterns)?,
+            };
+            let (at, base) = (part.at.to_slashes(), part.base.to_slashes());
             parts.push(PartRules { at, base, patterns, paths, mount_points });
         }
         Ok(Self { parts, own: HashSet::new() })

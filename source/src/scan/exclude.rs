@@ -1,79 +1,46 @@
-//! Which paths are left out: globs, read as `.gitignore` reads its lines. No file system here.
+//! Which paths are left out: patterns, each a line of `.gitignore`, read by gitoxide's parser and matcher. No file system here.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+use gix_glob::Pattern;
+use gix_glob::pattern::Case;
+use gix_glob::wildmatch::Mode;
 
 use crate::{Error, Result};
 
-/// The patterns, compiled. The last one that matches a path decides.
+/// Patterns that braces of one older pattern may stand for.
+const ALTERNATIVES_MAX: usize = 4096;
+
+/// The patterns, parsed. The last one that matches a path decides.
 #[derive(Debug, Default)]
 pub struct Excludes {
     rules: Vec<Rule>,
-    /// Patterns with a slash, against the whole relative path; then the rule of each.
-    paths: GlobSet,
-    path_rules: Vec<usize>,
-    /// Patterns without, against the last name; then the rule of each.
-    names: GlobSet,
-    name_rules: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Rule {
-    effect: Effect,
-    folders_only: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
-    LeaveOut,
-    TakeBack,
+    pattern: Pattern,
+    /// Whether it has left something out.
+    used: AtomicBool,
 }
 
 impl Excludes {
-    /// Compiles them.
+    /// Parses them. Lines that git would pass over (empty, comments) are errors here: whoever gave one meant something by it.
     pub fn new(patterns: &[String]) -> Result<Self> {
-        let mut compiled = Self::default();
-        let (mut paths, mut names) = (GlobSetBuilder::new(), GlobSetBuilder::new());
-        for pattern in patterns {
-            let invalid = |detail: String| Error::Pattern { pattern: pattern.clone(), detail };
-            let (effect, rest) = match pattern.strip_prefix('!') {
-                Some(rest) => (Effect::TakeBack, rest),
-                None => (Effect::LeaveOut, pattern.as_str()),
-            };
-            let (folders_only, rest) = match rest.strip_suffix('/') {
-                Some(rest) => (true, rest),
-                None => (false, rest),
-            };
-            let anchored = rest.contains('/');
-            let glob = rest.strip_prefix('/').unwrap_or(rest);
-            if glob.is_empty() {
-                return Err(invalid("it names nothing".into()));
-            }
-            let glob = GlobBuilder::new(glob)
-                .literal_separator(true)
-                .backslash_escape(true)
-                .build()
-                .map_err(|error| invalid(error.kind().to_string()))?;
-            let (set, rules) =
-                if anchored { (&mut paths, &mut compiled.path_rules) } else { (&mut names, &mut compiled.name_rules) };
-            set.add(glob);
-            rules.push(compiled.rules.len());
-            compiled.rules.push(Rule { effect, folders_only });
-        }
-        let built = |set: GlobSetBuilder| {
-            set.build()
-                .map_err(|error| Error::Pattern { pattern: patterns.join(" "), detail: error.kind().to_string() })
-        };
-        compiled.paths = built(paths)?;
-        compiled.names = built(names)?;
-        Ok(compiled)
+        let rules = patterns.iter().map(|text| Rule::new(text, text)).collect::<Result<_>>()?;
+        Ok(Self { rules })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+    /// The same for patterns that a snapshot of before version 4 keeps. `{a,b}` stood for both then, and nothing was a comment or
+    /// trailing space; the rest is read as git reads it.
+    pub fn of_older(patterns: &[String]) -> Result<Self> {
+        let mut rules = Vec::new();
+        for text in patterns {
+            for line in alternatives(text) {
+                rules.push(Rule::new(text, &older_line(&line))?);
+            }
+        }
+        Ok(Self { rules })
     }
 
     /// Whether a path or a folder above it is left out.
@@ -86,30 +53,115 @@ impl Excludes {
     /// Whether a path (not the root) is left out. What is beneath a folder left out is never asked about.
     #[must_use]
     pub fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
-        if self.is_empty() {
-            return false;
-        }
-        let (_, name) = crate::beneath::split(path);
-        let last = |set: &GlobSet, rules: &[usize], text: &[u8]| {
-            let candidate = Candidate::new(Path::new(OsStr::from_bytes(text)));
-            let matched = set.matches_candidate(&candidate);
-            matched.into_iter().map(|at| rules[at]).filter(|&rule| is_folder || !self.rules[rule].folders_only).max()
+        let name_at = path.iter().rposition(|&byte| byte == b'/').map(|at| at + 1);
+        let matches = |rule: &&Rule| {
+            let (path, mode) = (path.into(), Mode::NO_MATCH_SLASH_LITERAL);
+            rule.pattern.matches_repo_relative_path(path, name_at, Some(is_folder), Case::Sensitive, mode)
         };
-        let decisive = last(&self.paths, &self.path_rules, path).max(last(&self.names, &self.name_rules, name));
-        decisive.is_some_and(|rule| self.rules[rule].effect == Effect::LeaveOut)
+        let Some(decisive) = self.rules.iter().rev().find(matches) else { return false };
+        let leaves_out = !decisive.pattern.is_negative();
+        if leaves_out && !decisive.used.load(Ordering::Relaxed) {
+            decisive.used.store(true, Ordering::Relaxed);
+        }
+        leaves_out
     }
+
+    /// Which patterns have left nothing out so far, by their place in the list; those that take back are not among them.
+    #[must_use]
+    pub fn unused(&self) -> Vec<usize> {
+        let unused = |rule: &Rule| !rule.pattern.is_negative() && !rule.used.load(Ordering::Relaxed);
+        self.rules.iter().enumerate().filter(|(_, rule)| unused(rule)).map(|(at, _)| at).collect()
+    }
+}
+
+impl Rule {
+    fn new(text: &str, line: &str) -> Result<Self> {
+        let invalid = |detail: &str| Error::Pattern { pattern: text.to_owned(), detail: detail.into() };
+        if line.contains('\n') {
+            return Err(invalid("it has more than one line"));
+        }
+        if line.starts_with('#') {
+            return Err(invalid(r"it is a comment; write \# for a name that begins so"));
+        }
+        let parsed = gix_ignore::parse(line.as_bytes(), false).next();
+        let Some((pattern, ..)) = parsed.filter(|(pattern, ..)| !pattern.text.is_empty()) else {
+            return Err(invalid("it names nothing"));
+        };
+        Ok(Self { pattern, used: AtomicBool::new(false) })
+    }
+}
+
+/// What git would pass over or cut off, escaped.
+fn older_line(line: &str) -> String {
+    let kept = line.trim_end_matches(' ');
+    let spaces = if kept.ends_with('\\') { "" } else { &line[kept.len()..] };
+    let begin = if line.starts_with('#') { "\\" } else { "" };
+    let kept = if spaces.is_empty() { line } else { kept };
+    format!("{begin}{kept}{}", spaces.replace(' ', "\\ "))
+}
+
+/// What the braces of a pattern stand for; the pattern itself where there are none, or too many.
+fn alternatives(pattern: &str) -> Vec<String> {
+    let mut whole = vec![String::new()];
+    let mut rest = pattern;
+    while let Some((before, inside, after)) = first_braces(rest) {
+        let choices: Vec<String> = inside.iter().flat_map(|choice| alternatives(choice)).collect();
+        if whole.len() * choices.len() > ALTERNATIVES_MAX {
+            return vec![pattern.to_owned()];
+        }
+        let extended = whole.iter().flat_map(|so_far| choices.iter().map(move |one| format!("{so_far}{before}{one}")));
+        whole = extended.collect();
+        rest = after;
+    }
+    whole.into_iter().map(|so_far| so_far + rest).collect()
+}
+
+/// What stands before the first braces, what is between their commas, and what follows. Escaped ones and those in brackets are none.
+fn first_braces(text: &str) -> Option<(&str, Vec<&str>, &str)> {
+    let (mut escaped, mut in_brackets, mut depth) = (false, false, 0_usize);
+    let (mut opened, mut from, mut choices) = (0, 0, Vec::new());
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b']' => in_brackets = false,
+            _ if in_brackets => {}
+            b'[' => in_brackets = true,
+            b'{' => {
+                if depth == 0 {
+                    (opened, from) = (at, at + 1);
+                }
+                depth += 1;
+            }
+            b',' if depth == 1 => {
+                choices.push(&text[from..at]);
+                from = at + 1;
+            }
+            b'}' if depth == 1 => {
+                choices.push(&text[from..at]);
+                return Some((&text[..opened], choices, &text[at + 1..]));
+            }
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    //! Goal: patterns mean what a user of `.gitignore` expects. Method: the examples of gitignore(5), one `check`.
+    //! Goal: patterns mean what git means by them; older ones keep what they meant. Method: the examples of gitignore(5), one `check`;
+    //! `source/tests/gitignore.rs` has what git itself said to thousands.
 
     use super::*;
 
+    fn owned(patterns: &[&str]) -> Vec<String> {
+        patterns.iter().map(|&pattern| pattern.to_owned()).collect()
+    }
+
     #[track_caller]
     fn check(patterns: &[&str], path: &[u8], is_folder: bool, left_out: bool) {
-        let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
-        assert_eq!(Excludes::new(&patterns).unwrap().leaves_out(path, is_folder), left_out, "{patterns:?}");
+        assert_eq!(Excludes::new(&owned(patterns)).unwrap().leaves_out(path, is_folder), left_out, "{patterns:?}");
     }
 
     #[test]
@@ -149,11 +201,25 @@ mod tests {
         check(&["!keep.log", "*.log"], b"x/keep.log", false, true);
         check(&["*", "!/x/keep"], b"x/keep", false, false);
         check(&["\\!odd"], b"!odd", false, true);
+        check(&["\\#odd"], b"#odd", false, true);
+    }
+
+    #[test]
+    fn braces_classes_and_spaces_are_git_s() {
+        check(&["{a,b}"], b"{a,b}", false, true);
+        check(&["{a,b}"], b"a", false, false);
+        check(&["[[:alpha:]]"], b"x", false, true);
+        check(&["[[:alpha:]]"], b"1", false, false);
+        check(&["trail\\ "], b"trail ", false, true);
+        check(&["trail  "], b"trail", false, true);
+        // No names, and no error either.
+        check(&["["], b"[", false, false);
+        check(&["a{b"], b"a{b", false, true);
     }
 
     #[test]
     fn a_folder_covers_what_is_beneath_it() {
-        let rules = Excludes::new(&["build/".to_owned(), "!keep".to_owned()]).unwrap();
+        let rules = Excludes::new(&owned(&["build/", "!keep"])).unwrap();
         assert!(
             rules.covers(b"x/build/a", false) && rules.covers(b"build/keep", false) && rules.covers(b"build", true)
         );
@@ -167,10 +233,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_named() {
-        for bad in ["[", "", "!", "/", "a{b"] {
+    fn what_names_nothing_is_refused() {
+        for bad in ["", "!", "/", "!/", " ", "#a", "a\nb"] {
             let error = Excludes::new(&[bad.to_owned()]).unwrap_err();
             assert!(matches!(error, Error::Pattern { ref pattern, .. } if pattern == bad), "{bad:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_left_nothing_out_is_known() {
+        let rules = Excludes::new(&owned(&["*.log", "nothing", "a", "!a", "under/"])).unwrap();
+        for path in ["x.log", "a", "under"] {
+            let _ = rules.leaves_out(path.as_bytes(), false);
+        }
+        assert_eq!(rules.unused(), [1, 2, 4]);
+    }
+
+    #[test]
+    fn older_patterns_keep_their_meaning() {
+        let check = |pattern: &str, path: &str, left_out: bool| {
+            let rules = Excludes::of_older(&owned(&[pattern])).unwrap();
+            assert_eq!(rules.leaves_out(path.as_bytes(), false), left_out, "{pattern:?} {path:?}");
+        };
+        for path in ["x.jpg", "x.png", "d/y.jpg"] {
+            check("*.{jpg,png}", path, true);
+        }
+        check("*.{jpg,png}", "{jpg,png}", false);
+        check("/{a,b{1,2}}/c", "b2/c", true);
+        check("/{a,b{1,2}}/c", "b/c", false);
+        check("\\{a}", "{a}", true);
+        check("[{]a,b[}]", "{a,b}", true);
+        check("#a", "#a", true);
+        check("trail  ", "trail  ", true);
+        check("trail\\ ", "trail ", true);
+        check("!{a,b}", "a", false);
     }
 }

@@ -75,7 +75,7 @@ struct Name {
 
 /// What a scan does not deliver, or does not enter.
 pub(super) struct Rules {
-    pub(super) excludes: Excludes,
+    pub(super) excludes: Arc<Excludes>,
     pub(super) leave_out: HashSet<Box<[u8]>>,
     pub(super) borders: Option<Arc<dyn Keep>>,
     pub(super) one_file_system: bool,

@@ -158,7 +158,7 @@ pub enum SourceSpec {
 pub struct TreeSpec {
     /// A folder or a file.
     pub path: PathBuf,
-    /// Globs to leave out.
+    /// Patterns to leave out, each a line of `.gitignore`.
     pub exclude: Vec<String>,
     /// Stay on its filesystem.
     pub one_file_system: bool,
