@@ -40,12 +40,39 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
 
 /// RFC 3339 in UTC; a time that no calendar has is its nearest end.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
-    moment(at).to_string()
+    match far(at) {
+        Some((year, [month, day, hour, minute, second])) => {
+            let sign = if year < 0 { '-' } else { '+' };
+            format!("{sign}{:06}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", year.abs())
+        }
+        None => moment(at).to_string(),
+    }
 }
 
 /// "2026-11-21 07:12:06", UTC.
 pub(crate) fn time(at: Timestamp) -> String {
+    if let Some((year, [month, day, hour, minute, second])) = far(at) {
+        return format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+    }
     moment(at).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, in the calendar of today carried on: file systems
+/// keep such times, and calendars for people have no room for them.
+fn far(at: Timestamp) -> Option<(i64, [i64; 5])> {
+    let day = at.seconds.div_euclid(86_400);
+    let second = at.seconds.rem_euclid(86_400);
+    // Eras of 400 years, which begin on the first of March: a leap day is the last of its year.
+    let from_march = day + 719_468;
+    let (era, of_era) = (from_march.div_euclid(146_097), from_march.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let clock = [second / 3600, second / 60 % 60, second % 60];
+    let date = [month, of_year - (153 * shifted + 2) / 5 + 1, clock[0], clock[1], clock[2]];
+    (!(1..=9999).contains(&year)).then_some((year, date))
 }
 
 fn moment(at: Timestamp) -> jiff::Timestamp {
@@ -88,6 +115,18 @@ mod tests {
         for seconds in [i64::MIN, i64::MAX] {
             assert!(rfc3339(Timestamp { seconds, nanoseconds: u32::MAX }).ends_with('Z'));
         }
+        // As `date -u -d @SECONDS` has them.
+        for (seconds, expected) in [
+            (i64::MAX, "+292277026596-12-04T15:30:07Z"),
+            (253_402_300_800, "+010000-01-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (-62_135_596_800, "0001-01-01T00:00:00Z"),
+            (-62_135_596_801, "+000000-12-31T23:59:59Z"),
+            (-62_167_219_201, "-000001-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(Timestamp { seconds, nanoseconds: 0 }), expected);
+        }
+        assert_eq!(time(Timestamp { seconds: 4_000_000_000_000, nanoseconds: 0 }), "128724-12-15 07:06:40");
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn check(world: &World, arguments: &[&str], kept: &[&str]) {
     let name = format!("n{}", world.json(&["list"]).as_array().unwrap().len());
     world.ok(&[&["create", &name][..], arguments].concat());
     let listed = world.json(&["ls", &name, "-R"]);
-    let files = listed.as_array().unwrap().iter().filter(|entry| entry["kind"] != "directory");
+    let files = listed.as_array().unwrap().iter().filter(|entry| entry["kind"] != "folder");
     let files: Vec<&str> = files.map(|entry| entry["path"].as_str().unwrap()).collect();
     assert_eq!(files, kept, "{arguments:?}");
 }

@@ -41,7 +41,7 @@ pub(super) const JOBS_PER_WORKER: usize = 16;
 /// A batch is handed out when it has so many paths, or content of [`SMALL_FILE_BYTES_MAX`].
 const BATCH_PATHS: usize = 256;
 
-/// A file with several names: its filesystem and inode.
+/// Anything but a folder with several names: its filesystem and inode.
 type FileKey = (u64, u64);
 
 /// A place in path order that is not settled.
@@ -91,7 +91,7 @@ pub(super) struct Capture<'s, 'j> {
     databases_below: Option<PathBuf>,
     /// Those that were: what stands beside them is part of them.
     databases: HashSet<Vec<u8>>,
-    /// Files with several names: met by the scan, and put into the tree.
+    /// What has several names: met by the scan, and put into the tree.
     met: HashMap<FileKey, ()>,
     placed: HashMap<FileKey, (EntryPath, Metadata)>,
     builder: TreeBuilder,
@@ -269,7 +269,7 @@ impl Capture<'_, '_> {
         let is_file = stat.kind == FileKind::File;
         self.shared.meter.found(if is_file { stat.bytes } else { 0 });
         let parent = self.parent_entry(&path);
-        let key = (is_file && stat.links > 1).then_some((stat.device, stat.inode));
+        let key = (stat.kind != FileKind::Directory && stat.links > 1).then_some((stat.device, stat.inode));
         if let Some(key) = key
             && self.met.insert(key, ()).is_some()
         {

@@ -105,6 +105,24 @@ fn attributes_of(reader: &TreeReader, path: &[u8], kind: FileKind) -> copal_sour
     asked
 }
 
+/// Anything but a regular file.
+pub(super) fn capture_without_content(file: &SmallFile) -> Result<Outcome, Trouble> {
+    let SmallFile { reader, path, stat, .. } = file;
+    let slashes = path.to_slashes();
+    let (major, minor) = stat.special;
+    let node = match stat.kind {
+        FileKind::File => return Err(Trouble::Fatal(Error::Internal(format!("{path} is a file with content")))),
+        FileKind::Directory => Node::Directory,
+        FileKind::Symlink => Node::Symlink(reader.read_link(&slashes)?.into()),
+        FileKind::Fifo => Node::Fifo,
+        FileKind::Socket => Node::Socket,
+        FileKind::CharDevice => Node::CharDevice { major, minor },
+        FileKind::BlockDevice => Node::BlockDevice { major, minor },
+    };
+    let metadata = metadata_of(stat, attributes_of(reader, &slashes, stat.kind)?);
+    Ok(Outcome::Taken(Entry { path: path.clone(), metadata, node }))
+}
+
 impl Worker<'_> {
     pub(super) fn batch(&mut self, files: Vec<SmallFile>) -> Result<Vec<Outcome>> {
         self.write_out_ahead(&files);
@@ -141,19 +159,10 @@ impl Worker<'_> {
     }
 
     fn capture(&mut self, file: &SmallFile) -> Result<Outcome, Trouble> {
-        let SmallFile { reader, path, stat, .. } = file;
-        let slashes = path.to_slashes();
-        let node = match stat.kind {
-            FileKind::File => return self.capture_file(file),
-            FileKind::Directory => Node::Directory,
-            FileKind::Symlink => Node::Symlink(reader.read_link(&slashes)?.into()),
-            FileKind::Fifo => Node::Fifo,
-            FileKind::Socket => Node::Socket,
-            FileKind::CharDevice => Node::CharDevice { major: stat.special.0, minor: stat.special.1 },
-            FileKind::BlockDevice => Node::BlockDevice { major: stat.special.0, minor: stat.special.1 },
-        };
-        let metadata = metadata_of(stat, attributes_of(reader, &slashes, stat.kind)?);
-        Ok(Outcome::Taken(Entry { path: path.clone(), metadata, node }))
+        match file.stat.kind {
+            FileKind::File => self.capture_file(file),
+            _ => capture_without_content(file),
+        }
     }
 
     fn capture_file(&mut self, file: &SmallFile) -> Result<Outcome, Trouble> {

@@ -114,6 +114,10 @@ impl Builder<'_, '_> {
                 self.folders.push((path, metadata));
                 Ok(())
             }
+            Node::HardLink(first) if self.run.has_skipped(first) => {
+                self.run.skip(&entry.path);
+                Ok(())
+            }
             Node::HardLink(first) => {
                 self.links.push((path, self.root.path(first)));
                 Ok(())
@@ -229,12 +233,12 @@ pub(super) fn create_other(tree: &TargetTree, path: &[u8], entry: &Entry, run: &
             let kind = kind_of(other);
             match tree.create_special(path, kind, device_of(other)) {
                 Err(error) if is_forbidden_device(kind, &error) => {
-                    let path = PathBuf::from(OsString::from_vec(entry.path.to_slashes()));
                     if !run.skip_devices {
+                        let path = PathBuf::from(OsString::from_vec(entry.path.to_slashes()));
                         let detail = "is a device, and this user may make none: --skip-devices leaves devices out, and reports them";
                         return Err(copal_source::Error::Refused { path, detail: detail.into() }.into());
                     }
-                    run.skip(path);
+                    run.skip(&entry.path);
                     return Ok(false);
                 }
                 made => made?,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp, Xattr};
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Xattr};
 use copal_source::read::TreeReader;
 use copal_source::scan::{Border, FileKind, FileStat, Keep, ScanEntry, ScanOptions, scan};
 
@@ -18,6 +18,7 @@ use super::hash::{Finding, Question, answer};
 use super::plan::{Action, Change, Folder, Over, Plan};
 use super::run::Run;
 use super::stays::{Conflict, Stay, Stays};
+use super::times::stands_for;
 use crate::error::{Error, Result};
 
 /// Paths to be read that are collected before the workers read them.
@@ -128,7 +129,7 @@ struct Comparison<'c, 'd, 's, 'w> {
     /// Changes since the last settlement; `None` where a question decides.
     window: Vec<Pending>,
     questions: Vec<Question>,
-    /// Standing files with several names: the wanted file that took the inode.
+    /// What stands with several names: the wanted file that took the inode.
     shared: HashMap<(u64, u64), EntryPath>,
     /// How many names the standing file of such a wanted file has.
     names: HashMap<EntryPath, u32>,
@@ -276,7 +277,7 @@ impl Comparison<'_, '_, '_, '_> {
             self.joined.push((first.clone(), Box::new(item.entry)));
             return Ok(());
         }
-        if stat.kind == FileKind::File && stat.links > 1 {
+        if stat.kind != FileKind::Directory && stat.links > 1 {
             let path = item.entry.path.clone();
             let holder = self.shared.entry((stat.device, stat.inode)).or_insert_with(|| path.clone());
             if *holder != path {
@@ -431,12 +432,13 @@ impl Comparison<'_, '_, '_, '_> {
             // Another name outside the target would get the new metadata too: the file is made anew instead.
             if let (Action::Metadata, Some(&links)) = (&change.action, self.names.get(&change.path))
                 && links != 1 + joined_names.get(&change.path).copied().unwrap_or(0)
-                && let Some(Entry { node: Node::File(content), .. }) = change.entry.as_deref()
+                && let Some(Entry { node, .. }) = change.entry.as_deref()
             {
+                let bytes = if let Node::File(content) = node { content.bytes } else { 0 };
                 change.action = Action::Create { over: Over::Other };
-                change.bytes = content.bytes;
-                self.plan.bytes_kept -= content.bytes;
-                self.plan.bytes_to_write += content.bytes;
+                change.bytes = bytes;
+                self.plan.bytes_kept -= bytes;
+                self.plan.bytes_to_write += bytes;
             }
         }
         let mut plan = self.plan;
@@ -541,9 +543,9 @@ fn hard_link_kind(node: &Node) -> Option<FileKind> {
 }
 
 fn metadata_differ(wanted: &Metadata, stat: &FileStat) -> bool {
-    let modified = Timestamp { seconds: stat.modified.seconds, nanoseconds: stat.modified.nanoseconds };
     let is_link = stat.kind == FileKind::Symlink;
-    (wanted.uid, wanted.gid, wanted.modified) != (stat.uid, stat.gid, modified)
+    (wanted.uid, wanted.gid) != (stat.uid, stat.gid)
+        || !stands_for(wanted.modified, stat)
         || (!is_link && wanted.mode != stat.mode)
 }
 

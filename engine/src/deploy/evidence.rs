@@ -12,6 +12,7 @@ use copal_store::session::{ChunkSource, Session};
 
 use super::desired::{Desired, Item, Items, rebase};
 use super::memory::{Memory, MemoryReader};
+use super::times::stands_for;
 use crate::create::{is_unchanged_since, timestamp};
 use crate::error::Result;
 
@@ -140,7 +141,7 @@ impl<'d, 's> MemoryWitness<'d, 's> {
 /// Length and time as well, though inode and change time would do on a sound filesystem.
 fn is_still(entry: &Entry, stat: &FileStat) -> bool {
     use copal_manifest::entry::Node;
-    entry.metadata.modified == timestamp(stat.modified)
+    stands_for(entry.metadata.modified, stat)
         && match &entry.node {
             Node::File(content) => stat.kind == FileKind::File && content.bytes == stat.bytes,
             // Its content stands in another entry, which is asked for itself.

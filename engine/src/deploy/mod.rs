@@ -31,6 +31,7 @@ mod run;
 mod select;
 mod stage;
 mod stays;
+pub(crate) mod times;
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,12 @@
 //! What the steps of one deploy share: counters, warnings, the first error, and the points where a test may kill it.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use copal_manifest::entry::EntryPath;
 
 use crate::context::{Context, Monitor, Progress};
 use crate::error::{Error, Result};
@@ -162,8 +166,15 @@ impl<'a> Run<'a> {
     }
 
     /// A path of the snapshot that is not made.
-    pub(super) fn skip(&self, path: PathBuf) {
+    pub(super) fn skip(&self, path: &EntryPath) {
+        let path = PathBuf::from(OsString::from_vec(path.to_slashes()));
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+    }
+
+    /// Whether a path was left out: then its other names are, too.
+    pub(super) fn has_skipped(&self, path: &EntryPath) -> bool {
+        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        !skipped.is_empty() && skipped.contains(&PathBuf::from(OsString::from_vec(path.to_slashes())))
     }
 
     pub(super) fn take_skipped(&self) -> Vec<PathBuf> {

@@ -103,6 +103,10 @@ impl Stager<'_> {
         };
         match (&change.action, &entry.node) {
             (Action::Create { .. }, Node::Directory) => self.push(&Step::Folder { path }),
+            (Action::Create { .. }, Node::HardLink(first)) if self.run.has_skipped(first) => {
+                self.run.skip(&entry.path);
+                Ok(())
+            }
             (Action::Create { .. }, Node::HardLink(first)) => {
                 self.push(&Step::Link { path, first: self.root.path(first) })
             }

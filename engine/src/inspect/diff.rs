@@ -5,19 +5,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use copal_manifest::content::{Piece, PlacedPiece};
-use copal_manifest::entry::{Entry, EntryPath, Node, Timestamp};
+use copal_manifest::entry::{Entry, EntryPath, Node};
 use copal_manifest::snapshot::SourceRecord;
 use copal_manifest::tree::{Change, TreeReader, diff as tree_diff};
 use copal_source::read::{OpenFile, TreeReader as DiskReader};
-use copal_source::scan::{FileKind, FileStat, FileTime, ScanEntry, ScanOptions, scan};
+use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanOptions, scan};
 use copal_store::session::Session;
 use rayon::prelude::*;
 
 use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::deploy::evidence::{SourceWitness, source_witnesses};
+use crate::deploy::times::stands_for;
 use crate::error::{Error, Result};
-use crate::inspect::list::regular_content;
+use crate::inspect::list::{named_by, regular_content};
 use crate::inspect::place::display;
 
 /// Pieces of a file that are compared side by side.
@@ -220,11 +221,15 @@ impl DiskComparison<'_> {
         let (meta, stat) = (&entry.metadata, &item.stat);
         let is_hard_link = matches!(entry.node, Node::HardLink(_));
         let same_owner = (meta.mode, meta.uid, meta.gid) == (stat.mode, stat.uid, stat.gid);
-        let same_time = meta.modified == timestamp(stat.modified);
+        let same_time = stands_for(meta.modified, stat);
         if !is_hard_link && (!same_owner || !same_time) {
             return Ok(false);
         }
-        let same_node = match (&entry.node, stat.kind) {
+        let named = match (&entry.node, stat.kind) {
+            (Node::HardLink(_), FileKind::File) => entry.node.clone(),
+            _ => named_by(&self.reader(), entry)?,
+        };
+        let same_node = match (&named, stat.kind) {
             (Node::Directory, FileKind::Directory)
             | (Node::Fifo, FileKind::Fifo)
             | (Node::Socket, FileKind::Socket) => true,
@@ -309,10 +314,6 @@ fn is_zero(file: &OpenFile, offset: u64, bytes: u64, buffer: &mut Vec<u8>) -> Re
         done += run;
     }
     Ok(true)
-}
-
-fn timestamp(time: FileTime) -> Timestamp {
-    Timestamp { seconds: time.seconds, nanoseconds: time.nanoseconds }
 }
 
 /// Size as reported: only regular files have content.

@@ -1,5 +1,6 @@
 //! Entries and contents of one snapshot: `ls`, `dump`, and the walk that an archive writer follows.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use copal_manifest::content::FileContent;
@@ -97,22 +98,30 @@ pub fn walk(context: &Context, reference: &str, path: &[u8], sink: &mut dyn Memb
     in_snapshot(context, reference, path, |session, place| {
         let mut found = false;
         let reader = TreeReader::new(session, place.source.tree);
+        // Names of what stands outside the part: the first name inside is the thing itself, the others are names of that.
+        let mut promoted: HashMap<EntryPath, EntryPath> = HashMap::new();
         for entry in reader.entries_from(&place.path) {
-            let entry = entry?;
+            let mut entry = entry?;
             if !entry.path.is_within(&place.path) {
                 break;
             }
             found = true;
+            if let Node::HardLink(first) = &entry.node
+                && !first.is_within(&place.path)
+            {
+                entry.node = match promoted.get(first) {
+                    Some(holder) => Node::HardLink(holder.clone()),
+                    None => {
+                        promoted.insert(first.clone(), entry.path.clone());
+                        named_by(&reader, &entry)?
+                    }
+                };
+            }
             context.check_interrupt()?;
             let shown = display(place.source, &entry.path);
             match &entry.node {
                 Node::File(content) => {
                     sink.member(&shown, &entry, Some(&mut ContentReader::new(session, content)))?;
-                }
-                Node::HardLink(to) if !to.is_within(&place.path) => {
-                    let content = regular_content(&reader, &entry)?.unwrap_or_else(FileContent::empty);
-                    let entry = Entry { node: Node::File(content.clone()), ..entry };
-                    sink.member(&shown, &entry, Some(&mut ContentReader::new(session, &content)))?;
                 }
                 _ => sink.member(&shown, &entry, None)?,
             }
@@ -123,15 +132,20 @@ pub fn walk(context: &Context, reference: &str, path: &[u8], sink: &mut dyn Memb
 
 /// The content of a regular file or of what a hard link names.
 pub(super) fn regular_content(reader: &TreeReader<'_>, entry: &Entry) -> Result<Option<FileContent>> {
-    match &entry.node {
-        Node::File(content) => Ok(Some(content.clone())),
-        Node::HardLink(to) => match reader.get(to)? {
-            Some(Entry { node: Node::File(content), .. }) => Ok(Some(content)),
-            _ => {
-                Err(copal_store::Error::damaged(&entry.path, "the file that this hard link names is not there").into())
-            }
-        },
+    match named_by(reader, entry)? {
+        Node::File(content) => Ok(Some(content)),
         _ => Ok(None),
+    }
+}
+
+/// What an entry is, or of another name: what it is a name of.
+pub(super) fn named_by(reader: &TreeReader<'_>, entry: &Entry) -> Result<Node> {
+    let Node::HardLink(to) = &entry.node else { return Ok(entry.node.clone()) };
+    match reader.get(to)?.map(|first| first.node) {
+        None | Some(Node::HardLink(_) | Node::Directory) => {
+            Err(copal_store::Error::damaged(&entry.path, "what this hard link names is not there").into())
+        }
+        Some(node) => Ok(node),
     }
 }
 

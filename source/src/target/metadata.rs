@@ -92,6 +92,9 @@ pub(super) fn set(on: On<'_>, path: &Path, found: &FileStat, wanted: &TargetMeta
     };
     let result = on.set_times(&times);
     setting.warn_or_fail("the time", "setting the time of", result)?;
+    if !(0..=i64::from(i32::MAX)).contains(&wanted.modified.seconds) {
+        setting.tell_of_time(wanted.modified.seconds);
+    }
     Ok(setting.warnings)
 }
 
@@ -180,6 +183,17 @@ impl Setting<'_> {
             self.warn_or_fail(&format!("the attribute {shown}"), "setting an attribute of", result)?;
         }
         Ok(())
+    }
+
+    /// The kernel takes the nearest time that the filesystem can hold, without a word.
+    fn tell_of_time(&mut self, wanted_seconds: i64) {
+        let (On::Open(fd) | On::Pinned(fd)) = self.on;
+        let Ok(found) = rustix::fs::fstat(fd) else { return };
+        let found = i128::from(found.st_mtime);
+        if found != i128::from(wanted_seconds) {
+            let which = if found > i128::from(wanted_seconds) { "early" } else { "late" };
+            self.warn(&format!("this filesystem holds no time so {which}: the file has the nearest that it can"));
+        }
     }
 
     fn warn_or_fail(&mut self, what: &str, action: &'static str, result: io::Result<()>) -> Result<()> {

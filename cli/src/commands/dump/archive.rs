@@ -1,5 +1,6 @@
 //! A pax archive (POSIX.1-2001) of entries: what a plain header cannot say stands in records before it.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 
 use copal_engine::inspect::MemberSink;
@@ -19,11 +20,13 @@ const OWNER_MAX: u32 = 0o777_7777;
 pub(super) struct Archive<'a, W: Write> {
     builder: Builder<W>,
     monitor: &'a dyn Monitor,
+    /// Shown paths of sockets: their other names are left out with them.
+    sockets: HashSet<Vec<u8>>,
 }
 
 impl<'a, W: Write> Archive<'a, W> {
     pub(super) fn new(out: W, monitor: &'a dyn Monitor) -> Self {
-        Self { builder: Builder::new(out), monitor }
+        Self { builder: Builder::new(out), monitor, sockets: HashSet::new() }
     }
 
     /// The end of the archive.
@@ -34,7 +37,12 @@ impl<'a, W: Write> Archive<'a, W> {
 
 impl<W: Write> MemberSink for Archive<'_, W> {
     fn member(&mut self, display_path: &[u8], entry: &Entry, content: Option<&mut dyn Read>) -> Result<()> {
-        if entry.node == Node::Socket {
+        let is_socket = match &entry.node {
+            Node::Socket => self.sockets.insert(display_path.to_vec()),
+            Node::HardLink(to) => self.sockets.contains(&beside(display_path, &entry.path, to)),
+            _ => false,
+        };
+        if is_socket {
             let shown = String::from_utf8_lossy(display_path);
             self.monitor.notice(&format!("the socket {shown} is left out: an archive cannot hold one"));
             return Ok(());

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use copal_chunker::Cutter;
 use copal_manifest::entry::{Entry, EntryPath, Node};
+use copal_source::scan::FileKind;
 
 use super::{Batch, Capture, FileKey, Waiting};
 use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity};
 use crate::create::extent::{Extent, ExtentDone};
 use crate::create::job::Promise;
 use crate::create::large::{Assembled, Assembly, LargeFile, Part};
-use crate::create::small::{ATTEMPTS, Outcome, SmallFile};
+use crate::create::small::{ATTEMPTS, Outcome, SmallFile, capture_without_content};
 use crate::error::{Error, Result};
 
 impl Capture<'_, '_> {
@@ -164,6 +165,11 @@ impl Capture<'_, '_> {
             let entry = Entry { path: file.path, metadata: metadata.clone(), node };
             self.shared.meter.file_done();
             return self.place(entry, None);
+        }
+        if file.stat.kind != FileKind::File {
+            let outcome = capture_without_content(&file).or_else(Outcome::of)?;
+            self.shared.meter.file_done();
+            return self.place_outcome(outcome, Some(key));
         }
         let cutter = self.shared.cutter;
         let outcome = match LargeFile::open(self.shared, &self.reader, file.path, &file.stat, None, None) {
