@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     completions, copy, create, delete, demo, deploy, diff, dump, export, find, forget, gc, import, init, key, list,
-    lock, ls, man, pin, restore, serve, show, stats, status, tag, token, unlock, verify, watchdog,
+    lock, ls, man, options, pin, restore, serve, show, stats, status, tag, token, unlock, verify, watchdog,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -28,8 +28,8 @@ Examples:
 Exit codes:
   0 done, 1 failed, 2 wrong usage, 3 done but some source files could not be read,
   10 no repository there, 11 busy, 12 wrong password or key, 13 written by a newer version,
-  68 permission, 69 something does not verify, 79 deploy failed and the target is as it was,
-  86 create failed, 130 interrupted"
+  68 permission, 69 something does not verify, 78 deadline passed,
+  79 deploy failed and the target is as it was, 86 create failed, 130 interrupted"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -85,20 +85,48 @@ pub(crate) enum ProgressKind {
     None,
 }
 
+/// Of every command but the two that show the options of all, in their place.
+const WHERE_OPTIONS_ARE: &str = "Options of every command, such as --repo and --json: `copal help options`";
+
+impl Arguments {
+    /// The command line with help of its own for each command: what all share is shown by `copal --help` and
+    /// `copal help options` alone.
+    pub(crate) fn with_short_help() -> clap::Command {
+        fn shorten(command: clap::Command) -> clap::Command {
+            if command.get_name() == "options" {
+                return command;
+            }
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            command
+                .mut_args(|argument| if argument.is_global_set() { argument.hide(true) } else { argument })
+                .after_help(format!("{WHERE_OPTIONS_ARE}\n\n{examples}"))
+                .mut_subcommands(shorten)
+        }
+        let mut command = Self::command();
+        // Only then do the commands below know what all share.
+        command.build();
+        command.mut_subcommands(shorten)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Init(init::Arguments),
     Create(create::Arguments),
+    #[command(alias = "snapshots")]
     List(list::Arguments),
     Show(show::Arguments),
     Ls(ls::Arguments),
+    #[command(alias = "cat")]
     Dump(dump::Arguments),
     Diff(diff::Arguments),
     Deploy(deploy::Arguments),
     Restore(restore::Arguments),
+    #[command(alias = "check")]
     Verify(verify::Arguments),
     Delete(delete::Arguments),
     Forget(forget::Arguments),
+    #[command(alias = "prune")]
     Gc(gc::Arguments),
     Tag(tag::Arguments),
     Pin(pin::Arguments),
@@ -113,6 +141,8 @@ pub(crate) enum Command {
     Status(status::Arguments),
     #[command(hide = true)]
     Watchdog(watchdog::Arguments),
+    #[command(hide = true)]
+    Options(options::Arguments),
     Serve(serve::Arguments),
     Token(token::Arguments),
     Demo(demo::Arguments),
@@ -125,7 +155,7 @@ pub(crate) enum Command {
 mod tests {
     //! Goal: the command line is what `cli.md` says. Method: clap's own check, and parsing.
 
-    use clap::CommandFactory;
+    use clap::FromArgMatches;
 
     use super::*;
 
@@ -165,5 +195,37 @@ mod tests {
             assert!(global.json);
             assert_eq!(global.progress, ProgressKind::Json);
         }
+    }
+
+    #[test]
+    fn words_of_other_tools_are_understood() {
+        for (words, ours) in [
+            (&["copal", "snapshots"][..], "List"),
+            (&["copal", "cat", "monday", "a"], "Dump"),
+            (&["copal", "check"], "Verify"),
+            (&["copal", "prune"], "Gc"),
+        ] {
+            let command = Arguments::try_parse_from(words).unwrap().command;
+            assert!(format!("{command:?}").starts_with(ours), "{words:?}: {command:?}");
+        }
+    }
+
+    #[test]
+    fn what_all_commands_share_is_shown_once() {
+        let help = |words: &[&str]| {
+            let command = Arguments::with_short_help();
+            command.try_get_matches_from([&["copal"], words].concat()).unwrap_err().to_string()
+        };
+        for whole in [help(&["--help"]), help(&["help", "options"]), help(&["options", "--help"])] {
+            assert!(whole.contains("Global options") && whole.contains("--password-command"), "{whole}");
+        }
+        for short in [help(&["create", "--help"]), help(&["help", "key", "add"]), help(&["list", "-h"])] {
+            assert!(!short.contains("Global options") && !short.contains("--password-command"), "{short}");
+            assert_eq!(short.matches("copal help options").count(), 1, "{short}");
+        }
+        let matches = Arguments::with_short_help()
+            .try_get_matches_from(["copal", "key", "--json", "add", "-r", "/r", "--label", "x"])
+            .unwrap();
+        assert!(Arguments::from_arg_matches(&matches).unwrap().global.json, "hidden is not gone");
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use copal_engine::own::OwnPlace;
 use copal_engine::{Context, Monitor, known_keys};
 use copal_store::Backend;
@@ -35,7 +35,8 @@ pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
         let _ = write!(io::stderr().lock(), "{}", Arguments::command().render_help());
         return ExitCode::Usage;
     }
-    let arguments = match Arguments::try_parse_from(words) {
+    let parsed = Arguments::with_short_help().try_get_matches_from(words);
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return not_parsed(&error, json),
     };

@@ -180,6 +180,10 @@ impl Program {
 
     /// `Err` says what is not so.
     fn check(&mut self, words: &[&str]) -> Result<(), String> {
+        if words.first() == Some(&"help") {
+            let shown = Command::new(&self.copal).args(words).output().unwrap();
+            return if shown.status.success() { Ok(()) } else { Err("there is no such help".into()) };
+        }
         let flags: Vec<&str> = words.iter().copied().filter(|word| word.starts_with('-') && word.len() > 1).collect();
         let command = words.iter().find(|word| self.commands.contains(**word));
         let mut path: Vec<String> = command.iter().map(|word| (**word).to_owned()).collect();
@@ -191,7 +195,8 @@ impl Program {
             let at = words.iter().position(|word| word == command).unwrap();
             path.extend(words[at + 1..].iter().find(|word| below.contains(**word)).map(|word| (*word).to_owned()));
         }
-        let help = self.help_of(&path).to_owned();
+        // Its own options, and those that every command has.
+        let help = format!("{} {}", self.help_of(&path).to_owned(), self.help_of(&[]));
         let known: BTreeSet<&str> =
             help.split([' ', '\n', ',', '[', '=']).filter(|word| word.starts_with('-')).collect();
         for flag in flags {
@@ -261,14 +266,29 @@ fn commands_that_pages_show_exist() {
 }
 
 #[test]
+fn troubleshooting_has_every_exit_code() {
+    let mut program = Program::new();
+    let help = program.help_of(&[]).split("Exit codes:").nth(1).unwrap().replace('\n', " ");
+    let told: BTreeSet<u8> = help.split(',').filter_map(|part| part.split_whitespace().next()?.parse().ok()).collect();
+    assert!(told.len() >= 13, "{told:?}");
+    let page = fs::read_to_string(root().join("docs/guide/troubleshooting.md")).unwrap();
+    let headings = page.lines().filter_map(|line| line.strip_prefix("## ")?.split(':').next()?.parse().ok());
+    assert_eq!(headings.collect::<BTreeSet<u8>>(), told);
+}
+
+#[test]
 fn commands_that_do_not_exist_are_noticed() {
     let mut program = Program::new();
     for sound in [&["-r", "/srv/r", "create", "monday", "/srv"][..], &["key", "add", "--label", "x"], &["--version"]] {
         assert_eq!(program.check(sound), Ok(()), "{sound:?}");
     }
-    for unsound in
-        [&["fetch", "monday"][..], &["create", "--fast", "x"], &["key", "add", "--quick"], &["list", "--yes"]]
-    {
+    for unsound in [
+        &["fetch", "monday"][..],
+        &["help", "fetch"],
+        &["create", "--fast", "x"],
+        &["key", "add", "--quick"],
+        &["list", "--yes"],
+    ] {
         assert!(program.check(unsound).is_err(), "{unsound:?}");
     }
 }

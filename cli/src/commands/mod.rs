@@ -22,6 +22,7 @@ pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod options;
 pub(crate) mod pin;
 pub(crate) mod restore;
 pub(crate) mod serve;
@@ -64,6 +65,7 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Key(arguments) => key::run(&arguments, invocation),
         Command::Status(arguments) => status::run(&arguments, invocation),
         Command::Watchdog(_) => watchdog::run(),
+        Command::Options(_) => options::run(invocation),
         Command::Unlock(arguments) => unlock::run(&arguments, invocation),
         Command::Lock(arguments) => lock::run(&arguments, invocation),
         Command::Stats(arguments) => stats::run(&arguments, invocation),
