@@ -16,6 +16,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 const SAID_BYTES_MAX: usize = 8000;
 /// Stands for what was said between.
 const UNKEPT: &str = "\n[…]\n";
+/// Most that the system lets a pipe hold.
+const PIPE_BYTES_MAX: usize = 1 << 20;
 /// After the polite signal, before the other one.
 const GRACE: Duration = Duration::from_secs(1);
 /// What the variables with Copal's secrets begin with: the repository's, new ones, those of a second repository, a bundle's.
@@ -190,6 +192,8 @@ fn ends_before(watched: &OwnedFd, begun: Instant, timeout: Duration, tail: &mut 
         let is_heard = polled.get(1).is_some_and(|reader| !reader.revents().is_empty());
         match ready {
             _ if has_ended => return true,
+            // Whoever writes without an end is always heard.
+            _ if left.is_zero() => return false,
             Ok(0) => return false,
             Err(error) if error != rustix::io::Errno::INTR => return false,
             _ if is_heard => tail.drain(),
@@ -207,10 +211,11 @@ struct Tail {
 }
 
 impl Tail {
-    /// Takes what is there without waiting.
+    /// Takes what is there without waiting: at most what a pipe holds, for somebody may go on writing as fast as this reads.
     fn drain(&mut self) {
         let mut buffer = [0; 4096];
-        while let Some(reader) = &mut self.reader {
+        for _ in 0..PIPE_BYTES_MAX / buffer.len() {
+            let Some(reader) = &mut self.reader else { return };
             match reader.read(&mut buffer) {
                 Ok(0) => self.reader = None,
                 Ok(read) => {
@@ -267,6 +272,14 @@ mod tests {
         assert!(ended.took < Duration::from_secs(2), "{ended:?}");
         std::thread::sleep(Duration::from_secs(2));
         assert!(!mark.exists(), "a child of the program outlived it");
+    }
+
+    /// Without an end to the reading neither would ever return.
+    #[test]
+    fn whoever_writes_without_an_end_is_ended_in_time_and_not_waited_for() {
+        let ended = check(&["yes"], 200);
+        assert!(ended.how == How::TimedOut && ended.said.starts_with("y\n"), "{:?}", ended.how);
+        assert_eq!(check(&["sh", "-c", "yes & echo started"], 60_000).how, How::Exited(0));
     }
 
     #[test]
