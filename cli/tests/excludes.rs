@@ -34,7 +34,7 @@ fn d16_patterns_are_git_s() {
     check(&world, &["s", "--exclude-file", "rules"], &["1", "a", "trail ", "{a}"]);
     // What names nothing is a mistake, and is told as one.
     for bad in ["", "/", "#a"] {
-        world.fails(&["create", "bad", "s", "--exclude", bad], 2, "usage");
+        world.fails(&["create", "bad", "s", "--exclude", bad], 2, "bad-pattern");
     }
 }
 
