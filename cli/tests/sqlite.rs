@@ -5,10 +5,13 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
 use support::World;
 
 fn open(path: &Path) -> Connection {
@@ -65,6 +68,35 @@ fn d11_busy_writers_hold_up_nothing() {
     let path = world.path("a.db");
     let _log = planted(&path);
     check_beside_writers(&world, &path, 2, 8, &format!("sqlite:{}", world.text("a.db")), "");
+}
+
+/// A writer that was stopped in the midst of a transaction holds the lock for ever; two more wait for it. No capture needs that lock.
+#[test]
+fn d11_a_stopped_process_that_writes_holds_up_nothing() {
+    let world = World::new();
+    let path = world.path("a.db");
+    let _log = planted(&path);
+    let mut stopped = Command::new("sqlite3").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = stopped.stdin.take().unwrap();
+    input.write_all(b"BEGIN IMMEDIATE; INSERT INTO one VALUES (0);\n.print begun\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(stopped.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n");
+    let pid = Pid::from_child(&stopped);
+    kill_process(pid, Signal::STOP).unwrap();
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || open(&path).execute_batch("BEGIN IMMEDIATE; COMMIT;").unwrap())
+        })
+        .collect();
+    world.ok(&["create", "named", &format!("sqlite:{}", world.text("a.db"))]);
+    assert_eq!(rows(&world, "named", ""), [500, 500]);
+    world.ok(&["create", "plain", "a.db"]);
+    assert_eq!(rows(&world, "plain", ""), [500, 500]);
+    kill_process(pid, Signal::KILL).unwrap();
+    stopped.wait().unwrap();
+    waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
 }
 
 /// Captures a source while writers add a row to both tables again and again: each snapshot has one state of the database at `part` of it.
