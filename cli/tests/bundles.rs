@@ -387,3 +387,44 @@ fn h10_malformed_archives_are_refused_and_nothing_lands_anywhere() {
     world.ok(&["deploy", "sound", "target"]);
     assert_eq!(fs::read(world.path("target/hub.db")).unwrap(), database);
 }
+
+/// A hub-tar of a hub that stood elsewhere: a hook gets both places, or only the new one where the archive does not know the other.
+#[test]
+fn h15_an_imported_hub_tar_tells_a_hook_where_the_bucket_was() {
+    let (home, away) = (World::new(), World::new());
+    for world in [&home, &away] {
+        fs::create_dir_all(world.path("hub/bucket")).unwrap();
+        fs::write(world.path("hub/bucket/object"), "an object").unwrap();
+        let database = Connection::open(world.path("hub/hub.db")).unwrap();
+        database.execute_batch("CREATE TABLE object (path TEXT)").unwrap();
+        let path = world.text("hub/bucket/object");
+        database.execute("INSERT INTO object VALUES (?1)", [&path]).unwrap();
+        let rewrite = "UPDATE object SET path = replace(path, '$COPAL_OLD_BUCKET/', '$COPAL_NEW_BUCKET/')";
+        let script =
+            format!("[ -z \"${{COPAL_OLD_BUCKET+set}}\" ] && echo unset > unset || sqlite3 hub/hub.db \"{rewrite}\"");
+        let config = format!(
+            "[app.hub]\n[[app.hub.source]]\nkind = \"sqlite\"\nlabel = \"hub.db\"\npath = \"hub/hub.db\"\n\
+             [[app.hub.source]]\nkind = \"tree\"\nlabel = \"bucket\"\npath = \"hub/bucket\"\n\
+             [[app.hub.hook]]\nwhen = \"rewrite\"\nargv = [\"/bin/sh\", \"-c\", {script:?}]\n"
+        );
+        fs::write(world.path("copal.toml"), config).unwrap();
+    }
+    home.ok(&["create", "monday", "--app", "hub"]);
+    home.ok(&["export", "hub/monday", "hub.tgz", "--format", "hub-tar"]);
+    away.ok(&["import", &home.text("hub.tgz"), "monday", "--app", "hub"]);
+    away.ok(&["deploy", "hub/monday", "--app", "hub", "--yes"]);
+    let database = Connection::open(away.path("hub/hub.db")).unwrap();
+    let path: String = database.query_row("SELECT path FROM object", [], |row| row.get(0)).unwrap();
+    assert_eq!(path, away.text("hub/bucket/object"));
+    assert!(!away.path("unset").exists());
+    drop(database);
+    // One that says nothing of places.
+    let repack = "mkdir x && tar xzf hub.tgz -C x && sed -i '/^paths:/,/^[a-z]/{/^paths:/d;/^ /d}' x/snapshot.yaml && \
+                  sed -i 's/^name:.*/name: tuesday/' x/snapshot.yaml && tar czf bare.tgz -C x snapshot.yaml hub.db bucket";
+    let repacked = Command::new("/bin/sh").args(["-c", repack]).current_dir(home.path("")).status().unwrap();
+    assert!(repacked.success());
+    assert!(!fs::read_to_string(home.path("x/snapshot.yaml")).unwrap().contains("paths"));
+    away.ok(&["import", &home.text("bare.tgz"), "tuesday", "--app", "hub"]);
+    away.ok(&["deploy", "hub/tuesday", "--app", "hub", "--yes"]);
+    assert!(away.path("unset").exists());
+}

@@ -203,7 +203,9 @@ pub(super) fn variables(checked: &Checked) -> Vec<(String, String)> {
         let label: String = component.source.label.chars().map(word).collect();
         let old = String::from_utf8_lossy(&component.record.path).into_owned();
         let new = component.target().unwrap_or_default().display().to_string();
-        variables.push((format!("COPAL_OLD_{label}"), old));
+        if !old.is_empty() {
+            variables.push((format!("COPAL_OLD_{label}"), old));
+        }
         variables.push((format!("COPAL_NEW_{label}"), new));
     }
     if let Some((from, to)) = &checked.versions {

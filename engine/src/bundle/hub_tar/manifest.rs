@@ -1,5 +1,7 @@
 //! `snapshot.yaml`: the name, and the key encrypted by a password.
 
+use std::collections::BTreeMap;
+
 use copal_store::entropy::Entropy;
 use copal_store::keys::StretchCost;
 use copal_store::secret::{open_with_password, seal_with_password};
@@ -10,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// Longest manifest in bytes.
 pub(super) const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+/// Longest path in it.
+const PATH_BYTES_MAX: usize = 4096;
 /// How a key begins that was encrypted here.
 const KEY_PREFIX: &str = "copal-v1:";
 
@@ -23,12 +27,24 @@ pub(super) struct HubManifest {
     pub(super) created: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) db_version: Option<String>,
+    /// Where the sources stood, by label: what is in the database may name these places.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) paths: BTreeMap<String, String>,
     /// Whether it can be used by another instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) portable: Option<bool>,
 }
 
 impl HubManifest {
+    /// Where a source stood; nothing where that is not known or no path.
+    pub(super) fn path_of(&self, label: &str) -> Vec<u8> {
+        let path = self
+            .paths
+            .get(label)
+            .filter(|path| path.starts_with('/') && path.len() <= PATH_BYTES_MAX && !path.contains(char::is_control));
+        path.map(|path| path.clone().into_bytes()).unwrap_or_default()
+    }
+
     pub(super) fn encode(&self) -> Result<String> {
         serde_saphyr::to_string(self).map_err(|error| Error::Internal(format!("the manifest: {error}")))
     }

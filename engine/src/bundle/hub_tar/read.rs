@@ -99,10 +99,13 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
         }
         stored => stored?,
     };
-    let version = manifest.db_version.or_else(|| user_version(&stored.header));
+    let version = manifest.db_version.clone().or_else(|| user_version(&stored.header));
     let has_key = key.is_some();
     snapshot.live = Some(live_record(&stored.sources, version, snapshot.created));
     snapshot.sources = stored.sources;
+    for source in &mut snapshot.sources {
+        source.path = manifest.path_of(&source.label);
+    }
     snapshot.version = Snapshot::version_needed(&snapshot.sources, snapshot.live.as_ref(), &snapshot.rules);
     let durable = session.seal_packs()?.sync()?.publish_index()?;
     let counters = session.counters();

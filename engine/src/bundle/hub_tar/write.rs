@@ -1,9 +1,10 @@
 //! Exports a snapshot as a hub-tar.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use copal_manifest::content::FileContent;
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
@@ -81,6 +82,7 @@ pub fn export(context: &Context, request: &HubExportRequest, out: &mut dyn Write
             .ok()
             .map(|time| time.to_string()),
         db_version: parts.db_version(&session, snapshot)?,
+        paths: parts.paths.clone(),
         portable: Some(portable),
     };
     context.monitor.phase("writing");
@@ -109,6 +111,8 @@ struct Parts {
     /// The tree that holds the bucket, and where in it.
     bucket: Option<(SourceRecord, EntryPath)>,
     key: Option<Zeroizing<Vec<u8>>>,
+    /// Where database and bucket stood.
+    paths: BTreeMap<String, String>,
 }
 
 impl Parts {
@@ -130,13 +134,20 @@ impl Parts {
             }
             (None, None) => return Err(no_database()),
         };
+        let stood = |label: &str, place: &(SourceRecord, EntryPath)| {
+            let mut path = PathBuf::from(OsStr::from_bytes(&place.0.path));
+            path.extend(place.1.names().map(OsStr::from_bytes));
+            path.is_absolute().then_some(path).and_then(|path| Some((label.to_owned(), path.to_str()?.to_owned())))
+        };
+        let bucket_stood = bucket.as_ref().and_then(|bucket| stood(BUCKET, bucket));
+        let paths = stood(DATABASE, &database).into_iter().chain(bucket_stood).collect();
         let entry = TreeReader::new(session, database.0.tree).get(&database.1)?.ok_or_else(no_database)?;
         let Node::File(content) = entry.node.clone() else { return Err(no_database()) };
         let key = match key {
             None => None,
             Some(source) => Some(secret_of(session, &source)?),
         };
-        Ok(Self { database: entry, database_content: content, bucket, key })
+        Ok(Self { database: entry, database_content: content, bucket, key, paths })
     }
 
     /// As the application counts, or `user_version`.
