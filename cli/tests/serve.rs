@@ -30,6 +30,22 @@ fn applications(world: &World, number: usize) {
     fs::write(world.path("copal.toml"), configuration).unwrap();
 }
 
+/// As the program says it: which object, which snapshots and which paths are hurt.
+#[test]
+fn a_verification_names_the_snapshots_and_paths_that_are_hurt() {
+    let world = World::new();
+    applications(&world, 1);
+    let daemon = Daemon::start(&world, &[]);
+    daemon.done("/apps/a0/snapshots/kept");
+    let packs = world.objects_in("packs");
+    let largest = packs.iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    support::flip(largest, 60_000, 3);
+    let response = daemon.post("/repository/verify?wait=true");
+    let problem: serde_json::Value = response.json().unwrap();
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("a0/kept") && detail.contains(".bin"), "{problem}");
+}
+
 #[test]
 fn options_that_endanger_are_refused() {
     let world = World::new();

@@ -359,7 +359,7 @@ impl Snapshot {
             _ if !self.app.is_empty() && !is_name(&self.app) => Some("the application's name"),
             _ if self.sources.len() > SOURCES_MAX || !labels_sorted => Some("the list of sources"),
             _ if !self.sources.iter().all(sound_source) => Some("a source"),
-            _ if !tags_are_sound(&self.tags) => Some("the tags"),
+            _ if !tags_are_sound(&self.tags) => Some("the list of tags"),
             _ if self.warnings.len() > WARNINGS_MAX => Some("the list of warnings"),
             _ if self.version < Self::version_needed(&self.sources, self.live.as_ref(), &self.rules) => {
                 Some("the version")

@@ -72,7 +72,7 @@ pub enum Error {
     #[error("an earlier write of this session failed, so nothing more is acknowledged by it")]
     Poisoned,
     /// A limit of the format was met on write.
-    #[error("{what} exceeds its limit of {limit}")]
+    #[error("{what} {}", beyond(*limit))]
     Limit {
         /// What is too large.
         what: String,
@@ -103,6 +103,11 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+}
+
+/// Limits that are no one number are 0.
+fn beyond(limit: u64) -> String {
+    if limit == 0 { "is more than can be kept".into() } else { format!("exceeds its limit of {limit}") }
 }
 
 impl Error {

@@ -108,9 +108,11 @@ fn print(report: &DeployReport, said: &str, dry_run: bool, invocation: &mut Invo
         }
     }
     if !report.warnings.is_empty() {
-        invocation.monitor.notice(&count(report.warnings.len() as u64, "thing was not set:", "things were not set:"));
-        for warning in &report.warnings {
-            invocation.monitor.notice(warning);
+        let number = report.warnings.len();
+        invocation.monitor.notice(&count(number as u64, "warning:", "warnings:"));
+        report.warnings.iter().take(SHOWN_MAX).for_each(|warning| invocation.monitor.notice(warning));
+        if number > SHOWN_MAX {
+            invocation.monitor.notice(&format!("and {} more; --json has them all", number - SHOWN_MAX));
         }
     }
     Ok(())

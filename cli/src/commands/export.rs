@@ -17,7 +17,7 @@ use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
 use crate::place;
-use crate::shown::{count, escaped, size};
+use crate::shown::{count, duration, escaped, size};
 
 /// Writes snapshots into one file under a password of its own
 #[derive(Debug, Args)]
@@ -235,6 +235,6 @@ fn report(document: &Document, file: &OsStr, invocation: &mut Invocation) -> Res
     if document.format == "hub-tar" {
         figures.push(("portable", if document.portable { "yes" } else { "no" }.to_owned()));
     }
-    figures.push(("time", format!("{} ms", document.duration_ms)));
+    figures.push(("time", duration(document.duration_ms)));
     output.figures(&figures)
 }

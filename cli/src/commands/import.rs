@@ -16,7 +16,7 @@ use crate::commands::snapshot::{full_name, origin};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
-use crate::shown::{count, escaped, rfc3339, size, uuid};
+use crate::shown::{count, duration, escaped, rfc3339, size, uuid};
 
 /// Takes snapshots from a bundle
 #[derive(Debug, Args)]
@@ -192,6 +192,6 @@ pub(super) fn report(
         ("read", size(document.bytes)),
         ("new", format!("{} in {}", size(document.bytes_new), count(document.chunks_new, "chunk", "chunks"))),
         ("stored", size(document.stored_new)),
-        ("time", format!("{} ms", document.duration_ms)),
+        ("time", duration(document.duration_ms)),
     ])
 }

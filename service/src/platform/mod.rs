@@ -36,6 +36,11 @@ use crate::operation::{Performer, Secret, Task, Work};
 use crate::problem::{Problem, Result};
 use crate::staging::Staging;
 
+/// What does not verify is named in an answer: so many things,
+const ITEMS_TOLD: usize = 10;
+/// and so many paths of each.
+const PATHS_TOLD: usize = 20;
+
 /// Most entries of a folder in one answer.
 pub const ENTRIES_MAX: usize = 10_000;
 /// Most lines of each list of a comparison.
@@ -333,14 +338,12 @@ impl Platform {
         if snapshots.is_empty() && !quick {
             self.metrics.verified(report.damaged.len() as u64);
         }
-        let names_of =
-            |items: &[DamagedItem]| items.iter().map(|item| item.id.as_str()).take(10).collect::<Vec<_>>().join(", ");
         if !report.damaged.is_empty() {
-            let detail = format!("{} things do not verify: {}", report.damaged.len(), names_of(&report.damaged));
+            let detail = format!("{} things do not verify: {}", report.damaged.len(), told(&report.damaged));
             return Err(copal_store::Error::damaged("the repository", detail).into());
         }
         if !report.not_verified.is_empty() {
-            let (number, names) = (report.not_verified.len(), names_of(&report.not_verified));
+            let (number, names) = (report.not_verified.len(), told(&report.not_verified));
             return Err(Problem::newer(format!("not verified, as a newer version wrote it: {number} things: {names}")));
         }
         let gone = report.gone.iter().map(|gone| json!({ "id": gone.id.to_string(), "name": gone.name }));
@@ -442,3 +445,23 @@ pub struct Found {
 
 /// Where each source of a snapshot stands on this machine.
 pub(crate) type Places = dyn Fn(&SourceRecord) -> Option<PathBuf>;
+
+/// What does not verify, and whom it hurts: as the program says it.
+fn told(items: &[DamagedItem]) -> String {
+    let of = |item: &DamagedItem| {
+        let mut text = format!("{} {}: {}", item.kind, item.id, item.detail);
+        if !item.snapshots.is_empty() {
+            text.push_str(&format!(", hurts the snapshots {}", item.snapshots.join(", ")));
+        }
+        if !item.paths.is_empty() {
+            let shown: Vec<&str> = item.paths.iter().take(PATHS_TOLD).map(String::as_str).collect();
+            text.push_str(&format!(", in them {}", shown.join(", ")));
+            let more = item.paths_total.saturating_sub(shown.len() as u64);
+            if more > 0 {
+                text.push_str(&format!(" and {more} more"));
+            }
+        }
+        text
+    };
+    items.iter().take(ITEMS_TOLD).map(of).collect::<Vec<_>>().join("; ")
+}
