@@ -134,3 +134,70 @@ fn t04_latest_is_of_a_key_that_may_create_now() {
         assert_eq!(world.json(&["show", "planted"])["name"], "planted");
     }
 }
+
+/// What an interrupted reseal leaves, in the instant in which the root's own name is free, when another key's holder takes that name:
+/// the snapshot of the folder `other` stands there.
+fn take_name(world: &World, by: &str, of: &str) -> [ObjectName; 2] {
+    let (owner, signer, thief) = (hold(world, "key"), hold(world, of), hold(world, by));
+    let read = |name: &str| {
+        let tag = owner.keys().name_tag(name.as_bytes());
+        let root = owner.roots().unwrap().into_iter().find(|root| root.tag == tag).unwrap();
+        let payload = owner.read_root(&root).unwrap();
+        (root, Snapshot::decode("a root", &payload).unwrap(), payload)
+    };
+    let ((root, snapshot, payload), (_, of_thief, _)) = (read("monday"), read("of the thief"));
+    let own = ObjectName::new(ObjectKind::Root, root.object_name()).unwrap();
+    let way = format!("{}-{:08x}", root.object_name(), owner.keys().epoch());
+    let way = ObjectName::new(ObjectKind::Root, way).unwrap();
+    publish_bytes(&**owner.backend(), &way, &seal_whole(&signer, &way, &payload).unwrap()).unwrap();
+    owner.backend().delete(std::slice::from_ref(&own)).unwrap();
+    let forged = Snapshot { sources: of_thief.sources, ..snapshot }.encode().unwrap();
+    publish_bytes(&**owner.backend(), &own, &seal_whole(&thief, &own, &forged).unwrap()).unwrap();
+    [own, way]
+}
+
+fn anew(world: &World, arguments: &[&str]) -> Run {
+    for folder in ["new cache", "new state"] {
+        fs::remove_dir_all(world.path(folder)).ok();
+    }
+    finish(world.elsewhere_new(arguments).output().unwrap())
+}
+
+#[test]
+fn t02_who_takes_a_roots_name_in_the_instant_in_which_it_is_free_gains_nothing() {
+    let world = with_key_of("create");
+    fs::create_dir_all(world.path("other")).unwrap();
+    fs::write(world.path("other/file"), noise(2, 20_000)).unwrap();
+    create(&world, "key", "monday");
+    assert_eq!(with_key(&world, "bert", &["create", "of the thief", "other"]).code, 0);
+    take_name(&world, "bert", "key");
+    world.ok(&["delete", "of the thief", "--yes"]);
+    for step in [&["gc"][..], &["gc"], &["key", "reseal"], &["gc"], &["verify"]] {
+        let run = anew(&world, step);
+        assert_eq!(run.code, 0, "{step:?}: {run:#?}");
+        let dumped = anew(&world, &["dump", "monday", "file"]);
+        assert!(dumped.stdout == noise(1, 20_000), "after {step:?}: {dumped:#?}");
+    }
+    assert_eq!(world.objects_in("snapshots").len(), 1);
+}
+
+#[test]
+fn t02_of_two_that_nobody_trusts_none_is_removed() {
+    let world = with_key_of("create");
+    fs::write(world.path("robot"), noise(21, 32)).unwrap();
+    world.ok(&["key", "add", "--role", "create", "--label", "robot", "--new-key-file", "robot"]);
+    fs::create_dir_all(world.path("other")).unwrap();
+    fs::write(world.path("other/file"), noise(2, 20_000)).unwrap();
+    create(&world, "robot", "monday");
+    assert_eq!(with_key(&world, "bert", &["create", "of the thief", "other"]).code, 0);
+    let objects = take_name(&world, "bert", "robot");
+    for step in [&["gc"][..], &["gc"], &["key", "rotate", "--reseal"], &["gc"], &["gc"]] {
+        let run = anew(&world, step);
+        assert_eq!(run.code, 0, "{step:?}: {run:#?}");
+    }
+    let owner = hold(&world, "key");
+    owner.backend().delete(&objects[..1]).unwrap();
+    // Whoever sees which one was planted removes it, and finds the other whole.
+    let dumped = anew(&world, &["dump", "monday", "file"]);
+    assert!(dumped.stdout == noise(1, 20_000), "{dumped:#?}");
+}

@@ -16,7 +16,9 @@ use crate::keys::{Credential, Keys, StretchCost, Unlocked};
 use crate::mutants::Mutant;
 use crate::roles::{Action, Role};
 use crate::roster::{Anchor, Draft};
-use crate::sealed::{Content, PAYLOAD_BYTES_MAX, Unsigned, open_object, reseal_object, seal_object, unseal_object};
+use crate::sealed::{
+    Content, PAYLOAD_BYTES_MAX, Unsealed, Unsigned, open_object, reseal_object, seal_object, unseal_object,
+};
 use crate::signing::SignerId;
 use crate::slots::{Holds, NewSlot, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, is_slot, open_slot};
 use crate::trust::{Door, Trust};
@@ -272,21 +274,57 @@ impl Repository {
     /// The same, with the key that signed it: `None` where nobody did.
     pub fn read_signed_root(&self, root: &RootName) -> Result<SignedPayload> {
         self.keys.role().require(Action::OpenManifests)?;
-        let (mut missing, mut problem) = (None, None);
+        let (mut missing, mut problem, mut of_another) = (None, None, None);
         let mut names = self.root_objects(root)?;
         // It may move there and back meanwhile.
         names.extend(names.first().cloned());
         for name in names {
             let read = self.backend.read(&name, PAYLOAD_BYTES_MAX);
             match read.and_then(|bytes| open_object(&self.keys, &name, bytes)) {
-                Ok(Content { payload, signer }) => return Ok(SignedPayload { payload, signer }),
+                Ok(Content { payload, signer }) if self.keys.builds_on(signer) => {
+                    return Ok(SignedPayload { payload, signer });
+                }
+                // An owner's may stand beside it: somebody took its name while it was sealed again.
+                Ok(Content { payload, signer }) => {
+                    of_another = of_another.or(Some(SignedPayload { payload, signer }));
+                }
                 Err(error @ Error::Missing { .. }) => missing = missing.or(Some(error)),
                 // What an interrupted run sealed again stands there twice.
                 Err(error) if error.concerns_one_object() => problem = problem.or(Some(error)),
                 Err(error) => return Err(error),
             }
         }
-        Err(problem.or(missing).unwrap_or(Error::Missing { object: root.object_name() }))
+        let failed = || problem.or(missing).unwrap_or(Error::Missing { object: root.object_name() });
+        of_another.ok_or_else(failed)
+    }
+
+    /// Roots for which several objects stand: they are being sealed again, or somebody has put another beside one.
+    pub(crate) fn doubled_roots(&self) -> Result<BTreeSet<RootName>> {
+        let (mut seen, mut doubled) = (BTreeSet::new(), BTreeSet::new());
+        for name in self.backend.names(ObjectKind::Root)? {
+            if let Ok(root) = RootName::parse(name.name())
+                && !seen.insert(root)
+            {
+                doubled.insert(root);
+            }
+        }
+        Ok(doubled)
+    }
+
+    /// What the objects of a root say that differs from the payload that is read.
+    pub(crate) fn payloads_beside(&self, root: &RootName, payload: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let mut others: Vec<Vec<u8>> = Vec::new();
+        for name in self.standing_objects(&[*root])? {
+            let read = self.backend.read(&name, PAYLOAD_BYTES_MAX);
+            match read.and_then(|bytes| open_object(&self.keys, &name, bytes)) {
+                Ok(content) if content.payload == payload || others.contains(&content.payload) => {}
+                Ok(content) => others.push(content.payload),
+                Err(Error::Missing { .. }) => {}
+                Err(error) if error.concerns_one_object() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(others)
     }
 
     /// Where a root may stand: under its own name; or, while it is sealed again and where an older program did that, under that of an
@@ -309,39 +347,69 @@ impl Repository {
 
     /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its content: that stays. It goes to a
     /// name of the epoch, and back to its own: so nobody can put another beside it that would be read in its stead. What stands
-    /// under such a name beside its own is left over, or planted, and goes.
+    /// under such a name beside it and says the same is left over, and goes; what says something else goes only beside what an owner, or the
+    /// key in use, has signed: otherwise nothing here tells which one is true, and all of them stay.
     pub(crate) fn reseal_root(&self, root: &RootName, unsigned: Unsigned) -> Result<bool> {
         let current = self.keys.epoch();
         let own = root.object()?;
+        let (mut standing, mut problem) = (Vec::new(), None);
         for name in self.root_objects(root)? {
             let bytes = match self.backend.read(&name, PAYLOAD_BYTES_MAX) {
                 Err(Error::Missing { .. }) => continue,
                 read => read?,
             };
-            let is_current = Envelope::decode(&name.to_string(), ObjectKind::Root, &bytes)?.epoch == current;
-            if !(is_current && name == own) {
-                let content = unseal_object(&self.keys, &name, bytes)?;
-                let sealed = |name: &ObjectName| {
-                    reseal_object(&self.keys, name, self.new_object_id()?, content.clone(), unsigned)
-                };
-                let way = root.object_of(current)?;
-                if name != way {
-                    self.backend.delete(std::slice::from_ref(&way))?;
-                    publish_bytes(&*self.backend, &way, &sealed(&way)?)?;
-                }
-                // What was put there since it was found missing is another's.
-                self.backend.delete(std::slice::from_ref(&own))?;
-                publish_bytes(&*self.backend, &own, &sealed(&own)?)?;
+            match StandingRoot::open(&self.keys, name, bytes) {
+                Ok(one) => standing.push(one),
+                Err(error) if error.concerns_one_object() => problem = problem.or(Some(error)),
+                Err(error) => return Err(error),
             }
-            let others: Vec<ObjectName> =
-                self.standing_objects(&[*root])?.into_iter().filter(|name| *name != own).collect();
-            if !others.is_empty() {
-                self.backend.delete(&others)?;
-            }
-            return Ok(!(is_current && name == own));
         }
-        // Deleted since it was listed.
-        Ok(false)
+        let trusted = standing.iter().position(|one| self.keys.builds_on(one.signer));
+        // Of several, the first: the one that is read.
+        let Some(best) = (!standing.is_empty()).then(|| standing.swap_remove(trusted.unwrap_or(0))) else {
+            // Without an error it was deleted since it was listed.
+            return problem.map_or(Ok(false), Err);
+        };
+        let differs = |one: &StandingRoot| one.content != best.content;
+        // What a key signed that counts as much as the best one's is nobody's to remove.
+        let is_lesser = |one: &StandingRoot| trusted.is_some() && !self.keys.builds_on(one.signer);
+        if standing.iter().any(|one| differs(one) && !is_lesser(one)) {
+            return Err(Error::damaged(&own, "several objects stand for it, and they differ; none was changed"));
+        }
+        if let Some(error) = problem.filter(|_| trusted.is_none() && best.name != own) {
+            return Err(error);
+        }
+        let is_done = best.epoch == current && best.name == own;
+        if !is_done {
+            let sealed = |name: &ObjectName| {
+                reseal_object(&self.keys, name, self.new_object_id()?, best.content.clone(), unsigned)
+            };
+            let way = root.object_of(current)?;
+            if best.name != way {
+                self.replace_taken(&way, &sealed(&way)?)?;
+            }
+            self.replace_taken(&own, &sealed(&own)?)?;
+        }
+        let others: Vec<ObjectName> =
+            self.standing_objects(&[*root])?.into_iter().filter(|name| *name != own).collect();
+        if !others.is_empty() {
+            self.backend.delete(&others)?;
+        }
+        Ok(!is_done)
+    }
+
+    /// Puts an object in the place of what stands at its name. Whoever takes the name in the instant in which it is free loses it again:
+    /// nobody but the holder of the lease has a reason to write there.
+    fn replace_taken(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+        for _ in 1..REPLACE_ATTEMPTS {
+            self.backend.delete(std::slice::from_ref(name))?;
+            match publish_bytes(&*self.backend, name, bytes) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+                published => return published,
+            }
+        }
+        self.backend.delete(std::slice::from_ref(name))?;
+        publish_bytes(&*self.backend, name, bytes)
     }
 
     /// Every object that stands under a name of some roots.
@@ -380,6 +448,27 @@ impl Repository {
         let mut id = [0; 16];
         self.entropy.fill(&mut id)?;
         Ok(ObjectId(id))
+    }
+}
+
+/// How often a name that others keep taking is tried.
+const REPLACE_ATTEMPTS: usize = 64;
+
+/// One of the objects that stand for a root.
+struct StandingRoot {
+    name: ObjectName,
+    epoch: u32,
+    /// With the signature, as it is sealed again.
+    content: Unsealed,
+    signer: Option<SignerId>,
+}
+
+impl StandingRoot {
+    fn open(keys: &Keys, name: ObjectName, bytes: Vec<u8>) -> Result<Self> {
+        let epoch = Envelope::decode(&name.to_string(), ObjectKind::Root, &bytes)?.epoch;
+        let content = unseal_object(keys, &name, bytes)?;
+        let signer = content.signer(keys, &name)?;
+        Ok(Self { name, epoch, content, signer })
     }
 }
 

@@ -166,10 +166,17 @@ pub(crate) struct Content {
 }
 
 /// What a whole object holds, with signer and signature where it has them.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Unsealed {
     bytes: Vec<u8>,
     is_signed: bool,
+}
+
+impl Unsealed {
+    /// Who signed it, the signature checked.
+    pub(crate) fn signer(&self, keys: &Keys, name: &ObjectName) -> Result<Option<SignerId>> {
+        if self.is_signed { Ok(verified(keys, name, self.bytes.clone())?.signer) } else { Ok(None) }
+    }
 }
 
 /// Seals one payload as a whole object; in a repository that has a roster the key in use signs it.

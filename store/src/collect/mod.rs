@@ -226,6 +226,24 @@ impl Plan {
     }
 }
 
+/// Marks also what other objects of the same root say: which one is true a later reader may know. What one of them wants and is not there
+/// stops nothing.
+fn mark_beside(
+    repository: &Repository,
+    reachability: &dyn Reachability,
+    root: &RootName,
+    payload: &[u8],
+    marks: &Marks<'_>,
+) -> Result<()> {
+    for other in repository.payloads_beside(root, payload)? {
+        match reachability.mark_root(root, &other, marks) {
+            Err(error) if error.concerns_one_object() => {}
+            marked => marked?,
+        }
+    }
+    Ok(())
+}
+
 fn plan(
     repository: &Repository,
     session: &Session,
@@ -245,10 +263,14 @@ fn plan(
     let unlisted = named.filter(|pack| !present.contains(pack)).collect();
     let mut plan = Plan { gone: merge::gone(repository, unlisted)?, ..Plan::default() };
     let marks = Marks::new(session, &index, present, waiting.clone());
+    let doubled = repository.doubled_roots()?;
     for root in session.roots() {
         match reachability.root_payload(repository, root) {
             Ok(payload) => {
                 reachability.mark_root(root, &payload, &marks)?;
+                if doubled.contains(root) {
+                    mark_beside(repository, reachability, root, &payload, &marks)?;
+                }
                 plan.marked.push(root.snapshot);
             }
             // Deleted since it was listed.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::collect::condemned::{self, Pending};
 use crate::collect::mark::{self, Marks};
-use crate::collect::{CollectReport, Reachability, living_sessions, merge};
+use crate::collect::{CollectReport, Reachability, living_sessions, mark_beside, merge};
 use crate::ids::PackId;
 use crate::index::Index;
 use crate::mutants::Mutant;
@@ -74,9 +74,15 @@ fn sweep(
     let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
     if !since.is_empty() && !repository.is_mutant(Mutant::PardonsNothing) {
         let marks = Marks::new(&session, &index, present, condemned.clone());
+        let doubled = repository.doubled_roots()?;
         for root in &since {
             match reachability.root_payload(repository, root) {
-                Ok(payload) => reachability.mark_root(root, &payload, &marks)?,
+                Ok(payload) => {
+                    reachability.mark_root(root, &payload, &marks)?;
+                    if doubled.contains(root) {
+                        mark_beside(repository, reachability, root, &payload, &marks)?;
+                    }
+                }
                 Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
                 Err(error) => return Err(error),
             }
