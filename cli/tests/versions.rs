@@ -32,10 +32,9 @@ fn hashed(order: &str, good: &str, here: &str) -> World {
     let log = world.text("migrated");
     let config = format!(
         "[app.shop]\n[[app.shop.source]]\nkind = \"sqlite\"\npath = \"shop/shop.db\"\n\
-         version_query = \"SELECT version FROM alembic_version\"\n{order}\n{}",
-        format!(
-            "[[app.shop.hook]]\nwhen = \"migrate\"\nargv = [\"/bin/sh\", \"-c\", \"echo $COPAL_SCHEMA_FROM $COPAL_SCHEMA_TO > {log}\"]\n"
-        )
+         version_query = \"SELECT version FROM alembic_version\"\n{order}\n\
+         [[app.shop.hook]]\nwhen = \"migrate\"\n\
+         argv = [\"/bin/sh\", \"-c\", \"echo $COPAL_SCHEMA_FROM $COPAL_SCHEMA_TO > {log}\"]\n"
     );
     fs::write(world.path("copal.toml"), config).unwrap();
     let database = Connection::open(world.path("shop/shop.db")).unwrap();
