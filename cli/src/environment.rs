@@ -34,7 +34,10 @@ impl Environment {
             config_folder: user_folder("XDG_CONFIG_HOME", ".config"),
             state_folder: state_folder.filter(|_| state_fault.is_none()),
             state_fault,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            host: variable("COPAL_HOST").map_or_else(
+                || rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                |host| host.to_string_lossy().into_owned(),
+            ),
         }
     }
 }

@@ -258,10 +258,6 @@ impl Table {
         self.rows.push(cells);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     fn lines(&self) -> Vec<Vec<u8>> {
         let headings: Vec<Vec<u8>> = self.columns.iter().map(|(name, _)| name.as_bytes().to_vec()).collect();
         let all: Vec<&Vec<Vec<u8>>> = std::iter::once(&headings).chain(&self.rows).collect();

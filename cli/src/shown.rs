@@ -1,10 +1,9 @@
 //! Values as people see them: sizes, times, ids; names as every part of Copal shows them.
 
 use bytesize::ByteSize;
-use copal_manifest::entry::Timestamp;
+pub(crate) use copal_engine::moment::{rfc3339, shown as time};
 pub(crate) use copal_manifest::shown::{json, lines, name as escaped, sentence};
 use copal_store::SnapshotId;
-use jiff::tz::TimeZone;
 
 /// "1.5 MiB".
 pub(crate) fn size(bytes: u64) -> String {
@@ -38,49 +37,6 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "0%".into() } else { format!("{:.1}%", part as f64 * 100.0 / whole as f64) }
 }
 
-/// RFC 3339 in UTC; a time that no calendar has is its nearest end.
-pub(crate) fn rfc3339(at: Timestamp) -> String {
-    match far(at) {
-        Some((year, [month, day, hour, minute, second])) => {
-            let sign = if year < 0 { '-' } else { '+' };
-            format!("{sign}{:06}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", year.abs())
-        }
-        None => moment(at).to_string(),
-    }
-}
-
-/// "2026-11-21 07:12:06", UTC.
-pub(crate) fn time(at: Timestamp) -> String {
-    if let Some((year, [month, day, hour, minute, second])) = far(at) {
-        return format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
-    }
-    moment(at).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-/// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, in the calendar of today carried on: file systems
-/// keep such times, and calendars for people have no room for them.
-fn far(at: Timestamp) -> Option<(i64, [i64; 5])> {
-    let day = at.seconds.div_euclid(86_400);
-    let second = at.seconds.rem_euclid(86_400);
-    // Eras of 400 years, which begin on the first of March: a leap day is the last of its year.
-    let from_march = day + 719_468;
-    let (era, of_era) = (from_march.div_euclid(146_097), from_march.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let clock = [second / 3600, second / 60 % 60, second % 60];
-    let date = [month, of_year - (153 * shifted + 2) / 5 + 1, clock[0], clock[1], clock[2]];
-    (!(1..=9999).contains(&year)).then_some((year, date))
-}
-
-fn moment(at: Timestamp) -> jiff::Timestamp {
-    let end = if at.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
-    let nanoseconds = i32::try_from(at.nanoseconds).unwrap_or(0);
-    jiff::Timestamp::new(at.seconds, nanoseconds).unwrap_or(end)
-}
-
 /// The usual form of a UUID.
 pub(crate) fn uuid(id: SnapshotId) -> String {
     let hex = id.to_string();
@@ -95,6 +51,8 @@ pub(crate) fn short_id(id: SnapshotId) -> String {
 #[cfg(test)]
 mod tests {
     //! Goal: figures read well. Method: examples.
+
+    use copal_manifest::entry::Timestamp;
 
     use super::*;
 

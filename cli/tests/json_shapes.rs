@@ -22,8 +22,23 @@ fn check_each(documents: &Value, expected: &[&str]) {
     documents.iter().for_each(|document| check(document, expected));
 }
 
-const LINE: &[&str] =
-    &["id", "name", "app", "created", "phase", "files", "bytes", "bytes_new", "stored_new", "origin", "tags", "pinned"];
+const LINE: &[&str] = &[
+    "id",
+    "name",
+    "app",
+    "created",
+    "phase",
+    "files",
+    "bytes",
+    "bytes_new",
+    "stored_new",
+    "origin",
+    "tags",
+    "pinned",
+    "host",
+    "paths",
+    "safety",
+];
 
 /// A UUID of version 7.
 #[track_caller]
@@ -208,7 +223,8 @@ fn every_command_has_its_shape() {
     is_time(&keys[0]["created"]);
 
     let forget = world.json(&["forget", "--keep-last", "1", "--dry-run"]);
-    check(&forget, &["removed", "kept", "dry_run"]);
+    check(&forget, &["removed", "kept", "groups", "dry_run"]);
+    check_each(&forget["groups"], &["app", "safety", "host", "paths", "tags", "removed", "kept"]);
     check_each(&forget["removed"], LINE);
     check_each(&forget["kept"], &["snapshot", "rules"]);
     assert_eq!(world.json(&["list"]).as_array().unwrap().len(), 2, "a dry run removes nothing");

@@ -12,6 +12,7 @@ pub mod deploy;
 pub mod error;
 pub mod inspect;
 pub mod known_keys;
+pub mod moment;
 pub mod own;
 pub mod removal;
 pub mod state;

@@ -14,7 +14,7 @@ use catalogue_support::{World, snapshot};
 use copal_engine::catalogue::Catalogue;
 use copal_engine::create::{CreateRequest, SourceRequest, create};
 use copal_engine::inspect::diff;
-use copal_engine::removal::{KeepRules, collect_garbage, delete, forget};
+use copal_engine::removal::{ForgetRequest, KeepRules, collect_garbage, delete, forget};
 use copal_manifest::entry::Timestamp;
 use copal_manifest::snapshot::Snapshot;
 use copal_sim::recording::Operation;
@@ -123,7 +123,8 @@ fn costs(count: usize) -> Vec<(&'static str, Counts)> {
     cost("diff", &|| drop(diff(context, &newest, "changed").unwrap()));
     cost("delete", &|| drop(delete(context, &["waste".into()]).unwrap()));
     let rules = KeepRules { last: u32::MAX, ..KeepRules::default() };
-    cost("forget nothing", &|| assert!(forget(context, None, rules, false).unwrap().removed.is_empty()));
+    let request = ForgetRequest { rules, ..ForgetRequest::default() };
+    cost("forget nothing", &|| assert!(forget(context, &request, false).unwrap().removed().count() == 0));
     cost("gc", &|| assert!(collect_garbage(context, false).unwrap().bytes_freed > 700_000));
     cost("gc of nothing", &|| assert_eq!(collect_garbage(context, false).unwrap().bytes_freed, 0));
     costs

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use catalogue_support::{World, snapshot};
-use copal_engine::catalogue::{Catalogue, relabel};
-use copal_engine::removal::{KeepRules, collect_garbage, delete, forget};
+use copal_engine::catalogue::{Catalogue, Filter, relabel};
+use copal_engine::removal::{ForgetRequest, KeepRules, collect_garbage, delete, forget};
 use copal_engine::{Context, Error};
 use copal_manifest::snapshot::{Label, Snapshot};
 use copal_sim::fault::FaultMode;
@@ -143,26 +143,29 @@ fn a_deletion_killed_anywhere_is_finished_by_deleting_again() {
     }
 }
 
-const LAST: KeepRules = KeepRules { last: 1, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0, within_seconds: 0 };
+fn last(app: Option<&str>) -> ForgetRequest {
+    let filter = Filter { apps: app.map(str::to_owned).into_iter().collect(), ..Filter::default() };
+    ForgetRequest { filter, rules: KeepRules { last: 1, ..KeepRules::default() }, ..ForgetRequest::default() }
+}
 
 #[test]
 fn forgetting_removes_by_rule_in_each_application() {
     let world = some();
-    let dry = forget(&world.context, None, LAST, true).unwrap();
+    let dry = forget(&world.context, &last(None), true).unwrap();
     assert_eq!(names(&world.context).len(), 4, "a dry run removes nothing");
-    let report = forget(&world.context, None, LAST, false).unwrap();
+    let report = forget(&world.context, &last(None), false).unwrap();
     assert_eq!(report, dry);
     assert_eq!(names(&world.context), ["two", "hub/two"]);
-    assert_eq!(report.removed.len(), 2);
-    assert_eq!(forget(&world.context, None, LAST, false).unwrap().removed, []);
+    assert_eq!(report.removed().count(), 2);
+    assert_eq!(forget(&world.context, &last(None), false).unwrap().removed().count(), 0);
 }
 
 #[test]
 fn forgetting_in_one_application_leaves_the_others() {
     let world = some();
-    forget(&world.context, Some("hub"), LAST, false).unwrap();
+    forget(&world.context, &last(Some("hub")), false).unwrap();
     assert_eq!(names(&world.context), ["one", "two", "hub/two"]);
-    forget(&world.context, Some(""), LAST, false).unwrap();
+    forget(&world.context, &last(Some("")), false).unwrap();
     assert_eq!(names(&world.context), ["two", "hub/two"]);
 }
 
@@ -172,9 +175,9 @@ fn forgetting_leaves_the_pinned_and_the_unreadable() {
     relabel(&world.context, "one", &[], &[], Some(true)).unwrap();
     world.memory.flip_byte(&world.root_object(&snapshot("hub", "one", 3)), 99);
     world.context.cache_folder = None;
-    let report = forget(&world.context, None, LAST, false).unwrap();
-    assert_eq!(report.removed, []);
-    let why = |name: &str| report.kept.iter().find(|(listed, _)| listed.snapshot.name == name).unwrap().1.clone();
+    let report = forget(&world.context, &last(None), false).unwrap();
+    assert_eq!(report.removed().count(), 0);
+    let why = |name: &str| report.kept().find(|(listed, _)| listed.snapshot.name == name).unwrap().1.clone();
     assert_eq!(why("one"), ["pinned"]);
     assert_eq!(world.memory.list(ObjectKind::Root).unwrap().len(), 4);
 
@@ -182,7 +185,7 @@ fn forgetting_leaves_the_pinned_and_the_unreadable() {
     let world = some();
     relabel(&world.context, "one", &[("a".into(), "1".into())], &[], None).unwrap();
     world.memory.flip_byte(&world.memory.list(ObjectKind::Label).unwrap()[0].name, 99);
-    forget(&world.context, None, LAST, false).unwrap();
+    forget(&world.context, &last(None), false).unwrap();
     assert_eq!(names(&world.context), ["one", "two", "hub/two"]);
 }
 

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use copal_engine::application::{CaptureRecord, records};
-use copal_engine::catalogue::{Catalogue, Listed, Unreadable, UnreadableReason};
+use copal_engine::catalogue::{Catalogue, Filter, Listed, Unreadable, UnreadableReason};
 use copal_engine::{Context, Monitor};
 
-use crate::commands::snapshot::{SnapshotLine, bytes, files, full_name, origin, phase, tags};
+use crate::commands::filter::FilterArguments;
+use crate::commands::snapshot::{SnapshotLine, bytes, files, full_name, host, origin, paths, phase, tags};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, Table};
@@ -17,19 +18,20 @@ use crate::shown::{count, escaped, short_id, size, time, uuid};
 Examples:
   copal list
   copal list --tag ticket=4711
+  copal list --host alder --path /srv/data
   copal list --json | jq -r '.[].name'")]
 pub(crate) struct Arguments {
-    /// Only those with this tag; may be given again
-    #[arg(long, value_name = "KEY=VALUE", value_parser = super::tag::parse)]
-    tag: Vec<(String, String)>,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
     let catalogue = Catalogue::load(&context)?;
-    let has_tags = |listed: &&Listed| arguments.tag.iter().all(|tag| listed.snapshot.tags.contains(tag));
-    let snapshots: Vec<&Listed> = catalogue.snapshots.iter().filter(has_tags).collect();
-    let under_way = under_way(&context, &catalogue, arguments)?;
+    let filter = arguments.filter.filter()?;
+    let snapshots: Vec<&Listed> =
+        catalogue.snapshots.iter().filter(|listed| filter.matches(&listed.snapshot)).collect();
+    let under_way = under_way(&context, &catalogue, &filter)?;
     if invocation.output.is_json() {
         for listed in &snapshots {
             invocation.output.element(&SnapshotLine::new(listed))?;
@@ -49,15 +51,18 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
 }
 
 /// Snapshots of applications that are on their way into this repository, or failed on it.
-fn under_way(context: &Context, catalogue: &Catalogue, arguments: &Arguments) -> anyhow::Result<Vec<CaptureRecord>> {
+fn under_way(context: &Context, catalogue: &Catalogue, filter: &Filter) -> anyhow::Result<Vec<CaptureRecord>> {
     let Some(state) = context.state_folder.as_deref() else { return Ok(Vec::new()) };
     let repository = context.repository.config().repository.to_string();
     let is_there =
         |record: &CaptureRecord| catalogue.snapshots.iter().any(|listed| listed.snapshot.id.to_string() == record.id);
     let mut found = records(state, None)?;
     found.retain(|record| {
-        let tagged = arguments.tag.iter().all(|tag| record.tags.contains(tag));
-        record.repository == repository && !record.app.is_empty() && tagged && !is_there(record)
+        // Records are of this host; what their sources are is known at the end.
+        let of_host = filter.hosts.is_empty() || filter.hosts.contains(&context.host);
+        let of_app = filter.apps.is_empty() || filter.apps.contains(&record.app);
+        let is_meant = of_host && of_app && filter.paths.is_empty() && filter.has_tags(&record.tags);
+        record.repository == repository && !record.app.is_empty() && is_meant && !is_there(record)
     });
     Ok(found)
 }
@@ -91,6 +96,8 @@ fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut In
         ("NEW", Align::Right),
         ("STORED", Align::Right),
         ("ORIGIN", Align::Left),
+        ("HOST", Align::Left),
+        ("PATHS", Align::Left),
         ("TAGS", Align::Left),
     ]);
     for listed in snapshots {
@@ -106,6 +113,8 @@ fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut In
             size(snapshot.bytes_new).into(),
             size(snapshot.stored_new).into(),
             origin(snapshot.origin).into(),
+            host(snapshot).into(),
+            paths(snapshot).into(),
             escaped(format!("{pin}{}", tags(snapshot)).trim_end().as_bytes()).into(),
         ]);
     }
@@ -121,6 +130,8 @@ fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut In
             size(record.bytes_new).into(),
             Vec::new(),
             b"created".to_vec(),
+            Vec::new(),
+            Vec::new(),
             Vec::new(),
         ]);
     }

@@ -12,6 +12,7 @@ mod deployed;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod export;
+pub(crate) mod filter;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod gc;

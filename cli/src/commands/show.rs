@@ -10,6 +10,7 @@ use copal_store::roles::Role;
 use copal_store::signing::SignerId;
 use serde::Serialize;
 
+use crate::commands::filter::FilterArguments;
 use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
@@ -22,11 +23,14 @@ use crate::shown::{escaped, rfc3339, size, time, uuid};
 Examples:
   copal show monday
   copal show latest --json
+  copal show latest --path /srv/data             the newest that was taken from there
   copal show 01934f1e-2a4b                       an id, or as much of it as tells it from others")]
 pub(crate) struct Arguments {
-    /// Name, APP/NAME, id or its prefix, latest, or latest:APP
+    /// Name, APP/NAME, id or its prefix, latest, latest:APP, or latest:/PATH
     #[arg(value_name = "SNAPSHOT")]
     name: String,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,7 +150,7 @@ struct Source<'a> {
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
     let catalogue = Catalogue::load(&context)?;
-    let listed = catalogue.find(&arguments.name)?;
+    let listed = catalogue.find_among(&arguments.name, &arguments.filter.filter()?)?;
     if invocation.output.is_json() {
         invocation.output.document(&document(&context, listed))?;
     } else {

@@ -1,14 +1,16 @@
 //! A snapshot as tables and documents show it.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 
 use copal_engine::application::CaptureRecord;
-use copal_engine::catalogue::Listed;
-use copal_manifest::snapshot::{Origin, Phase, Snapshot};
+use copal_engine::catalogue::{Listed, plain_path};
+use copal_engine::removal::is_safety;
+use copal_manifest::snapshot::{Origin, Phase, Snapshot, SourceRecord};
 use serde::Serialize;
 
 use crate::commands::application::dashed;
-use crate::shown::{rfc3339, uuid};
+use crate::shown::{escaped, rfc3339, uuid};
 
 /// A line of `list`, as JSON.
 #[derive(Debug, Serialize)]
@@ -25,6 +27,9 @@ pub(crate) struct SnapshotLine {
     origin: &'static str,
     tags: BTreeMap<String, String>,
     pinned: bool,
+    host: String,
+    paths: Vec<String>,
+    safety: bool,
 }
 
 impl SnapshotLine {
@@ -43,6 +48,9 @@ impl SnapshotLine {
             origin: origin(snapshot.origin),
             tags: snapshot.tags.iter().cloned().collect(),
             pinned: snapshot.pinned,
+            host: snapshot.host.clone(),
+            paths: snapshot.sources.iter().filter_map(recorded_path).collect(),
+            safety: is_safety(snapshot),
         }
     }
 
@@ -61,6 +69,9 @@ impl SnapshotLine {
             origin: "created",
             tags: record.tags.iter().cloned().collect(),
             pinned: record.pinned,
+            host: String::new(),
+            paths: Vec::new(),
+            safety: record.safety,
         }
     }
 }
@@ -73,6 +84,28 @@ pub(crate) fn files(snapshot: &Snapshot) -> u64 {
 /// Logical bytes of all sources.
 pub(crate) fn bytes(snapshot: &Snapshot) -> u64 {
     snapshot.sources.iter().map(|source| source.bytes).sum()
+}
+
+/// The path that a source was taken from; `None` for one that has none, a database of a server for example.
+fn recorded_path(source: &SourceRecord) -> Option<String> {
+    let path = plain_path(&source.path);
+    (!source.path.is_empty()).then(|| path.to_string_lossy().into_owned())
+}
+
+/// The host it was taken on, for tables.
+pub(crate) fn host(snapshot: &Snapshot) -> String {
+    if snapshot.host.is_empty() { "unknown".to_owned() } else { escaped(snapshot.host.as_bytes()) }
+}
+
+/// The paths of its sources, for tables; only the first is written out.
+pub(crate) fn paths(snapshot: &Snapshot) -> String {
+    let mut paths = snapshot.sources.iter().filter(|source| !source.path.is_empty());
+    let first = paths.next().map(|source| escaped(plain_path(&source.path).as_os_str().as_bytes()));
+    match (first, paths.count()) {
+        (None, _) => "-".to_owned(),
+        (Some(first), 0) => first,
+        (Some(first), more) => format!("{first} and {more} more"),
+    }
 }
 
 /// The word for a phase.

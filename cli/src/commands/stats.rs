@@ -4,6 +4,7 @@ use clap::Args;
 use copal_engine::inspect::{Stats, stats};
 use serde_json::json;
 
+use crate::commands::filter::FilterArguments;
 use crate::commands::snapshot::full_name;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
@@ -15,12 +16,21 @@ use crate::shown::{escaped, share, short_id, size, uuid};
 #[command(after_help = "\
 Examples:
   copal stats
-  copal stats --json | jq .stored")]
-pub(crate) struct Arguments {}
+  copal stats --host alder --path /srv/data          which of these cost what
+  copal stats --json | jq .stored
 
-pub(crate) fn run(_arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+The figures are of the whole repository; --host, --path, --tag and --app choose the snapshots that
+are listed below them.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    filter: FilterArguments,
+}
+
+pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let filter = arguments.filter.filter()?;
     let context = invocation.open()?;
-    let stats = stats(&context)?;
+    let mut stats = stats(&context)?;
+    stats.snapshots.retain(|one| filter.matches(&one.listed.snapshot));
     invocation.monitor.finish();
     if invocation.output.is_json() {
         document(&stats, invocation)?;

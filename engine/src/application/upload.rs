@@ -18,7 +18,7 @@ use crate::application::config::{Application, Pinning, Source, SourceSpec};
 use crate::application::record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata};
 use crate::application::sources::{Held, input_of_folder, spool_path};
 use crate::application::state::{AppFolder, CaptureFolder, state_folder};
-use crate::catalogue::{Catalogue, Listed};
+use crate::catalogue::{Catalogue, Listed, is_of_the_future};
 use crate::context::{Context, Monitor, Progress};
 use crate::create::left_out::LeftOut;
 use crate::create::{Contents, CreateReport, Creation, Input, Naming, Taken, is_present};
@@ -195,7 +195,7 @@ impl Captured {
         // The snapshot is in the repository: nothing from here on is a failure of it.
         let tidied =
             place.remove_kept(&record).and_then(|()| place.remove()).and_then(|()| folder.forget_failures(true));
-        let evicted = tidied.and_then(|()| evict(context, &application));
+        let evicted = tidied.and_then(|()| evict(context, &application, report.snapshot.id));
         if let Err(error) = evicted {
             context.monitor.notice(&format!("the snapshot is taken, but tidying up after it failed: {error}"));
         }
@@ -260,21 +260,26 @@ fn checkpoint_now_and_then(context: &Context, creation: &Creation, bytes_total: 
     }
 }
 
-/// The oldest go when there are more than the application wants: safety snapshots do not count, pinned ones stay, and what another key
-/// than an owner's has signed neither counts nor goes.
-fn evict(context: &Context, application: &Application) -> Result<()> {
+/// The oldest of this host go when there are more than the application wants: safety snapshots and those of the future do not count, pinned
+/// ones stay, and so does the one that was just `taken`, whatever the clock says. What another key than an owner's has signed neither
+/// counts nor goes.
+fn evict(context: &Context, application: &Application, taken: SnapshotId) -> Result<()> {
     let Some(max) = application.max_snapshots.filter(|_| !application.name.is_empty()) else { return Ok(()) };
     let catalogue = Catalogue::load(context)?;
+    let now = context.clock.now();
     let counted: Vec<_> = catalogue
         .snapshots
         .iter()
-        .filter(|listed| listed.snapshot.app == application.name)
-        .filter(|listed| !listed.snapshot.live.as_ref().is_some_and(|live| live.safety))
+        .filter(|listed| listed.snapshot.app == application.name && listed.snapshot.host == context.host)
+        .filter(|listed| !removal::is_safety(&listed.snapshot) && !is_of_the_future(&listed.snapshot, now))
         .filter(|listed| context.repository.keys().builds_on(listed.signer))
         .collect();
+    // For one that does not count none has to go, least of all the snapshot that is about to be deployed.
+    if counted.iter().all(|listed| listed.snapshot.id != taken) {
+        return Ok(());
+    }
     let surplus = counted.len().saturating_sub(max as usize);
-    // The newest is the one that was just taken.
-    let oldest = counted.iter().take(counted.len().saturating_sub(1)).filter(|listed| !listed.snapshot.pinned);
+    let oldest = counted.iter().filter(|listed| listed.snapshot.id != taken && !listed.snapshot.pinned);
     let references: Vec<String> = oldest.take(surplus).map(|listed| listed.snapshot.id.to_string()).collect();
     if !references.is_empty() {
         removal::delete(context, &references)?;
@@ -358,7 +363,7 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
         place.remove_kept(&record)?;
         place.remove()?;
         folder.forget_failures(true)?;
-        evict(context, application)?;
+        evict(context, application, id)?;
         return Ok(report_of(listed));
     }
     let creation = match Creation::begin(context, naming, &places) {

@@ -1,12 +1,17 @@
 //! How people name a snapshot.
 
+use std::path::Path;
+
+use copal_manifest::entry::Timestamp;
+use copal_manifest::name::whole_id;
+use copal_manifest::shown::name as shown_name;
+use copal_manifest::snapshot::Snapshot;
 use copal_store::SnapshotId;
 use copal_store::trust::Standing;
 
-use crate::catalogue::{Catalogue, Listed, Unreadable};
+use crate::catalogue::{Catalogue, Filter, Listed, Unreadable, is_same_path};
 use crate::error::{Error, Result};
-use copal_manifest::name::whole_id;
-use copal_manifest::snapshot::Snapshot;
+use crate::moment::shown as shown_time;
 
 /// Fewer digits of an id than this are a name mistyped rather than an id.
 const ID_DIGITS_MIN: usize = 4;
@@ -14,14 +19,33 @@ const ID_DIGITS_MIN: usize = 4;
 /// So many digits of an id are what lists show, and copied rather than made up.
 const ID_DIGITS_SHOWN: usize = 8;
 
+/// Clocks differ by so much without anybody minding. What is dated later is of the future: somebody's clock was wrong.
+pub const FUTURE_SECONDS: i64 = 600;
+
+/// Whether a snapshot is dated so that it cannot have been taken yet.
+#[must_use]
+pub fn is_of_the_future(snapshot: &Snapshot, now: Timestamp) -> bool {
+    snapshot.created.seconds > now.seconds.saturating_add(FUTURE_SECONDS)
+}
+
 /// `latest` first, because it is no name; then a whole id, which nobody mistypes and which no name may pass for; then whole names, names in
 /// any application, ids. A whole name of a root that does not open is an error, lest another application's snapshot is taken for it.
-pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
-    if reference == "latest" {
-        return latest(catalogue, reference, &|_| true);
+pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str, filter: &Filter) -> Result<&'c Listed> {
+    if let Some(of) = age_of(reference) {
+        let is_meant = |snapshot: &Snapshot| match of {
+            "" => true,
+            path if path.starts_with('/') => {
+                snapshot.sources.iter().any(|source| is_same_path(&source.path, Path::new(path)))
+            }
+            app => snapshot.app == app,
+        };
+        let wanted = |listed: &Listed| is_meant(&listed.snapshot) && filter.matches(&listed.snapshot);
+        return latest(catalogue, reference, &wanted);
     }
-    if let Some(app) = reference.strip_prefix("latest:") {
-        return latest(catalogue, reference, &|listed| listed.snapshot.app == app);
+    if !filter.is_empty() {
+        return Err(Error::Usage(format!(
+            "{reference} names one snapshot: a host, a path, a tag or an application choose among others only with `latest`"
+        )));
     }
     if let Some(id) = whole_id(reference) {
         let found = matching(catalogue, |snapshot| snapshot.id == id);
@@ -43,26 +67,61 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c 
     by_id(catalogue, reference)
 }
 
+/// Of what the newest is meant: `latest`, `latest:APP`, `latest:/PATH`.
+fn age_of(reference: &str) -> Option<&str> {
+    let rest = reference.strip_prefix("latest")?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix(':') }
+}
+
 /// The newest that a key which may create now has signed: whoever has a key that was removed can go on making newer ones. When there are only
-/// such, a person has to say which one is meant.
+/// such, a person has to say which one is meant. One of the future is not the latest while there is another; that is said.
 pub(super) fn latest<'c>(
     catalogue: &'c Catalogue,
     reference: &str,
     wanted: &dyn Fn(&Listed) -> bool,
 ) -> Result<&'c Listed> {
-    let standing = |listed: &Listed| catalogue.name_tags.0.as_ref().map(|keys| keys.standing(listed.signer));
-    let mut newest_first = catalogue.snapshots.iter().rev().filter(|listed| wanted(listed)).peekable();
-    let newest = newest_first.peek().copied();
-    let found = newest_first.find(|listed| standing(listed).is_none_or(Standing::may_create));
-    found.ok_or_else(|| match newest.and_then(|newest| Some((newest, standing(newest)?))) {
-        Some((newest, standing)) => Error::OnlyFormerKeys {
-            reference: reference.to_owned(),
-            newest: Snapshot::full_name(&newest.snapshot.app, &newest.snapshot.name),
-            id: newest.snapshot.id.to_string(),
-            why: standing.words(),
-        },
-        None => Error::NoSuchSnapshot(reference.to_owned()),
-    })
+    let standing = |listed: &Listed| catalogue.asked.keys.as_ref().map(|keys| keys.standing(listed.signer));
+    let mut newest_first = catalogue.snapshots.iter().rev().filter(|listed| wanted(listed));
+    let Some(newest) = newest_first.clone().next() else { return Err(Error::NoSuchSnapshot(reference.to_owned())) };
+    let may_create = |listed: &&Listed| standing(listed).is_none_or(Standing::may_create);
+    let Some(found) = newest_first.find(may_create) else {
+        return Err(match standing(newest) {
+            Some(standing) => Error::OnlyFormerKeys {
+                reference: reference.to_owned(),
+                newest: Snapshot::full_name(&newest.snapshot.app, &newest.snapshot.name),
+                id: newest.snapshot.id.to_string(),
+                why: standing.words(),
+            },
+            None => Error::NoSuchSnapshot(reference.to_owned()),
+        });
+    };
+    let is_past = |listed: &Listed| catalogue.asked.now.is_none_or(|now| !is_of_the_future(&listed.snapshot, now));
+    if is_past(found) {
+        return Ok(found);
+    }
+    let past = newest_first.filter(may_create).find(|listed| is_past(listed));
+    if let Some(monitor) = &catalogue.asked.monitor {
+        monitor.notice(&word_of_the_future(found, past));
+    }
+    Ok(past.unwrap_or(found))
+}
+
+fn word_of_the_future(future: &Listed, past: Option<&Listed>) -> String {
+    let name =
+        |listed: &Listed| shown_name(Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name).as_bytes());
+    let date = shown_time(future.snapshot.created);
+    let future = name(future);
+    match past {
+        Some(past) => format!(
+            "the snapshot {future} is dated in the future ({date}) and is not taken for the latest, which is {}; its id or \
+             name means it",
+            name(past)
+        ),
+        None => format!(
+            "the snapshot {future} is taken for the latest although it is dated in the future ({date}), as all are of which \
+             one was asked for; is the clock of this machine right?"
+        ),
+    }
 }
 
 /// A whole id, which no name passes for; then a name.
@@ -79,7 +138,7 @@ pub(super) fn find_in<'c>(catalogue: &'c Catalogue, app: &str, reference: &str) 
 }
 
 pub(super) fn find_unreadable<'c>(catalogue: &'c Catalogue, reference: &str) -> Option<&'c Unreadable> {
-    let tag = catalogue.name_tags.0.as_ref().map(|keys| keys.name_tag(reference.as_bytes()));
+    let tag = catalogue.asked.keys.as_ref().map(|keys| keys.name_tag(reference.as_bytes()));
     let id = SnapshotId::from_hex(&reference.replace('-', "").to_ascii_lowercase());
     let mut unreadable = catalogue.unreadable.iter();
     unreadable.find(|unreadable| Some(unreadable.root.tag) == tag || Some(unreadable.root.snapshot) == id)
@@ -120,7 +179,7 @@ fn only_by_name<'c>(catalogue: &'c Catalogue, reference: &str, named: Vec<&'c Li
 
 /// Of several with one name those that an owner or the key in use has signed, if there are any: others' do not get in their way.
 fn of_owners<'c>(catalogue: &'c Catalogue, named: Vec<&'c Listed>) -> Vec<&'c Listed> {
-    let Some(keys) = &catalogue.name_tags.0 else { return named };
+    let Some(keys) = &catalogue.asked.keys else { return named };
     let owned: Vec<&Listed> = named.iter().copied().filter(|listed| keys.builds_on(listed.signer)).collect();
     if owned.is_empty() { named } else { owned }
 }

@@ -4,6 +4,7 @@
 //! say so, and can be lost at any time. The catalogue never looks into a manifest.
 
 mod cache;
+mod filter;
 mod find;
 mod gone;
 mod memory;
@@ -12,6 +13,7 @@ mod relabel;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use copal_manifest::entry::Timestamp;
 use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::keys::Keys;
 use copal_store::repository::{Repository, RootName, SignedPayload};
@@ -20,13 +22,15 @@ use copal_store::session::Session;
 use copal_store::signing::SignerId;
 use copal_store::{Error as StoreError, SnapshotId};
 
+pub use filter::{Filter, is_same_path, plain_path};
+pub use find::{FUTURE_SECONDS, is_of_the_future};
 pub use gone::Gone;
 pub(crate) use gone::{forget_deleted, tell_what_is_gone};
 pub use memory::Memory;
 pub use relabel::relabel;
 
 use crate::catalogue::cache::{CacheRead, CacheState, Cached, Entries};
-use crate::context::Context;
+use crate::context::{Context, Monitor};
 use crate::error::{Error, Result};
 
 /// A snapshot as listed: its root, with the newest label applied to `tags` and `pinned`.
@@ -76,21 +80,33 @@ pub struct Catalogue {
     pub snapshots: Vec<Listed>,
     /// Damaged or newer roots: named, never hiding the others.
     pub unreadable: Vec<Unreadable>,
-    name_tags: NameTags,
+    asked: Asked,
 }
 
-/// Makes the tags of names: what a root that does not open was called can still be checked against a guess.
-#[derive(Clone, Debug, Default)]
-struct NameTags(Option<Keys>);
+/// What the catalogue is asked with: no part of what is listed.
+#[derive(Clone, Default)]
+struct Asked {
+    /// Make the tags of names: what a root that does not open was called can still be checked against a guess.
+    keys: Option<Keys>,
+    /// When it was read: a snapshot that is dated later is not the latest.
+    now: Option<Timestamp>,
+    /// Hears of such a one.
+    monitor: Option<Arc<dyn Monitor>>,
+}
 
-impl PartialEq for NameTags {
-    /// Keys are no part of what is listed.
+impl PartialEq for Asked {
     fn eq(&self, _other: &Self) -> bool {
         true
     }
 }
 
-impl Eq for NameTags {}
+impl Eq for Asked {}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Asked").field("now", &self.now).finish_non_exhaustive()
+    }
+}
 
 impl Catalogue {
     /// Reads the catalogue: one listing of roots, one of labels, and only objects that the cache lacks.
@@ -108,9 +124,15 @@ impl Catalogue {
         gather(context, session.roots(), false)
     }
 
-    /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes), `latest`, `latest:APP`.
+    /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes), `latest`, `latest:APP`,
+    /// `latest:/PATH`.
     pub fn find(&self, reference: &str) -> Result<&Listed> {
-        find::find(self, reference)
+        find::find(self, reference, &Filter::default())
+    }
+
+    /// The same; by its age one of those that a filter chooses.
+    pub fn find_among(&self, reference: &str, filter: &Filter) -> Result<&Listed> {
+        find::find(self, reference, filter)
     }
 
     /// The newest of some that a key which may create now has signed. `reference` is what errors call it.
@@ -213,8 +235,12 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     let labels: BTreeMap<SnapshotId, u64> = context.repository.labels()?.into_iter().collect();
     // Who may not open roots gets none from what another key's holder left in the cache.
     let remember = remember && context.repository.keys().role().may(Action::OpenManifests);
-    let name_tags = NameTags(Some(context.repository.keys().clone()));
-    let mut catalogue = Catalogue { name_tags, ..Catalogue::default() };
+    let asked = Asked {
+        keys: Some(context.repository.keys().clone()),
+        now: Some(context.clock.now()),
+        monitor: Some(Arc::clone(&context.monitor)),
+    };
+    let mut catalogue = Catalogue { asked, ..Catalogue::default() };
     let memory = context.memory.as_ref().filter(|_| remember);
     let recalled = memory.and_then(|memory| memory.recall(roots, &labels));
     let (state, missing) = match recalled {

@@ -8,12 +8,12 @@ use copal_store::collect::{CollectOptions, CollectReport, ResealReport, collect}
 use copal_store::repository::RootName;
 use copal_store::trust::Standing;
 
-pub use retention::{ForgetReport, KeepRules};
+pub use retention::{ForgetReport, Group, GroupBy, GroupReport, KeepRules, is_safety};
 
-use crate::catalogue::{Catalogue, Listed, Unreadable, forget_deleted, known_roots};
+use crate::catalogue::{Catalogue, Filter, Listed, Unreadable, forget_deleted, known_roots};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
-use crate::removal::retention::History;
+use crate::removal::retention::{History, Plan};
 use crate::walk::SnapshotReachability;
 
 /// Deletes by reference: durable when it returns. All references are resolved before the first deletion. A whole id that
@@ -56,12 +56,26 @@ pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
     Ok(removed)
 }
 
-/// Applies retention to each application (snapshots without one form a group), or only to one. What a removed key has signed pushes nothing
-/// out: its holder can go on signing.
-pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: bool) -> Result<ForgetReport> {
+/// What to forget, and how it is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ForgetRequest {
+    /// Only of these.
+    pub filter: Filter,
+    /// What stays.
+    pub rules: KeepRules,
+    /// What of safety snapshots stays; none: the same.
+    pub safety_rules: Option<KeepRules>,
+    /// What is counted together.
+    pub group_by: GroupBy,
+    /// Nothing else is removed, whatever the rules say by now: what a person has agreed to.
+    pub agreed: Option<Vec<RootName>>,
+}
+
+/// Applies retention to each group of snapshots. What a removed key has signed pushes nothing out: its holder can go on signing.
+pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Result<ForgetReport> {
     let catalogue = Catalogue::load(context)?;
-    let candidates: Vec<Listed> =
-        catalogue.snapshots.into_iter().filter(|listed| app.is_none_or(|app| listed.snapshot.app == app)).collect();
+    let candidates =
+        catalogue.snapshots.into_iter().filter(|listed| request.filter.matches(&listed.snapshot)).collect();
     let keys = context.repository.keys();
     let history_of = |listed: &Listed| match (keys.standing(listed.signer), listed.signer) {
         (Standing::Creator, Some(signer)) => History::Key(signer),
@@ -69,9 +83,16 @@ pub fn forget(context: &Context, app: Option<&str>, rules: KeepRules, dry_run: b
         (Standing::Removed { was_owner: true }, _) => History::FormerOwners,
         (other, _) => History::Nobody(other.words()),
     };
-    let report = retention::plan(candidates, rules, &history_of);
+    let rules = |group: &Group| request.safety_rules.filter(|_| group.safety).unwrap_or(request.rules);
+    let plan = Plan { rules: &rules, group_by: request.group_by, history_of: &history_of, now: context.clock.now() };
+    let mut report = retention::plan(candidates, &plan);
+    if let Some(agreed) = &request.agreed {
+        for group in &mut report.groups {
+            group.removed.retain(|listed| agreed.contains(&listed.root));
+        }
+    }
     if !dry_run {
-        let roots: Vec<RootName> = report.removed.iter().map(|listed| listed.root).collect();
+        let roots: Vec<RootName> = report.removed().map(|listed| listed.root).collect();
         context.repository.delete_roots(&roots)?;
         forget_deleted(context, &roots);
     }

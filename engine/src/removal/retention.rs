@@ -2,13 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use copal_manifest::entry::Timestamp;
+use copal_manifest::snapshot::{Snapshot, SourceRecord};
 use copal_store::signing::SignerId;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::catalogue::Listed;
+use crate::catalogue::{Listed, is_of_the_future, plain_path};
 
 /// Rules of retention: a snapshot that any rule keeps stays. All zero keeps everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -25,17 +27,101 @@ pub struct KeepRules {
     pub monthly: u32,
     /// Years.
     pub yearly: u32,
-    /// All that are at most so many seconds older than the newest of their application: no clock is asked.
+    /// All that are at most so many seconds older than the newest of their group: no clock is asked.
     pub within_seconds: u64,
+}
+
+/// What tells groups apart, beside the application and the key that signed. Each group is counted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupBy {
+    /// The host that took it.
+    pub host: bool,
+    /// The paths of its sources. Those of an application are its sources, wherever they are at the time.
+    pub paths: bool,
+    /// Its tags.
+    pub tags: bool,
+}
+
+impl Default for GroupBy {
+    fn default() -> Self {
+        Self { host: true, paths: true, tags: false }
+    }
+}
+
+/// Snapshots that are counted together. What is not asked for by [`GroupBy`] is empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Their application; empty for none.
+    pub app: String,
+    /// Taken before a deploy: counted apart from those that were asked for.
+    pub safety: bool,
+    /// Their host.
+    pub host: String,
+    /// The paths of their sources, sorted; of a source without one, its kind and label.
+    pub paths: Vec<PathBuf>,
+    /// Their tags.
+    pub tags: Vec<(String, String)>,
+    history: History,
+}
+
+/// What retention decided of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Which.
+    pub group: Group,
+    /// Kept, each with the rules that keep it (`last`, `daily`, `pinned` …), newest first.
+    pub kept: Vec<(Listed, Vec<&'static str>)>,
+    /// Removed, or to be removed, newest first.
+    pub removed: Vec<Listed>,
 }
 
 /// What retention decided.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ForgetReport {
-    /// Kept, each with the rules that keep it (`last`, `daily`, `pinned` …).
-    pub kept: Vec<(Listed, Vec<&'static str>)>,
-    /// Removed, or to be removed.
-    pub removed: Vec<Listed>,
+    /// Group by group.
+    pub groups: Vec<GroupReport>,
+}
+
+impl ForgetReport {
+    /// All that stay.
+    pub fn kept(&self) -> impl Iterator<Item = &(Listed, Vec<&'static str>)> {
+        self.groups.iter().flat_map(|group| &group.kept)
+    }
+
+    /// All that go.
+    pub fn removed(&self) -> impl Iterator<Item = &Listed> {
+        self.groups.iter().flat_map(|group| &group.removed)
+    }
+}
+
+impl Group {
+    fn of(listed: &Listed, by: GroupBy, history: History) -> Self {
+        let snapshot = &listed.snapshot;
+        let path = |source: &SourceRecord| match plain_path(&source.path) {
+            path if path.as_os_str().is_empty() => PathBuf::from(format!("{}:{}", source.kind.name(), source.label)),
+            path => path,
+        };
+        let mut paths: Vec<PathBuf> = Vec::new();
+        if by.paths && snapshot.app.is_empty() {
+            paths.extend(snapshot.sources.iter().map(path));
+            paths.sort();
+            paths.dedup();
+        }
+        Self {
+            app: snapshot.app.clone(),
+            safety: is_safety(snapshot),
+            host: if by.host { snapshot.host.clone() } else { String::new() },
+            paths,
+            tags: if by.tags { snapshot.tags.clone() } else { Vec::new() },
+            history,
+        }
+    }
+}
+
+/// Whether it was taken before a deploy, by itself.
+#[must_use]
+pub fn is_safety(snapshot: &Snapshot) -> bool {
+    snapshot.live.as_ref().is_some_and(|live| live.safety)
 }
 
 /// Whose snapshots are counted together.
@@ -76,32 +162,47 @@ fn year(at: &DateTime) -> i64 {
     i64::from(at.year())
 }
 
-/// Decides for each application apart, and in it for each key that signed: whoever may create snapshots pushes out none of another's.
-/// What owners signed is one history, whoever of them it was.
-pub(super) fn plan(candidates: Vec<Listed>, rules: KeepRules, history_of: &dyn Fn(&Listed) -> History) -> ForgetReport {
-    let mut groups: BTreeMap<(String, History), Vec<(Listed, Counts)>> = BTreeMap::new();
-    let mut report = ForgetReport::default();
+/// By what retention decides.
+pub(super) struct Plan<'p> {
+    /// Of a group; safety snapshots may have rules of their own.
+    pub(super) rules: &'p dyn Fn(&Group) -> KeepRules,
+    pub(super) group_by: GroupBy,
+    pub(super) history_of: &'p dyn Fn(&Listed) -> History,
+    pub(super) now: Timestamp,
+}
+
+/// Decides for each group apart. The application and the key that signed always tell groups apart: whoever may create snapshots pushes
+/// out none of another's. What owners signed is one history, whoever of them it was.
+///
+/// A snapshot of the future stays and counts for nothing: whoever's clock was wrong pushes out none of the others, and no time is
+/// counted back from it. The clock that says so can only keep more: if it is slow itself, nothing is removed for it.
+pub(super) fn plan(candidates: Vec<Listed>, plan: &Plan<'_>) -> ForgetReport {
+    let mut groups: BTreeMap<Group, Vec<(Listed, Counts)>> = BTreeMap::new();
     for listed in candidates {
-        let (history, counts) = match history_of(&listed) {
-            History::Nobody(why) => {
-                report.kept.push((listed, vec![why]));
-                continue;
-            }
+        let is_future = is_of_the_future(&listed.snapshot, plan.now);
+        let (history, counts) = match (plan.history_of)(&listed) {
             History::FormerOwners => (History::Owners, Counts::No),
             history => (history, Counts::Yes),
         };
-        groups.entry((listed.snapshot.app.clone(), history)).or_default().push((listed, counts));
+        let counts = if is_future { Counts::Future } else { counts };
+        groups.entry(Group::of(&listed, plan.group_by, history)).or_default().push((listed, counts));
     }
-    for (_, mut group) in groups {
-        group.sort_by_key(|(listed, _)| Reverse((listed.snapshot.created, listed.snapshot.id)));
-        let reasons = reasons(&group, rules);
-        for ((listed, _), reasons) in group.into_iter().zip(reasons) {
+    let mut report = ForgetReport::default();
+    for (group, mut members) in groups {
+        members.sort_by_key(|(listed, _)| Reverse((listed.snapshot.created, listed.snapshot.id)));
+        let reasons = match group.history {
+            History::Nobody(why) => vec![vec![why]; members.len()],
+            _ => reasons(&members, (plan.rules)(&group)),
+        };
+        let mut decided = GroupReport { kept: Vec::new(), removed: Vec::new(), group };
+        for ((listed, _), reasons) in members.into_iter().zip(reasons) {
             if reasons.is_empty() {
-                report.removed.push(listed);
+                decided.removed.push(listed);
             } else {
-                report.kept.push((listed, reasons));
+                decided.kept.push((listed, reasons));
             }
         }
+        report.groups.push(decided);
     }
     report
 }
@@ -112,17 +213,24 @@ enum Counts {
     Yes,
     /// It is kept when it would have had a place, and takes none.
     No,
+    /// It is kept, and takes none.
+    Future,
 }
 
-/// For each snapshot of one history, newest first, the rules that keep it.
+/// For each snapshot of one group, newest first, the rules that keep it.
 fn reasons(newest_first: &[(Listed, Counts)], rules: KeepRules) -> Vec<Vec<&'static str>> {
     let mut reasons: Vec<Vec<&'static str>> = vec![Vec::new(); newest_first.len()];
     if rules == KeepRules::default() {
         return vec![vec!["no rule"]; newest_first.len()];
     }
+    for ((_, counts), kept) in newest_first.iter().zip(&mut reasons) {
+        if *counts == Counts::Future {
+            kept.push("future");
+        }
+    }
     let mut left = rules.last;
     for ((_, counts), kept) in newest_first.iter().zip(&mut reasons) {
-        if left > 0 {
+        if left > 0 && *counts != Counts::Future {
             kept.push("last");
             left -= u32::from(*counts == Counts::Yes);
         }
@@ -140,7 +248,7 @@ fn reasons(newest_first: &[(Listed, Counts)], rules: KeepRules) -> Vec<Vec<&'sta
         for ((listed, counts), kept) in newest_first.iter().zip(&mut reasons) {
             let now = Some(period(&civil(listed.snapshot.created)));
             let is_first = now != before;
-            if left > 0 && is_first {
+            if left > 0 && is_first && *counts != Counts::Future {
                 kept.push(name);
             }
             if *counts == Counts::Yes {
@@ -151,11 +259,11 @@ fn reasons(newest_first: &[(Listed, Counts)], rules: KeepRules) -> Vec<Vec<&'sta
     }
     let newest = newest_first.iter().find(|(_, counts)| *counts == Counts::Yes);
     let newest = newest.map(|(listed, _)| listed.snapshot.created.seconds);
-    for ((listed, _), kept) in newest_first.iter().zip(&mut reasons) {
+    for ((listed, counts), kept) in newest_first.iter().zip(&mut reasons) {
         let at = listed.snapshot.created.seconds;
         // What is newer than all that count is not too old.
         let is_within = newest.is_none_or(|newest| at >= newest || newest.abs_diff(at) <= rules.within_seconds);
-        if rules.within_seconds > 0 && is_within {
+        if rules.within_seconds > 0 && is_within && *counts != Counts::Future {
             kept.push("within");
         }
         if listed.snapshot.pinned {
@@ -182,7 +290,12 @@ mod tests {
 
     /// All of one history.
     fn plan_all(candidates: Vec<Listed>, rules: KeepRules) -> ForgetReport {
-        plan(candidates, rules, &|_| History::Owners)
+        planned(candidates, rules, &|_| History::Owners)
+    }
+
+    fn planned(candidates: Vec<Listed>, rules: KeepRules, history_of: &dyn Fn(&Listed) -> History) -> ForgetReport {
+        let now = Timestamp { seconds: i64::MAX, nanoseconds: 0 };
+        plan(candidates, &Plan { rules: &|_| rules, group_by: GroupBy::default(), history_of, now })
     }
 
     #[test]
@@ -191,8 +304,8 @@ mod tests {
         all[1].signer = Some(SignerId([1; 32]));
         all[2].signer = Some(SignerId([1; 32]));
         let history_of = |listed: &Listed| listed.signer.map_or(History::Owners, History::Key);
-        let report = plan(all, KeepRules { last: 1, ..KeepRules::default() }, &history_of);
-        let removed: Vec<i64> = report.removed.iter().map(|listed| listed.snapshot.created.seconds).collect();
+        let report = planned(all, KeepRules { last: 1, ..KeepRules::default() }, &history_of);
+        let removed: Vec<i64> = report.removed().map(|listed| listed.snapshot.created.seconds).collect();
         assert_eq!(removed, [2]);
     }
 
@@ -205,8 +318,8 @@ mod tests {
                 signer: former.filter(|_| is_former),
                 ..listed("a", at, false)
             };
-            let report = plan(times.iter().map(of).collect(), rules, &history_of);
-            let mut found: Vec<i64> = report.removed.iter().map(|listed| listed.snapshot.created.seconds).collect();
+            let report = planned(times.iter().map(of).collect(), rules, &history_of);
+            let mut found: Vec<i64> = report.removed().map(|listed| listed.snapshot.created.seconds).collect();
             found.sort_unstable();
             assert_eq!(found, removed);
         };
@@ -264,10 +377,10 @@ mod tests {
     /// Kept times, oldest first, of snapshots at the given times.
     fn check(times: &[i64], rules: KeepRules, expected: &[i64]) {
         let report = plan_all(times.iter().map(|&at| listed("", at, false)).collect(), rules);
-        let mut kept: Vec<i64> = report.kept.iter().map(|(listed, _)| listed.snapshot.created.seconds).collect();
+        let mut kept: Vec<i64> = report.kept().map(|(listed, _)| listed.snapshot.created.seconds).collect();
         kept.sort_unstable();
         assert_eq!(kept, expected);
-        assert_eq!(report.kept.len() + report.removed.len(), times.len());
+        assert_eq!(report.kept().count() + report.removed().count(), times.len());
     }
 
     #[test]
@@ -313,8 +426,7 @@ mod tests {
     fn pinned_ones_stay_and_applications_count_apart() {
         let all = vec![listed("a", 1, true), listed("a", 2, false), listed("a", 3, false), listed("b", 1, false)];
         let report = plan_all(all, KeepRules { last: 1, ..KeepRules::default() });
-        let removed: Vec<_> =
-            report.removed.iter().map(|l| (l.snapshot.app.as_str(), l.snapshot.created.seconds)).collect();
+        let removed: Vec<_> = report.removed().map(|l| (l.snapshot.app.as_str(), l.snapshot.created.seconds)).collect();
         assert_eq!(removed, [("a", 2)]);
     }
 
@@ -396,31 +508,31 @@ mod tests {
             let mut shuffled = all.clone();
             shuffled.rotate_left(turn.min(all.len()));
             let report = plan_all(shuffled, rules);
-            prop_assert_eq!(report.kept.len() + report.removed.len(), all.len());
+            prop_assert_eq!(report.kept().count() + report.removed().count(), all.len());
             for one in &all {
-                let kept = report.kept.iter().any(|(listed, _)| listed == one);
-                let removed = report.removed.contains(one);
+                let kept = report.kept().any(|(listed, _)| listed == one);
+                let removed = report.removed().any(|other| other == one);
                 prop_assert!(kept != removed);
                 prop_assert_eq!(kept, naively_kept(&all, one, rules), "{} {}", one.snapshot.app, one.snapshot.name);
                 prop_assert!(!(removed && one.snapshot.pinned));
             }
-            prop_assert!(report.kept.iter().all(|(_, reasons)| !reasons.is_empty()));
+            prop_assert!(report.kept().all(|(_, reasons)| !reasons.is_empty()));
         }
 
         #[test]
         fn what_was_kept_is_kept_again(all in histories(), rules in rules()) {
-            let kept: Vec<Listed> = plan_all(all, rules).kept.into_iter().map(|(listed, _)| listed).collect();
-            prop_assert_eq!(plan_all(kept, rules).removed, vec![]);
+            let kept: Vec<Listed> = plan_all(all, rules).kept().map(|(listed, _)| listed.clone()).collect();
+            prop_assert_eq!(plan_all(kept, rules).removed().count(), 0);
         }
 
         #[test]
         fn the_newest_of_each_application_stays_under_any_rule(all in histories(), rules in rules()) {
             let report = plan_all(all.clone(), rules);
-            for removed in &report.removed {
+            for removed in report.removed() {
                 let newer = |(kept, _): &(Listed, Vec<&str>)| {
                     kept.snapshot.app == removed.snapshot.app && kept.snapshot.created >= removed.snapshot.created
                 };
-                prop_assert!(report.kept.iter().any(newer));
+                prop_assert!(report.kept().any(newer));
             }
         }
     }

@@ -1,0 +1,39 @@
+//! Flags that choose snapshots: by host, path, tag and application.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use copal_engine::catalogue::Filter;
+
+use crate::exit_code::ProgramError;
+
+/// What `list`, `forget`, `stats` and `show latest` choose by.
+#[derive(Debug, Args)]
+pub(crate) struct FilterArguments {
+    /// Only those of this host; may be given again
+    #[arg(long, value_name = "HOST")]
+    host: Vec<String>,
+    /// Only those with this path among their sources; may be given again
+    #[arg(long, value_name = "PATH")]
+    path: Vec<PathBuf>,
+    /// Only those with this tag; may be given again
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::tag::parse)]
+    tag: Vec<(String, String)>,
+    /// Only those of this application; '' means those of none
+    #[arg(long, value_name = "APP")]
+    app: Vec<String>,
+}
+
+impl FilterArguments {
+    /// With absolute paths.
+    pub(crate) fn filter(&self) -> Result<Filter, ProgramError> {
+        let paths = self.path.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+        Ok(Filter { hosts: self.host.clone(), paths, tags: self.tag.clone(), apps: self.app.clone() })
+    }
+}
+
+/// As sources are recorded.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ProgramError> {
+    let absolute = std::path::absolute(path).map_err(|error| ProgramError::file("finding", path, error))?;
+    Ok(absolute.components().collect())
+}
