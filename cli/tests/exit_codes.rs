@@ -23,7 +23,7 @@ fn a18_wrong_usage_is_2() {
     world.fails(&["create", "one"], 2, "usage");
     world.fails(&["create", "one", "a=/x", "a=/y"], 2, "usage");
     world.fails(&["create", "one", ".", "--tag", "novalue"], 2, "usage");
-    world.fails(&["create", "one", ".", "--exclude", "["], 2, "bad-pattern");
+    world.fails(&["create", "one", ".", "--exclude", "/"], 2, "bad-pattern");
     world.fails(&["create", "", "."], 2, "bad-name");
     world.fails(&["forget"], 2, "usage");
     world.fails(&["forget", "--keep-within", "parsecs"], 2, "usage");

@@ -8,8 +8,12 @@ use jiff::tz::TimeZone;
 pub fn rfc3339(at: Timestamp) -> String {
     match far(at) {
         Some((year, [month, day, hour, minute, second])) => {
-            let sign = if year < 0 { '-' } else { '+' };
-            format!("{sign}{:06}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", year.abs())
+            let year = match year {
+                1..=9999 => format!("{year:04}"),
+                ..0 => format!("-{:06}", year.unsigned_abs()),
+                _ => format!("+{year:06}"),
+            };
+            format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
         }
         None => moment(at).to_string(),
     }
@@ -24,8 +28,9 @@ pub fn shown(at: Timestamp) -> String {
     moment(at).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, in the calendar of today carried on: file systems
-/// keep such times, and calendars for people have no room for them.
+/// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, or in the last hours of 9999, which
+/// jiff has not: in the calendar of today carried on. File systems keep such times, and calendars for people have no
+/// room for them.
 fn far(at: Timestamp) -> Option<(i64, [i64; 5])> {
     let day = at.seconds.div_euclid(86_400);
     let second = at.seconds.rem_euclid(86_400);
@@ -39,7 +44,8 @@ fn far(at: Timestamp) -> Option<(i64, [i64; 5])> {
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     let clock = [second / 3600, second / 60 % 60, second % 60];
     let date = [month, of_year - (153 * shifted + 2) / 5 + 1, clock[0], clock[1], clock[2]];
-    (!(1..=9999).contains(&year)).then_some((year, date))
+    let is_far = !(1..=9999).contains(&year) || at.seconds > jiff::Timestamp::MAX.as_second();
+    is_far.then_some((year, date))
 }
 
 fn moment(at: Timestamp) -> jiff::Timestamp {
