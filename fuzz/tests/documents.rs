@@ -19,7 +19,7 @@ use copal_store::repository::Repository;
 /// The documents that pages of `docs/format` describe, as their types are called.
 const DOCUMENTS: &[&str] = &[
     "bundle::native::format::Contents",
-    "bundle::native::format::Item>",
+    "bundle::native::format::Item",
     "bundle::native::format::RecordHeader",
     "deploy::journal::Commit",
     "deploy::journal::Step",

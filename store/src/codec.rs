@@ -60,6 +60,8 @@ where
     let mut rest = &bytes[used..];
     for _ in 0..count {
         let (value, used) = decode_first(object, rest)?;
+        #[cfg(any(test, feature = "fuzzing"))]
+        independent::compare(&rest[..used], &decode_by_bincode::<T>(object, &rest[..used]));
         rest = &rest[used..];
         take(value)?;
     }
