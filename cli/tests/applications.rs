@@ -413,22 +413,6 @@ fn e9_e10_the_oldest_goes_after_the_new_one_is_there_and_pinned_ones_stay() {
     assert_eq!(names().len(), 3, "a safety snapshot does not count");
 }
 
-#[test]
-fn d13_e09_another_host_s_snapshots_do_not_go_for_this_one_s() {
-    let world = World::new();
-    let shop = Shop::open(&world.path("shop"));
-    configure(&world, "max_snapshots = 1", "");
-    for (host, name) in [("alder", "a1"), ("birch", "b1"), ("alder", "a2"), ("birch", "b2")] {
-        let mut create = world.command(&["create", name, "--app", "shop"]);
-        let run = support::finish(create.env("COPAL_HOST", host).output().unwrap());
-        assert_eq!(run.code, 0, "{run:?}");
-    }
-    let listed = world.json(&["list"]);
-    let names: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["a2", "b2"]);
-    shop.end();
-}
-
 /// A shop that stands still, with a snapshot `good` of 5 rows at schema version 5, and now 9 rows at `version`.
 fn standing_still(more: &str, version: i64) -> World {
     let world = World::new();

@@ -135,3 +135,16 @@ fn d13_at_a_terminal_forget_shows_what_goes_and_asks() {
     let unasked = at_terminal(&world, "copal forget --keep-last 1 --yes", &[], &[]);
     assert_eq!((unasked.code, names(&world).len()), (0, 4), "{unasked:?}");
 }
+
+#[test]
+fn d13_e09_another_host_s_snapshots_do_not_go_for_this_one_s() {
+    let world = World::new();
+    fs::create_dir(world.path("shop")).unwrap();
+    fs::write(world.path("shop/file"), noise(1, 1000)).unwrap();
+    let source = format!("[[app.shop.source]]\nkind = \"tree\"\npath = {:?}\n", world.text("shop"));
+    fs::write(world.path("copal.toml"), format!("[app.shop]\nmax_snapshots = 1\n{source}")).unwrap();
+    for (host, name) in [("alder", "a1"), ("birch", "b1"), ("alder", "a2"), ("birch", "b2")] {
+        on_ok(&world, host, &["create", name, "--app", "shop"]);
+    }
+    assert_eq!(names_of(&world.json(&["list"])), ["a2", "b2"]);
+}
