@@ -10,7 +10,7 @@ pub fn rfc3339(at: Timestamp) -> String {
         Some((year, [month, day, hour, minute, second])) => {
             let year = match year {
                 1..=9999 => format!("{year:04}"),
-                ..0 => format!("-{:06}", year.unsigned_abs()),
+                ..=-1 => format!("-{:06}", year.unsigned_abs()),
                 _ => format!("+{year:06}"),
             };
             format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
