@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::CommandFactory;
 use copal_engine::own::OwnPlace;
 use copal_engine::{Context, Monitor, known_keys};
 use copal_store::Backend;
@@ -28,15 +28,14 @@ use crate::shown::{json as shown_json, lines, sentence};
 use crate::{commands, keyring, place};
 
 /// Runs the program.
-pub(crate) fn run(words: Vec<OsString>) -> ExitCode {
+pub(crate) fn run(words: &[OsString]) -> ExitCode {
     let json = words.iter().any(|word| word == "--json");
     if words.len() <= 1 {
         // The parser alone would count a variable as an argument and only complain.
         let _ = write!(io::stderr().lock(), "{}", Arguments::command().render_help());
         return ExitCode::Usage;
     }
-    let parsed = Arguments::with_short_help().try_get_matches_from(words);
-    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+    let arguments = match Arguments::parse(words) {
         Ok(arguments) => arguments,
         Err(error) => return not_parsed(&error, json),
     };

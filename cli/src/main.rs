@@ -18,5 +18,5 @@ mod progress;
 mod shown;
 
 fn main() -> std::process::ExitCode {
-    invocation::run(std::env::args_os().collect()).into()
+    invocation::run(&std::env::args_os().collect::<Vec<_>>()).into()
 }

@@ -434,12 +434,13 @@ fn of_sqlite(action: &'static str, path: &Path, error: &rusqlite::Error) -> Erro
 /// What a database has beside it: its log, the log's index, a rollback journal. They belong to the one file that stands there.
 #[must_use]
 pub fn sidecars(path: &Path) -> Vec<PathBuf> {
-    let with = |suffix: &&str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    SIDECARS.iter().map(with).filter(|path| fs::symlink_metadata(path).is_ok()).collect()
+    SIDECARS.iter().map(|suffix| beside(path, suffix)).filter(|path| fs::symlink_metadata(path).is_ok()).collect()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Logs beside a database that may hold rows which its file has not: those that are not empty. Asking changes nothing.
@@ -487,11 +488,7 @@ pub fn standing_version(spec: &SqliteSpec, asking: Asking, patience: Duration) -
 
 /// How a database is opened so that nothing is written beside it, as parameters of its URI; none: what stands there cannot be read so.
 fn without_writing(path: &Path) -> Option<&'static str> {
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        fs::symlink_metadata(PathBuf::from(name)).ok()
-    };
+    let with = |suffix: &str| fs::symlink_metadata(beside(path, suffix)).ok();
     let holds = |suffix: &str| with(suffix).is_some_and(|found| found.len() > 0);
     match (holds("-journal"), holds("-wal"), with("-shm").is_some_and(|found| found.is_file())) {
         (true, _, _) | (_, true, false) => None,

@@ -89,7 +89,7 @@ pub(super) fn execute(
     let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, how };
     let mut decided = job.decide(context, request, &catalogue, &session)?;
     let databases = job.databases(Some(&decided.plan))?;
-    job.refuse_holders((decided.way == Way::InPlace).then_some(&decided.plan))?;
+    job.refuse_holders_of(&databases, (decided.way == Way::InPlace).then_some(&decided.plan))?;
     // Everything can be done: only now a standing database is touched, and what comes out of its log is compared as well.
     let mut damaged = Vec::new();
     if !request.dry_run && staged.is_none() && databases.have_logs() {
@@ -208,10 +208,18 @@ impl Job<'_> {
     /// Refuses where another process has a database open that is about to be replaced: what a plan changes in place, or else all that
     /// stands at the target. What is staged replaces nothing yet.
     pub(super) fn refuse_holders(&self, in_place: Option<&Plan>) -> Result<()> {
-        if self.staged.is_some() || self.place.standing == Standing::Absent {
+        if self.replaces_nothing() { Ok(()) } else { self.refuse_holders_of(&self.databases(in_place)?, in_place) }
+    }
+
+    fn replaces_nothing(&self) -> bool {
+        self.staged.is_some() || self.place.standing == Standing::Absent
+    }
+
+    /// The same where the databases are known.
+    fn refuse_holders_of(&self, databases: &Databases, in_place: Option<&Plan>) -> Result<()> {
+        if self.replaces_nothing() {
             return Ok(());
         }
-        let databases = self.databases(in_place)?;
         in_place.map_or_else(|| databases.refuse_holders_of_all(), |plan| databases.refuse_holders(plan))
     }
 

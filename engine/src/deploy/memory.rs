@@ -202,12 +202,13 @@ impl Iterator for MemoryReader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use copal_source::scan::{FileKind, FileTime};
 
     use super::*;
 
-    fn stat(inode: u64, seconds: i64, nanoseconds: u32) -> FileStat {
+    /// A file, last changed when it was last modified.
+    pub(in crate::deploy) fn stat(inode: u64, seconds: i64, nanoseconds: u32) -> FileStat {
         let time = FileTime { seconds, nanoseconds };
         FileStat {
             kind: FileKind::File,

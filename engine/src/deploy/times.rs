@@ -30,27 +30,15 @@ pub(crate) fn stands_for(wanted: Timestamp, stat: &FileStat) -> bool {
 mod tests {
     //! Goal: only what a filesystem made of a time stands for it. Method: examples.
 
-    use copal_source::scan::{FileKind, FileTime};
+    use copal_source::scan::FileTime;
 
     use super::*;
+    use crate::deploy::memory::tests::stat;
 
     #[track_caller]
     fn check(wanted: (i64, u32), found: (i64, u32), changed_nanoseconds: u32, stands: bool) {
-        let time = |(seconds, nanoseconds)| FileTime { seconds, nanoseconds };
-        let stat = FileStat {
-            kind: FileKind::File,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            bytes: 0,
-            allocated_bytes: 0,
-            modified: time(found),
-            changed: time((7, changed_nanoseconds)),
-            inode: 1,
-            links: 1,
-            device: 1,
-            special: (0, 0),
-        };
+        let changed = FileTime { seconds: 7, nanoseconds: changed_nanoseconds };
+        let stat = FileStat { changed, ..stat(1, found.0, found.1) };
         assert_eq!(stands_for(Timestamp { seconds: wanted.0, nanoseconds: wanted.1 }, &stat), stands);
     }
 
