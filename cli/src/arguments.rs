@@ -89,7 +89,8 @@ pub(crate) enum ProgressKind {
 const WHERE_OPTIONS_ARE: &str = "Options of every command, such as --repo and --json: `copal help options`";
 
 impl Arguments {
-    /// Reads the command line. Only who gets no further is shown help, for which every command has to be built.
+    /// Reads the command line. Only who gets no further is shown help, for which every command has to be
+    /// built.
     pub(crate) fn parse(words: &[OsString]) -> Result<Self, clap::Error> {
         let with_help = || Self::with_short_help().try_get_matches_from(words).err();
         Self::try_parse_from(words).map_err(|error| with_help().unwrap_or(error))

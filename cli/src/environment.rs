@@ -1,4 +1,5 @@
-//! What the process is given: the clock, the user's folders, the host's name, variables. The only reader of them.
+//! What the process is given: the clock, the user's folders, the host's name, variables. The only reader of
+//! them.
 
 use std::env;
 use std::ffi::OsString;
@@ -26,7 +27,8 @@ pub(crate) struct Environment {
 impl Environment {
     pub(crate) fn of_process() -> Self {
         let state_folder = user_folder("XDG_STATE_HOME", ".local/state");
-        // What stands there is carried out with the rights of whoever runs this: after `sudo`, perhaps, in the home of another user.
+        // What stands there is carried out with the rights of whoever runs this: after `sudo`, perhaps, in
+        // the home of another user.
         let state_fault = state_folder.as_deref().and_then(copal_engine::state::fault);
         let cache_folder = user_folder("XDG_CACHE_HOME", ".cache");
         Self {

@@ -1,4 +1,5 @@
-//! How a command ended: for each error its exit code and word (as the engine has them), its sentence and what to do next.
+//! How a command ended: for each error its exit code and word (as the engine has them), its sentence and what
+//! to do next.
 
 use std::borrow::Cow;
 use std::io;

@@ -171,8 +171,8 @@ impl Invocation {
         }
     }
 
-    /// The repository as `copal unlock` left it open; flags that name a password or key come before it. Whatever is wrong with what the
-    /// kernel keeps, the password opens.
+    /// The repository as `copal unlock` left it open; flags that name a password or key come before it.
+    /// Whatever is wrong with what the kernel keeps, the password opens.
     fn unlocked(&self, backend: &Arc<LocalBackend>) -> copal_engine::Result<Option<Repository>> {
         let global = &self.global;
         if global.password_file.is_some() || global.password_command.is_some() || global.key_file.is_some() {

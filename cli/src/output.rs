@@ -1,5 +1,5 @@
-//! What a command says on stdout: lines and tables for people, one JSON document for programs. A reader who goes away is no
-//! error: the rest is dropped, and the command still ends with its own exit code.
+//! What a command says on stdout: lines and tables for people, one JSON document for programs. A reader who
+//! goes away is no error: the rest is dropped, and the command still ends with its own exit code.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -138,7 +138,8 @@ impl Output {
         self.failed.take().map_or(Ok(()), |error| Err(ProgramError::Output(error)))
     }
 
-    /// From here on all that is written tells of work that is done: an error is kept for the end, and ends nothing.
+    /// From here on all that is written tells of work that is done: an error is kept for the end, and ends
+    /// nothing.
     pub(crate) fn is_report(&mut self) {
         self.keeps_errors = true;
     }

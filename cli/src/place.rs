@@ -1,4 +1,5 @@
-//! Where something is: a path of this machine, and for a repository also a `file:` URL. One table of what is no path.
+//! Where something is: a path of this machine, and for a repository also a `file:` URL. One table of what is
+//! no path.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,7 +9,8 @@ use copal_manifest::snapshot::SourceKind;
 
 use crate::exit_code::ProgramError;
 
-/// What other programs of this trade take for a place, and what kind of place that is. With or without slashes after the colon.
+/// What other programs of this trade take for a place, and what kind of place that is. With or without
+/// slashes after the colon.
 const SCHEMES: [(&str, &str); 20] = [
     ("azure", "a container of Azure"),
     ("b2", "a bucket of Backblaze"),
@@ -53,8 +55,9 @@ pub(crate) fn local_folder(named: Option<&OsStr>) -> Result<PathBuf, ProgramErro
     path_here(named)
 }
 
-/// A word as a path of this machine. What other programs take for another kind of place, and what `create` takes for a kind of
-/// source, is refused: a folder of that name is hardly ever meant. With `./` before it any path can be written.
+/// A word as a path of this machine. What other programs take for another kind of place, and what `create`
+/// takes for a kind of source, is refused: a folder of that name is hardly ever meant. With `./` before it
+/// any path can be written.
 pub(crate) fn path_here(word: &OsStr) -> Result<PathBuf, ProgramError> {
     let bytes = word.as_bytes();
     let refused = |what: &str| {

@@ -1,5 +1,6 @@
-//! Goal: what `docs/bundles.md` and the rows H4–H7 and H10 of the requirements promise, by the built program. Method: real repositories and databases; the
-//! system's own tar reads what is exported, Python-free hostile archives are made by hand.
+//! Goal: what `docs/bundles.md` and the rows H4–H7 and H10 of the requirements promise, by the built program.
+//! Method: real repositories and databases; the system's own tar reads what is exported, Python-free hostile
+//! archives are made by hand.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -292,7 +293,8 @@ fn database(world: &World) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// Long names and records of PAX are kept in memory by whoever reads an archive: they are refused before they are.
+/// Long names and records of PAX are kept in memory by whoever reads an archive: they are refused before they
+/// are.
 #[test]
 fn h10_what_an_archive_says_of_a_member_is_bounded() {
     let world = World::new();
@@ -388,7 +390,8 @@ fn h10_malformed_archives_are_refused_and_nothing_lands_anywhere() {
     assert_eq!(fs::read(world.path("target/hub.db")).unwrap(), database);
 }
 
-/// A hub-tar of a hub that stood elsewhere: a hook gets both places, or only the new one where the archive does not know the other.
+/// A hub-tar of a hub that stood elsewhere: a hook gets both places, or only the new one where the archive
+/// does not know the other.
 #[test]
 fn h15_an_imported_hub_tar_tells_a_hook_where_the_bucket_was() {
     let (home, away) = (World::new(), World::new());

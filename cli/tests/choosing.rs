@@ -1,5 +1,6 @@
-//! Goal: the right snapshot is chosen, and kept as long as wanted, in a repository of several hosts and sources (rows D13, U3, U4).
-//! Method: the built program, told by `COPAL_HOST` on which host it is; what is dated wrongly is made by the engine with such a clock.
+//! Goal: the right snapshot is chosen, and kept as long as wanted, in a repository of several hosts and
+//! sources (rows D13, U3, U4). Method: the built program, told by `COPAL_HOST` on which host it is; what is
+//! dated wrongly is made by the engine with such a clock.
 #![allow(clippy::unwrap_used)]
 
 mod support;

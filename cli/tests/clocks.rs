@@ -1,5 +1,6 @@
-//! Goal: a snapshot that is dated in the future pushes nothing out and is not taken for the latest without a word (row D13). Method: the
-//! engine makes it with a clock that is wrong, as a machine with an empty battery would; the built program does the rest.
+//! Goal: a snapshot that is dated in the future pushes nothing out and is not taken for the latest without a
+//! word (row D13). Method: the engine makes it with a clock that is wrong, as a machine with an empty battery
+//! would; the built program does the rest.
 #![allow(clippy::unwrap_used)]
 
 mod support;

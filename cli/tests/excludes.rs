@@ -1,6 +1,6 @@
-//! Goal: what is left out of a snapshot is what was meant (row D16): patterns are git's, whole paths name what they name, and a pattern that
-//! does nothing is told. Method: the built program on real trees; what git says to thousands of patterns is in
-//! `source/tests/gitignore.rs`.
+//! Goal: what is left out of a snapshot is what was meant (row D16): patterns are git's, whole paths name
+//! what they name, and a pattern that does nothing is told. Method: the built program on real trees; what git
+//! says to thousands of patterns is in `source/tests/gitignore.rs`.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,4 +1,5 @@
-//! Goal: every fault has its exit code, its code word, its sentence and what to do next. Method: the real fault, one by one.
+//! Goal: every fault has its exit code, its code word, its sentence and what to do next. Method: the real
+//! fault, one by one.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -418,7 +419,8 @@ fn an_interrupt_is_130_and_what_was_stored_is_found_again() {
         let run = finish(child.wait_with_output().unwrap());
         if run.code == 130 {
             interrupted += 1;
-            // Before the program listens for signals, the default action ends it without a word: finish() says -1 then.
+            // Before the program listens for signals, the default action ends it without a word: finish()
+            // says -1 then.
             assert_eq!(run.error()["code"], "interrupted", "{run:?}");
         }
     }

@@ -1,5 +1,6 @@
-//! Goal: nobody goes on writing into a database that was replaced, no log outlives the database that it belongs to, and a link in the
-//! place of a database leads nowhere (rows D7, D1). Method: the built program, beside processes that have databases open.
+//! Goal: nobody goes on writing into a database that was replaced, no log outlives the database that it
+//! belongs to, and a link in the place of a database leads nowhere (rows D7, D1). Method: the built program,
+//! beside processes that have databases open.
 #![allow(clippy::unwrap_used)]
 
 mod support;

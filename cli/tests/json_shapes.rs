@@ -1,4 +1,5 @@
-//! Goal: the JSON of every command is what `cli.md` promises. Method: one repository, every command, exact sets of fields.
+//! Goal: the JSON of every command is what `cli.md` promises. Method: one repository, every command, exact
+//! sets of fields.
 #![allow(clippy::unwrap_used)]
 
 mod support;

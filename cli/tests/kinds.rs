@@ -1,5 +1,5 @@
-//! Goal: every kind of entry comes back as it was, through the built program, on every filesystem and by every way. Method: one of
-//! each, with all metadata that the system keeps, compared to the nanosecond.
+//! Goal: every kind of entry comes back as it was, through the built program, on every filesystem and by
+//! every way. Method: one of each, with all metadata that the system keeps, compared to the nanosecond.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -294,7 +294,8 @@ fn d20_times_that_a_filesystem_cannot_hold_are_told_once() {
     let world = World::new();
     let point = world.path("narrow");
     fs::create_dir(&point).unwrap();
-    // Root: an ext4 with small inodes, for 32 bits of seconds and nothing below; as anybody the test's own filesystem.
+    // Root: an ext4 with small inodes, for 32 bits of seconds and nothing below; as anybody the test's own
+    // filesystem.
     let image = world.path("image");
     let is_root = rustix::process::geteuid().is_root();
     let mounted = is_root.then(|| {

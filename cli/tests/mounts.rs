@@ -1,5 +1,6 @@
-//! Goal: what is mounted in a target is never entered or emptied, also when it is mounted after everything was decided: by a hook, or
-//! before the next command ends an interrupted deploy (row D2). Method: the built program as root; a tmpfs with a precious file.
+//! Goal: what is mounted in a target is never entered or emptied, also when it is mounted after everything
+//! was decided: by a hook, or before the next command ends an interrupted deploy (row D2). Method: the built
+//! program as root; a tmpfs with a precious file.
 #![allow(clippy::unwrap_used)]
 
 mod support;

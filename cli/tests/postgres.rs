@@ -1,5 +1,5 @@
-//! Goal: databases of a PostgreSQL server are captured at one instant and put back whole; any error is a failure. Method: the built
-//! program and Debian's server.
+//! Goal: databases of a PostgreSQL server are captured at one instant and put back whole; any error is a
+//! failure. Method: the built program and Debian's server.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -114,7 +114,8 @@ fn a_database_on_the_command_line() {
     world.fails(&["create", "two", "postgres:host=/nowhere dbname=x"], 86, "database");
 }
 
-/// All that can be said about a database as a whole comes back with it, and what the server ends by itself does not end a capture.
+/// All that can be said about a database as a whole comes back with it, and what the server ends by itself
+/// does not end a capture.
 #[test]
 fn d17_a_database_comes_back_as_pg_dumpall_shows_it() {
     let (world, server) = planted();
@@ -184,7 +185,8 @@ fn d17_an_owner_who_is_no_superuser_can_put_a_database_back() {
     assert_eq!((server.shown(), server.ask("shop", SUM)), before);
 }
 
-/// Under the name that the connection string has; what stands there is asked for, and becomes a snapshot first.
+/// Under the name that the connection string has; what stands there is asked for, and becomes a snapshot
+/// first.
 #[test]
 fn d17_a_database_is_loaded_under_another_name() {
     let (world, server) = planted();

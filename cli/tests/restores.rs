@@ -1,5 +1,6 @@
-//! Goal: a restore writes what is missing or differs and removes nothing unless asked (row D5). Method: the built program on trees in which much
-//! stands that the snapshot lacks; every path is compared before and after.
+//! Goal: a restore writes what is missing or differs and removes nothing unless asked (row D5). Method: the
+//! built program on trees in which much stands that the snapshot lacks; every path is compared before and
+//! after.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,5 @@
-//! Goal: what a killed create stored is not stored again. Method: the built program, stopped and then killed when it has written a
-//! share of the source; what the next create of the same source stores is counted.
+//! Goal: what a killed create stored is not stored again. Method: the built program, stopped and then killed
+//! when it has written a share of the source; what the next create of the same source stores is counted.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -47,7 +47,8 @@ fn kill_after_bytes(mut command: Command, bytes: u64) -> u64 {
     before
 }
 
-/// A create that is killed at sixty percent, and the one after it: what both stored is at most forty percent of the source.
+/// A create that is killed at sixty percent, and the one after it: what both stored is at most forty percent
+/// of the source.
 fn check_resumed(world: &World, create: &[&str]) {
     let threads = WORKERS.to_string();
     let create = [create, &["--threads", &threads]].concat();

@@ -1,5 +1,5 @@
-//! Goal: the daemon keeps its promises as a process: options, signals, kills under load, memory. Method: the built program, real
-//! requests from many threads, SIGKILL, the repository verified afterwards.
+//! Goal: the daemon keeps its promises as a process: options, signals, kills under load, memory. Method: the
+//! built program, real requests from many threads, SIGKILL, the repository verified afterwards.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

@@ -1,5 +1,6 @@
-//! Goal: a daemon that is killed in the middle of a create, an upload, a deploy, an import or a deletion leaves nothing half done, and
-//! the next one goes on. Method: the built program, SIGKILL, what stands on disk looked at before and after the next start.
+//! Goal: a daemon that is killed in the middle of a create, an upload, a deploy, an import or a deletion
+//! leaves nothing half done, and the next one goes on. Method: the built program, SIGKILL, what stands on
+//! disk looked at before and after the next start.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;
@@ -106,7 +107,8 @@ fn h14_rows_of_the_log_come_back_and_a_damaged_database_is_never_completed() {
 
 #[test]
 fn rows_that_stand_in_the_log_alone_are_no_reason_to_say_that_nothing_will_change() {
-    // With a hook that would stop whoever has the database open: without one the deploy is refused, and the page with it.
+    // With a hook that would stop whoever has the database open: without one the deploy is refused, and the
+    // page with it.
     let world = hub("[[app.hub.hook]]\nwhen = \"stop\"\nargv = [\"/bin/true\"]\n");
     fill(&world, 12);
     let daemon = Daemon::start(&world, &[]);
@@ -164,7 +166,8 @@ fn h16_a_deploy_whose_daemon_is_killed_is_wholly_old_or_wholly_new_and_then_done
 
 #[test]
 fn v09_an_upload_whose_daemon_is_killed_at_one_half_goes_on_and_sends_less_than_sixty_percent() {
-    // With a hook that holds the application still: then the bucket is stored by itself, and the upload is the database's.
+    // With a hook that holds the application still: then the bucket is stored by itself, and the upload is
+    // the database's.
     let world = hub("[[app.hub.hook]]\nwhen = \"pre\"\nargv = [\"/bin/true\"]\n");
     fill(&world, 200_000);
     let bytes = world.path("hub/hub.db").metadata().unwrap().len();

@@ -1,5 +1,6 @@
-//! Goal: a SQLite database is captured with the rows that are committed, whoever writes to it meanwhile; files that say nothing of their
-//! length are read to their end. Method: the built program, writers in this process, real databases.
+//! Goal: a SQLite database is captured with the rows that are committed, whoever writes to it meanwhile;
+//! files that say nothing of their length are read to their end. Method: the built program, writers in this
+//! process, real databases.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -34,7 +35,8 @@ fn planted(path: &Path) -> Connection {
     connection
 }
 
-/// What a snapshot holds of a database: its rows in both tables, which agree in every state that was committed.
+/// What a snapshot holds of a database: its rows in both tables, which agree in every state that was
+/// committed.
 #[track_caller]
 fn rows(world: &World, snapshot: &str, name: &str) -> [i64; 2] {
     let run = world.run(&["dump", snapshot, name]);
@@ -61,7 +63,8 @@ fn d11_a_writer_in_the_midst_of_a_transaction_holds_up_nothing() {
     assert_eq!(rows(&world, "two", ""), [501, 501]);
 }
 
-/// Two writers that leave each other hardly a moment: each capture has one state, with as many readers as see it.
+/// Two writers that leave each other hardly a moment: each capture has one state, with as many readers as see
+/// it.
 #[test]
 fn d11_busy_writers_hold_up_nothing() {
     let world = World::new();
@@ -70,7 +73,8 @@ fn d11_busy_writers_hold_up_nothing() {
     check_beside_writers(&world, &path, 2, 8, &format!("sqlite:{}", world.text("a.db")), "");
 }
 
-/// A writer that was stopped in the midst of a transaction holds the lock for ever; two more wait for it. No capture needs that lock.
+/// A writer that was stopped in the midst of a transaction holds the lock for ever; two more wait for it. No
+/// capture needs that lock.
 #[test]
 fn d11_a_stopped_process_that_writes_holds_up_nothing() {
     let world = World::new();
@@ -99,7 +103,8 @@ fn d11_a_stopped_process_that_writes_holds_up_nothing() {
     waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
 }
 
-/// Captures a source while writers add a row to both tables again and again: each snapshot has one state of the database at `part` of it.
+/// Captures a source while writers add a row to both tables again and again: each snapshot has one state of
+/// the database at `part` of it.
 fn check_beside_writers(world: &World, path: &Path, writers: usize, captures: usize, source: &str, part: &str) {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -158,7 +163,8 @@ fn names(world: &World, snapshot: &str) -> Vec<String> {
     entries.iter().map(|entry| entry["path"].as_str().unwrap().to_owned()).collect()
 }
 
-/// In a tree, in a folder of it, and named alone: the rows of the log are in the one file, and the log is not beside it.
+/// In a tree, in a folder of it, and named alone: the rows of the log are in the one file, and the log is not
+/// beside it.
 #[test]
 fn d10_a_database_in_a_tree_comes_with_the_rows_of_its_log() {
     let world = World::new();
@@ -226,7 +232,8 @@ fn d10_a_database_that_sqlite_cannot_be_asked_about_is_exit_3() {
     assert_eq!(rows(&world, "two", ""), [500, 500]);
 }
 
-/// Who may write in a captured folder cannot make a create open another database, nor another file of the same names.
+/// Who may write in a captured folder cannot make a create open another database, nor another file of the
+/// same names.
 #[test]
 fn d10_links_in_place_of_a_log_or_a_database_lead_nowhere() {
     let world = World::new();

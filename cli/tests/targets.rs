@@ -1,5 +1,6 @@
-//! Goal: what is no path is never taken for one: a word for another kind of source or of place either does what it says or is
-//! refused before anything is made. Method: the built program, every kind of source, every scheme, every command that makes something.
+//! Goal: what is no path is never taken for one: a word for another kind of source or of place either does
+//! what it says or is refused before anything is made. Method: the built program, every kind of source, every
+//! scheme, every command that makes something.
 #![allow(clippy::unwrap_used)]
 
 mod support;

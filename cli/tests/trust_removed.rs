@@ -1,6 +1,6 @@
-//! Goal: who was removed takes nothing with him, and nothing he makes is taken for an owner's (rows T2 to T4). Method: his keys are held
-//! from before he was removed, and with them snapshots are signed as he could sign them with a copy; what they cost is told by the
-//! built program.
+//! Goal: who was removed takes nothing with him, and nothing he makes is taken for an owner's (rows T2 to
+//! T4). Method: his keys are held from before he was removed, and with them snapshots are signed as he could
+//! sign them with a copy; what they cost is told by the built program.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -135,8 +135,8 @@ fn t04_latest_is_of_a_key_that_may_create_now() {
     }
 }
 
-/// What an interrupted reseal leaves, in the instant in which the root's own name is free, when another key's holder takes that name:
-/// the snapshot of the folder `other` stands there.
+/// What an interrupted reseal leaves, in the instant in which the root's own name is free, when another key's
+/// holder takes that name: the snapshot of the folder `other` stands there.
 fn take_name(world: &World, by: &str, of: &str) -> [ObjectName; 2] {
     let (owner, signer, thief) = (hold(world, "key"), hold(world, of), hold(world, by));
     let read = |name: &str| {

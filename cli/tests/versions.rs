@@ -1,5 +1,5 @@
-//! Goal: an application is given no schema that it might not understand, and no order of versions is made up. Method: the built program
-//! and databases whose versions are hashes, as alembic has them.
+//! Goal: an application is given no schema that it might not understand, and no order of versions is made up.
+//! Method: the built program and databases whose versions are hashes, as alembic has them.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -24,7 +24,8 @@ fn count(path: &Path) -> i64 {
     Connection::open(path).unwrap().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
 }
 
-/// A shop whose versions of the schema are hashes, as alembic has them: a snapshot `good` of the one, and now the other.
+/// A shop whose versions of the schema are hashes, as alembic has them: a snapshot `good` of the one, and now
+/// the other.
 fn hashed(order: &str, good: &str, here: &str) -> World {
     let world = World::new();
     fs::create_dir_all(world.path("shop")).unwrap();

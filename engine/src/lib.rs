@@ -1,5 +1,5 @@
-//! The engine: the operations on a repository. Synchronous; its pipeline has the only threads below the service.
-//! It never sees a terminal or HTTP, a global clock, the environment or a home folder.
+//! The engine: the operations on a repository. Synchronous; its pipeline has the only threads below the
+//! service. It never sees a terminal or HTTP, a global clock, the environment or a home folder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod application;

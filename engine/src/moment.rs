@@ -28,9 +28,9 @@ pub fn shown(at: Timestamp) -> String {
     moment(at).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, or in the last hours of 9999, which
-/// jiff has not: in the calendar of today carried on. File systems keep such times, and calendars for people have no
-/// room for them.
+/// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, or in the last hours of
+/// 9999, which jiff has not: in the calendar of today carried on. File systems keep such times, and calendars
+/// for people have no room for them.
 fn far(at: Timestamp) -> Option<(i64, [i64; 5])> {
     let day = at.seconds.div_euclid(86_400);
     let second = at.seconds.rem_euclid(86_400);

@@ -1,7 +1,9 @@
-//! What an error is called: one word and one exit code for each, the same for the program, for the daemon and in records.
+//! What an error is called: one word and one exit code for each, the same for the program, for the daemon and
+//! in records.
 //!
-//! The words and the numbers are an interface that scripts are built on: more may be added, what stands here stays. What a
-//! person should do next is not decided here: a terminal says it in commands, the daemon in routes.
+//! The words and the numbers are an interface that scripts are built on: more may be added, what stands here
+//! stays. What a person should do next is not decided here: a terminal says it in commands, the daemon in
+//! routes.
 
 use std::io;
 
@@ -350,7 +352,8 @@ impl From<&SourceError> for Verdict {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: the words and numbers of the interface. Method: one `check` over constructed errors; words are looked at as a whole.
+    //! Goal: the words and numbers of the interface. Method: one `check` over constructed errors; words are
+    //! looked at as a whole.
 
     use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
-//! Goal: what an operation costs grows with the change, not with the number of snapshots that stand beside it.
-//! Method: the same operation beside 2 snapshots and beside 1,000, on a backend that counts; the catalogue's cache is warm, as it is
-//! after any command.
+//! Goal: what an operation costs grows with the change, not with the number of snapshots that stand beside
+//! it. Method: the same operation beside 2 snapshots and beside 1,000, on a backend that counts; the
+//! catalogue's cache is warm, as it is after any command.
 #![allow(clippy::unwrap_used)]
 
 mod catalogue_support;
@@ -46,8 +46,8 @@ const ON_OBJECTS: [Operation; 8] = [
     Operation::IsHeld,
 ];
 
-/// Which chunks share a pack is chance, and with it what a collection rewrites. Something done for each snapshot would be done 998
-/// times more.
+/// Which chunks share a pack is chance, and with it what a collection rewrites. Something done for each
+/// snapshot would be done 998 times more.
 const BY_CHANCE: u64 = 60;
 
 type Counts = BTreeMap<String, u64>;
@@ -74,8 +74,8 @@ struct Populated {
     newest: String,
 }
 
-/// `count` snapshots of one tree: the first is taken, the others are roots with the same manifest, as creates of an unchanged tree
-/// leave them.
+/// `count` snapshots of one tree: the first is taken, the others are roots with the same manifest, as creates
+/// of an unchanged tree leave them.
 fn populated(count: usize) -> Populated {
     let world = World::new();
     let source = world.folder.path().join("source");

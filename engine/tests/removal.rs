@@ -1,7 +1,6 @@
-//! Goal: removal takes what was named and nothing else, is durable when it returns, and space comes back only from what nothing
-//! reaches.
-//! Method: roots committed to a repository in memory, with trees of their own where collection matters; retention against a
-//! second, naive reading of the rules, over random histories.
+//! Goal: removal takes what was named and nothing else, is durable when it returns, and space comes back only
+//! from what nothing reaches. Method: roots committed to a repository in memory, with trees of their own
+//! where collection matters; retention against a second, naive reading of the rules, over random histories.
 #![allow(clippy::unwrap_used)]
 
 mod catalogue_support;

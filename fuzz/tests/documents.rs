@@ -1,6 +1,7 @@
-//! Goal: every type of document on the format pages is read the same by bincode and by a reader written from the page alone. Method: with
-//! the feature that this crate opens, every decode compares the two, those of changed bytes in the other tests too; here every
-//! target's seeds, a rotated repository and golden ones of the formats before are read, and the types counted.
+//! Goal: every type of document on the format pages is read the same by bincode and by a reader written from
+//! the page alone. Method: with the feature that this crate opens, every decode compares the two, those of
+//! changed bytes in the other tests too; here every target's seeds, a rotated repository and golden ones of
+//! the formats before are read, and the types counted.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

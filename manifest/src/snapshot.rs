@@ -8,7 +8,8 @@ use crate::tree::{HEIGHT_MAX, TreeRoot};
 
 /// Highest version of a snapshot's payload: with [`SourceRules`] whose patterns are git's.
 pub const SNAPSHOT_VERSION: u16 = GIT_RULES_SNAPSHOT_VERSION;
-/// Version of a payload with rules that only this version has; in one with [`Rule::Exclude`] of before, braces stood for alternatives.
+/// Version of a payload with rules that only this version has; in one with [`Rule::Exclude`] of before,
+/// braces stood for alternatives.
 pub const GIT_RULES_SNAPSHOT_VERSION: u16 = 4;
 /// Version of a payload with the first rules.
 pub const RULED_SNAPSHOT_VERSION: u16 = 3;
@@ -187,11 +188,13 @@ pub struct LiveRecord {
 /// What a capture of a tree left out on purpose: a deploy leaves that where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
-    /// A pattern, read as a line of `.gitignore`. Of several the last one that matches decides; `!` takes back.
+    /// A pattern, read as a line of `.gitignore`. Of several the last one that matches decides; `!` takes
+    /// back.
     Exclude(String),
     /// Other filesystems were not entered.
     OneFileSystem,
-    /// This path from the source's root, and what is below it, whatever the patterns say: Copal's own folders.
+    /// This path from the source's root, and what is below it, whatever the patterns say: Copal's own
+    /// folders.
     Path(Vec<u8>),
     /// What is below this folder, which is an entry itself: another filesystem was mounted there.
     MountPoint(Vec<u8>),
@@ -460,8 +463,9 @@ fn check_version(object: &str, payload: &[u8], supported: u16) -> Result<u16> {
     }
 }
 
-/// Whether a text can be the name of a snapshot or an application: 1 to [`NAME_BYTES_MAX`] bytes without slash and control
-/// characters, no space at its ends, and neither `latest` nor `latest:…`, which name snapshots by their age.
+/// Whether a text can be the name of a snapshot or an application: 1 to [`NAME_BYTES_MAX`] bytes without
+/// slash and control characters, no space at its ends, and neither `latest` nor `latest:…`, which name
+/// snapshots by their age.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let length_fits = (1..=NAME_BYTES_MAX).contains(&text.len());

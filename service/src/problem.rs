@@ -1,6 +1,8 @@
-//! Problem details (RFC 9457): every error that leaves the daemon, with the word and the exit code that the program has for it.
+//! Problem details (RFC 9457): every error that leaves the daemon, with the word and the exit code that the
+//! program has for it.
 //!
-//! A problem is also what an operation keeps of its failure, so it survives a restart. It never repeats a secret.
+//! A problem is also what an operation keeps of its failure, so it survives a restart. It never repeats a
+//! secret.
 
 use std::io;
 use std::ops::Deref;
@@ -93,7 +95,8 @@ impl Problem {
         )
     }
 
-    /// A request that can be read and does not say what is described: an unknown field, a value of another kind.
+    /// A request that can be read and does not say what is described: an unknown field, a value of another
+    /// kind.
     pub fn unfit(detail: impl Into<String>) -> Self {
         let hint = "see /openapi.json, or docs/service.md: fields that are not known are refused";
         Self::new(&kind(StatusCode::UNPROCESSABLE_ENTITY, ExitCode::Usage, "usage", hint), detail)

@@ -1,8 +1,10 @@
-//! An open root, and the way from it to every path beneath: never through a symbolic link, never above the root.
+//! An open root, and the way from it to every path beneath: never through a symbolic link, never above the
+//! root.
 //!
-//! `openat2` resolves a path in one call; where the kernel (or a sandbox) lacks it, the folders are opened one after
-//! the other with `O_NOFOLLOW`, with the same guarantee. A bounded cache of open parent folders makes the usual case,
-//! many names of one folder, cost no resolution at all, and a deep path only the part below a cached folder.
+//! `openat2` resolves a path in one call; where the kernel (or a sandbox) lacks it, the folders are opened
+//! one after the other with `O_NOFOLLOW`, with the same guarantee. A bounded cache of open parent folders
+//! makes the usual case, many names of one folder, cost no resolution at all, and a deep path only the part
+//! below a cached folder.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, OsStr};
@@ -19,14 +21,14 @@ use rustix::io::{self, Errno};
 use crate::stat::Mount;
 use crate::{Error, Result};
 
-/// How many folders stay open: enough for the working set of some dozen threads, few against the usual limit of
-/// 1024 descriptors of a process. Where the limit is lower, so is this.
+/// How many folders stay open: enough for the working set of some dozen threads, few against the usual limit
+/// of 1024 descriptors of a process. Where the limit is lower, so is this.
 const OPEN_FOLDERS_MAX: usize = 128;
 /// The part of all descriptors that one root's open folders may take: several roots are open at a time.
 const DESCRIPTORS_PART: u64 = 8;
 
-/// Longest part of a path given to the kernel at once, below `PATH_MAX` (4096 with the final zero). Deeper trees are
-/// walked in such steps.
+/// Longest part of a path given to the kernel at once, below `PATH_MAX` (4096 with the final zero). Deeper
+/// trees are walked in such steps.
 const STEP_BYTES_MAX: usize = 4000;
 
 /// How often an `openat2` that met a rename elsewhere in the system is tried again before the slower walk.
@@ -59,7 +61,8 @@ impl Place {
         self.folder.as_fd()
     }
 
-    /// A descriptor that names the file without opening it: no FIFO blocks, no device is touched, no link is followed.
+    /// A descriptor that names the file without opening it: no FIFO blocks, no device is touched, no link is
+    /// followed.
     pub(crate) fn pin(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = if self.name.is_empty() { c"." } else { self.name.as_c_str() };
@@ -140,7 +143,8 @@ impl Root {
         self.name.is_none()
     }
 
-    /// The error of a failed call on a path; what means "there is a link where a folder was" is said in words.
+    /// The error of a failed call on a path; what means "there is a link where a folder was" is said in
+    /// words.
     pub(crate) fn failed(&self, action: &'static str, path: &[u8], error: Errno) -> Error {
         match error {
             Errno::LOOP | Errno::XDEV if action != RENAMING && action != LINKING => {
@@ -204,7 +208,8 @@ impl Root {
         let mut tries = 0;
         while !self.lacks_openat2.load(Ordering::Relaxed) && tries < RETRIES_MAX {
             match rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve) {
-                // Sandboxes without the call answer EPERM or ENOSYS; EPERM is also what O_NOATIME is refused with.
+                // Sandboxes without the call answer EPERM or ENOSYS; EPERM is also what O_NOATIME is refused
+                // with.
                 Err(Errno::NOSYS) => self.lacks_openat2.store(true, Ordering::Relaxed),
                 Err(Errno::AGAIN) => tries += 1,
                 Err(Errno::PERM) if !flags.contains(OFlags::NOATIME) => break,

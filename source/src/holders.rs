@@ -1,7 +1,9 @@
-//! Who has a database open: a process that goes on writing into a file which was replaced writes into nothing.
+//! Who has a database open: a process that goes on writing into a file which was replaced writes into
+//! nothing.
 //!
-//! Open descriptors are looked at where the system lets them be read; the table of locks tells of other users' processes as well,
-//! but only of those that hold a lock at this moment. Nothing of this program's own is told.
+//! Open descriptors are looked at where the system lets them be read; the table of locks tells of other
+//! users' processes as well, but only of those that hold a lock at this moment. Nothing of this program's own
+//! is told.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -54,7 +56,8 @@ pub fn holders_of(places: &Places) -> Vec<Holder> {
         let Ok(descriptors) = fs::read_dir(folder) else { continue };
         for descriptor in descriptors.flatten() {
             let descriptor = descriptor.path();
-            // The end of the link may be a pipe, or a path of another namespace: what is open is asked itself.
+            // The end of the link may be a pipe, or a path of another namespace: what is open is asked
+            // itself.
             let Ok(open) = fs::metadata(&descriptor) else { continue };
             if !open.is_file() {
                 continue;

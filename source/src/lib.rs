@@ -1,8 +1,8 @@
 //! Sources: the outside world that is captured and put back. It never knows the store.
 //!
-//! Every path here is handled relative to an open directory descriptor, without following symbolic links: whatever
-//! another process does to the tree meanwhile, nothing outside the opened root is read or written through it. The
-//! only link that is followed is a source's root itself, and only to a folder.
+//! Every path here is handled relative to an open directory descriptor, without following symbolic links:
+//! whatever another process does to the tree meanwhile, nothing outside the opened root is read or written
+//! through it. The only link that is followed is a source's root itself, and only to a folder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attributes;

@@ -1,6 +1,6 @@
-//! Databases of a PostgreSQL server, through its own programs: an exported snapshot pins the state at once, the dump follows
-//! while writers go on, database by database in parallel. Dumps are uncompressed, one file for each table, so that what did not
-//! change is found again.
+//! Databases of a PostgreSQL server, through its own programs: an exported snapshot pins the state at once,
+//! the dump follows while writers go on, database by database in parallel. Dumps are uncompressed, one file
+//! for each table, so that what did not change is found again.
 //!
 //! A load makes a new database beside the one that stands there; only names are exchanged in the end.
 
@@ -28,7 +28,8 @@ const GLOBALS: &str = "globals.sql";
 const SETTINGS: &str = "settings";
 /// The dump of a database, in its folder.
 const DUMP: &str = "dump";
-/// What belongs to a database as a whole, in its folder: statements, [`properties::NAME`] standing for its name.
+/// What belongs to a database as a whole, in its folder: statements, [`properties::NAME`] standing for its
+/// name.
 const PROPERTIES: &str = "properties";
 
 /// Databases of a PostgreSQL server as a source.
@@ -82,8 +83,8 @@ impl PostgresSpec {
         }
     }
 
-    /// Runs one of the server's programs on a database; its failure is an error that names the database and never the connection
-    /// string.
+    /// Runs one of the server's programs on a database; its failure is an error that names the database and
+    /// never the connection string.
     fn run(
         &self,
         action: &'static str,

@@ -1,4 +1,5 @@
-//! Runs a program without a shell, for a limited time, in a process group of its own, and keeps the first and the last of what it says.
+//! Runs a program without a shell, for a limited time, in a process group of its own, and keeps the first and
+//! the last of what it says.
 //!
 //! Passwords of Copal are never in its environment.
 
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// Most bytes kept of the first that a program says, and of the last: an error stands before a long statement, or after many lines.
+/// Most bytes kept of the first that a program says, and of the last: an error stands before a long
+/// statement, or after many lines.
 const SAID_BYTES_MAX: usize = 8000;
 /// Stands for what was said between.
 const UNKEPT: &str = "\n[…]\n";
@@ -20,7 +22,8 @@ const UNKEPT: &str = "\n[…]\n";
 const PIPE_BYTES_MAX: usize = 1 << 20;
 /// After the polite signal, before the other one.
 const GRACE: Duration = Duration::from_secs(1);
-/// What the variables with Copal's secrets begin with: the repository's, new ones, those of a second repository, a bundle's.
+/// What the variables with Copal's secrets begin with: the repository's, new ones, those of a second
+/// repository, a bundle's.
 const SECRETS_OF: [&str; 4] = ["COPAL_", "COPAL_NEW_", "COPAL_TO_", "COPAL_BUNDLE_"];
 /// And how they end.
 const SECRETS: [&str; 4] = ["PASSWORD", "PASSWORD_FILE", "PASSWORD_COMMAND", "KEY_FILE"];
@@ -30,7 +33,8 @@ pub fn secret_variables() -> impl Iterator<Item = String> {
     SECRETS_OF.iter().flat_map(|of| SECRETS.iter().map(move |secret| format!("{of}{secret}")))
 }
 
-/// Takes Copal's secrets out of the environment of a program: every program that is started goes through here.
+/// Takes Copal's secrets out of the environment of a program: every program that is started goes through
+/// here.
 pub fn without_secrets(command: &mut Command) -> &mut Command {
     secret_variables().fold(command, |command, variable| command.env_remove(variable))
 }
@@ -162,7 +166,8 @@ fn wait(mut child: Child, begun: Instant, timeout: Duration, tail: &mut Tail) ->
     if ended || ends_before(&watched, Instant::now(), GRACE, tail) {
         let _ = child.wait();
     } else {
-        // It hangs in the system, as a write to a frozen filesystem does: it dies when that goes on, which must not wait for it.
+        // It hangs in the system, as a write to a frozen filesystem does: it dies when that goes on, which
+        // must not wait for it.
         let _ = std::thread::Builder::new().name("await its end".into()).spawn(move || child.wait());
     }
     How::TimedOut
@@ -211,7 +216,8 @@ struct Tail {
 }
 
 impl Tail {
-    /// Takes what is there without waiting: at most what a pipe holds, for somebody may go on writing as fast as this reads.
+    /// Takes what is there without waiting: at most what a pipe holds, for somebody may go on writing as fast
+    /// as this reads.
     fn drain(&mut self) {
         let mut buffer = [0; 4096];
         for _ in 0..PIPE_BYTES_MAX / buffer.len() {

@@ -148,8 +148,9 @@ pub type ScanProblem = crate::Error;
 /// Scans `root` (a folder, or one file) in depth-first order with siblings sorted by name bytes.
 /// Memory is bounded by the largest folders in flight, not by the tree. A missing root is an error at once.
 ///
-/// A root that is a symbolic link to a folder is followed; no other link is. A name that vanishes between being read
-/// and being looked at is left out without a word; a folder that vanishes or is replaced after that is a problem.
+/// A root that is a symbolic link to a folder is followed; no other link is. A name that vanishes between
+/// being read and being looked at is left out without a word; a folder that vanishes or is replaced after
+/// that is a problem.
 pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
     let root = Root::open(root)?;
     let place = root.place(&[])?;

@@ -1,9 +1,9 @@
-//! SQLite databases, through SQLite only: a read transaction pins the state in an instant, its pages are read afterwards while
-//! writers go on. Rows in the write-ahead log are part of that state.
+//! SQLite databases, through SQLite only: a read transaction pins the state in an instant, its pages are read
+//! afterwards while writers go on. Rows in the write-ahead log are part of that state.
 //!
-//! Every reading connection has a transaction of its own. They begin one after the other, and see the same state if nobody has committed
-//! meanwhile, which another connection tells; no lock of a writer is asked for. Where writers leave no such moment one connection
-//! reads alone. The main file is never read but by SQLite.
+//! Every reading connection has a transaction of its own. They begin one after the other, and see the same
+//! state if nobody has committed meanwhile, which another connection tells; no lock of a writer is asked for.
+//! Where writers leave no such moment one connection reads alone. The main file is never read but by SQLite.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -86,7 +86,8 @@ pub struct SqlitePin {
     check: Check,
     idle: Mutex<Vec<Connection>>,
     freed: Condvar,
-    /// Of one that was met: to close another descriptor of a file drops the locks that SQLite has on it, so it is closed last.
+    /// Of one that was met: to close another descriptor of a file drops the locks that SQLite has on it, so
+    /// it is closed last.
     _file: Option<OpenFile>,
 }
 
@@ -120,8 +121,8 @@ impl PreparedSqlite {
         held(spec, stat, attributes, readers)
     }
 
-    /// Pins a database that was met among the files below `root`, as it is committed now; nothing of it is written, and nobody is
-    /// waited for. The file must be the one that is open: names are in others' hands.
+    /// Pins a database that was met among the files below `root`, as it is committed now; nothing of it is
+    /// written, and nobody is waited for. The file must be the one that is open: names are in others' hands.
     pub fn pin_met(root: &Path, relative: &[u8], file: &OpenFile) -> Result<SqlitePin> {
         let root = fs::canonicalize(root).map_err(|error| Error::io("looking for", root, error))?;
         let path = if relative.is_empty() { root } else { root.join(OsStr::from_bytes(relative)) };
@@ -180,10 +181,12 @@ fn is_open_twice(file: &OpenFile) -> Result<bool> {
     Ok(open.filter(|found| identity(found) == identity(&own)).count() > 1)
 }
 
-/// Begins a transaction in each reader, all of one state, or in the first one alone: the others are closed then.
+/// Begins a transaction in each reader, all of one state, or in the first one alone: the others are closed
+/// then.
 fn begin_together(witness: &Connection, readers: &mut Vec<Connection>) -> rusqlite::Result<()> {
     let Some((first, others)) = readers.split_first() else { return Ok(()) };
-    // Who waits for the first one to end would wait for ever: with a rollback journal a writer lets nobody in before it.
+    // Who waits for the first one to end would wait for ever: with a rollback journal a writer lets nobody in
+    // before it.
     others.iter().try_for_each(|reader| reader.busy_timeout(Duration::ZERO))?;
     for _ in 0..BEGINNINGS_MAX {
         let before = commits_seen(witness)?;
@@ -224,8 +227,8 @@ fn readers_end(readers: &[Connection]) {
     }
 }
 
-/// A connection that changes nothing by being there: a log that stands there is not emptied when it closes. Without one the files
-/// that it makes for itself go with it.
+/// A connection that changes nothing by being there: a log that stands there is not emptied when it closes.
+/// Without one the files that it makes for itself go with it.
 fn connect(path: &Path, patience: Duration) -> Result<Connection> {
     connect_with(path, OpenFlags::empty(), patience)
 }
@@ -285,7 +288,8 @@ fn schema_version(connection: &Connection, spec: &SqliteSpec) -> Result<String> 
         .map_err(|error| of_sqlite("asking for the schema's version of", &spec.path, &error))
 }
 
-/// The file that the pages make: without inode and change time, so that nothing takes it for the main file as it stands.
+/// The file that the pages make: without inode and change time, so that nothing takes it for the main file as
+/// it stands.
 fn stat_of(path: &Path, bytes: u64) -> Result<FileStat> {
     let found = fs::metadata(path).map_err(|error| Error::io("looking at", path, error))?;
     Ok(FileStat {
@@ -320,7 +324,8 @@ impl SqlitePin {
         self.is_wal
     }
 
-    /// Checks the pinned state as the source asks for; a damaged one is [`Error::Corrupt`]. `interrupted` is asked now and then.
+    /// Checks the pinned state as the source asks for; a damaged one is [`Error::Corrupt`]. `interrupted` is
+    /// asked now and then.
     pub fn check(&self, interrupted: impl Fn() -> bool + Send + 'static) -> Result<()> {
         let pragma = match self.check {
             Check::None => return Ok(()),
@@ -431,7 +436,8 @@ fn of_sqlite(action: &'static str, path: &Path, error: &rusqlite::Error) -> Erro
     }
 }
 
-/// What a database has beside it: its log, the log's index, a rollback journal. They belong to the one file that stands there.
+/// What a database has beside it: its log, the log's index, a rollback journal. They belong to the one file
+/// that stands there.
 #[must_use]
 pub fn sidecars(path: &Path) -> Vec<PathBuf> {
     SIDECARS.iter().map(|suffix| beside(path, suffix)).filter(|path| fs::symlink_metadata(path).is_ok()).collect()
@@ -443,7 +449,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Logs beside a database that may hold rows which its file has not: those that are not empty. Asking changes nothing.
+/// Logs beside a database that may hold rows which its file has not: those that are not empty. Asking changes
+/// nothing.
 #[must_use]
 pub fn logs_with_rows(path: &Path) -> Vec<PathBuf> {
     let holds = |log: &PathBuf| {
@@ -452,7 +459,8 @@ pub fn logs_with_rows(path: &Path) -> Vec<PathBuf> {
     sidecars(path).into_iter().filter(holds).collect()
 }
 
-/// Whether what is asked of a standing database may write beside it: an index of its log, what a crash left undone.
+/// Whether what is asked of a standing database may write beside it: an index of its log, what a crash left
+/// undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asking {
     /// Nothing is written, and not every state can be asked.
@@ -486,7 +494,8 @@ pub fn standing_version(spec: &SqliteSpec, asking: Asking, patience: Duration) -
     schema_version(&connection, spec)
 }
 
-/// How a database is opened so that nothing is written beside it, as parameters of its URI; none: what stands there cannot be read so.
+/// How a database is opened so that nothing is written beside it, as parameters of its URI; none: what stands
+/// there cannot be read so.
 fn without_writing(path: &Path) -> Option<&'static str> {
     let with = |suffix: &str| fs::symlink_metadata(beside(path, suffix)).ok();
     let holds = |suffix: &str| with(suffix).is_some_and(|found| found.len() > 0);
@@ -511,7 +520,8 @@ fn refuse_other_kinds(path: &Path) -> Result<()> {
     if found.is_file() { Ok(()) } else { Err(Error::refused(path, "is no plain file")) }
 }
 
-/// Whether something beside a path is a log of SQLite's: it would be taken for that of whatever database stands there next.
+/// Whether something beside a path is a log of SQLite's: it would be taken for that of whatever database
+/// stands there next.
 #[must_use]
 pub fn has_log_beside(path: &Path) -> bool {
     let is_log = |beside: &PathBuf| {
@@ -523,9 +533,9 @@ pub fn has_log_beside(path: &Path) -> bool {
     sidecars(path).iter().any(is_log)
 }
 
-/// Has SQLite bring a standing database into its one file, so that it can be replaced by another: its log is emptied into it and
-/// removed. Somebody who has it open is [`Error::InUse`]; a damaged one is [`Error::Corrupt`]. The path is free of links above it, and
-/// one in its place is refused.
+/// Has SQLite bring a standing database into its one file, so that it can be replaced by another: its log is
+/// emptied into it and removed. Somebody who has it open is [`Error::InUse`]; a damaged one is
+/// [`Error::Corrupt`]. The path is free of links above it, and one in its place is refused.
 pub fn settle(path: &Path, patience: Duration) -> Result<()> {
     if sidecars(path).is_empty() {
         return Ok(());

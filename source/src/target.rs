@@ -1,6 +1,7 @@
 //! Puts files back: every operation beneath an open root, never through a symbolic link.
 //!
-//! Nothing here decides what a target should look like; each call does one thing, and says what it could not do.
+//! Nothing here decides what a target should look like; each call does one thing, and says what it could not
+//! do.
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -61,7 +62,8 @@ impl TargetTree {
         Root::open_folder(root).map(|root| Self { root: Arc::new(root) })
     }
 
-    /// The same tree, beneath which nothing is reached that is mounted there, now or later: what leads there is refused.
+    /// The same tree, beneath which nothing is reached that is mounted there, now or later: what leads there
+    /// is refused.
     pub fn on_one_mount(&self) -> Result<Self> {
         Ok(Self { root: Arc::new(self.root.on_one_mount()?) })
     }
@@ -82,7 +84,8 @@ impl TargetTree {
         capabilities::probe(&self.root)
     }
 
-    /// Whether files in the folder can share extents (`FICLONE`, probed); the folder stays as it is wherever files need no name.
+    /// Whether files in the folder can share extents (`FICLONE`, probed); the folder stays as it is wherever
+    /// files need no name.
     pub fn shares_extents(&self) -> Result<bool> {
         capabilities::shares_extents(&self.root)
     }
@@ -105,8 +108,8 @@ impl TargetTree {
         Ok(file.with_direct(rustix::fs::openat(place.fd(), &place.name, flags, Mode::empty())))
     }
 
-    /// Opens an existing regular file for patching. One that is read-only to its unprivileged owner is made writable;
-    /// its metadata is set afterwards anyway.
+    /// Opens an existing regular file for patching. One that is read-only to its unprivileged owner is made
+    /// writable; its metadata is set afterwards anyway.
     pub fn open_file(&self, path: &[u8]) -> Result<TargetFile> {
         let place = self.named(path)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -172,8 +175,8 @@ impl TargetTree {
         self.keep_or_remove(&place, cloned.map(|()| file))
     }
 
-    /// Sets owner, mode, attributes, then times; of a symbolic link what links can have. What an unprivileged user may
-    /// not do is returned as a list of warnings.
+    /// Sets owner, mode, attributes, then times; of a symbolic link what links can have. What an unprivileged
+    /// user may not do is returned as a list of warnings.
     pub fn set_metadata(&self, path: &[u8], kind: FileKind, metadata: &TargetMetadata) -> Result<Vec<String>> {
         let place = self.root.place(path)?;
         let failed = self.failed("opening", path);
@@ -193,8 +196,8 @@ impl TargetTree {
         remove::remove(&place, &self.root.whole(path))
     }
 
-    /// Moves `from` of another tree on the same filesystem over `to` here, whatever stood there. A folder with
-    /// something in it is first exchanged, so that there is no instant without the one or the other.
+    /// Moves `from` of another tree on the same filesystem over `to` here, whatever stood there. A folder
+    /// with something in it is first exchanged, so that there is no instant without the one or the other.
     pub fn replace_from(&self, to: &[u8], other: &TargetTree, from: &[u8]) -> Result<()> {
         let (new, old) = (self.named(to)?, other.named(from)?);
         self.root.forget(to);

@@ -1,5 +1,6 @@
-//! Goal: patterns mean what git means by them. Method: what `git check-ignore` (2.47) said to 1,000 sets of patterns, drawn by
-//! `gitignore/draw.py` over a tree of odd names, is in `gitignore/verdicts.txt`; every verdict must be ours as well.
+//! Goal: patterns mean what git means by them. Method: what `git check-ignore` (2.47) said to 1,000 sets of
+//! patterns, drawn by `gitignore/draw.py` over a tree of odd names, is in `gitignore/verdicts.txt`; every
+//! verdict must be ours as well.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;

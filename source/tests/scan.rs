@@ -1,6 +1,6 @@
-//! Goal: a scan gives exactly what is there, in path order, whatever the tree looks like and whatever happens to it
-//! meanwhile. Method: real trees, compared with a plain walk by the standard library; a mount, a folder that may not be
-//! read, and folders that others swap for links during the scan.
+//! Goal: a scan gives exactly what is there, in path order, whatever the tree looks like and whatever happens
+//! to it meanwhile. Method: real trees, compared with a plain walk by the standard library; a mount, a folder
+//! that may not be read, and folders that others swap for links during the scan.
 #![allow(clippy::unwrap_used)]
 
 mod support;

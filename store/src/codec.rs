@@ -1,6 +1,7 @@
 //! The one door to the serialisation library: bounded, canonical, total.
 //!
-//! bincode accepts trailing bytes and non-canonical integers, so a decoded value is encoded again and compared.
+//! bincode accepts trailing bytes and non-canonical integers, so a decoded value is encoded again and
+//! compared.
 
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
@@ -49,8 +50,8 @@ fn decode_by_bincode<T: Serialize + DeserializeOwned>(object: &str, bytes: &[u8]
     Ok(value)
 }
 
-/// Decodes a list as [`decode`] does, and hands on one element after the other: a list of tiny elements takes no more memory than its
-/// document.
+/// Decodes a list as [`decode`] does, and hands on one element after the other: a list of tiny elements takes
+/// no more memory than its document.
 pub fn decode_each<T, E>(object: &str, bytes: &[u8], mut take: impl FnMut(T) -> Result<(), E>) -> Result<(), E>
 where
     T: Serialize + DeserializeOwned,

@@ -133,7 +133,8 @@ impl Error {
         matches!(self, Self::Damaged { .. } | Self::Missing { .. })
     }
 
-    /// Whether it is the affair of one object, so that others may be sound: damaged, gone, newer, or not for the key in use.
+    /// Whether it is the affair of one object, so that others may be sound: damaged, gone, newer, or not for
+    /// the key in use.
     #[must_use]
     pub fn concerns_one_object(&self) -> bool {
         self.is_integrity() || matches!(self, Self::Unsupported { .. } | Self::NotPermitted { .. })

@@ -52,8 +52,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Makes a repository; refuses a place that is not empty. The configuration comes last: without it there is none. Its copy
-    /// follows it: repair makes the one that is missing.
+    /// Makes a repository; refuses a place that is not empty. The configuration comes last: without it there
+    /// is none. Its copy follows it: repair makes the one that is missing.
     pub fn init(
         backend: Arc<dyn Backend>,
         entropy: Arc<dyn Entropy>,
@@ -95,8 +95,8 @@ impl Repository {
         Self::open_seen(backend, entropy, credential, None)
     }
 
-    /// The same where a place in the chain of its rosters has been seen before: keys that do not continue it are refused, by
-    /// [`Error::KeysWentBack`].
+    /// The same where a place in the chain of its rosters has been seen before: keys that do not continue it
+    /// are refused, by [`Error::KeysWentBack`].
     pub fn open_seen(
         backend: Arc<dyn Backend>,
         entropy: Arc<dyn Entropy>,
@@ -108,7 +108,8 @@ impl Repository {
         let slots = listed.into_iter().map(|object| object.name);
         let slots = slots.filter(|name| matches!(KeyObject::parse(name), None | Some(KeyObject::Slot(_))));
         let mut unusable = None;
-        // Only what looks like a slot, and costs a stretching, counts among so many: what stands beside them locks nobody out.
+        // Only what looks like a slot, and costs a stretching, counts among so many: what stands beside them
+        // locks nobody out.
         let is_stretched = matches!(credential, Credential::Password(_));
         let (mut tried, mut stretched) = (0, 0);
         for name in slots {
@@ -128,7 +129,8 @@ impl Repository {
             };
             match outcome {
                 Ok(repository) => return Ok(repository),
-                // Another slot may still open: one that is damaged, newer or no longer in the roster locks nobody out.
+                // Another slot may still open: one that is damaged, newer or no longer in the roster locks
+                // nobody out.
                 Err(error) => unusable = Some(error),
             }
         }
@@ -298,7 +300,8 @@ impl Repository {
         of_another.ok_or_else(failed)
     }
 
-    /// Roots for which several objects stand: they are being sealed again, or somebody has put another beside one.
+    /// Roots for which several objects stand: they are being sealed again, or somebody has put another beside
+    /// one.
     pub(crate) fn doubled_roots(&self) -> Result<BTreeSet<RootName>> {
         let (mut seen, mut doubled) = (BTreeSet::new(), BTreeSet::new());
         for name in self.backend.names(ObjectKind::Root)? {
@@ -327,8 +330,8 @@ impl Repository {
         Ok(others)
     }
 
-    /// Where a root may stand: under its own name; or, while it is sealed again and where an older program did that, under that of an
-    /// epoch.
+    /// Where a root may stand: under its own name; or, while it is sealed again and where an older program
+    /// did that, under that of an epoch.
     fn root_objects(&self, root: &RootName) -> Result<Vec<ObjectName>> {
         let mut names = vec![root.object()?];
         for epoch in self.keys.epoch_numbers()? {
@@ -345,10 +348,11 @@ impl Repository {
         Ok(bytes.len() as u64)
     }
 
-    /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its content: that stays. It goes to a
-    /// name of the epoch, and back to its own: so nobody can put another beside it that would be read in its stead. What stands
-    /// under such a name beside it and says the same is left over, and goes; what says something else goes only beside what an owner, or the
-    /// key in use, has signed: otherwise nothing here tells which one is true, and all of them stay.
+    /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its
+    /// content: that stays. It goes to a name of the epoch, and back to its own: so nobody can put another
+    /// beside it that would be read in its stead. What stands under such a name beside it and says the same
+    /// is left over, and goes; what says something else goes only beside what an owner, or the key in use,
+    /// has signed: otherwise nothing here tells which one is true, and all of them stay.
     pub(crate) fn reseal_root(&self, root: &RootName, unsigned: Unsigned) -> Result<bool> {
         let current = self.keys.epoch();
         let own = root.object()?;
@@ -398,8 +402,8 @@ impl Repository {
         Ok(!is_done)
     }
 
-    /// Puts an object in the place of what stands at its name. Whoever takes the name in the instant in which it is free loses it again:
-    /// nobody but the holder of the lease has a reason to write there.
+    /// Puts an object in the place of what stands at its name. Whoever takes the name in the instant in which
+    /// it is free loses it again: nobody but the holder of the lease has a reason to write there.
     fn replace_taken(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
         for _ in 1..REPLACE_ATTEMPTS {
             self.backend.delete(std::slice::from_ref(name))?;

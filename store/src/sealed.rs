@@ -1,9 +1,10 @@
 //! Sealed objects: parts under one key, found through a sealed directory; or one payload whole.
 //!
-//! An object of parts: header | parts … | directory | footer. Nothing in it is clear but the header (the envelope, and behind it the
-//! encapsulated key of an object that is sealed to a public key): the directory's place is in
-//! the footer, whose length is fixed, and the directory carries the padding that brings the object onto the grid.
-//! The nonce of a part is its domain and offset; the associated data is the envelope and what the caller binds.
+//! An object of parts: header | parts … | directory | footer. Nothing in it is clear but the header (the
+//! envelope, and behind it the encapsulated key of an object that is sealed to a public key): the directory's
+//! place is in the footer, whose length is fixed, and the directory carries the padding that brings the
+//! object onto the grid. The nonce of a part is its domain and offset; the associated data is the envelope
+//! and what the caller binds.
 
 use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::envelope::{ENVELOPE_BYTES, Envelope, Sealing};
@@ -84,7 +85,8 @@ pub(crate) struct PartsOpener {
 }
 
 impl PartsOpener {
-    /// For an object whose header (at least [`HEADER_BYTES_MAX`] of its bytes, or all) is that of its name: `id` is in the name.
+    /// For an object whose header (at least [`HEADER_BYTES_MAX`] of its bytes, or all) is that of its name:
+    /// `id` is in the name.
     pub(crate) fn new(keys: &Keys, name: &ObjectName, id: ObjectId, header: &[u8]) -> Result<Self> {
         let object = name.to_string();
         let (header, found) = keys.open_header(&object, name.kind(), header)?;
@@ -96,8 +98,8 @@ impl PartsOpener {
         Ok(Self { header_bytes, is_signed, envelope: header.envelope, cipher: header.cipher, object })
     }
 
-    /// Without reading the header, for an object of epoch 0 that was written with the repository's suite: a wrong guess fails to
-    /// verify.
+    /// Without reading the header, for an object of epoch 0 that was written with the repository's suite: a
+    /// wrong guess fails to verify.
     pub(crate) fn assume(keys: &Keys, name: &ObjectName, id: ObjectId) -> Result<Self> {
         let envelope = Envelope::first(name.kind(), keys.suite(), id).encode();
         let cipher = keys.object_cipher(keys.suite(), name.kind(), id)?;

@@ -1,9 +1,9 @@
 //! What the keys of an open repository know of rosters and epochs, and how they learn more.
 //!
-//! A repository with a roster is *signed*: its newest roster says which keys count and which epochs have begun, and a grant counts
-//! only when it holds the very keys that the roster names. One without (formats 1 and 2) is believed as its programs believed it:
-//! epochs have begun whose marker, or whose grant to the slot in use, is there. What does not verify is kept as the problem of what
-//! needs it, and stops nothing else.
+//! A repository with a roster is *signed*: its newest roster says which keys count and which epochs have
+//! begun, and a grant counts only when it holds the very keys that the roster names. One without (formats 1
+//! and 2) is believed as its programs believed it: epochs have begun whose marker, or whose grant to the slot
+//! in use, is there. What does not verify is kept as the problem of what needs it, and stops nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -83,7 +83,8 @@ pub struct Author {
     pub role: Option<Role>,
 }
 
-/// How far what a key signed counts today: whoever had a key may have made with it what carries its signature, also after it was removed.
+/// How far what a key signed counts today: whoever had a key may have made with it what carries its
+/// signature, also after it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// An owner's key; and all, where nobody signs.
@@ -133,8 +134,8 @@ pub struct StrangeKeyObject {
     pub detail: String,
     /// Whether this program knows what it is: no newer one can have written it.
     pub is_known: bool,
-    /// Whether an interrupted change of keys leaves such a thing: a slot or grant in no roster, a roster before the newest. Nothing is
-    /// hurt by it, and it goes with the next change of keys.
+    /// Whether an interrupted change of keys leaves such a thing: a slot or grant in no roster, a roster
+    /// before the newest. Nothing is hurt by it, and it goes with the next change of keys.
     pub is_leftover: bool,
 }
 
@@ -155,7 +156,8 @@ impl Keys {
         self.roster().is_some()
     }
 
-    /// The newest place in the chain of rosters that is known: what a machine remembers, to notice when keys go back.
+    /// The newest place in the chain of rosters that is known: what a machine remembers, to notice when keys
+    /// go back.
     #[must_use]
     pub fn anchor(&self) -> Option<Anchor> {
         self.roster().map(|roster| roster.anchor())
@@ -205,8 +207,8 @@ impl Keys {
         roster.body.current().find(|member| member.signer == signer).map(|member| member.role)
     }
 
-    /// Whether what decides over others was written by a key that may: in a signed repository its signer's role tells. Without
-    /// signatures only the keys of the first epoch tell, which nobody but owners has.
+    /// Whether what decides over others was written by a key that may: in a signed repository its signer's
+    /// role tells. Without signatures only the keys of the first epoch tell, which nobody but owners has.
     pub(crate) fn vouches(&self, signer: Option<SignerId>, action: Action) -> bool {
         if !self.is_signed() {
             return self.epoch() == 0;
@@ -214,7 +216,8 @@ impl Keys {
         signer.and_then(|signer| self.role_of(signer)).is_some_and(|role| role.may(action))
     }
 
-    /// Whether what a key stored may be built on without looking at it again: one's own and what owners stored.
+    /// Whether what a key stored may be built on without looking at it again: one's own and what owners
+    /// stored.
     #[must_use]
     pub fn builds_on(&self, signer: Option<SignerId>) -> bool {
         let Some(signer) = signer else { return !self.is_signed() };
@@ -247,7 +250,8 @@ impl Keys {
         }
     }
 
-    /// The keys of that epoch. Where the slot's grant of it does not open, nothing is sealed under an older one.
+    /// The keys of that epoch. Where the slot's grant of it does not open, nothing is sealed under an older
+    /// one.
     pub(crate) fn sealing_epoch(&self) -> Result<Option<Arc<EpochKeys>>> {
         match self.epoch() {
             0 => Ok(None),
@@ -255,7 +259,8 @@ impl Keys {
         }
     }
 
-    /// The keys of an epoch that an object names. One that is not known may have begun since this ring was made.
+    /// The keys of an epoch that an object names. One that is not known may have begun since this ring was
+    /// made.
     pub(crate) fn epoch_keys(&self, object: &str, number: u32) -> Result<Arc<EpochKeys>> {
         if let Some(epoch) = self.trust().find(number) {
             return Ok(epoch);
@@ -318,7 +323,8 @@ impl Keys {
                     self.adopt_epoch(epoch);
                     continue;
                 }
-                // Every slot of a roster was given every epoch; without a roster a slot may be younger than an epoch.
+                // Every slot of a roster was given every epoch; without a roster a slot may be younger than
+                // an epoch.
                 Err(Error::Missing { object }) if self.is_signed() => Error::damaged(object, "it is gone"),
                 Err(Error::Missing { .. }) => continue,
                 Err(error) => error,
@@ -384,7 +390,8 @@ impl Keys {
         grants::read(&*door.backend, slot, number).and_then(|epoch| self.bound(epoch)).map(drop)
     }
 
-    /// The newest roster that continues the chain from where it was seen last. Others are passed over: they count for nothing.
+    /// The newest roster that continues the chain from where it was seen last. Others are passed over: they
+    /// count for nothing.
     fn newest_roster(&self, backend: &dyn Backend, anchor: Anchor, seen: Option<Anchor>) -> Result<Roster> {
         let known = self.roster().map(|roster| roster.anchor());
         let seen = known.into_iter().chain(seen).max_by_key(|seen| seen.sequence);
@@ -397,7 +404,8 @@ impl Keys {
                     Ok(roster) => sound.push(roster),
                     // A newer one replaced it since it was listed.
                     Err(Error::Missing { .. }) => vanished = true,
-                    // One of a newer program, or a byte that says so: it stops nobody while another one continues the chain.
+                    // One of a newer program, or a byte that says so: it stops nobody while another one
+                    // continues the chain.
                     Err(error @ Error::Unsupported { .. }) => problem = Some(error),
                     Err(error @ Error::Damaged { .. }) => problem = problem.or(Some(error)),
                     Err(error) => return Err(error),
@@ -412,8 +420,9 @@ impl Keys {
         Err(crate::index::too_busy())
     }
 
-    /// The newest of rosters that are sound, each by itself: it must continue the one that was seen, and where none was, all others. Else
-    /// a former owner has made a branch of his own, and nothing here tells which is the true one.
+    /// The newest of rosters that are sound, each by itself: it must continue the one that was seen, and
+    /// where none was, all others. Else a former owner has made a branch of his own, and nothing here tells
+    /// which is the true one.
     fn only_branch(&self, mut sound: Vec<Roster>, seen: Option<Anchor>) -> Result<Option<Roster>> {
         if let Some(seen) = seen {
             let any = !sound.is_empty();
@@ -459,8 +468,8 @@ impl Keys {
         Ok(document)
     }
 
-    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted. And what should
-    /// stand there and is gone.
+    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was
+    /// interrupted. And what should stand there and is gone.
     pub(crate) fn strange_key_objects(&self, backend: &dyn Backend) -> Result<Vec<StrangeKeyObject>> {
         let Some(roster) = self.roster() else { return Ok(Vec::new()) };
         let mut strange = Vec::new();
@@ -503,7 +512,8 @@ impl Keys {
         Ok(strange)
     }
 
-    /// Of the roster in force, the objects of the two that do not open or are gone, each with the bytes of the other.
+    /// Of the roster in force, the objects of the two that do not open or are gone, each with the bytes of
+    /// the other.
     pub(crate) fn hurt_rosters(&self, backend: &dyn Backend) -> Result<Vec<(ObjectName, Vec<u8>)>> {
         let Some(roster) = self.roster() else { return Ok(Vec::new()) };
         let (mut sound, mut hurt) = (None, Vec::new());
@@ -530,8 +540,8 @@ impl Keys {
 /// How often a list of rosters is read again when one of them vanished.
 const ROSTER_ATTEMPTS: usize = 8;
 
-/// What a roster says must stand in `keys/`, and what is not to be had without it. Of itself the first of two objects: the second may be
-/// one that an interrupted command did not come to.
+/// What a roster says must stand in `keys/`, and what is not to be had without it. Of itself the first of two
+/// objects: the second may be one that an interrupted command did not come to.
 fn wanted_in_keys(roster: &Roster) -> Vec<(KeyObject, String)> {
     let own = RosterName { sequence: roster.anchor().sequence, is_copy: false };
     let mut wanted = vec![(KeyObject::Roster(own), "only its copy says which keys count".to_owned())];

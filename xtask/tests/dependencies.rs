@@ -1,5 +1,5 @@
-//! Goal: what is linked into the program may be, and somebody decided it. Method: `cargo metadata`, offline: sources, licences, bans,
-//! duplicates, and the page that says why each crate is there.
+//! Goal: what is linked into the program may be, and somebody decided it. Method: `cargo metadata`, offline:
+//! sources, licences, bans, duplicates, and the page that says why each crate is there.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};

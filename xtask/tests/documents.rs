@@ -1,5 +1,5 @@
-//! Goal: what the pages say of the tree and of the program is so. Method: every page that git has is read: links and paths are looked up,
-//! commands are compared with the built program's own `--help`.
+//! Goal: what the pages say of the tree and of the program is so. Method: every page that git has is read:
+//! links and paths are looked up, commands are compared with the built program's own `--help`.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};

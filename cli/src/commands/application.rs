@@ -218,7 +218,8 @@ pub(crate) fn dashed(id: &str) -> String {
     }
 }
 
-/// Runs the same command once more, detached, and returns when it has captured: with what it said, or with its failure.
+/// Runs the same command once more, detached, and returns when it has captured: with what it said, or with
+/// its failure.
 pub(crate) fn detach(invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let state = invocation.environment.state_folder.clone().ok_or_else(|| {
         ProgramError::usage("there is no home folder for the record of a detached create", "set XDG_STATE_HOME")

@@ -176,15 +176,16 @@ pub(super) fn all_patterns(given: &[String], files: &[PathBuf]) -> Result<Vec<St
     Ok(all)
 }
 
-/// The lines of a file of patterns that are not passed over: as git does, without the mark that some editors put in front.
+/// The lines of a file of patterns that are not passed over: as git does, without the mark that some editors
+/// put in front.
 fn patterns(text: &str) -> impl Iterator<Item = String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let says_something = |line: &&str| !line.trim_end_matches(' ').is_empty() && !line.starts_with('#');
     text.lines().filter(says_something).map(str::to_owned)
 }
 
-/// A pattern that begins as a source was typed means what is below that source: it gets the source's whole path. Where the source holds
-/// a folder of that name itself, the pattern stays what it is.
+/// A pattern that begins as a source was typed means what is below that source: it gets the source's whole
+/// path. Where the source holds a folder of that name itself, the pattern stays what it is.
 fn below_sources(patterns: Vec<String>, typed: &[OsString], sources: &[Wanted]) -> Vec<String> {
     let named = typed.iter().zip(sources).filter_map(|(word, wanted)| {
         let SourceSpec::Tree(tree) = &wanted.spec else { return None };
@@ -257,7 +258,8 @@ fn sources(words: &[OsString]) -> Result<Vec<Wanted>, ProgramError> {
     Ok(sources)
 }
 
-/// `LABEL=PATH`: the label has no slash and no colon, so every path and every KIND:WHAT can be written without one.
+/// `LABEL=PATH`: the label has no slash and no colon, so every path and every KIND:WHAT can be written
+/// without one.
 fn labelled(word: &OsStr) -> (Option<&str>, &OsStr) {
     let bytes = word.as_bytes();
     let Some(at) = bytes.iter().position(|&b| b == b'=') else { return (None, word) };

@@ -1,4 +1,5 @@
-//! `copal deploy SNAPSHOT postgres:DSN`: loads a database of a snapshot, under the name that the connection string has.
+//! `copal deploy SNAPSHOT postgres:DSN`: loads a database of a snapshot, under the name that the connection
+//! string has.
 
 use std::ffi::OsStr;
 

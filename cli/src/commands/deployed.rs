@@ -1,4 +1,5 @@
-//! What a deploy or a restore did, or would do to each path: for people and for programs, and before the question.
+//! What a deploy or a restore did, or would do to each path: for people and for programs, and before the
+//! question.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -87,7 +87,8 @@ pub(crate) fn operation(command: &Command) -> Verb {
     }
 }
 
-/// Whether what the command prints only tells of what it has done: then it is done, whoever could not be told.
+/// Whether what the command prints only tells of what it has done: then it is done, whoever could not be
+/// told.
 pub(crate) fn only_reports(command: &Command) -> bool {
     matches!(
         command,

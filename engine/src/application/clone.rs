@@ -1,4 +1,5 @@
-//! Clones of what changed in a tree, made under the freeze by sharing extents; and what a tree has changed since it was stored last.
+//! Clones of what changed in a tree, made under the freeze by sharing extents; and what a tree has changed
+//! since it was stored last.
 
 use std::ffi::OsString;
 use std::fs;
@@ -35,7 +36,8 @@ pub(super) struct ClonePlace {
 }
 
 impl ClonePlace {
-    /// In the state folder when that is on the source's filesystem, else beside the source; none where nothing can be shared.
+    /// In the state folder when that is on the source's filesystem, else beside the source; none where
+    /// nothing can be shared.
     pub(super) fn find(state_folder: &Path, source: &Path, clones: &Path, label: &str) -> Result<Option<Self>> {
         private_folder(clones)?;
         let name = blake3::hash(label.as_bytes()).to_hex();
@@ -233,8 +235,8 @@ pub(super) fn estimate(
     Ok((files, bytes))
 }
 
-/// Notes every entry, and clones those that are not as they were stored. A path that cannot be read is an error: what is held
-/// still can be read.
+/// Notes every entry, and clones those that are not as they were stored. A path that cannot be read is an
+/// error: what is held still can be read.
 pub(super) fn clone_changed(
     context: &Context,
     creation: &Creation,
@@ -311,7 +313,8 @@ fn clone_one(target: &TargetTree, reader: &TreeReader, entry: &ScanEntry, path: 
 fn clone_file(target: &TargetTree, reader: &TreeReader, original: &[u8], path: &[u8]) -> Result<FileStat> {
     let file = reader.open_file(original)?;
     for _ in 0..ATTEMPTS {
-        // What vouches for the file later is this look, not the clone; nothing does if its pages cannot be written out.
+        // What vouches for the file later is this look, not the clone; nothing does if its pages cannot be
+        // written out.
         file.write_out()?;
         let Settled { stat: before, moving, .. } = file.settle()?;
         let cloned = target.clone_from(path, &file)?;

@@ -1,10 +1,11 @@
-//! Applications: several sources captured at one instant and put back as one unit, with the application held still as shortly as
-//! the platform allows.
+//! Applications: several sources captured at one instant and put back as one unit, with the application held
+//! still as shortly as the platform allows.
 //!
-//! A capture has two stages. [`capture`] is short: pre hooks, a pin of every source, post hooks. [`Captured::upload`] is long, and
-//! the application runs meanwhile. What is under way is recorded in the state folder ([`records`]), so that a killed capture is
-//! found failed and its application let go on ([`recover`]), and a killed upload goes on ([`resume`]). A deploy is all or nothing
-//! for all sources ([`deploy`]).
+//! A capture has two stages. [`capture`] is short: pre hooks, a pin of every source, post hooks.
+//! [`Captured::upload`] is long, and the application runs meanwhile. What is under way is recorded in the
+//! state folder ([`records`]), so that a killed capture is found failed and its application let go on
+//! ([`recover`]), and a killed upload goes on ([`resume`]). A deploy is all or nothing for all sources
+//! ([`deploy`]).
 
 mod capture;
 mod clone;
@@ -40,8 +41,8 @@ pub const SAFETY: &str = "safety";
 /// What an operation on an application needs of the program around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tools {
-    /// A command that runs [`watchdog`], without more arguments: `["/usr/bin/copal", "watchdog"]`. None: nobody lets the application
-    /// go on when this process is killed, but the next command.
+    /// A command that runs [`watchdog`], without more arguments: `["/usr/bin/copal", "watchdog"]`. None:
+    /// nobody lets the application go on when this process is killed, but the next command.
     pub watchdog: Option<Vec<OsString>>,
 }
 
@@ -136,13 +137,15 @@ pub fn under_way(state_folder: &Path, app: &str) -> Result<Option<String>> {
     Ok(note.map(|note| if note.is_empty() { "another operation".into() } else { note }))
 }
 
-/// Waits until nothing is under way on an application, at most so long: a process that was killed may take a moment to let go of it.
+/// Waits until nothing is under way on an application, at most so long: a process that was killed may take a
+/// moment to let go of it.
 pub fn wait_until_free(context: &Context, app: &str, limit: std::time::Duration) -> Result<()> {
     AppFolder::of(state::state_folder(context)?, app).wait_until_free(context, limit)
 }
 
-/// Ends what killed processes have left: applications are let go on, killed captures are recorded as failed, killed deploys of
-/// applications are taken back or finished. One sentence for each. Every command calls it before its own work; needs no repository.
+/// Ends what killed processes have left: applications are let go on, killed captures are recorded as failed,
+/// killed deploys of applications are taken back or finished. One sentence for each. Every command calls it
+/// before its own work; needs no repository.
 pub fn recover(state_folder: &Path) -> Result<Vec<String>> {
     recover::recover(state_folder)
 }
@@ -152,8 +155,8 @@ pub fn outlook(state_folder: &Path) -> Result<Vec<String>> {
     recover::outlook(state_folder)
 }
 
-/// The watchdog's whole life: reads its orders from standard input, and lets the application go on at the deadline, or as soon as the
-/// process that gave the orders is gone without having done it.
+/// The watchdog's whole life: reads its orders from standard input, and lets the application go on at the
+/// deadline, or as soon as the process that gave the orders is gone without having done it.
 pub fn watchdog() -> Result<()> {
     watchdog::live()
 }
@@ -209,8 +212,8 @@ pub struct DeployedComponent {
     pub bytes_written: u64,
 }
 
-/// Check → stage → stop → safety snapshot → switch, all or nothing → rewrite → migrate → start → health. Unhealthy or failed: what
-/// stood there stands there again, and [`crate::Error::RolledBack`] says why.
+/// Check → stage → stop → safety snapshot → switch, all or nothing → rewrite → migrate → start → health.
+/// Unhealthy or failed: what stood there stands there again, and [`crate::Error::RolledBack`] says why.
 pub fn deploy(
     context: &Context,
     application: &Application,

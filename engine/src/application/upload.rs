@@ -237,7 +237,8 @@ fn store_one(
     input.map(|input| creation.take(context, &input)).transpose()
 }
 
-/// However fast the disk: what a kill costs is a small share of the upload, for a few more packs and fragments.
+/// However fast the disk: what a kill costs is a small share of the upload, for a few more packs and
+/// fragments.
 fn checkpoint_now_and_then(context: &Context, creation: &Creation, bytes_total: u64, ended: &AtomicBool) {
     let mut stored = creation.bytes_new();
     let mut waited = Duration::ZERO;
@@ -260,9 +261,9 @@ fn checkpoint_now_and_then(context: &Context, creation: &Creation, bytes_total: 
     }
 }
 
-/// The oldest of this host go when there are more than the application wants: safety snapshots and those of the future do not count, pinned
-/// ones stay, and so does the one that was just `taken`, whatever the clock says. What another key than an owner's has signed neither
-/// counts nor goes.
+/// The oldest of this host go when there are more than the application wants: safety snapshots and those of
+/// the future do not count, pinned ones stay, and so does the one that was just `taken`, whatever the clock
+/// says. What another key than an owner's has signed neither counts nor goes.
 fn evict(context: &Context, application: &Application, taken: SnapshotId) -> Result<()> {
     let Some(max) = application.max_snapshots.filter(|_| !application.name.is_empty()) else { return Ok(()) };
     let catalogue = Catalogue::load(context)?;

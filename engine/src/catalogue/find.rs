@@ -19,7 +19,8 @@ const ID_DIGITS_MIN: usize = 4;
 /// So many digits of an id are what lists show, and copied rather than made up.
 const ID_DIGITS_SHOWN: usize = 8;
 
-/// Clocks differ by so much without anybody minding. What is dated later is of the future: somebody's clock was wrong.
+/// Clocks differ by so much without anybody minding. What is dated later is of the future: somebody's clock
+/// was wrong.
 pub const FUTURE_SECONDS: i64 = 600;
 
 /// Whether a snapshot is dated so that it cannot have been taken yet.
@@ -28,8 +29,9 @@ pub fn is_of_the_future(snapshot: &Snapshot, now: Timestamp) -> bool {
     snapshot.created.seconds > now.seconds.saturating_add(FUTURE_SECONDS)
 }
 
-/// `latest` first, because it is no name; then a whole id, which nobody mistypes and which no name may pass for; then whole names, names in
-/// any application, ids. A whole name of a root that does not open is an error, lest another application's snapshot is taken for it.
+/// `latest` first, because it is no name; then a whole id, which nobody mistypes and which no name may pass
+/// for; then whole names, names in any application, ids. A whole name of a root that does not open is an
+/// error, lest another application's snapshot is taken for it.
 pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str, filter: &Filter) -> Result<&'c Listed> {
     if let Some(of) = age_of(reference) {
         let is_meant = |snapshot: &Snapshot| match of {
@@ -73,8 +75,9 @@ fn age_of(reference: &str) -> Option<&str> {
     if rest.is_empty() { Some("") } else { rest.strip_prefix(':') }
 }
 
-/// The newest that a key which may create now has signed: whoever has a key that was removed can go on making newer ones. When there are only
-/// such, a person has to say which one is meant. One of the future is not the latest while there is another; that is said.
+/// The newest that a key which may create now has signed: whoever has a key that was removed can go on making
+/// newer ones. When there are only such, a person has to say which one is meant. One of the future is not the
+/// latest while there is another; that is said.
 pub(super) fn latest<'c>(
     catalogue: &'c Catalogue,
     reference: &str,
@@ -164,7 +167,8 @@ fn by_id<'c>(catalogue: &'c Catalogue, reference: &str) -> Result<&'c Listed> {
     }
 }
 
-/// A name that is also how the id of another snapshot begins, in as many digits as lists show, may be meant for that one.
+/// A name that is also how the id of another snapshot begins, in as many digits as lists show, may be meant
+/// for that one.
 fn only_by_name<'c>(catalogue: &'c Catalogue, reference: &str, named: Vec<&'c Listed>) -> Result<&'c Listed> {
     let prefix = reference.to_ascii_lowercase();
     if prefix.bytes().filter(u8::is_ascii_hexdigit).count() >= ID_DIGITS_SHOWN {
@@ -177,7 +181,8 @@ fn only_by_name<'c>(catalogue: &'c Catalogue, reference: &str, named: Vec<&'c Li
     only(reference, of_owners(catalogue, named))
 }
 
-/// Of several with one name those that an owner or the key in use has signed, if there are any: others' do not get in their way.
+/// Of several with one name those that an owner or the key in use has signed, if there are any: others' do
+/// not get in their way.
 fn of_owners<'c>(catalogue: &'c Catalogue, named: Vec<&'c Listed>) -> Vec<&'c Listed> {
     let Some(keys) = &catalogue.asked.keys else { return named };
     let owned: Vec<&Listed> = named.iter().copied().filter(|listed| keys.builds_on(listed.signer)).collect();

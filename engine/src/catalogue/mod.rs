@@ -1,7 +1,7 @@
 //! The catalogue: which snapshots are there. Roots are the truth; redb is a cache of them.
 //!
-//! Invariants: a root that cannot be opened is named and hides no other; the cache is believed only where the repository's keys
-//! say so, and can be lost at any time. The catalogue never looks into a manifest.
+//! Invariants: a root that cannot be opened is named and hides no other; the cache is believed only where the
+//! repository's keys say so, and can be lost at any time. The catalogue never looks into a manifest.
 
 mod cache;
 mod filter;
@@ -86,7 +86,8 @@ pub struct Catalogue {
 /// What the catalogue is asked with: no part of what is listed.
 #[derive(Clone, Default)]
 struct Asked {
-    /// Make the tags of names: what a root that does not open was called can still be checked against a guess.
+    /// Make the tags of names: what a root that does not open was called can still be checked against a
+    /// guess.
     keys: Option<Keys>,
     /// When it was read: a snapshot that is dated later is not the latest.
     now: Option<Timestamp>,
@@ -119,13 +120,14 @@ impl Catalogue {
         gather(context, session.roots(), true)
     }
 
-    /// The same with every root and label read from the repository: for verification, which must see what is there now.
+    /// The same with every root and label read from the repository: for verification, which must see what is
+    /// there now.
     pub(crate) fn load_unremembered(context: &Context, session: &Session) -> Result<Self> {
         gather(context, session.roots(), false)
     }
 
-    /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes), `latest`, `latest:APP`,
-    /// `latest:/PATH`.
+    /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes),
+    /// `latest`, `latest:APP`, `latest:/PATH`.
     pub fn find(&self, reference: &str) -> Result<&Listed> {
         find::find(self, reference, &Filter::default())
     }
@@ -153,8 +155,8 @@ impl Catalogue {
 }
 
 impl Catalogue {
-    /// Ids are drawn: where two snapshots have the same one, somebody has made up one of them. What an owner or the key in use has signed
-    /// is not it.
+    /// Ids are drawn: where two snapshots have the same one, somebody has made up one of them. What an owner
+    /// or the key in use has signed is not it.
     fn set_impostors_apart(&mut self, keys: &Keys) {
         let mut signed: BTreeMap<SnapshotId, usize> = BTreeMap::new();
         let mut all: BTreeMap<SnapshotId, usize> = BTreeMap::new();
@@ -202,7 +204,8 @@ impl Unreadable {
     }
 }
 
-/// Payloads of roots by the names of their objects, as far as the cache knows them after a look at what is there.
+/// Payloads of roots by the names of their objects, as far as the cache knows them after a look at what is
+/// there.
 pub(crate) fn known_roots(context: &Context) -> Result<BTreeMap<String, Vec<u8>>> {
     if context.cache_folder.is_none() {
         return Ok(BTreeMap::new());
@@ -307,7 +310,8 @@ impl Gathering<'_> {
         Ok(Some(Listed { root: *root, digest, signer, snapshot: Arc::new(snapshot) }))
     }
 
-    /// A label that cannot be read may have been a pin: the snapshot counts as pinned until somebody says otherwise. Whether it was read.
+    /// A label that cannot be read may have been a pin: the snapshot counts as pinned until somebody says
+    /// otherwise. Whether it was read.
     fn apply_label(&mut self, snapshot: &mut Snapshot, seq: u64) -> Result<bool> {
         match self.label(snapshot.id, seq) {
             Ok(None) => {}

@@ -65,7 +65,8 @@ pub(crate) struct Creation {
 }
 
 impl Creation {
-    /// Registers, refuses a name that is taken, finds what to compare with. `places` are labels and recorded paths.
+    /// Registers, refuses a name that is taken, finds what to compare with. `places` are labels and recorded
+    /// paths.
     pub(crate) fn begin(context: &Context, naming: Naming, places: &[(String, Vec<u8>)]) -> Result<Self> {
         let begun = context.clock.monotonic_nanoseconds();
         check_names(&naming)?;
@@ -119,7 +120,8 @@ impl Creation {
         Some(source.record.as_ref().clone())
     }
 
-    /// Whether what the parent snapshot refers to is known to be in the repository, and its word is taken for what is unchanged.
+    /// Whether what the parent snapshot refers to is known to be in the repository, and its word is taken for
+    /// what is unchanged.
     pub(crate) fn trusts_parent(&self) -> bool {
         !self.naming.force_read && self.parent.as_ref().is_some_and(Parent::is_trusted)
     }

@@ -32,7 +32,8 @@ pub(crate) struct Input {
     pub(crate) one_file_system: bool,
     /// Cut at fixed places, whatever its first bytes look like.
     pub(crate) page_structured: bool,
-    /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent snapshot's.
+    /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent
+    /// snapshot's.
     pub(crate) before: Option<SourceRecord>,
     /// Databases that are met are read through SQLite: nothing holds them still.
     pub(crate) through_sqlite: bool,

@@ -1,5 +1,5 @@
-//! What a create leaves out of a source on purpose, and what the snapshot keeps of that: rules, by which a deploy leaves the same
-//! things where they are.
+//! What a create leaves out of a source on purpose, and what the snapshot keeps of that: rules, by which a
+//! deploy leaves the same things where they are.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,11 +1,12 @@
 //! Takes snapshots.
 //!
-//! One thread, the coordinator, scans, compares with the parent snapshot and builds the tree, in path order. Symmetric workers do
-//! all that touches content: read, cut, hash, look up, encode, seal. What they find comes back in order through promises.
+//! One thread, the coordinator, scans, compares with the parent snapshot and builds the tree, in path order.
+//! Symmetric workers do all that touches content: read, cut, hash, look up, encode, seal. What they find
+//! comes back in order through promises.
 //!
-//! Memory does not grow with the tree: some 6 MiB for each worker, at most `pipeline::WINDOW_ITEMS` entries and
-//! `pipeline::JOBS_PER_WORKER` jobs a worker waiting for their turn, the session's open packs, one unfinished node of each level of
-//! the tree, and the names of files with several names.
+//! Memory does not grow with the tree: some 6 MiB for each worker, at most `pipeline::WINDOW_ITEMS` entries
+//! and `pipeline::JOBS_PER_WORKER` jobs a worker waiting for their turn, the session's open packs, one
+//! unfinished node of each level of the tree, and the names of files with several names.
 
 pub(crate) mod bases;
 pub(crate) mod clones;
@@ -54,7 +55,8 @@ pub struct CreateRequest {
     pub app: String,
     /// Sources with distinct labels.
     pub sources: Vec<SourceRequest>,
-    /// Patterns to leave out, each a line of `.gitignore`; one that begins with a source's absolute path counts from there.
+    /// Patterns to leave out, each a line of `.gitignore`; one that begins with a source's absolute path
+    /// counts from there.
     pub exclude: Vec<String>,
     /// Stay on each source's filesystem.
     pub one_file_system: bool,
@@ -101,8 +103,9 @@ pub struct CreateReport {
 
 /// Takes a snapshot. Nothing is acknowledged before it is durable.
 ///
-/// A source whose root cannot be read is an error; a file that cannot be read is a warning and makes the snapshot
-/// [`copal_manifest::snapshot::Phase::PartiallyFailed`]. After [`Error::Interrupted`] what was stored is found again by the next run.
+/// A source whose root cannot be read is an error; a file that cannot be read is a warning and makes the
+/// snapshot [`copal_manifest::snapshot::Phase::PartiallyFailed`]. After [`Error::Interrupted`] what was
+/// stored is found again by the next run.
 pub fn create(context: &Context, request: &CreateRequest) -> Result<CreateReport> {
     let sources = checked_sources(request)?;
     let naming = Naming {

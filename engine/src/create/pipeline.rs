@@ -302,7 +302,8 @@ impl Capture<'_, '_> {
         self.take_small(SmallFile { reader: self.reader.clone(), path, stat, parent }, key)
     }
 
-    /// What the parent has at a path; paths are asked for in order. A parent that cannot be read is none from there on.
+    /// What the parent has at a path; paths are asked for in order. A parent that cannot be read is none from
+    /// there on.
     fn parent_entry(&mut self, path: &EntryPath) -> Option<Entry> {
         let parent = self.parent.as_mut()?;
         loop {

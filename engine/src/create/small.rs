@@ -136,8 +136,8 @@ impl Worker<'_> {
         Ok(outcomes)
     }
 
-    /// Files that were just made are not on the disk yet, and each is waited for before it is read: side by side that takes a
-    /// fraction of the time.
+    /// Files that were just made are not on the disk yet, and each is waited for before it is read: side by
+    /// side that takes a fraction of the time.
     fn write_out_ahead(&self, files: &[SmallFile]) {
         let helpers = WRITE_OUT_AT_ONCE / self.shared.context.worker_threads();
         let since = self.shared.begun.seconds - DIRTY_SECONDS_MAX;
@@ -199,7 +199,8 @@ impl Worker<'_> {
         Ok(Outcome::Taken(entry))
     }
 
-    /// Files that the system makes up as they are read say that they have no bytes. Of one that does now, the end is a change.
+    /// Files that the system makes up as they are read say that they have no bytes. Of one that does now, the
+    /// end is a change.
     fn read_to_the_end(
         &mut self,
         open: &OpenFile,

@@ -1,4 +1,5 @@
-//! Carries a decided deploy out: builds the new state beside the target and exchanges it, or stages a journal, commits and applies it.
+//! Carries a decided deploy out: builds the new state beside the target and exchanges it, or stages a
+//! journal, commits and applies it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -24,8 +25,8 @@ use crate::state::open_parent;
 /// Most entries that are synced one by one: beyond, one call for the whole filesystem costs less.
 const SINGLE_SYNCS_MAX: u64 = 128;
 
-/// Files of at least so many bytes on average are synced one by one, however many: each waits for its own bytes alone, while others
-/// are still being decoded.
+/// Files of at least so many bytes on average are synced one by one, however many: each waits for its own
+/// bytes alone, while others are still being decoded.
 const SINGLE_SYNC_BYTES_MIN: u64 = 1 << 20;
 
 impl Job<'_> {
@@ -122,7 +123,8 @@ impl Job<'_> {
         }
     }
 
-    /// Of one file the new state stands in a folder of its own, so that whatever is left there is known by that folder.
+    /// Of one file the new state stands in a folder of its own, so that whatever is left there is known by
+    /// that folder.
     fn build_new(
         &self,
         staging: &Path,
@@ -246,7 +248,8 @@ struct Decided {
     _lock: Option<FolderLock>,
 }
 
-/// Removes what a deploy made beside its target, or what stood there before the switch. Something else with the name stays.
+/// Removes what a deploy made beside its target, or what stood there before the switch. Something else with
+/// the name stays.
 fn remove_made(beside: &Path, registered: &Registered) -> Result<()> {
     let Some((above, name)) = open_parent(beside)? else { return Ok(()) };
     let known = registered.known();

@@ -1,4 +1,5 @@
-//! Builds a whole tree beside the target, taking what it can from a donor: the standing target, or a kept materialisation.
+//! Builds a whole tree beside the target, taking what it can from a donor: the standing target, or a kept
+//! materialisation.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -41,13 +42,15 @@ pub(super) enum Sharing {
 /// How what is built becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syncing {
-    /// Each file by its writer, each folder at the end: right for few files, since it does not wait for what others wrote.
+    /// Each file by its writer, each folder at the end: right for few files, since it does not wait for what
+    /// others wrote.
     Each,
     /// By one call for the whole filesystem.
     Filesystem,
 }
 
-/// Builds `desired` in an empty place. Returns when all is written and durable but for the folder that the tree stands in.
+/// Builds `desired` in an empty place. Returns when all is written and durable but for the folder that the
+/// tree stands in.
 pub(super) fn build(
     run: &Run<'_>,
     desired: &Desired<'_>,
@@ -222,7 +225,8 @@ pub(super) fn is_sparse(desired: &Desired<'_>, content: &FileContent) -> Result<
     }
 }
 
-/// Makes a link, a FIFO, a socket's name or a device, with its metadata; false: it may not be made, and is left out.
+/// Makes a link, a FIFO, a socket's name or a device, with its metadata; false: it may not be made, and is
+/// left out.
 pub(super) fn create_other(tree: &TargetTree, path: &[u8], entry: &Entry, run: &Run<'_>) -> Result<bool> {
     let kind = match &entry.node {
         Node::Symlink(target) => {

@@ -1,7 +1,7 @@
 //! Compares what stands at a target with what shall stand there. It reads and never writes.
 //!
-//! Two streams in path order are merged. What a witness vouches for is decided by ids alone; the rest is read and hashed by all
-//! workers, in windows of [`WINDOW_ITEMS`] paths.
+//! Two streams in path order are merged. What a witness vouches for is decided by ids alone; the rest is read
+//! and hashed by all workers, in windows of [`WINDOW_ITEMS`] paths.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -49,7 +49,8 @@ pub(super) struct How {
     pub(super) keep_others: bool,
 }
 
-/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are no part of it.
+/// Compares a standing target (a folder, or one file) with what it shall be. Names in it that are hidden are
+/// no part of it.
 pub(super) fn compare(
     run: &Run<'_>,
     desired: &Desired<'_>,
@@ -422,7 +423,8 @@ impl Comparison<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// Settles what only the whole picture tells: names of files that are made anew, and times of folders whose names change.
+    /// Settles what only the whole picture tells: names of files that are made anew, and times of folders
+    /// whose names change.
     fn finish(mut self) -> Plan {
         let mut joined_names: HashMap<&EntryPath, u32> = HashMap::new();
         for (first, _) in &self.joined {

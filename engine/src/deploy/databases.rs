@@ -1,4 +1,5 @@
-//! SQLite databases that stand where others go: what is in their logs counts, and nobody may go on writing into them.
+//! SQLite databases that stand where others go: what is in their logs counts, and nobody may go on writing
+//! into them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -30,8 +31,8 @@ pub(super) struct Databases {
 }
 
 impl Databases {
-    /// Those that the snapshot has as such; the one file that is deployed, where a log lies beside it; and of a deploy that removes
-    /// nothing the files that it writes beside a log which it would leave there.
+    /// Those that the snapshot has as such; the one file that is deployed, where a log lies beside it; and of
+    /// a deploy that removes nothing the files that it writes beside a log which it would leave there.
     pub(super) fn of(desired: &Desired<'_>, place: &Place, single: bool, kept_others: Option<&Plan>) -> Result<Self> {
         let parts = desired.parts().iter().filter(|part| part.source.kind == SourceKind::Sqlite);
         let path = |part: &Part<'_>| below(&place.path, &part.at);
@@ -54,8 +55,8 @@ impl Databases {
         self.paths.iter().any(|path| !sidecars(path).is_empty())
     }
 
-    /// Brings each that stands there into its one file: its log would be taken for the new one's. Returns the damaged ones, whose log is
-    /// worth nothing.
+    /// Brings each that stands there into its one file: its log would be taken for the new one's. Returns the
+    /// damaged ones, whose log is worth nothing.
     pub(super) fn settle_all(&self) -> Result<Vec<PathBuf>> {
         let mut damaged = Vec::new();
         for path in &self.paths {
@@ -117,7 +118,8 @@ impl Databases {
     }
 }
 
-/// Refuses where another process has one of these open, and would go on writing into what nobody reads any more.
+/// Refuses where another process has one of these open, and would go on writing into what nobody reads any
+/// more.
 pub(crate) fn refuse_holders(places: &Places) -> Result<()> {
     refuse(places, |_| true)
 }

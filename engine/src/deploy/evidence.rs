@@ -1,8 +1,9 @@
 //! What vouches for the content of a standing file without reading it.
 //!
-//! A witness is a manifest whose entry at the same place was, at some time, what stood there, together with the inode and change
-//! time of that moment. Both unchanged means: the file, its attributes and its content are that entry. Two kinds: a snapshot that
-//! was taken from this very place, and the memory of an earlier deploy to it.
+//! A witness is a manifest whose entry at the same place was, at some time, what stood there, together with
+//! the inode and change time of that moment. Both unchanged means: the file, its attributes and its content
+//! are that entry. Two kinds: a snapshot that was taken from this very place, and the memory of an earlier
+//! deploy to it.
 
 use copal_manifest::entry::{Entry, EntryPath, Timestamp};
 use copal_manifest::snapshot::{Snapshot, SourceKind, SourceRecord};
@@ -48,7 +49,8 @@ pub(crate) struct SourceWitness<'s> {
     begun: bool,
 }
 
-/// The newest snapshots whose source is the place of a part, newest first; `at` is where the part goes below the target.
+/// The newest snapshots whose source is the place of a part, newest first; `at` is where the part goes below
+/// the target.
 pub(crate) fn source_witnesses<'s>(
     session: &'s Session,
     snapshots: impl DoubleEndedIterator<Item = &'s Snapshot>,

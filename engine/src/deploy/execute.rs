@@ -90,7 +90,8 @@ pub(super) fn execute(
     let mut decided = job.decide(context, request, &catalogue, &session)?;
     let databases = job.databases(Some(&decided.plan))?;
     job.refuse_holders_of(&databases, (decided.way == Way::InPlace).then_some(&decided.plan))?;
-    // Everything can be done: only now a standing database is touched, and what comes out of its log is compared as well.
+    // Everything can be done: only now a standing database is touched, and what comes out of its log is
+    // compared as well.
     let mut damaged = Vec::new();
     if !request.dry_run && staged.is_none() && databases.have_logs() {
         damaged = databases.settle_all()?;
@@ -137,8 +138,8 @@ pub(super) fn execute(
     Ok(report)
 }
 
-/// Ends what earlier deploys to the target have left; a dry run says what would be ended. Returns where this one is noted, and names in
-/// the target that are no part of it.
+/// Ends what earlier deploys to the target have left; a dry run says what would be ended. Returns where this
+/// one is noted, and names in the target that are no part of it.
 fn settle_before(run: &Run<'_>, place: &Place, dry_run: bool) -> Result<(Option<Ledger>, Vec<Vec<u8>>)> {
     let say = |sentences: Vec<String>| sentences.iter().for_each(|sentence| run.monitor().notice(sentence));
     if dry_run {
@@ -164,7 +165,8 @@ struct Decision {
     needed: u64,
 }
 
-/// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one file is patched.
+/// A tree of fewer entries counts as one of so many when the part that changes is weighed: a database of one
+/// file is patched.
 const FEW_ENTRIES: u64 = 256;
 
 /// How the target comes to be.
@@ -205,8 +207,8 @@ impl Job<'_> {
         Databases::of(self.desired, self.place, self.single, kept_others)
     }
 
-    /// Refuses where another process has a database open that is about to be replaced: what a plan changes in place, or else all that
-    /// stands at the target. What is staged replaces nothing yet.
+    /// Refuses where another process has a database open that is about to be replaced: what a plan changes in
+    /// place, or else all that stands at the target. What is staged replaces nothing yet.
     pub(super) fn refuse_holders(&self, in_place: Option<&Plan>) -> Result<()> {
         if self.replaces_nothing() { Ok(()) } else { self.refuse_holders_of(&self.databases(in_place)?, in_place) }
     }
@@ -361,12 +363,14 @@ impl Job<'_> {
         Ok(if way == Way::Clone { 0 } else { needed })
     }
 
-    /// What is staged must not share whole files with what stands there: that goes on changing, or has to stay as it was.
+    /// What is staged must not share whole files with what stands there: that goes on changing, or has to
+    /// stay as it was.
     pub(super) fn builds_alone(&self) -> bool {
         self.staged.is_some() && !self.capabilities.reflink
     }
 
-    /// Another way when this one meets what cannot be changed, where both can be taken; else an error, before anything is touched.
+    /// Another way when this one meets what cannot be changed, where both can be taken; else an error, before
+    /// anything is touched.
     fn around_obstacles(&self, mode: DeployMode, way: Way, plan: &Plan) -> Result<Way> {
         let stands = !matches!(self.place.standing, Standing::Absent);
         let in_place = || {

@@ -1,9 +1,11 @@
-//! The redo journal of a deploy in place: a folder beside the target with all new bytes and the list of what to do with them.
+//! The redo journal of a deploy in place: a folder beside the target with all new bytes and the list of what
+//! to do with them.
 //!
-//! Until `commit` is there the target has not been touched and the journal may be thrown away; from then on it has to be
-//! carried out, from the start, as often as it takes: every step can be repeated. `commit` binds the list of steps, this very
-//! folder and the target, and bears the tag of the state folder's secret: a journal that somebody else wrote, or moved, or copied,
-//! is none. A deploy at work holds a lock on the folder.
+//! Until `commit` is there the target has not been touched and the journal may be thrown away; from then on
+//! it has to be carried out, from the start, as often as it takes: every step can be repeated. `commit` binds
+//! the list of steps, this very folder and the target, and bears the tag of the state folder's secret: a
+//! journal that somebody else wrote, or moved, or copied, is none. A deploy at work holds a lock on the
+//! folder.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -268,7 +270,8 @@ pub(super) enum Verdict {
     Unvouched(String),
 }
 
-/// Reads the commit record of a journal and checks everything against it that a record can be of, and the steps.
+/// Reads the commit record of a journal and checks everything against it that a record can be of, and the
+/// steps.
 pub(super) fn judge(journal: &Journal, secret: Option<&StateSecret>) -> Verdict {
     match record_of(journal, secret) {
         Ok(Some((commit, steps))) => Verdict::Committed(commit, steps),
@@ -292,7 +295,8 @@ fn record_of(journal: &Journal, secret: Option<&StateSecret>) -> Result<Option<(
     if !secret.vouches(Record::DeployJournal, name, body, tag) {
         return Err("the secret of this state folder does not vouch for its commit record".into());
     }
-    // Only this program made it, so what follows is no question of trust: a newer version, another folder, a disk that failed.
+    // Only this program made it, so what follows is no question of trust: a newer version, another folder, a
+    // disk that failed.
     let commit: Commit = copal_store::codec::decode("commit", body)
         .map_err(|_| "its commit record was written by another version of this program")?;
     if commit.version != VERSION {

@@ -1,9 +1,11 @@
 //! Makes a target equal to a snapshot: entirely, or not at all.
 //!
-//! First everything is decided without writing: `desired` says what shall stand, `compare` what stands, `check` that every
-//! chunk is at hand and that there is room. A standing SQLite database with a log is then brought into its one file, and compared again.
-//! Then either a whole tree is built beside the target and exchanged with it (`build`), or all new bytes are staged in a redo journal beside it and then applied (`stage`, `apply`). A crash leaves the
-//! target wholly old, or a committed journal that the next command finishes. No link in the target is ever followed.
+//! First everything is decided without writing: `desired` says what shall stand, `compare` what stands,
+//! `check` that every chunk is at hand and that there is room. A standing SQLite database with a log is then
+//! brought into its one file, and compared again. Then either a whole tree is built beside the target and
+//! exchanged with it (`build`), or all new bytes are staged in a redo journal beside it and then applied
+//! (`stage`, `apply`). A crash leaves the target wholly old, or a committed journal that the next command
+//! finishes. No link in the target is ever followed.
 
 mod act;
 mod apply;
@@ -92,7 +94,8 @@ pub struct Selection {
 pub struct DeployRequest {
     /// Which snapshot.
     pub reference: String,
-    /// Where to: with one unlabelled source TARGET is that source (a folder or a file); with labelled sources each is TARGET/label.
+    /// Where to: with one unlabelled source TARGET is that source (a folder or a file); with labelled sources
+    /// each is TARGET/label.
     pub target: PathBuf,
     /// Only this path of the snapshot (and what is below it); TARGET becomes it.
     pub path: Option<Vec<u8>>,
@@ -168,14 +171,15 @@ pub(crate) fn deploy_within(context: &Context, request: &DeployRequest) -> Resul
     execute::execute(context, request, None, &NoCrash)
 }
 
-/// Builds what `request` wants of its target in a new place beside it, durably, and switches nothing. Extents are shared with what
-/// stands at the target where the filesystem can: that must hold still meanwhile.
+/// Builds what `request` wants of its target in a new place beside it, durably, and switches nothing. Extents
+/// are shared with what stands at the target where the filesystem can: that must hold still meanwhile.
 /// `staged` is an empty folder that the caller has made, or of one file a free name in one.
 pub(crate) fn stage_beside(context: &Context, request: &DeployRequest, staged: &Path) -> Result<DeployReport> {
     execute::execute(context, request, Some(staged), &NoCrash)
 }
 
-/// The paths of a folder that stay where they are, whatever becomes of it; refused where the snapshot has something in their place.
+/// The paths of a folder that stay where they are, whatever becomes of it; refused where the snapshot has
+/// something in their place.
 pub(crate) fn what_stays(context: &Context, request: &DeployRequest) -> Result<Vec<Vec<u8>>> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
@@ -207,8 +211,8 @@ pub fn recover_until(state_folder: &Path, points: &dyn CrashPoints) -> Result<Ve
     recovery::recover_all(state_folder, &Steps::new(points))
 }
 
-/// Gives an interrupted deploy to a target up, when it can be neither finished nor taken back: removes what it left beside the target, and
-/// its note. Returns one sentence for each; none: no such deploy is known.
+/// Gives an interrupted deploy to a target up, when it can be neither finished nor taken back: removes what
+/// it left beside the target, and its note. Returns one sentence for each; none: no such deploy is known.
 pub fn abandon(state_folder: &Path, target: &Path) -> Result<Vec<String>> {
     recovery::abandon(state_folder, &Place::resolve(target)?)
 }

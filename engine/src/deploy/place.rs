@@ -1,4 +1,5 @@
-//! Where a deploy writes: the resolved target, the names of what it puts beside it, the locks that say who is alive.
+//! Where a deploy writes: the resolved target, the names of what it puts beside it, the locks that say who is
+//! alive.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
@@ -13,7 +14,8 @@ use copal_store::entropy::Entropy;
 
 use crate::error::{Error, Result};
 
-/// Longest part of the target's name that is repeated in the names beside it, so that they stay below `NAME_MAX`.
+/// Longest part of the target's name that is repeated in the names beside it, so that they stay below
+/// `NAME_MAX`.
 const NAME_REPEATED_MAX: usize = 200;
 
 /// What stands at the target.
@@ -44,7 +46,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Resolves a target. Links in the folders above are followed once, here; a link as the target itself must lead to a folder.
+    /// Resolves a target. Links in the folders above are followed once, here; a link as the target itself
+    /// must lead to a folder.
     pub(super) fn resolve(target: &Path) -> Result<Self> {
         // A slash at the end would make the system follow a link.
         let target = &target.components().collect::<PathBuf>();
@@ -202,8 +205,8 @@ impl WriteRoot {
     }
 }
 
-/// Makes a folder, and those above it, for what only its owner may see: what lies in it was perhaps taken from below a folder that
-/// others may not enter.
+/// Makes a folder, and those above it, for what only its owner may see: what lies in it was perhaps taken
+/// from below a folder that others may not enter.
 pub(crate) fn private_folder(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| failed("creating", path, error))
@@ -213,7 +216,8 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(|error| failed("syncing", folder, error))
 }
 
-/// Removes a tree or a file without following links, and never what is mounted in it; what is gone already is no error.
+/// Removes a tree or a file without following links, and never what is mounted in it; what is gone already is
+/// no error.
 pub(crate) fn remove_whole(path: &Path) -> Result<()> {
     let (parent, Some(name)) = (path.parent().unwrap_or(path), path.file_name()) else {
         return Err(Error::Internal(format!("{} has no name that could be removed", path.display())));

@@ -1,9 +1,10 @@
 //! How a deploy that was interrupted is ended: finished, taken back, or left alone and named.
 //!
-//! Deciding and doing are apart, so that a dry run can say what would be done. Nothing is done for a name alone: what is removed is the
-//! very thing that a note of this state folder says was made, or replaced; what is carried out bears the tag of its secret, lies in
-//! the very folder that was made for it, and reaches nothing but the very target that it was made for, which stands open. Everything
-//! else is somebody's data: it is left alone, and stops nothing.
+//! Deciding and doing are apart, so that a dry run can say what would be done. Nothing is done for a name
+//! alone: what is removed is the very thing that a note of this state folder says was made, or replaced; what
+//! is carried out bears the tag of its secret, lies in the very folder that was made for it, and reaches
+//! nothing but the very target that it was made for, which stands open. Everything else is somebody's data:
+//! it is left alone, and stops nothing.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -115,7 +116,8 @@ pub(super) fn outlook_of_all(state_folder: &Path) -> Result<Vec<String>> {
     Ok(sentences)
 }
 
-/// Ends what earlier deploys to this target have left, so that it is wholly one state before it is compared: sentences.
+/// Ends what earlier deploys to this target have left, so that it is wholly one state before it is compared:
+/// sentences.
 pub(super) fn recover_target(place: &Place, ledger: &Ledger, crash: &Steps<'_>) -> Result<Vec<String>> {
     let mut sentences = Vec::new();
     let mut noted_at = Vec::new();
@@ -174,7 +176,8 @@ pub(super) fn abandon(state_folder: &Path, place: &Place) -> Result<Vec<String>>
     Ok(sentences)
 }
 
-/// A note that its deploy has left; one that is alive is an error. What nothing vouches for was named by the command itself.
+/// A note that its deploy has left; one that is alive is an error. What nothing vouches for was named by the
+/// command itself.
 fn left(reading: Reading, place: &Place) -> Result<Option<(Noted, HeldNote)>> {
     match reading {
         Reading::Alive => Err(busy(&place.path)),
@@ -183,13 +186,15 @@ fn left(reading: Reading, place: &Place) -> Result<Option<(Noted, HeldNote)>> {
     }
 }
 
-/// What a dry run says of a target, and the names in it that are no part of it: journals that would be ended first.
+/// What a dry run says of a target, and the names in it that are no part of it: journals that would be ended
+/// first.
 pub(super) struct Outlook {
     pub(super) sentences: Vec<String>,
     pub(super) hidden: Vec<Vec<u8>>,
 }
 
-/// What [`recover_target`] would do. Nothing is written. A state folder that cannot be used was named by the command itself.
+/// What [`recover_target`] would do. Nothing is written. A state folder that cannot be used was named by the
+/// command itself.
 pub(super) fn outlook(place: &Place, state_folder: Option<&Path>) -> Result<Outlook> {
     let mut outlook = Outlook { sentences: Vec::new(), hidden: Vec::new() };
     let mut noted_at = Vec::new();
@@ -308,8 +313,8 @@ fn finish_of(journal: Journal, commit: Commit, steps: File, target: &Path) -> Re
     Ok(Due::Finish(Box::new(Finish { root, journal, commit, steps })))
 }
 
-/// What was mounted since the steps were listed is not written in, and nothing else is done before it is gone: a journal is carried
-/// out as a whole.
+/// What was mounted since the steps were listed is not written in, and nothing else is done before it is
+/// gone: a journal is carried out as a whole.
 fn refuse_mounts(root: &WriteRoot, listed: &File, target: &Path) -> Result<()> {
     let base = if root.file.is_some() { target.parent().unwrap_or(target) } else { target };
     let mounts = mount_points_from(target)?;
@@ -419,7 +424,8 @@ pub(super) fn carry_out(
 ) -> Result<Vec<String>> {
     let applied = apply(root, journal, commit, steps, crash)?;
     crash.reach("removing the journal")?;
-    // The record goes first: a journal without it is only rubbish, one without its files could not be repeated.
+    // The record goes first: a journal without it is only rubbish, one without its files could not be
+    // repeated.
     match journal.folder.remove(COMMIT) {
         Err(error) if !error.is_not_found() => return Err(error.into()),
         _ => journal.folder.sync_directory(b"")?,

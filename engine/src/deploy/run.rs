@@ -1,4 +1,5 @@
-//! What the steps of one deploy share: counters, warnings, the first error, and the points where a test may kill it.
+//! What the steps of one deploy share: counters, warnings, the first error, and the points where a test may
+//! kill it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,5 @@
-//! Stages a deploy in place: fetches every new byte into the journal and lists the steps. The target is not touched.
+//! Stages a deploy in place: fetches every new byte into the journal and lists the steps. The target is not
+//! touched.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,7 +1,8 @@
-//! What stays where it is, whatever the snapshot has: what its rules left out of it, and what is mounted in the target.
+//! What stays where it is, whatever the snapshot has: what its rules left out of it, and what is mounted in
+//! the target.
 //!
-//! Rules are those of the snapshot, read at the places that its sources take below the target. A snapshot of before rules were kept
-//! has none: what it lacks goes.
+//! Rules are those of the snapshot, read at the places that its sources take below the target. A snapshot of
+//! before rules were kept has none: what it lacks goes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -76,7 +77,8 @@ impl Stays {
     }
 }
 
-/// What stays in a standing folder, without a comparison; refused where the snapshot has something in its place.
+/// What stays in a standing folder, without a comparison; refused where the snapshot has something in its
+/// place.
 pub(super) fn find(desired: &Desired<'_>, stays: &Arc<Stays>, place: &Place) -> Result<Vec<Vec<u8>>> {
     if stays.parts.is_empty() {
         return Ok(Vec::new());

@@ -1,4 +1,5 @@
-//! Times that a filesystem cannot hold. The kernel takes the nearest that it can, so what stands is right although it differs. Pure.
+//! Times that a filesystem cannot hold. The kernel takes the nearest that it can, so what stands is right
+//! although it differs. Pure.
 
 use copal_manifest::entry::Timestamp;
 use copal_source::scan::FileStat;

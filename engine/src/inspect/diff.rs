@@ -111,7 +111,8 @@ pub(super) fn size_of(entry: &Entry) -> u64 {
 pub enum Trust {
     /// Nothing: every byte is read, so an equal size and time hides nothing.
     Nothing,
-    /// That a file with the inode and change time that one of the last snapshots of its place saw is that snapshot's.
+    /// That a file with the inode and change time that one of the last snapshots of its place saw is that
+    /// snapshot's.
     ChangeTimes,
 }
 
@@ -124,8 +125,8 @@ pub fn diff_with_disk(context: &Context, a: &str, folder: &Path) -> Result<DiffR
     diff_with_places(context, a, &place, Trust::Nothing)
 }
 
-/// Snapshot against the places on disk where its sources stand; of a source that stands nowhere (`None`) everything counts
-/// as removed.
+/// Snapshot against the places on disk where its sources stand; of a source that stands nowhere (`None`)
+/// everything counts as removed.
 pub fn diff_with_places(
     context: &Context,
     a: &str,

@@ -16,8 +16,8 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::inspect::place::{Place, display, resolve};
 
-/// Calls `visit` for the entry at a display path (`[label/]path`) and, for a folder, what is in it (`recursive`: all below
-/// it), in path order, each with its display path.
+/// Calls `visit` for the entry at a display path (`[label/]path`) and, for a folder, what is in it
+/// (`recursive`: all below it), in path order, each with its display path.
 pub fn ls(
     context: &Context,
     reference: &str,
@@ -88,8 +88,8 @@ fn write_secret(secret: &[u8], out: &mut dyn Write) -> Result<u64> {
 
 /// Receives the members of a folder, for an archive writer of the program.
 pub trait MemberSink {
-    /// One member; `content` is given for regular files and has exactly the entry's bytes. A hard link to a file that is not
-    /// among the members comes as that file.
+    /// One member; `content` is given for regular files and has exactly the entry's bytes. A hard link to a
+    /// file that is not among the members comes as that file.
     fn member(&mut self, display_path: &[u8], entry: &Entry, content: Option<&mut dyn Read>) -> Result<()>;
 }
 
@@ -98,7 +98,8 @@ pub fn walk(context: &Context, reference: &str, path: &[u8], sink: &mut dyn Memb
     in_snapshot(context, reference, path, |session, place| {
         let mut found = false;
         let reader = TreeReader::new(session, place.source.tree);
-        // Names of what stands outside the part: the first name inside is the thing itself, the others are names of that.
+        // Names of what stands outside the part: the first name inside is the thing itself, the others are
+        // names of that.
         let mut promoted: HashMap<EntryPath, EntryPath> = HashMap::new();
         for entry in reader.entries_from(&place.path) {
             let mut entry = entry?;
@@ -171,7 +172,8 @@ fn missing(reference: &str, path: &[u8]) -> Error {
 
 /// The least path after all that is below `folder`.
 fn after_subtree(folder: &EntryPath) -> Option<EntryPath> {
-    // Below `folder` keys go on with 0x00; 0x01 is the least byte that a sibling's longer name can have there.
+    // Below `folder` keys go on with 0x00; 0x01 is the least byte that a sibling's longer name can have
+    // there.
     let mut key = folder.key().to_vec();
     key.push(1);
     EntryPath::from_key(key)
@@ -190,7 +192,8 @@ fn write_content(source: &dyn ChunkSource, content: &FileContent, out: &mut dyn 
     Ok(written)
 }
 
-/// A failure of the sink is neither the store's nor the source's; its kind is kept (a broken pipe is no error).
+/// A failure of the sink is neither the store's nor the source's; its kind is kept (a broken pipe is no
+/// error).
 fn sink_error(error: &io::Error) -> Error {
     Error::Source(copal_source::Error::Io {
         action: "writing",

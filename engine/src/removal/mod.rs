@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::removal::retention::{History, Plan};
 use crate::walk::SnapshotReachability;
 
-/// Deletes by reference: durable when it returns. All references are resolved before the first deletion. A whole id that
-/// matches nothing is a snapshot already gone and no error; pinned snapshots are refused; a root that cannot be opened is
-/// deleted by its whole name or id.
+/// Deletes by reference: durable when it returns. All references are resolved before the first deletion. A
+/// whole id that matches nothing is a snapshot already gone and no error; pinned snapshots are refused; a
+/// root that cannot be opened is deleted by its whole name or id.
 pub fn delete(context: &Context, references: &[String]) -> Result<Vec<Listed>> {
     let catalogue = Catalogue::load(context)?;
     let mut removed: Vec<Listed> = Vec::new();
@@ -71,7 +71,8 @@ pub struct ForgetRequest {
     pub agreed: Option<Vec<RootName>>,
 }
 
-/// Applies retention to each group of snapshots. What a removed key has signed pushes nothing out: its holder can go on signing.
+/// Applies retention to each group of snapshots. What a removed key has signed pushes nothing out: its holder
+/// can go on signing.
 pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Result<ForgetReport> {
     let catalogue = Catalogue::load(context)?;
     let candidates =
@@ -99,7 +100,8 @@ pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Resu
     Ok(report)
 }
 
-/// Collects what no snapshot reaches, labels included. It refuses to run while a root cannot be read, because nobody knows what that one reaches.
+/// Collects what no snapshot reaches, labels included. It refuses to run while a root cannot be read, because
+/// nobody knows what that one reaches.
 pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
     let options = CollectOptions { dry_run, ..CollectOptions::default() };
     let reachability = SnapshotReachability { known: known_roots(context)? };

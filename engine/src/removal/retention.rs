@@ -131,8 +131,8 @@ pub(super) enum History {
     Owners,
     /// Of one other key.
     Key(SignerId),
-    /// Of owners whose keys were removed or changed. Rules go on with them as with owners', but they push nothing out, not even each other:
-    /// whoever still has such a key can sign as many as he likes.
+    /// Of owners whose keys were removed or changed. Rules go on with them as with owners', but they push
+    /// nothing out, not even each other: whoever still has such a key can sign as many as he likes.
     FormerOwners,
     /// Of nobody who may create now, and why: only a person removes it.
     Nobody(&'static str),
@@ -171,11 +171,13 @@ pub(super) struct Plan<'p> {
     pub(super) now: Timestamp,
 }
 
-/// Decides for each group apart. The application and the key that signed always tell groups apart: whoever may create snapshots pushes
-/// out none of another's. What owners signed is one history, whoever of them it was.
+/// Decides for each group apart. The application and the key that signed always tell groups apart: whoever
+/// may create snapshots pushes out none of another's. What owners signed is one history, whoever of them it
+/// was.
 ///
-/// A snapshot of the future stays and counts for nothing: whoever's clock was wrong pushes out none of the others, and no time is
-/// counted back from it. The clock that says so can only keep more: if it is slow itself, nothing is removed for it.
+/// A snapshot of the future stays and counts for nothing: whoever's clock was wrong pushes out none of the
+/// others, and no time is counted back from it. The clock that says so can only keep more: if it is slow
+/// itself, nothing is removed for it.
 pub(super) fn plan(candidates: Vec<Listed>, plan: &Plan<'_>) -> ForgetReport {
     let mut groups: BTreeMap<Group, Vec<(Listed, Counts)>> = BTreeMap::new();
     for listed in candidates {

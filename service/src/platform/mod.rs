@@ -1,5 +1,5 @@
-//! The one door to the engine: applications, snapshots and operations on them, as the daemon needs them. Everything here may block
-//! and is called from threads that may. It knows no HTTP.
+//! The one door to the engine: applications, snapshots and operations on them, as the daemon needs them.
+//! Everything here may block and is called from threads that may. It knows no HTTP.
 
 mod applications;
 mod bundle;
@@ -77,7 +77,8 @@ impl Platform {
         }
     }
 
-    /// Ends what a daemon that was killed has left: applications are resumed, deploys finished or taken back. Sentences for the log.
+    /// Ends what a daemon that was killed has left: applications are resumed, deploys finished or taken back.
+    /// Sentences for the log.
     pub(crate) fn recover(&self) -> Result<Vec<String>> {
         match &self.context.state_folder {
             Some(folder) => {
@@ -151,7 +152,8 @@ impl Platform {
         Ok(self.find(app, &found.view.id)?.view)
     }
 
-    /// What a deploy of the snapshot to its application would change: `removed` are files that the application has and the snapshot lacks.
+    /// What a deploy of the snapshot to its application would change: `removed` are files that the
+    /// application has and the snapshot lacks.
     pub fn preview(&self, found: &Found) -> Result<DiffView> {
         let places = self.applications.places(&found.listed.snapshot);
         let standing = |source: &SourceRecord| {
@@ -189,8 +191,8 @@ impl Platform {
         Ok(DiffView { uncompared, ..DiffView::new(&report, DIFF_LINES_MAX) })
     }
 
-    /// Which paths of a snapshot can be compared with what stands on disk, and the labels of what cannot: databases of servers,
-    /// outputs of commands, secrets, which are sealed once more.
+    /// Which paths of a snapshot can be compared with what stands on disk, and the labels of what cannot:
+    /// databases of servers, outputs of commands, secrets, which are sealed once more.
     fn compared(&self, snapshot: &Snapshot) -> (impl Fn(&[u8]) -> bool + use<>, Vec<String>) {
         let cannot = |kind: SourceKind| matches!(kind, SourceKind::Postgres | SourceKind::Command | SourceKind::Secret);
         let sources = snapshot.sources.iter().filter(|source| cannot(source.kind));
@@ -228,7 +230,8 @@ impl Platform {
         Ok(inspect::dump(&self.context, &found.view.id, path, out)?)
     }
 
-    /// What the repository costs, as counted last; a count that is out of date is made again in the background.
+    /// What the repository costs, as counted last; a count that is out of date is made again in the
+    /// background.
     pub(crate) fn costs(self: &Arc<Self>) -> Option<Arc<costs::CostsReading>> {
         let kept = self.costs.get();
         let generation = self.shelf_at_hand().map(|shelf| shelf.generation);

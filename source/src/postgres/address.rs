@@ -1,8 +1,9 @@
 //! Where a server is: a connection string as `libpq` takes it, apart from the password in it.
 //!
-//! Arguments of a process can be read by everybody on the machine, its environment by the same user. So the password goes to the
-//! server's programs by a password file that is in no folder: memory behind a descriptor of this process, which they open by its path
-//! in `/proc`. Nothing of it is inherited, and it is gone with this value.
+//! Arguments of a process can be read by everybody on the machine, its environment by the same user. So the
+//! password goes to the server's programs by a password file that is in no folder: memory behind a descriptor
+//! of this process, which they open by its path in `/proc`. Nothing of it is inherited, and it is gone with
+//! this value.
 
 use std::fs::File;
 use std::io::Write;

@@ -48,7 +48,8 @@ pub fn plan(spec: &PostgresSpec, folder: &Path, mark: &str) -> Result<Vec<Loaded
     places.into_iter().map(named).collect()
 }
 
-/// Loads every database of a dump's folder under the name that [`plan`] gave it. Any error is a failure; what was made stays.
+/// Loads every database of a dump's folder under the name that [`plan`] gave it. Any error is a failure; what
+/// was made stays.
 pub fn load(spec: &PostgresSpec, folder: &Path, mark: &str, jobs: usize) -> Result<()> {
     if spec.globals {
         make_roles(spec, &folder.join(GLOBALS))?;
@@ -88,8 +89,8 @@ impl Settings {
         Ok(Self { name, owner, encoding, collate, ctype, provider, locale, rules, tablespace })
     }
 
-    /// The statement that makes it under another name. A tablespace that is not on this server is left to the server, and so is its usual
-    /// one, which not everybody may name.
+    /// The statement that makes it under another name. A tablespace that is not on this server is left to the
+    /// server, and so is its usual one, which not everybody may name.
     fn creation(&self, name: &str, has_tablespace: bool) -> String {
         let mut statement = format!(
             "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE template0",
@@ -166,7 +167,8 @@ fn marked(name: &str, mark: &str, what: &str) -> String {
     format!("{}{suffix}", &name[..kept])
 }
 
-/// Gives a database another name; who is connected to it is disconnected. One that is not there is no error: false.
+/// Gives a database another name; who is connected to it is disconnected. One that is not there is no error:
+/// false.
 pub fn rename_database(spec: &PostgresSpec, from: &str, to: &str) -> Result<bool> {
     let mut server = Session::open(spec, Some("postgres"))?;
     if !exists(&mut server, from)? {

@@ -1,4 +1,5 @@
-//! What belongs to a database as a whole and is in no dump of it: what it is made with, and what is set, granted and said about it.
+//! What belongs to a database as a whole and is in no dump of it: what it is made with, and what is set,
+//! granted and said about it.
 
 use super::session::Session;
 use crate::{Error, Result};
@@ -8,8 +9,8 @@ pub(super) const NAME: &str = "\u{1e}";
 /// Between statements.
 pub(super) const NEXT: &str = "\u{1f}";
 
-/// Owner, encoding, collation, character type, provider of the locale, its locale and rules, tablespace. Columns that a version of the
-/// server has not are empty.
+/// Owner, encoding, collation, character type, provider of the locale, its locale and rules, tablespace.
+/// Columns that a version of the server has not are empty.
 pub(super) const SETTINGS_QUERY: &str = "SELECT concat_ws(E'\\x1f', pg_catalog.pg_get_userbyid(d.datdba), \
     pg_catalog.pg_encoding_to_char(d.encoding), coalesce(d.datcollate, ''), coalesce(d.datctype, ''), \
     coalesce(to_jsonb(d)->>'datlocprovider', ''), \
@@ -18,7 +19,8 @@ pub(super) const SETTINGS_QUERY: &str = "SELECT concat_ws(E'\\x1f', pg_catalog.p
     FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace \
     WHERE d.datname = current_database()";
 
-/// Statements, in hexadecimal because an answer is one line. Values of lists are kept as they are to be written.
+/// Statements, in hexadecimal because an answer is one line. Values of lists are kept as they are to be
+/// written.
 const PROPERTIES_QUERY: &str = "WITH d AS (SELECT * FROM pg_catalog.pg_database WHERE datname = current_database()), \
     said(n, o, s) AS (\
     SELECT 1, 0::bigint, format('ALTER DATABASE %s CONNECTION LIMIT %s', chr(30), datconnlimit) FROM d WHERE datconnlimit <> -1 \

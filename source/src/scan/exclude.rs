@@ -1,4 +1,5 @@
-//! Which paths are left out: patterns, each a line of `.gitignore`, read by gitoxide's parser and matcher. No file system here.
+//! Which paths are left out: patterns, each a line of `.gitignore`, read by gitoxide's parser and matcher. No
+//! file system here.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,14 +26,15 @@ struct Rule {
 }
 
 impl Excludes {
-    /// Parses them. Lines that git would pass over (empty, comments) are errors here: whoever gave one meant something by it.
+    /// Parses them. Lines that git would pass over (empty, comments) are errors here: whoever gave one meant
+    /// something by it.
     pub fn new(patterns: &[String]) -> Result<Self> {
         let rules = patterns.iter().map(|text| Rule::new(text, text)).collect::<Result<_>>()?;
         Ok(Self { rules })
     }
 
-    /// The same for patterns that a snapshot of before version 4 keeps. `{a,b}` stood for both then, and nothing was a comment or
-    /// trailing space; the rest is read as git reads it.
+    /// The same for patterns that a snapshot of before version 4 keeps. `{a,b}` stood for both then, and
+    /// nothing was a comment or trailing space; the rest is read as git reads it.
     pub fn of_older(patterns: &[String]) -> Result<Self> {
         let mut rules = Vec::new();
         for text in patterns {
@@ -66,7 +68,8 @@ impl Excludes {
         leaves_out
     }
 
-    /// Which patterns have left nothing out so far, by their place in the list; those that take back are not among them.
+    /// Which patterns have left nothing out so far, by their place in the list; those that take back are not
+    /// among them.
     #[must_use]
     pub fn unused(&self) -> Vec<usize> {
         let unused = |rule: &Rule| !rule.pattern.is_negative() && !rule.used.load(Ordering::Relaxed);
@@ -116,7 +119,8 @@ fn alternatives(pattern: &str) -> Vec<String> {
     whole.into_iter().map(|so_far| so_far + rest).collect()
 }
 
-/// What stands before the first braces, what is between their commas, and what follows. Escaped ones and those in brackets are none.
+/// What stands before the first braces, what is between their commas, and what follows. Escaped ones and
+/// those in brackets are none.
 fn first_braces(text: &str) -> Option<(&str, Vec<&str>, &str)> {
     let (mut escaped, mut in_brackets, mut depth) = (false, false, 0_usize);
     let (mut opened, mut from, mut choices) = (0, 0, Vec::new());
@@ -150,8 +154,8 @@ fn first_braces(text: &str) -> Option<(&str, Vec<&str>, &str)> {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: patterns mean what git means by them; older ones keep what they meant. Method: the examples of gitignore(5), one `check`;
-    //! `source/tests/gitignore.rs` has what git itself said to thousands.
+    //! Goal: patterns mean what git means by them; older ones keep what they meant. Method: the examples of
+    //! gitignore(5), one `check`; `source/tests/gitignore.rs` has what git itself said to thousands.
 
     use super::*;
 

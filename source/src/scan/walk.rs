@@ -1,9 +1,10 @@
-//! The work behind a scan: tasks in path order, done ahead by a pool of threads, taken in order by the consumer.
+//! The work behind a scan: tasks in path order, done ahead by a pool of threads, taken in order by the
+//! consumer.
 //!
-//! A task is one folder (read its names, sort, look at each), or a part of a very large folder. Threads always take
-//! the first waiting task in path order, so they stay near the consumer. They pause when too many results wait; the
-//! consumer never does: a task that it needs and nobody began it does itself, so there is no deadlock and the bound
-//! on memory holds.
+//! A task is one folder (read its names, sort, look at each), or a part of a very large folder. Threads
+//! always take the first waiting task in path order, so they stay near the consumer. They pause when too many
+//! results wait; the consumer never does: a task that it needs and nobody began it does itself, so there is
+//! no deadlock and the bound on memory holds.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
@@ -49,8 +50,9 @@ pub(super) struct Task {
     state: Lock<State>,
 }
 
-/// Tasks by the first path that they can give. Paths have a zero byte between components here, so that the plain
-/// order of bytes is depth-first order; the second part tells a part of a folder from the subfolder that it begins with.
+/// Tasks by the first path that they can give. Paths have a zero byte between components here, so that the
+/// plain order of bytes is depth-first order; the second part tells a part of a folder from the subfolder
+/// that it begins with.
 type Key = (Box<[u8]>, u8);
 
 enum Work {

@@ -3,11 +3,12 @@
 //! 1. The owner, since a change of owner clears the setuid bits and `security.capability`.
 //! 2. `user.*` and `trusted.*`, since an unprivileged owner may not write them once the file is read-only.
 //! 3. The mode.
-//! 4. ACLs and `security.*`: an ACL holds the group bits of the mode, and a change of mode would alter the ACL.
+//! 4. ACLs and `security.*`: an ACL holds the group bits of the mode, and a change of mode would alter the
+//!    ACL.
 //! 5. The times, since every other change could touch them.
 //!
-//! What the system denies to an unprivileged user, or what the filesystem can't hold, is a warning. One thing is never
-//! given up for convenience: a file whose owner could not be set does not get the setuid bit.
+//! What the system denies to an unprivileged user, or what the filesystem can't hold, is a warning. One thing
+//! is never given up for convenience: a file whose owner could not be set does not get the setuid bit.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -73,7 +74,8 @@ pub(super) fn set(on: On<'_>, path: &Path, found: &FileStat, wanted: &TargetMeta
     let changes = Changes::between(&existing, wanted);
     let mut mode_now = if owner_changed { None } else { Some(found.mode) };
     if !changes.early.is_empty() && !mode_has_no_meaning && found.mode & OWNER_WRITE == 0 {
-        // Denied only to an unprivileged user that is not the owner, who then gets warnings for the attributes.
+        // Denied only to an unprivileged user that is not the owner, who then gets warnings for the
+        // attributes.
         let _ = on.set_mode((found.mode | OWNER_WRITE) & 0o777);
         mode_now = None;
     }
@@ -137,7 +139,8 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Sets owner and group as far as permitted; gives whether they changed, and the mode that may be set then.
+    /// Sets owner and group as far as permitted; gives whether they changed, and the mode that may be set
+    /// then.
     fn owner(&mut self, found: &FileStat, wanted: &TargetMetadata) -> Result<(bool, u32)> {
         if (found.uid, found.gid) == (wanted.uid, wanted.gid) {
             return Ok((false, wanted.mode));
@@ -217,8 +220,8 @@ fn is_denied(error: Errno) -> bool {
     matches!(error, Errno::PERM | Errno::ACCESS | Errno::INVAL)
 }
 
-/// What another filesystem held and this one has no room or no word for. NOSPC is ext4's answer to attributes larger
-/// than a block; a full disk is noticed when content is written.
+/// What another filesystem held and this one has no room or no word for. NOSPC is ext4's answer to attributes
+/// larger than a block; a full disk is noticed when content is written.
 fn is_not_held(error: Errno) -> bool {
     matches!(error, Errno::NOTSUP | Errno::NOSPC | Errno::TOOBIG | Errno::RANGE)
 }

@@ -1,14 +1,14 @@
 //! Collection: the return of space. Mark from the roots, condemn, sweep what no living session can reach.
 //!
-//! It never knows what a snapshot means: the caller walks manifests and marks chunk ids. No clock decides anything, nothing is
-//! counted, and neither create nor deploy waits. Order, with what each step protects:
+//! It never knows what a snapshot means: the caller walks manifests and marks chunk ids. No clock decides
+//! anything, nothing is counted, and neither create nor deploy waits. Order, with what each step protects:
 //! 1. the maintenance lease: one collection at a time; index fragments are replaced only under it;
 //! 2. what was condemned before is swept, where its sessions have ended;
 //! 3. mark from all roots; live records of packs worth rewriting are copied, published and indexed;
-//! 4. the sentence is published, and after that the living sessions are listed: a session that begins later knows the
-//!    sentence, and one that began earlier is in the list;
-//! 5. when the listed sessions have ended, roots that appeared since are marked too; packs that they reach are pardoned; the
-//!    index forgets the others, and only then are they deleted.
+//! 4. the sentence is published, and after that the living sessions are listed: a session that begins later
+//!    knows the sentence, and one that began earlier is in the list;
+//! 5. when the listed sessions have ended, roots that appeared since are marked too; packs that they reach
+//!    are pardoned; the index forgets the others, and only then are they deleted.
 
 pub(crate) mod condemned;
 mod mark;
@@ -43,7 +43,8 @@ pub struct CollectReport {
     pub packs_removed: u64,
     /// Packs whose live records were copied to new packs.
     pub packs_rewritten: u64,
-    /// Bytes of packs and parity that were deleted, less those of copies: what others store meanwhile does not count.
+    /// Bytes of packs and parity that were deleted, less those of copies: what others store meanwhile does
+    /// not count.
     pub bytes_freed: u64,
     /// Packs condemned that wait for living sessions.
     pub packs_waiting: u64,
@@ -72,8 +73,8 @@ impl Default for CollectOptions {
 pub trait Marker: Sync {
     /// Marks a chunk of content (and the base of its delta).
     fn mark(&self, id: &ChunkId) -> Result<()>;
-    /// Marks a node. `true` when it was not marked as a node before: its children need a visit. A file may hold the very bytes of a
-    /// node, so that one chunk is both.
+    /// Marks a node. `true` when it was not marked as a node before: its children need a visit. A file may
+    /// hold the very bytes of a node, so that one chunk is both.
     fn mark_node(&self, id: &ChunkId) -> Result<bool>;
     /// Reads a node for the walk.
     fn read_node(&self, id: &ChunkId) -> Result<Vec<u8>>;
@@ -83,8 +84,8 @@ pub trait Marker: Sync {
 pub trait Reachability: Sync {
     /// Marks all that the root reaches.
     fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> Result<()>;
-    /// What a listed root holds. Roots are written once: whoever has opened one before and kept its payload under the repository's
-    /// own keys may answer from there.
+    /// What a listed root holds. Roots are written once: whoever has opened one before and kept its payload
+    /// under the repository's own keys may answer from there.
     fn root_payload(&self, repository: &Repository, root: &RootName) -> Result<Vec<u8>> {
         repository.read_root(root)
     }
@@ -144,8 +145,9 @@ fn collect_forced(
             false => None,
         };
         let id = condemned::publish(repository, &Sentence { packs, marked })?;
-        // Where locks do not carry, another collection may have taken the lease over and planned without this sentence: of two copies
-        // of a chunk each would let the other's go. Whoever takes it over after this look has the sentence before it.
+        // Where locks do not carry, another collection may have taken the lease over and planned without this
+        // sentence: of two copies of a chunk each would let the other's go. Whoever takes it over after this
+        // look has the sentence before it.
         if !lease.is_current()? {
             condemned::remove(repository, id)?;
             return Err(lease_is_held());
@@ -160,9 +162,9 @@ fn collect_forced(
     Ok(report)
 }
 
-/// Makes sessions that begin from now on look up every chunk that they reuse from a snapshot that is not listed: something of the
-/// others is lost, and a create that believed them would lose it again. It lasts until a collection finds every snapshot whole.
-/// A sentence without packs says so.
+/// Makes sessions that begin from now on look up every chunk that they reuse from a snapshot that is not
+/// listed: something of the others is lost, and a create that believed them would lose it again. It lasts
+/// until a collection finds every snapshot whole. A sentence without packs says so.
 pub fn distrust_all_but(repository: &Repository, whole: Vec<SnapshotId>) -> Result<()> {
     let lease = maintenance_lease(repository)?;
     let id = condemned::publish(repository, &Sentence { packs: Vec::new(), marked: whole })?;
@@ -170,8 +172,9 @@ pub fn distrust_all_but(repository: &Repository, whole: Vec<SnapshotId>) -> Resu
     lease.release()
 }
 
-/// Merges index fragments when nobody else maintains the repository; called at the end of a create, so that their number
-/// stays small whatever the number of snapshots. The cost of a create's share grows with the logarithm of the whole.
+/// Merges index fragments when nobody else maintains the repository; called at the end of a create, so that
+/// their number stays small whatever the number of snapshots. The cost of a create's share grows with the
+/// logarithm of the whole.
 pub fn merge_index(repository: &Repository) -> Result<u64> {
     if !merge::is_due(repository)? {
         return Ok(0);
@@ -210,7 +213,8 @@ struct Plan {
     live_in_rewritten: mark::LiveChunks,
     live_bytes_rewritten: u64,
     marked: Vec<SnapshotId>,
-    /// Packs that the index names and that are gone: a sweep died before it was done, or an old fragment came back.
+    /// Packs that the index names and that are gone: a sweep died before it was done, or an old fragment came
+    /// back.
     gone: HashSet<PackId>,
 }
 
@@ -226,8 +230,8 @@ impl Plan {
     }
 }
 
-/// Marks also what other objects of the same root say: which one is true a later reader may know. What one of them wants and is not there
-/// stops nothing.
+/// Marks also what other objects of the same root say: which one is true a later reader may know. What one of
+/// them wants and is not there stops nothing.
 fn mark_beside(
     repository: &Repository,
     reachability: &dyn Reachability,
@@ -312,7 +316,8 @@ fn plan(
     Ok(plan)
 }
 
-/// Packs that a maintaining key cannot open: it removes them when they are dead, and leaves rewriting to owners.
+/// Packs that a maintaining key cannot open: it removes them when they are dead, and leaves rewriting to
+/// owners.
 fn packs_closed_to(repository: &Repository, index: &Index) -> HashSet<PackId> {
     if repository.keys().role().may(Action::OpenData) {
         return HashSet::new();
@@ -325,7 +330,8 @@ fn packs_closed_to(repository: &Repository, index: &Index) -> HashSet<PackId> {
     closed
 }
 
-/// The length of a pack that would hold only the live records: padding is no dead weight, since a copy would have as much again.
+/// The length of a pack that would hold only the live records: padding is no dead weight, since a copy would
+/// have as much again.
 fn live_padded(live: u64) -> u64 {
     on_grid(live.saturating_add(live / LIVE_BYTES_PER_TRAILER_BYTE))
 }
@@ -354,8 +360,9 @@ fn remove_dead_sessions(repository: &Repository) -> Result<()> {
     Ok(())
 }
 
-/// Names of the sessions whose processes live, as far as can be seen from here: a lock may not carry to this machine. Whoever is taken
-/// for dead loses the object first, durably, and so learns of it before it acknowledges anything; roots are listed after that.
+/// Names of the sessions whose processes live, as far as can be seen from here: a lock may not carry to this
+/// machine. Whoever is taken for dead loses the object first, durably, and so learns of it before it
+/// acknowledges anything; roots are listed after that.
 fn living_sessions(repository: &Repository) -> Result<Vec<String>> {
     let backend = repository.backend();
     let (mut living, mut dead) = (Vec::new(), Vec::new());

@@ -37,8 +37,8 @@ pub(super) fn carry_out(
         let witnesses = match &pending.sessions {
             Some(sessions) => sessions.clone(),
             None => {
-                // The collection died between sentence and list. All that live now are at least those that lived then and
-                // still do; the others have published their roots or never will.
+                // The collection died between sentence and list. All that live now are at least those that
+                // lived then and still do; the others have published their roots or never will.
                 condemned::publish_sessions(repository, pending.id, &living)?;
                 living.clone()
             }

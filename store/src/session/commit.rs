@@ -1,5 +1,5 @@
-//! The commit order as a chain of types: packs, sync, index, sync, root, sync. Each link consumes the one before, so an
-//! unsynced pack cannot be indexed, and only a durable index lets a root be published.
+//! The commit order as a chain of types: packs, sync, index, sync, root, sync. Each link consumes the one
+//! before, so an unsynced pack cannot be indexed, and only a durable index lets a root be published.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,9 @@ use crate::session::pool::SealedPack;
 use crate::session::{Session, lock};
 use crate::{Error, Result};
 
-/// Full packs are published before the end, so that a killed create finds them again: when those that wait are such a share of what is
-/// published already. So the first ones go one by one, and a long create makes no fragment for each pack.
+/// Full packs are published before the end, so that a killed create finds them again: when those that wait
+/// are such a share of what is published already. So the first ones go one by one, and a long create makes no
+/// fragment for each pack.
 const CHECKPOINT_SHARE: u64 = 16;
 /// However much is published already, no more packs than that wait.
 pub(super) const CHECKPOINT_PACKS: usize = 16;
@@ -57,8 +58,8 @@ impl Session {
         Ok(UnsyncedPacks { session: self, packs })
     }
 
-    /// Publishes all packs and an index fragment, without a root: what an interrupted run stored is found again.
-    /// Chunks reserved and never stored are no part of it.
+    /// Publishes all packs and an index fragment, without a root: what an interrupted run stored is found
+    /// again. Chunks reserved and never stored are no part of it.
     pub fn checkpoint(&self) -> Result<()> {
         self.check_poison()?;
         let mut packs = std::mem::take(&mut *lock(&self.sealed));
@@ -85,8 +86,9 @@ impl Session {
         }
     }
 
-    /// Without its object nobody waits for this session. A collector that takes it for dead removes the object first, and lists roots
-    /// after that: so a root that was published while the object stood is seen, and any other is not acknowledged.
+    /// Without its object nobody waits for this session. A collector that takes it for dead removes the
+    /// object first, and lists roots after that: so a root that was published while the object stood is seen,
+    /// and any other is not acknowledged.
     fn check_held(&self) -> Result<()> {
         match self.has_its_object() {
             Ok(true) => Ok(()),
@@ -106,8 +108,8 @@ impl Session {
         if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
     }
 
-    /// After a failed write nobody knows what is durable: nothing more is acknowledged. Whoever took this session for dead has also removed
-    /// what it was writing: then that is the error.
+    /// After a failed write nobody knows what is durable: nothing more is acknowledged. Whoever took this
+    /// session for dead has also removed what it was writing: then that is the error.
     fn poison(&self, error: Error) -> Error {
         self.poisoned.store(true, Ordering::Release);
         match (&error, self.has_its_object()) {
@@ -171,8 +173,8 @@ impl<'s> DurablePacks<'s> {
 }
 
 impl DurableIndex<'_> {
-    /// Publishes a root: the commit point; returns the bytes of its object. [`Error::NameTaken`] when a root with this tag exists;
-    /// of two that appear at the same instant neither may stay, and never both.
+    /// Publishes a root: the commit point; returns the bytes of its object. [`Error::NameTaken`] when a root
+    /// with this tag exists; of two that appear at the same instant neither may stay, and never both.
     pub fn publish_root(self, root: RootName, payload: &[u8]) -> Result<u64> {
         let session = self.session;
         session.check_poison()?;
@@ -197,8 +199,8 @@ impl DurableIndex<'_> {
 }
 
 impl Session {
-    /// Opens a fragment that this session published, and forgets what it kept in its stead. Before the first lookup there is
-    /// nothing to add to: the index will be listed with it.
+    /// Opens a fragment that this session published, and forgets what it kept in its stead. Before the first
+    /// lookup there is nothing to add to: the index will be listed with it.
     fn adopt(&self, listed: &ObjectStat, entries: &[(ChunkId, Location)]) -> Result<()> {
         let (Some(index), Some(present)) = (self.index.get(), self.present.get()) else { return Ok(()) };
         let packs = entries.iter().map(|(_, location)| location.pack);

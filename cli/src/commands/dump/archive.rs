@@ -140,7 +140,8 @@ fn link(target: &[u8], header: &mut Header, records: &mut Records) -> io::Result
     Ok(())
 }
 
-/// Another path of the same source, as this one is shown: what stands before a source's own path is the same for all.
+/// Another path of the same source, as this one is shown: what stands before a source's own path is the same
+/// for all.
 fn beside(display_path: &[u8], path: &EntryPath, other: &EntryPath) -> Vec<u8> {
     let before = display_path.len().saturating_sub(path.to_slashes().len());
     [&display_path[..before], &other.to_slashes()].concat()

@@ -1,4 +1,5 @@
-//! The configuration: applications, their services, sources and hooks, as `copal.toml` says. A mistake is refused with its line.
+//! The configuration: applications, their services, sources and hooks, as `copal.toml` says. A mistake is
+//! refused with its line.
 //!
 //! Parsing is pure: it opens nothing and looks nothing up.
 
@@ -81,7 +82,8 @@ pub enum Pinning {
     /// It is copied to a spool in the state folder first; a killed upload goes on from there.
     #[default]
     Spool,
-    /// It is read straight into the repository: nothing is written twice, and a killed upload is a failed snapshot.
+    /// It is read straight into the repository: nothing is written twice, and a killed upload is a failed
+    /// snapshot.
     Direct,
 }
 

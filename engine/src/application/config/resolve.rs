@@ -1,4 +1,5 @@
-//! From what is written to what is meant: names resolved, durations read, services put in order, contradictions refused.
+//! From what is written to what is meant: names resolved, durations read, services put in order,
+//! contradictions refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

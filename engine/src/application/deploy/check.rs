@@ -1,5 +1,5 @@
-//! What is decided before anything is touched: which snapshot, whether it is whole and the one that was meant, whether the
-//! application would understand it, and where each source goes.
+//! What is decided before anything is touched: which snapshot, whether it is whole and the one that was
+//! meant, whether the application would understand it, and where each source goes.
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
@@ -155,8 +155,8 @@ fn not_ready(context: &Context, application: &Application, request: &DeployReque
         .then(|| Error::NotReady { snapshot: request.reference.clone(), phase: found.phase.name().into() })
 }
 
-/// A schema of which nobody can say whether it is newer counts as older where that was agreed to: the application's own command decides
-/// then, and what it cannot migrate is taken back.
+/// A schema of which nobody can say whether it is newer counts as older where that was agreed to: the
+/// application's own command decides then, and what it cannot migrate is taken back.
 fn schema(
     snapshot: &Snapshot,
     components: &[Component],
@@ -182,7 +182,8 @@ fn schema(
     unordered.map_or(Ok(verdict), Err)
 }
 
-/// What the application here understands: as configured, or the version of what stands there. A damaged database says nothing.
+/// What the application here understands: as configured, or the version of what stands there. A damaged
+/// database says nothing.
 fn supported(source: &Source, asking: sqlite::Asking) -> Option<String> {
     match &source.spec {
         SourceSpec::Sqlite(spec) => {

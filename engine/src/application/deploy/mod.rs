@@ -1,7 +1,8 @@
-//! Puts an application back as one unit: check → stage → stop → safety snapshot → switch → rewrite → migrate → start → health.
+//! Puts an application back as one unit: check → stage → stop → safety snapshot → switch → rewrite → migrate
+//! → start → health.
 //!
-//! Nothing of the old state is removed before the application is healthy with the new one. Until then every failure, and every kill,
-//! ends with what stood there before; the journal says how.
+//! Nothing of the old state is removed before the application is healthy with the new one. Until then every
+//! failure, and every kill, ends with what stood there before; the journal says how.
 
 mod carry;
 mod check;
@@ -224,8 +225,8 @@ impl Deploy<'_> {
         }
     }
 
-    /// What stands there becomes a snapshot of its own. A source that cannot be captured because it is damaged or gone is why
-    /// somebody deploys: it is said, and is no reason to stop.
+    /// What stands there becomes a snapshot of its own. A source that cannot be captured because it is
+    /// damaged or gone is why somebody deploys: it is said, and is no reason to stop.
     fn safety_snapshot(&mut self, checked: &Checked, tools: &Tools) -> Result<Option<copal_store::SnapshotId>> {
         let mut standing = self.application.clone();
         standing.policy.partial = true;

@@ -248,7 +248,8 @@ pub(super) fn refuse_new_mounts(checked: &Checked) -> Result<()> {
     Ok(())
 }
 
-/// Refuses where a process has a database open that is about to be replaced: it would go on writing into the old one.
+/// Refuses where a process has a database open that is about to be replaced: it would go on writing into the
+/// old one.
 pub(super) fn refuse_holders(checked: &Checked) -> Result<()> {
     let mut places = Places::default();
     for component in &checked.components {

@@ -1,5 +1,5 @@
-//! How the schema of a snapshot stands to the one that the application understands: by the order that the configuration gives, or as
-//! numbers. What cannot be told is never guessed.
+//! How the schema of a snapshot stands to the one that the application understands: by the order that the
+//! configuration gives, or as numbers. What cannot be told is never guessed.
 
 use std::cmp::Ordering;
 use std::fs::File;

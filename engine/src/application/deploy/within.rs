@@ -1,9 +1,10 @@
-//! A target that cannot be exchanged: a mount point, or a subvolume. The new state is built in it, and its entries change places
-//! with the old ones, name by name. In between the folder is neither; which names of ours are in it tells how far it came, so that
-//! it can always be taken back.
+//! A target that cannot be exchanged: a mount point, or a subvolume. The new state is built in it, and its
+//! entries change places with the old ones, name by name. In between the folder is neither; which names of
+//! ours are in it tells how far it came, so that it can always be taken back.
 //!
-//! The names, all in the target: `staged` is the new state before the switch; `.top` an empty folder with the metadata of the old top
-//! folder, there before anything is moved; `.old` the old entries; `.in` is `staged` once all old entries are out.
+//! The names, all in the target: `staged` is the new state before the switch; `.top` an empty folder with the
+//! metadata of the old top folder, there before anything is moved; `.old` the old entries; `.in` is `staged`
+//! once all old entries are out.
 
 use std::ffi::OsString;
 use std::fs;
@@ -139,7 +140,8 @@ pub(super) fn undo(path: &Path, staged: &Path, times: &Times, carried: &Carried)
     set(path, &TargetMetadata { modified: times.of_others(standing.modified), ..standing })
 }
 
-/// What is mounted in the target cannot be moved, and is nobody's to remove: nothing is begun before it is gone.
+/// What is mounted in the target cannot be moved, and is nobody's to remove: nothing is begun before it is
+/// gone.
 fn refuse_mounts(path: &Path) -> Result<()> {
     match mount_points_from(path)?.into_iter().find(|mount| mount != path) {
         None => Ok(()),

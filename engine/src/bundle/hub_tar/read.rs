@@ -60,7 +60,8 @@ pub struct HubImportReport {
     pub warnings: Vec<String>,
 }
 
-/// Imports. The file is read wholly before anything is stored; a wrong password or anything odd leaves nothing behind.
+/// Imports. The file is read wholly before anything is stored; a wrong password or anything odd leaves
+/// nothing behind.
 pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> Result<HubImportReport> {
     let begun = context.clock.monotonic_nanoseconds();
     context.monitor.phase("verifying");

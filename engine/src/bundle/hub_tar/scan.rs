@@ -20,8 +20,8 @@ pub struct HubLimits {
     pub bytes_max: u64,
     /// Members.
     pub members_max: u64,
-    /// How many times longer than the file its contents may be, beyond 64 MiB. Databases and objects stay far below;
-    /// gzip reaches 1030 with zeros.
+    /// How many times longer than the file its contents may be, beyond 64 MiB. Databases and objects stay far
+    /// below; gzip reaches 1030 with zeros.
     pub ratio_max: u64,
 }
 
@@ -29,9 +29,11 @@ pub struct HubLimits {
 const RATIO_FREE_BYTES: u64 = 64 << 20;
 /// Bytes of all paths together.
 const PATH_BYTES_MAX: u64 = 256 << 20;
-/// What may stand behind the archive in the compressed stream: records of `tar` are 10 KiB, or as large as somebody chose.
+/// What may stand behind the archive in the compressed stream: records of `tar` are 10 KiB, or as large as
+/// somebody chose.
 const TAIL_BYTES_MAX: u64 = 16 << 20;
-/// What may stand before a member that says more of it (a long name, records of PAX): the archive's reader keeps all that in memory.
+/// What may stand before a member that says more of it (a long name, records of PAX): the archive's reader
+/// keeps all that in memory.
 const METADATA_BYTES_MAX: u64 = 1 << 20;
 /// Length of a block of tar.
 const BLOCK_BYTES: u64 = 512;
@@ -64,7 +66,8 @@ pub(super) struct Member {
 /// Takes a member and its bytes.
 pub(super) type Visit<'v> = &'v mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>;
 
-/// Goes through the archive; `compressed_bytes` is its length. Whatever `visit` leaves of a member is read and judged all the same.
+/// Goes through the archive; `compressed_bytes` is its length. Whatever `visit` leaves of a member is read
+/// and judged all the same.
 pub(super) fn scan(source: impl Read, compressed_bytes: u64, limits: &HubLimits, visit: Visit<'_>) -> Result<()> {
     let (position, metadata_ends) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(METADATA_BYTES_MAX)));
     let metered = Metered {

@@ -1,6 +1,8 @@
-//! The documents of a native bundle: pages of `docs/format/bundle.md` in code. Pure values; no files, no keys.
+//! The documents of a native bundle: pages of `docs/format/bundle.md` in code. Pure values; no files, no
+//! keys.
 //!
-//! The plaintext of the stream is a row of blocks: contents, items, the end of the index, records, the end, and zeros to the grid.
+//! The plaintext of the stream is a row of blocks: contents, items, the end of the index, records, the end,
+//! and zeros to the grid.
 
 use std::fmt;
 
@@ -108,7 +110,8 @@ pub(crate) enum Item {
     EndSnapshot,
 }
 
-/// At most [`RUNS_PER_ITEM`], refused while they are read: each is far shorter in the document than in memory.
+/// At most [`RUNS_PER_ITEM`], refused while they are read: each is far shorter in the document than in
+/// memory.
 fn few_runs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Run>, D::Error> {
     struct Few;
 
@@ -145,7 +148,8 @@ pub(crate) enum Run {
     Hole {
         bytes: u64,
     },
-    /// Bytes of a file of the base snapshot; without a path, of the same path. `source` is the place of its label there.
+    /// Bytes of a file of the base snapshot; without a path, of the same path. `source` is the place of its
+    /// label there.
     Base {
         source: u32,
         path: Option<Vec<u8>>,

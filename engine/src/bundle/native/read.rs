@@ -1,7 +1,9 @@
-//! Reads native bundles, which come from anywhere: every length is checked before it is believed, every chunk is compared with its hash.
+//! Reads native bundles, which come from anywhere: every length is checked before it is believed, every chunk
+//! is compared with its hash.
 //!
-//! Opening goes through the whole file once: segments, blocks, records, each chunk decoded. A bundle that was opened is whole, so that
-//! an import begins only with what can be imported. Memory: some 40 bytes for each chunk, and caches of fixed size.
+//! Opening goes through the whole file once: segments, blocks, records, each chunk decoded. A bundle that was
+//! opened is whole, so that an import begins only with what can be imported. Memory: some 40 bytes for each
+//! chunk, and caches of fixed size.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -298,7 +300,8 @@ impl<'k> BundleReader<'k> {
         Ok((number, header, payload))
     }
 
-    /// Chunks come nearly in order of their ordinals: a hole between them is bounded by what stands in the index.
+    /// Chunks come nearly in order of their ordinals: a hole between them is bounded by what stands in the
+    /// index.
     fn place(&mut self, ordinal: u32, place: ChunkPlace) -> Result<()> {
         let number = ordinal as usize;
         if number >= self.chunks.len() {
@@ -395,7 +398,8 @@ impl<'k> BundleReader<'k> {
     }
 }
 
-/// How far an ordinal may be ahead of those known: a delta's base and the members of a frame come earlier than their turn.
+/// How far an ordinal may be ahead of those known: a delta's base and the members of a frame come earlier
+/// than their turn.
 const ORDINALS_AHEAD_MAX: usize = 16 << 20;
 
 impl ChunkContents for BundleReader<'_> {

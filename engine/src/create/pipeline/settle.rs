@@ -187,7 +187,8 @@ impl Capture<'_, '_> {
         self.place_outcome(outcome, Some(key))
     }
 
-    /// The folder that is missing above a path, the outermost one: nothing stands in a snapshot without the folder that holds it.
+    /// The folder that is missing above a path, the outermost one: nothing stands in a snapshot without the
+    /// folder that holds it.
     fn missing_above(&mut self, path: &EntryPath) -> Option<EntryPath> {
         while self.folders.last().is_some_and(|folder| !path.is_within(folder)) {
             self.folders.pop();
