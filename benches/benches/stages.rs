@@ -1,4 +1,5 @@
-//! Each stage of the way of a chunk, beside the speed at which memory can be read. `cargo bench -p copal-benches`.
+//! Each stage of the way of a chunk, beside the speed at which memory can be read.
+//! `cargo bench -p copal-benches`.
 #![allow(missing_docs)]
 
 use std::hint::black_box;

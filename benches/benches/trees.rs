@@ -1,5 +1,6 @@
-//! The stages of trees, beside what the system itself takes for the same: `cargo bench -p copal-benches --bench trees`.
-//! Reading a file beside the speed of the page cache, a scan beside `getdents` and `statx`, and the manifest of a large tree.
+//! The stages of trees, beside what the system itself takes for the same:
+//! `cargo bench -p copal-benches --bench trees`. Reading a file beside the speed of the page cache, a scan
+//! beside `getdents` and `statx`, and the manifest of a large tree.
 #![allow(missing_docs)]
 
 use std::collections::HashMap;

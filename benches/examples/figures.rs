@@ -1,5 +1,6 @@
-//! Prints the figures that `docs/decisions/` quotes, as tables. `cargo run --release -p copal-benches --example figures`.
-//! Rates are of one core, by its processor time, best of several passes.
+//! Prints the figures that `docs/decisions/` quotes, as tables.
+//! `cargo run --release -p copal-benches --example figures`. Rates are of one core, by its processor time,
+//! best of several passes.
 
 use std::hint::black_box;
 

@@ -1,4 +1,5 @@
-//! What the measurements share: samples of content, a repository in memory, and a clock that other programs do not disturb.
+//! What the measurements share: samples of content, a repository in memory, and a clock that other programs
+//! do not disturb.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ pub const SIZES: Sizes = Sizes { min: 32 << 10, average: 64 << 10, max: 128 << 1
 /// Plaintext of a chunk of a page-structured file in bytes.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-/// Bytes per second of processor time of this thread, best of several passes: the machine may have other work.
+/// Bytes per second of processor time of this thread, best of several passes: the machine may have other
+/// work.
 pub fn best_rate(bytes: usize, passes: usize, mut work: impl FnMut()) -> f64 {
     bytes as f64 / best_seconds(passes, &mut work)
 }

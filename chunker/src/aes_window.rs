@@ -1,10 +1,11 @@
 //! The rule of the AES window: a position is judged by the full AES-128 of the 16 bytes before it.
 //!
-//! The first word of the ciphertext makes a *normal* candidate (two thresholds: strict before the aimed-at mean, loose after it,
-//! the normalised chunking of FastCDC, Xia et al., ATC 2016); the second word makes a *hard* one. A hard candidate cuts whatever the distance, unless
-//! another stands less than [`HARD_DISTANCE_BYTES`] before it: periodic data would be cut to dust. Whether a position
-//! is a hard cut thus follows from a fixed number of bytes before it, and from nothing else. A cipher is used, not a rolling hash, because
-//! the tables of rolling hashes are recovered from observed boundaries.
+//! The first word of the ciphertext makes a *normal* candidate (two thresholds: strict before the aimed-at
+//! mean, loose after it, the normalised chunking of FastCDC, Xia et al., ATC 2016); the second word makes
+//! a *hard* one. A hard candidate cuts whatever the distance, unless another stands less than
+//! [`HARD_DISTANCE_BYTES`] before it: periodic data would be cut to dust. Whether a position is a hard cut
+//! thus follows from a fixed number of bytes before it, and from nothing else. A cipher is used, not a
+//! rolling hash, because the tables of rolling hashes are recovered from observed boundaries.
 
 use aes::Aes128;
 use aes::cipher::{
@@ -19,11 +20,12 @@ use crate::{Cut, Sizes};
 pub(crate) const WINDOW_BYTES: usize = 16;
 /// Hard candidates closer than this to another are none.
 pub(crate) const HARD_DISTANCE_BYTES: usize = 4096;
-/// One position in this many is a hard candidate (a power of two): short runs for other threads to find, few needless cuts.
+/// One position in this many is a hard candidate (a power of two): short runs for other threads to find, few
+/// needless cuts.
 const HARD_PERIOD: u32 = 1 << 19;
 const HARD_MASK: u32 = HARD_PERIOD - 1;
-/// A group of blocks is filled so many groups before it is encrypted: the processor does both at once, and does not wait for the
-/// small stores of the filling when it loads wide.
+/// A group of blocks is filled so many groups before it is encrypted: the processor does both at once, and
+/// does not wait for the small stores of the filling when it loads wide.
 const LEAD_GROUPS: usize = 2;
 const RING_GROUPS: usize = 4;
 
@@ -56,8 +58,8 @@ impl AesRule {
         Self { cipher: Aes128::new(&cipher_key), sizes, strict: threshold(mean), loose: threshold(mean / 4) }
     }
 
-    /// Judges the positions that end the windows of `bytes`: position 0 is after the first 16 bytes. Only candidates are told;
-    /// `each` ends it by `false`.
+    /// Judges the positions that end the windows of `bytes`: position 0 is after the first 16 bytes. Only
+    /// candidates are told; `each` ends it by `false`.
     fn judge(&self, bytes: &[u8], mut each: impl FnMut(usize, Judgement) -> bool) {
         self.cipher.encrypt_with_backend(Judge { bytes, loose: self.loose, each: &mut each });
     }
@@ -81,8 +83,9 @@ impl AesRule {
     }
 }
 
-/// The work on one piece of bytes. A closure of the cipher is compiled for the instructions that the cipher found, so filling,
-/// encrypting and judging are all as wide as the processor allows. `each` is no type parameter: of one instance all is inlined.
+/// The work on one piece of bytes. A closure of the cipher is compiled for the instructions that the cipher
+/// found, so filling, encrypting and judging are all as wide as the processor allows. `each` is no type
+/// parameter: of one instance all is inlined.
 struct Judge<'b> {
     bytes: &'b [u8],
     loose: u32,
@@ -147,7 +150,8 @@ fn fill(blocks: &mut [Block], bytes: &[u8]) {
     }
 }
 
-/// Whether any block is a candidate. The least of each word over lanes of eight blocks: a form that compiles to wide instructions.
+/// Whether any block is a candidate. The least of each word over lanes of eight blocks: a form that compiles
+/// to wide instructions.
 #[inline(always)]
 fn has_candidate(blocks: &[Block], loose: u32) -> bool {
     const LANES: usize = 32;
@@ -193,7 +197,8 @@ pub(crate) struct AesRun<'c> {
 impl<'c> AesRun<'c> {
     pub(crate) fn new(rule: &'c AesRule, before: &[u8]) -> Self {
         let tail = before[before.len().saturating_sub(WINDOW_BYTES - 1)..].to_vec();
-        // A run that does not begin with the file begins at a hard cut, which counts as a candidate for what follows.
+        // A run that does not begin with the file begins at a hard cut, which counts as a candidate for what
+        // follows.
         let last_hard = (!before.is_empty()).then_some(0);
         Self { rule, tail, fed: 0, last_cut: 0, last_hard }
     }
@@ -259,7 +264,8 @@ impl<'c> AesRun<'c> {
     fn cut_at_most(&mut self, position: u64, cuts: &mut Vec<Cut>) {
         let max = u64::from(self.rule.sizes.max);
         while position - self.last_cut >= max {
-            // The position itself may yet turn out a hard cut, at which a run can be resumed: it is left to the caller.
+            // The position itself may yet turn out a hard cut, at which a run can be resumed: it is left to
+            // the caller.
             self.last_cut += max;
             cuts.push(Cut { offset: self.last_cut, hard: false });
         }

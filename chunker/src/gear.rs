@@ -1,5 +1,5 @@
-//! The rule of `fastcdc` v2020 (Xia et al., IEEE TPDS 2020) with a full secret gear table: a seed XORed onto the public table
-//! is no secret. Cuts depend on all that came before, so one file is cut by one thread.
+//! The rule of `fastcdc` v2020 (Xia et al., IEEE TPDS 2020) with a full secret gear table: a seed XORed onto
+//! the public table is no secret. Cuts depend on all that came before, so one file is cut by one thread.
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 

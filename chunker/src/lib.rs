@@ -1,8 +1,10 @@
-//! Cuts bytes into chunks by content, under a secret: bytes in, boundaries out. It never sees files, storage or clocks.
+//! Cuts bytes into chunks by content, under a secret: bytes in, boundaries out. It never sees files, storage
+//! or clocks.
 //!
-//! Cuts depend on content and secret only: not on how the input is split, nor on the processor. With [`Rule::AesWindow`] they
-//! also do not depend on what stands before a *hard* cut, so that segments of one file are cut by several threads and the result is
-//! that of one. Boundaries are a secret because known boundaries tell which files a repository holds (eprint 2025/532, 2025/558).
+//! Cuts depend on content and secret only: not on how the input is split, nor on the processor. With
+//! [`Rule::AesWindow`] they also do not depend on what stands before a *hard* cut, so that segments of one
+//! file are cut by several threads and the result is that of one. Boundaries are a secret because known
+//! boundaries tell which files a repository holds (eprint 2025/532, 2025/558).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod aes_window;
@@ -104,8 +106,8 @@ impl Cutter {
         matches!(self.rule, RuleState::Aes(_))
     }
 
-    /// The first hard cut at a position of `bytes` at or after `from`. [`HARD_CONTEXT_BYTES`] must stand before `from`, or the whole
-    /// beginning of the file. Always `None` for a rule without hard cuts.
+    /// The first hard cut at a position of `bytes` at or after `from`. [`HARD_CONTEXT_BYTES`] must stand
+    /// before `from`, or the whole beginning of the file. Always `None` for a rule without hard cuts.
     #[must_use]
     pub fn first_hard_cut(&self, bytes: &[u8], from: usize) -> Option<usize> {
         match &self.rule {
@@ -120,7 +122,8 @@ impl Cutter {
         self.start_after(&[])
     }
 
-    /// The cuts of a run that begins at a hard cut; `before` are the last [`WINDOW_BYTES`] bytes that stand before it.
+    /// The cuts of a run that begins at a hard cut; `before` are the last [`WINDOW_BYTES`] bytes that stand
+    /// before it.
     #[must_use]
     pub fn start_after(&self, before: &[u8]) -> Cuts<'_> {
         let run = match &self.rule {

@@ -1,4 +1,5 @@
-//! The content test for page-structured files: databases and disk images, which change page by page and keep their offsets.
+//! The content test for page-structured files: databases and disk images, which change page by page and keep
+//! their offsets.
 
 /// Bytes of a file's beginning that the test wants; fewer make it blind to some kinds.
 pub const HEAD_BYTES: usize = 64 << 10;

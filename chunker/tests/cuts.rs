@@ -1,4 +1,5 @@
-//! Goal: cuts depend on content and secret only. Method: one stream cut in many ways gives one answer; golden answers pin it.
+//! Goal: cuts depend on content and secret only. Method: one stream cut in many ways gives one answer; golden
+//! answers pin it.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -113,7 +114,8 @@ fn poor_content_is_not_cut_to_dust() {
     }
 }
 
-/// Cuts a file as several threads would: each begins at the first hard cut in its segment and ends at the first in the next.
+/// Cuts a file as several threads would: each begins at the first hard cut in its segment and ends at the
+/// first in the next.
 fn cut_in_segments(cutter: &Cutter, bytes: &[u8], segment: usize) -> Vec<u64> {
     let begin_of = |from: usize| if from == 0 { Some(0) } else { cutter.first_hard_cut(bytes, from) };
     let mut all = Vec::new();

@@ -1,7 +1,9 @@
-//! Makes the golden repositories of a format: `cargo run -p copal --example golden -- FOLDER VERSION`, as root (it makes a device).
+//! Makes the golden repositories of a format: `cargo run -p copal --example golden -- FOLDER VERSION`, as
+//! root (it makes a device).
 //!
-//! The ones of `testdata/repositories/` were made so once, and every later version must read them: they are added to, never made
-//! again. Beside each repository stands what its snapshots must deploy, written from the sources, not from the repository.
+//! The ones of `testdata/repositories/` were made so once, and every later version must read them: they are
+//! added to, never made again. Beside each repository stands what its snapshots must deploy, written from the
+//! sources, not from the repository.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -136,7 +138,8 @@ fn plain(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Four snapshots of a database and a tree of every kind of entry; one is deleted, and its packs are condemned and not yet swept.
+/// Four snapshots of a database and a tree of every kind of entry; one is deleted, and its packs are
+/// condemned and not yet swept.
 fn history(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
     let (database, files) = (source.join("database"), source.join("files"));
     fs::create_dir_all(&files)?;

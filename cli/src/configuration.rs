@@ -12,8 +12,8 @@ use crate::exit_code::ProgramError;
 /// Name of the file.
 const FILE: &str = "copal.toml";
 
-/// Reads the file that a flag or variable names, else the one in the current folder, else the user's. Where none is, nothing is
-/// configured.
+/// Reads the file that a flag or variable names, else the one in the current folder, else the user's. Where
+/// none is, nothing is configured.
 pub(crate) fn load(flag: Option<&Path>, environment: &Environment) -> Result<Configuration, ProgramError> {
     let named = flag.map(Path::to_owned).or_else(|| variable("COPAL_CONFIG").map(PathBuf::from));
     if let Some(path) = named {

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first one asks the engine to stop at its next safe point, the second one ends the process.
+//! Ctrl-C and SIGTERM: the first one asks the engine to stop at its next safe point, the second one ends the
+//! process.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +20,8 @@ impl Interrupt {
         Arc::clone(&self.flag)
     }
 
-    /// From now on signals set the flag. Before it, while a person is asked something, they end the process as usual.
+    /// From now on signals set the flag. Before it, while a person is asked something, they end the process
+    /// as usual.
     pub(crate) fn arm(&self) -> Result<(), ProgramError> {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let exit = ExitCode::Interrupted as i32;

@@ -1,5 +1,6 @@
-//! The kernel's keyring: an opened key, kept for a while, so that a script pays for stretching once (keyrings(7)). It stays in kernel
-//! memory, is bound to the user, is never swapped out or dumped, and vanishes with its time.
+//! The kernel's keyring: an opened key, kept for a while, so that a script pays for stretching once
+//! (keyrings(7)). It stays in kernel memory, is bound to the user, is never swapped out or dumped, and
+//! vanishes with its time.
 
 use copal_store::keys::Unlocked;
 use copal_store::{ObjectId, RepositoryId};

@@ -1,7 +1,8 @@
 //! The program `copal`: snapshots of files and databases in a content-addressed, encrypted repository.
 //!
-//! Flags are parsed into plain values first ([`arguments`]), resources are acquired second ([`invocation`]), one file of
-//! [`commands`] does each command by calling the engine, and [`exit_code`] says how it ended. It never knows a format.
+//! Flags are parsed into plain values first ([`arguments`]), resources are acquired second ([`invocation`]),
+//! one file of [`commands`] does each command by calling the engine, and [`exit_code`] says how it ended. It
+//! never knows a format.
 
 mod arguments;
 mod commands;

@@ -1,5 +1,5 @@
-//! What opens the repository: from flags, the environment, or a question at the terminal, in this order. Secrets live in
-//! memory that is wiped, and no message repeats one.
+//! What opens the repository: from flags, the environment, or a question at the terminal, in this order.
+//! Secrets live in memory that is wiped, and no message repeats one.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -74,7 +74,8 @@ pub(crate) const TARGET: CredentialVariables = CredentialVariables {
     key_file: "COPAL_TO_KEY_FILE",
 };
 
-/// The password of a bundle: the flag, then the variables, then a question. `None`: nobody gives one, and nobody is there to ask.
+/// The password of a bundle: the flag, then the variables, then a question. `None`: nobody gives one, and
+/// nobody is there to ask.
 pub(crate) fn bundle_password(file: Option<&Path>, ask: Ask) -> Result<Option<Zeroizing<Vec<u8>>>, ProgramError> {
     let named = file.map(Path::to_owned);
     let password = match (named, variable("COPAL_BUNDLE_PASSWORD"), variable("COPAL_BUNDLE_PASSWORD_FILE")) {
@@ -141,7 +142,8 @@ pub(crate) fn file_of(flags: &CredentialFlags, variables: CredentialVariables) -
     }
 }
 
-/// Flags win over variables; two of the same rank contradict each other, but for a password beside a file of it.
+/// Flags win over variables; two of the same rank contradict each other, but for a password beside a file of
+/// it.
 fn choose(
     flags: &CredentialFlags,
     variables: CredentialVariables,

@@ -1,5 +1,5 @@
-//! Goal: databases and running applications are captured and put back as one unit, whatever is killed when. Method: the built program
-//! and a real application, the shop of `examples/shop`, which writes all the time.
+//! Goal: databases and running applications are captured and put back as one unit, whatever is killed when.
+//! Method: the built program and a real application, the shop of `examples/shop`, which writes all the time.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../examples/shop/server.rs"]
@@ -308,7 +308,8 @@ fn h11_an_application_that_holds_a_lock_past_the_deadline_is_no_snapshot() {
     fs::create_dir_all(world.path("shop/bucket")).unwrap();
     plant_database(&world.path("shop/shop.db"), 3, 1);
     let log = world.text("log");
-    // What holds a lock that keeps readers out, from the moment in which it should have held still: a writer with a rollback journal.
+    // What holds a lock that keeps readers out, from the moment in which it should have held still: a writer
+    // with a rollback journal.
     let database = Connection::open(world.path("shop/shop.db")).unwrap();
     database.pragma_update(None, "journal_mode", "delete").unwrap();
     drop(database);
@@ -330,8 +331,8 @@ fn h11_an_application_that_holds_a_lock_past_the_deadline_is_no_snapshot() {
     world.ok(&["create", "one", "--app", "shop"]);
 }
 
-/// An upload that was killed when half of it had been made to last and before its root stood, and what its packs took at that moment.
-/// `None`: the kill came too late.
+/// An upload that was killed when half of it had been made to last and before its root stood, and what its
+/// packs took at that moment. `None`: the kill came too late.
 fn upload_killed_at_half(rows: u64) -> Option<(World, u64)> {
     let world = World::new();
     fs::create_dir_all(world.path("shop/bucket")).unwrap();
@@ -413,7 +414,8 @@ fn e9_e10_the_oldest_goes_after_the_new_one_is_there_and_pinned_ones_stay() {
     assert_eq!(names().len(), 3, "a safety snapshot does not count");
 }
 
-/// A shop that stands still, with a snapshot `good` of 5 rows at schema version 5, and now 9 rows at `version`.
+/// A shop that stands still, with a snapshot `good` of 5 rows at schema version 5, and now 9 rows at
+/// `version`.
 fn standing_still(more: &str, version: i64) -> World {
     let world = World::new();
     fs::create_dir_all(world.path("shop/bucket")).unwrap();

@@ -1,5 +1,6 @@
-//! Goal: collection never removes what a create beside it uses again, and neither a create nor a deploy waits for it. Method: the built program, many
-//! processes at once on a repository whose garbage comes back to life all the time; on filesystems with and without reflinks.
+//! Goal: collection never removes what a create beside it uses again, and neither a create nor a deploy waits
+//! for it. Method: the built program, many processes at once on a repository whose garbage comes back to life
+//! all the time; on filesystems with and without reflinks.
 #![allow(clippy::unwrap_used)]
 
 mod support;

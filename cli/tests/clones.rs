@@ -1,6 +1,7 @@
-//! Goal: on a filesystem that shares extents, a capture of an application reads of a large file only what has changed, and the snapshot is
-//! the one that reading all would have given. Method: real XFS and btrfs on loop devices; bytes are counted by the report and by
-//! the kernel (`/proc/PID/io`); random changes, after each of which reading all must find not one new chunk.
+//! Goal: on a filesystem that shares extents, a capture of an application reads of a large file only what has
+//! changed, and the snapshot is the one that reading all would have given. Method: real XFS and btrfs on loop
+//! devices; bytes are counted by the report and by the kernel (`/proc/PID/io`); random changes, after each of
+//! which reading all must find not one new chunk.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -20,7 +21,8 @@ use support::{World, noise, number};
 
 const MIB: usize = 1 << 20;
 
-/// An application with a tree, and a world beneath a mount so that its state folder can share extents with it.
+/// An application with a tree, and a world beneath a mount so that its state folder can share extents with
+/// it.
 fn application(mounted: &Mounted, kind: &str, path: &str) -> World {
     let world = World::beneath(mounted.path());
     world.ok(&["init"]);
@@ -238,7 +240,8 @@ fn check_random_changes(filesystem: Filesystem, options: &str, seed: u64) {
         if round % 3 == 0 {
             let (all, _) = capture(&world, &[&format!("all{round}"), "--force-read"]);
             assert!(number(&all, "bytes_read") > 0);
-            // XFS gives back what it had allocated in advance when it likes: then holes are seen that were not looked for before.
+            // XFS gives back what it had allocated in advance when it likes: then holes are seen that were
+            // not looked for before.
             if blocks() == blocks_before {
                 assert_eq!(number(&all, "bytes_new"), 0, "round {round} of seed {seed}: {all:#}");
             }

@@ -1,8 +1,9 @@
-//! Goal: one flipped bit of one object costs what needs that object, and nothing else (row T7); also in a repository whose keys were
-//! rotated, where an object names the keys that open it.
-//! Method: a repository with a snapshot in each of three key epochs, sharing nothing. A bit flips in each byte of the header of each
-//! object, and here and there in the rest: the operations run in this process, which is faster than starting the program some thousand
-//! times, and in a sample through the program. The objects of one kind stand in one thread, on a copy of their own.
+//! Goal: one flipped bit of one object costs what needs that object, and nothing else (row T7); also in a
+//! repository whose keys were rotated, where an object names the keys that open it. Method: a repository with
+//! a snapshot in each of three key epochs, sharing nothing. A bit flips in each byte of the header of each
+//! object, and here and there in the rest: the operations run in this process, which is faster than starting
+//! the program some thousand times, and in a sample through the program. The objects of one kind stand in one
+//! thread, on a copy of their own.
 #![allow(clippy::unwrap_used)]
 
 mod support;

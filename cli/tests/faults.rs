@@ -1,5 +1,6 @@
-//! Goal: what the world does to a repository, to its caches and to a source costs nothing, and is told. Method: the built program
-//! over read-only mounts, spoilt caches, sources that change under the reader, and itself.
+//! Goal: what the world does to a repository, to its caches and to a source costs nothing, and is told.
+//! Method: the built program over read-only mounts, spoilt caches, sources that change under the reader, and
+//! itself.
 #![allow(clippy::unwrap_used)]
 
 mod support;

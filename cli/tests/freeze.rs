@@ -1,5 +1,6 @@
-//! Goal: a filesystem that the built-in hook freezes is captured as it stood, and always thawed: after success, failure, and SIGKILL. Method: a
-//! real XFS on a loop device, and a writer that can only go on while it is not frozen.
+//! Goal: a filesystem that the built-in hook freezes is captured as it stood, and always thawed: after
+//! success, failure, and SIGKILL. Method: a real XFS on a loop device, and a writer that can only go on while
+//! it is not frozen.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 use copal_sim::mounts::{Filesystem, Mounted};
 use support::{World, look, noise};
 
-/// Appends numbers to a file, and copies each to another: who sees both files at one instant sees them differ by one number at most.
+/// Appends numbers to a file, and copies each to another: who sees both files at one instant sees them differ
+/// by one number at most.
 struct Writer {
     written: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,

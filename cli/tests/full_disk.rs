@@ -1,5 +1,5 @@
-//! Goal: a disk that fills costs nothing that was there, is called by its name, and everything works again once there is space.
-//! Method: small real filesystems on loop devices, filled to the last block.
+//! Goal: a disk that fills costs nothing that was there, is called by its name, and everything works again
+//! once there is space. Method: small real filesystems on loop devices, filled to the last block.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -66,7 +66,8 @@ fn check_create_and_gc(filesystem: Filesystem, mebibytes: u64) {
     assert!(run.code == 0 || (run.code == 1 && run.error()["code"] == "disk-full"), "{run:?}");
     assert_eq!(world.json(&["verify"])["ok"], json!(true));
 
-    // Some of the space comes back: enough to collect what the failed creates had stored, and then for everything.
+    // Some of the space comes back: enough to collect what the failed creates had stored, and then for
+    // everything.
     fs::remove_file(filler).unwrap();
     world.ok(&["gc"]);
     let report = world.create("three", "source");

@@ -1,5 +1,6 @@
-//! Goal: every repository of `testdata/repositories/` is read by this version, to the byte, and reading alters nothing in it. Method: the
-//! built program on copies; what it deploys is compared with lists that were made from the sources when the repositories were.
+//! Goal: every repository of `testdata/repositories/` is read by this version, to the byte, and reading
+//! alters nothing in it. Method: the built program on copies; what it deploys is compared with lists that
+//! were made from the sources when the repositories were.
 #![allow(clippy::unwrap_used)]
 
 mod golden_look;

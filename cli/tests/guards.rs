@@ -1,5 +1,6 @@
-//! Goal: no command writes over what Copal itself lives by (row D1). Method: the built program, its repository, key, cache and state at every
-//! place that a target can have to them, under every spelling, in every mode; what must stay is compared as a whole.
+//! Goal: no command writes over what Copal itself lives by (row D1). Method: the built program, its
+//! repository, key, cache and state at every place that a target can have to them, under every spelling, in
+//! every mode; what must stay is compared as a whole.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

@@ -1,5 +1,5 @@
-//! Goal: what the help, the manual and the completions say is true. Method: every example of every `--help` is run, in a world
-//! made for it; shells and `man` read what is made for them.
+//! Goal: what the help, the manual and the completions say is true. Method: every example of every `--help`
+//! is run, in a world made for it; shells and `man` read what is made for them.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,7 +12,8 @@ use copal_sim::mounts::{Filesystem, Mounted};
 use support::terminal::{at_terminal, in_shell};
 use support::{World, noise, plant};
 
-/// Commands of the daemon, of applications and of the agent that keeps a key, whose own tests run what they show.
+/// Commands of the daemon, of applications and of the agent that keeps a key, whose own tests run what they
+/// show.
 const ELSEWHERE: &[&str] = &["serve", "token", "status", "unlock", "lock", "backup", "integrity", "apply", "get"];
 /// The same of examples: an application, another machine.
 const NEEDS_MORE: &[&str] = &["--app", "hub/", "hub.tar.gz", "ssh "];

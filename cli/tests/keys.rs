@@ -1,5 +1,6 @@
-//! Goal: what `docs/keys.md` promises, by the built program: slots, roles, rotation, and the kernel's keyring. Method: one repository opened by each kind of
-//! key; golden repositories of the first format are rotated.
+//! Goal: what `docs/keys.md` promises, by the built program: slots, roles, rotation, and the kernel's
+//! keyring. Method: one repository opened by each kind of key; golden repositories of the first format are
+//! rotated.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -129,7 +130,8 @@ fn golden_repositories_of_the_first_format_are_rotated_and_read() {
     let key = fs::read(golden.with_extension("key")).unwrap();
     fs::write(world.path("golden.key"), key).unwrap();
     assert_eq!(with_key(&world, "golden.key", &["verify"]).code, 0);
-    // It has a slot for a password: whoever ever had the master key could have made it, so it is not carried over.
+    // It has a slot for a password: whoever ever had the master key could have made it, so it is not carried
+    // over.
     let refused = with_key(&world, "golden.key", &["key", "rotate"]);
     assert!(refused.code == 1 && refused.stderr.contains("copal key remove"), "{refused:#?}");
     fs::write(world.path("new"), "new password").unwrap();

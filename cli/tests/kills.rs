@@ -1,6 +1,7 @@
-//! Goal: whenever the program is killed, no completed snapshot is lost, nothing needs a repair by hand, the next create and
-//! deploy work, and a target is wholly old or wholly new. Method: the built program on real filesystems, ended by SIGKILL at
-//! random times from a printed seed; what stands is compared after each. `cargo xtask kill --minutes N` goes on for longer.
+//! Goal: whenever the program is killed, no completed snapshot is lost, nothing needs a repair by hand, the
+//! next create and deploy work, and a target is wholly old or wholly new. Method: the built program on real
+//! filesystems, ended by SIGKILL at random times from a printed seed; what stands is compared after each.
+//! `cargo xtask kill --minutes N` goes on for longer.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -118,7 +119,8 @@ fn kill_deploys(name: &'static str, filesystem: Option<Filesystem>, modes: &[&'s
                 let found = look(&world.path("target"));
                 assert!(found == old || found == new, "{mode}: neither old nor new at once, going from {from}");
             }
-            // A deploy in place is finished or taken back by the next command where its state is known. A dry run only says so.
+            // A deploy in place is finished or taken back by the next command where its state is known. A dry
+            // run only says so.
             if random.one_in(2) {
                 let stands = look(&world.path("target"));
                 let dry = finish(at(&["deploy", wanted, "target", "--dry-run"]).output().unwrap());

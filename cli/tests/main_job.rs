@@ -1,6 +1,6 @@
-//! Goal: a person can snapshot a database and a tree again and again, list, compare, put back any state, remove half, collect and
-//! verify, and every byte is right. Method: a real SQLite database and a tree, changed as an application would, by the built
-//! program; a model remembers each state.
+//! Goal: a person can snapshot a database and a tree again and again, list, compare, put back any state,
+//! remove half, collect and verify, and every byte is right. Method: a real SQLite database and a tree,
+//! changed as an application would, by the built program; a model remembers each state.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,7 @@
-//! Goal: what a program writes through a memory map is in the next snapshot, and a deploy sees and repairs it, on every filesystem: also where
-//! the page was written before, so that the second write moves no time by itself. Method: a small C program holds a file mapped and writes
-//! when it is told to; real filesystems on loop devices, memory, and overlayfs over each.
+//! Goal: what a program writes through a memory map is in the next snapshot, and a deploy sees and repairs
+//! it, on every filesystem: also where the page was written before, so that the second write moves no time by
+//! itself. Method: a small C program holds a file mapped and writes when it is told to; real filesystems on
+//! loop devices, memory, and overlayfs over each.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,7 @@
-//! Goal: memory does not grow with the number of files and chunks (C6). Method: a tree of many small files, each with a chunk of its own,
-//! is stored, stored again, changed, compared, restored, verified and collected by the built program, and the kernel says how much
-//! memory each process held at its height. `COPAL_LONG=1` does it with a million, and `COPAL_PROGRAM` with another build of the program.
+//! Goal: memory does not grow with the number of files and chunks (C6). Method: a tree of many small files,
+//! each with a chunk of its own, is stored, stored again, changed, compared, restored, verified and collected
+//! by the built program, and the kernel says how much memory each process held at its height. `COPAL_LONG=1`
+//! does it with a million, and `COPAL_PROGRAM` with another build of the program.
 #![allow(clippy::unwrap_used)]
 
 mod support;

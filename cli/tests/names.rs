@@ -1,5 +1,6 @@
-//! Goal: no name is taken for another, and none steers a terminal or a script. Method: files, tags and folders with marks of direction,
-//! characters that are not seen and control characters; every command that shows names, at a terminal and as JSON.
+//! Goal: no name is taken for another, and none steers a terminal or a script. Method: files, tags and
+//! folders with marks of direction, characters that are not seen and control characters; every command that
+//! shows names, at a terminal and as JSON.
 #![allow(clippy::unwrap_used)]
 
 mod support;

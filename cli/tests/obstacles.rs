@@ -1,6 +1,7 @@
-//! Goal: a target is wholly old or wholly new, or the command says before it begins that it cannot be; nothing stays stuck. Method: the
-//! built program as root and as a plain user, and what a person can set in a target: attributes, mounts, swap space, running programs,
-//! sticky folders, overlays, a parent that may not be written.
+//! Goal: a target is wholly old or wholly new, or the command says before it begins that it cannot be;
+//! nothing stays stuck. Method: the built program as root and as a plain user, and what a person can set in a
+//! target: attributes, mounts, swap space, running programs, sticky folders, overlays, a parent that may not
+//! be written.
 #![allow(clippy::unwrap_used)]
 
 mod support;

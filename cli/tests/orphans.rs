@@ -1,5 +1,6 @@
-//! Goal: every completed snapshot can be deployed, whatever befalls a folder while it is captured (row D9). Method: calls of the program on
-//! folders are made to fail by strace, once or always; nothing stands in a snapshot without the folder that holds it.
+//! Goal: every completed snapshot can be deployed, whatever befalls a folder while it is captured (row D9).
+//! Method: calls of the program on folders are made to fail by strace, once or always; nothing stands in a
+//! snapshot without the folder that holds it.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,6 @@
-//! Goal: an application is put back as one unit also where a source stands on a place that has no name to exchange: a mount point, a block
-//! device. Method: real mounts and loop devices, the built program, failures and kills in the middle.
+//! Goal: an application is put back as one unit also where a source stands on a place that has no name to
+//! exchange: a mount point, a block device. Method: real mounts and loop devices, the built program, failures
+//! and kills in the middle.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -50,12 +51,14 @@ fn clear(folder: &Path) {
 
 type Tree = BTreeMap<PathBuf, Seen>;
 
-/// Both sources as they stand; the time of a mount point's own folder is nobody's promise while things are built in it.
+/// Both sources as they stand; the time of a mount point's own folder is nobody's promise while things are
+/// built in it.
 fn both(world: &World, place: &Path) -> (Tree, Tree) {
     (look(place), look(&world.path("data")))
 }
 
-/// Snapshots `one` and `two` of an application whose tree is a mount point, standing at `two`; and both states.
+/// Snapshots `one` and `two` of an application whose tree is a mount point, standing at `two`; and both
+/// states.
 fn mounted_world(filesystem: Filesystem) -> (World, Mounted, [(Tree, Tree); 2]) {
     let (world, mounted) = (World::new(), Mounted::new(filesystem, 64).unwrap());
     configure(&world, "tree", mounted.path(), "");
@@ -230,7 +233,8 @@ fn check_kills<S: PartialEq>(name: &'static str, world: &World, states: &[S; 2],
 fn h16_a_killed_deploy_to_a_mount_point_is_wholly_old_or_wholly_new() {
     let (world, mounted, states) = mounted_world(Filesystem::Ext4);
     configure(&world, "tree", mounted.path(), &(hook("stop", "sleep 0.02") + &hook("start", "sleep 0.02")));
-    // The last thing that goes is a name in the target: a kill between that and the setting of the folder's own time leaves it.
+    // The last thing that goes is a name in the target: a kill between that and the setting of the folder's
+    // own time leaves it.
     let but_time_of_top = |(mut tree, beside): (Tree, Tree)| {
         tree.entry(PathBuf::new()).and_modify(|top| *top = top.clone().without_time());
         (tree, beside)

@@ -1,6 +1,7 @@
-//! Goal: nothing that lies in or beside a target, nor anything a snapshot holds, makes recovery write or remove anywhere; what this
-//! program itself left is still finished. Method: the built program as root, and what another user can put under the names of journals
-//! and leftovers; a deploy that is really interrupted, its journal copied, moved, or without its state folder.
+//! Goal: nothing that lies in or beside a target, nor anything a snapshot holds, makes recovery write or
+//! remove anywhere; what this program itself left is still finished. Method: the built program as root, and
+//! what another user can put under the names of journals and leftovers; a deploy that is really interrupted,
+//! its journal copied, moved, or without its state folder.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -50,7 +51,8 @@ fn bytes(value: &[u8]) -> Vec<u8> {
     [&number(value.len() as u64)[..], value].concat()
 }
 
-/// A journal as format 1 had it, with the right checksum: its steps put a set-user-id file of root into `root`.
+/// A journal as format 1 had it, with the right checksum: its steps put a set-user-id file of root into
+/// `root`.
 fn plant_journal(at: &Path, root: &Path) {
     fs::create_dir_all(at.join("s01")).unwrap();
     fs::write(at.join("s01/1"), b"* * * * * root id > owned\n").unwrap();
@@ -256,7 +258,8 @@ fn t01_a_snapshot_that_holds_such_folders_deploys_them_as_data() {
     assert_eq!(fs::read_dir(world.path("other")).unwrap().count(), 0);
 }
 
-/// A deploy of `s` to `data` in place that is killed half way: it may not write as far into a file as its last step does.
+/// A deploy of `s` to `data` in place that is killed half way: it may not write as far into a file as its
+/// last step does.
 fn interrupted(world: &World) -> PathBuf {
     fs::write(world.path("data/a"), b"drift").unwrap();
     let mut database = noise(2, 2 << 20);

@@ -1,5 +1,6 @@
-//! Goal: what lies among the records of applications, or beside their targets, runs nothing and loses nothing that it should not; what
-//! is genuine is still ended. Method: the built program; records without a tag, with another place's tag, and folders with its names.
+//! Goal: what lies among the records of applications, or beside their targets, runs nothing and loses nothing
+//! that it should not; what is genuine is still ended. Method: the built program; records without a tag, with
+//! another place's tag, and folders with its names.
 #![allow(clippy::unwrap_used)]
 
 mod support;

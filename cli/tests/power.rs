@@ -1,6 +1,7 @@
-//! Goal: whenever the power goes, nothing that was acknowledged is lost, nothing needs a repair by hand, and a target is wholly old or
-//! wholly new. Method: the built program on XFS and ext4, whose disk is taken away at random times from a printed seed; what was not
-//! synced is gone when it is mounted again. `cargo xtask kill --minutes N` goes on for longer.
+//! Goal: whenever the power goes, nothing that was acknowledged is lost, nothing needs a repair by hand, and
+//! a target is wholly old or wholly new. Method: the built program on XFS and ext4, whose disk is taken away
+//! at random times from a printed seed; what was not synced is gone when it is mounted again.
+//! `cargo xtask kill --minutes N` goes on for longer.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -38,7 +39,8 @@ impl Plug {
         rustix::fs::syncfs(File::open(self.mounted.path()).unwrap()).unwrap();
     }
 
-    /// Runs a command, which loses its power after a time; it may have ended before, and then loses nothing but what it owes.
+    /// Runs a command, which loses its power after a time; it may have ended before, and then loses nothing
+    /// but what it owes.
     fn run(&mut self, kind: &'static str, mut command: Command) -> Run {
         self.sync();
         // Now and then the moment after the end, which tells how long it takes as well.

@@ -1,5 +1,5 @@
-//! Goal: a deploy says beforehand what it would do to which path, and decides before it writes (row D4). Method: rehearsals and questions of the
-//! built program, compared with what is done then.
+//! Goal: a deploy says beforehand what it would do to which path, and decides before it writes (row D4).
+//! Method: rehearsals and questions of the built program, compared with what is done then.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

@@ -1,6 +1,7 @@
-//! Goal: no secret stands in the arguments or the environment of a process that Copal starts, nor in what it prints, keeps or logs. Method: a
-//! canary for each secret; all processes below the program are watched in `/proc` while it runs, and its helpers, hooks and
-//! sources record what they were given; afterwards every file and every output is searched.
+//! Goal: no secret stands in the arguments or the environment of a process that Copal starts, nor in what it
+//! prints, keeps or logs. Method: a canary for each secret; all processes below the program are watched in
+//! `/proc` while it runs, and its helpers, hooks and sources record what they were given; afterwards every
+//! file and every output is searched.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,6 @@
-//! Goal: what one daemon exports, another one with another key takes in and deploys; and what is no bundle leaves nothing behind.
-//! Method: two daemons of the built program, bundles as files, `tar` and `sqlite3` of Debian as witnesses.
+//! Goal: what one daemon exports, another one with another key takes in and deploys; and what is no bundle
+//! leaves nothing behind. Method: two daemons of the built program, bundles as files, `tar` and `sqlite3` of
+//! Debian as witnesses.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

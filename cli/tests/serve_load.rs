@@ -1,5 +1,5 @@
-//! Goal: whoever has a token is served, whatever others do to the port. Method: the built program, thousands of raw connections that
-//! are idle, half open or slow, uploads that never end, a process with few files.
+//! Goal: whoever has a token is served, whatever others do to the port. Method: the built program, thousands
+//! of raw connections that are idle, half open or slow, uploads that never end, a process with few files.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

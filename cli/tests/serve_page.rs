@@ -1,5 +1,6 @@
-//! Goal: a person brings an application back with one press, in a real browser, by mouse or by keyboard, in the light and in the dark.
-//! Method: the built program, Debian's Chromium, a SQLite database whose first megabyte becomes zeros.
+//! Goal: a person brings an application back with one press, in a real browser, by mouse or by keyboard, in
+//! the light and in the dark. Method: the built program, Debian's Chromium, a SQLite database whose first
+//! megabyte becomes zeros.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

@@ -1,5 +1,6 @@
-//! Goal: a daemon whose power goes in the middle of a create or a deploy leaves nothing half done, keeps what it said was done, and the
-//! next one goes on. Method: the built program on XFS and ext4, whose disk is taken away at random times from a printed seed.
+//! Goal: a daemon whose power goes in the middle of a create or a deploy leaves nothing half done, keeps what
+//! it said was done, and the next one goes on. Method: the built program on XFS and ext4, whose disk is taken
+//! away at random times from a printed seed.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

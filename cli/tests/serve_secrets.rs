@@ -1,5 +1,6 @@
-//! Goal: no secret outlives its use. Method: the built program with a secret of each kind; the state folder, the log, answers, and
-//! arguments and environments of every process that the daemon starts are searched for all of them.
+//! Goal: no secret outlives its use. Method: the built program with a secret of each kind; the state folder,
+//! the log, answers, and arguments and environments of every process that the daemon starts are searched for
+//! all of them.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

@@ -1,6 +1,7 @@
-//! Goal: the daemon's main job from one end to the other, with an application that is at work all the while, a real browser, and a
-//! second daemon that has another key. Method: the shop of `examples/shop` as a process that hooks pause, stop and start; Debian's
-//! Chromium presses what a person would press; rows and objects are compared afterwards.
+//! Goal: the daemon's main job from one end to the other, with an application that is at work all the while,
+//! a real browser, and a second daemon that has another key. Method: the shop of `examples/shop` as a process
+//! that hooks pause, stop and start; Debian's Chromium presses what a person would press; rows and objects
+//! are compared afterwards.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

@@ -1,5 +1,6 @@
-//! Goal: what a create acknowledges can be read, also where its session vanishes while it runs, by a hand or by a collector that its lock does
-//! not reach. Method: a create is stopped in its middle, its session goes, what it was about to rely on is collected; it goes on.
+//! Goal: what a create acknowledges can be read, also where its session vanishes while it runs, by a hand or
+//! by a collector that its lock does not reach. Method: a create is stopped in its middle, its session goes,
+//! what it was about to rely on is collected; it goes on.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -40,7 +41,8 @@ impl Stopped {
         while sessions(repository).is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // A moment, so that it meets what is there already. However far it comes, what it acknowledges must hold.
+        // A moment, so that it meets what is there already. However far it comes, what it acknowledges must
+        // hold.
         std::thread::sleep(Duration::from_millis(60));
         kill_process(pid, Signal::STOP).unwrap();
         assert!(roots(repository) <= 1, "it was faster than its stop: make its source longer");

@@ -1,5 +1,5 @@
-//! Goal: a deploy leaves where it is what excludes, `-x` or a mount left out of the snapshot (row D2). Method: the built program on real trees
-//! and mounts, in every mode; what must stay is compared as a whole.
+//! Goal: a deploy leaves where it is what excludes, `-x` or a mount left out of the snapshot (row D2).
+//! Method: the built program on real trees and mounts, in every mode; what must stay is compared as a whole.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,6 @@
-//! Goal: no key harms what another stored, and none that was removed comes back (rows T2 to T4). Method: each forgery is made with the
-//! store's own code, as the holder of that key could make it; what it costs is told by the built program.
+//! Goal: no key harms what another stored, and none that was removed comes back (rows T2 to T4). Method: each
+//! forgery is made with the store's own code, as the holder of that key could make it; what it costs is told
+//! by the built program.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -263,7 +264,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Whoever was removed goes on in a copy that was made before, where he is an owner still, and brings what he makes there.
+/// Whoever was removed goes on in a copy that was made before, where he is an owner still, and brings what he
+/// makes there.
 fn removed_owner(rotations: u32) -> World {
     let world = World::new();
     world.ok(&["key", "rotate"]);
@@ -317,7 +319,8 @@ fn t03_a_removed_owner_makes_no_epoch_grant_or_slot_that_counts() {
     assert_ne!(with_key(&world, "bert", &["list"]).code, 0);
     let listed = world.run(&["key", "list"]);
     assert!(listed.code == 0 && listed.stderr.contains("counts for nothing"), "{listed:#?}");
-    // A machine that sees the repository for the first time cannot tell which is the true one, and takes neither.
+    // A machine that sees the repository for the first time cannot tell which is the true one, and takes
+    // neither.
     let stranger = finish(world.elsewhere_new(&["list"]).output().unwrap());
     assert!(stranger.code == 69 && stranger.stderr.contains("former owner"), "{stranger:#?}");
     let verdict = world.run(&["verify"]);
@@ -370,7 +373,8 @@ fn t03_a_planted_slot_is_given_nothing() {
     assert_eq!(with_key(&world, "bert", &["list"]).code, 12);
 }
 
-/// Files that are none of ours, and slots that look like some, beside the owner's: as many as a stranger likes.
+/// Files that are none of ours, and slots that look like some, beside the owner's: as many as a stranger
+/// likes.
 #[test]
 fn t03_junk_among_the_keys_locks_nobody_out() {
     let world = World::new();

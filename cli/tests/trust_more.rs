@@ -1,6 +1,6 @@
-//! Goal: what `trust.rs` shows, one step aside: objects put *beside* others, under names that are free (rows T2 to T4, T8). Method: the
-//! same, each forgery made with the store's own code by the holder of a key, its cost told by the built program on a machine that
-//! has no cache.
+//! Goal: what `trust.rs` shows, one step aside: objects put *beside* others, under names that are free (rows
+//! T2 to T4, T8). Method: the same, each forgery made with the store's own code by the holder of a key, its
+//! cost told by the built program on a machine that has no cache.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -248,7 +248,8 @@ fn t04_deltas_that_decode_to_something_else_do_not_outlive_a_repair() {
     world.ok(&["verify"]);
 }
 
-/// A snapshot by the thief, of the same folder, the newest there is: every file looks as it does on disk, and has another's bytes.
+/// A snapshot by the thief, of the same folder, the newest there is: every file looks as it does on disk, and
+/// has another's bytes.
 fn plant_parent(world: &World, name: &str) {
     let (owner, thief) = (hold(world, "key"), hold(world, "thief"));
     let (_, mut snapshot) = read_snapshot(&owner, "monday");
@@ -442,7 +443,8 @@ fn t03_grants_that_an_interrupted_command_left_go_with_the_next_change_of_keys()
     }
 }
 
-/// What an addition, a removal, a former owner's branch leave in `keys/` goes with a repair by an owner whose machine knows better.
+/// What an addition, a removal, a former owner's branch leave in `keys/` goes with a repair by an owner whose
+/// machine knows better.
 #[test]
 fn t03_a_repair_clears_what_counts_for_nothing_among_the_keys() {
     let world = World::new();

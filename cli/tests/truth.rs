@@ -1,6 +1,7 @@
-//! Goal: `verify` is true: what it passes can be deployed, what it does not pass it names, and what a newer version wrote is never "ok". Method:
-//! objects are forged by the store's own code, as a holder of the key could, in fresh and in rotated repositories; the program says what
-//! it thinks, and is believed only if deploys agree.
+//! Goal: `verify` is true: what it passes can be deployed, what it does not pass it names, and what a newer
+//! version wrote is never "ok". Method: objects are forged by the store's own code, as a holder of the key
+//! could, in fresh and in rotated repositories; the program says what it thinks, and is believed only if
+//! deploys agree.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -219,7 +220,8 @@ fn t08_what_a_newer_version_wrote_is_listed_as_not_verified_and_never_ok() {
     }
 }
 
-/// Lists of keys, grants and marks have no version byte of their own there, or decide about every other object.
+/// Lists of keys, grants and marks have no version byte of their own there, or decide about every other
+/// object.
 fn is_key_list(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_str().unwrap();
     path.parent().unwrap().ends_with("keys") && name.contains('-')

@@ -70,7 +70,8 @@ pub struct Context {
     pub memory: Option<Arc<Memory>>,
     /// Folder for local state (pointers to deploy journals, kept materialisations); `None`: go without.
     pub state_folder: Option<PathBuf>,
-    /// What else the program lives by, beside the two folders: the repository's folder, the key file. No command writes there.
+    /// What else the program lives by, beside the two folders: the repository's folder, the key file. No
+    /// command writes there.
     pub own_places: Vec<OwnPlace>,
     /// Set to stop at the next safe point with [`crate::Error::Interrupted`].
     pub interrupt: Arc<AtomicBool>,

@@ -1,8 +1,9 @@
 //! What this machine remembers of a repository's keys: the newest roster that it has seen.
 //!
-//! Rosters prove that each was made by owners of the one before. That the storage shows the newest, and not an earlier state in which a
-//! key counted that was removed since, only memory outside the repository can tell. A machine that opens a repository for the first
-//! time has none. One file for each repository in the state folder, replaced at each change of keys.
+//! Rosters prove that each was made by owners of the one before. That the storage shows the newest, and not
+//! an earlier state in which a key counted that was removed since, only memory outside the repository can
+//! tell. A machine that opens a repository for the first time has none. One file for each repository in the
+//! state folder, replaced at each change of keys.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -35,7 +36,8 @@ struct KnownKeys {
     anchor: Anchor,
 }
 
-/// Opens a repository, unless its keys do not continue those that were seen here before, and remembers the newest.
+/// Opens a repository, unless its keys do not continue those that were seen here before, and remembers the
+/// newest.
 pub fn open(
     state_folder: Option<&Path>,
     backend: Arc<dyn Backend>,
@@ -55,7 +57,8 @@ pub fn open(
     }
 }
 
-/// Remembers the newest roster that is known. Where the state folder cannot be written nothing is remembered: the next command does.
+/// Remembers the newest roster that is known. Where the state folder cannot be written nothing is remembered:
+/// the next command does.
 pub fn remember(state_folder: Option<&Path>, repository: &Repository) {
     let Some(folder) = state_folder.map(|folder| folder.join(FOLDER)) else { return };
     let path = folder.join(repository.config().repository.to_string());
@@ -66,7 +69,8 @@ pub fn remember(state_folder: Option<&Path>, repository: &Repository) {
     }
 }
 
-/// `None`: nothing is remembered, or what is there cannot be what this program wrote: a pipe, a link, another user's.
+/// `None`: nothing is remembered, or what is there cannot be what this program wrote: a pipe, a link, another
+/// user's.
 fn read(path: &Path) -> Result<Option<Anchor>> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     let opened = own_folder(folder).and_then(|folder| Ok(folder.open_own_file(name.as_bytes(), FILE_BYTES_MAX)?));

@@ -1,9 +1,10 @@
-//! What Copal itself lives by: the repository, its key, the cache, the state. No command may write over them, and no snapshot
-//! takes them along.
+//! What Copal itself lives by: the repository, its key, the cache, the state. No command may write over them,
+//! and no snapshot takes them along.
 //!
-//! A place is known by the filesystem and inode of each folder on the way to it, and by where its filesystem has it: links, bind
-//! mounts, `..` and other spellings lead to the same answer. Links on the way count as well, because without them the place is lost
-//! too. What is not there yet is known by the nearest folder that is.
+//! A place is known by the filesystem and inode of each folder on the way to it, and by where its filesystem
+//! has it: links, bind mounts, `..` and other spellings lead to the same answer. Links on the way count as
+//! well, because without them the place is lost too. What is not there yet is known by the nearest folder
+//! that is.
 
 use std::ffi::OsString;
 use std::fs;
@@ -55,8 +56,8 @@ fn places(context: &Context) -> Vec<OwnPlace> {
     places
 }
 
-/// Refuses a target that is, holds, or lies in what Copal lives by, before anything is touched. Every command that writes where a
-/// person says asks here first.
+/// Refuses a target that is, holds, or lies in what Copal lives by, before anything is touched. Every command
+/// that writes where a person says asks here first.
 pub fn refuse(context: &Context, target: &Path) -> Result<()> {
     refuse_relations(context, target, &[Relation::Is, Relation::LiesIn, Relation::Holds])
 }
@@ -177,7 +178,8 @@ fn ways_to(path: &Path) -> Vec<Way> {
     links.into_iter().map(Way::of).collect()
 }
 
-/// A path without links, absolute; the links on the way are collected, each at its own place. What is missing stays as written.
+/// A path without links, absolute; the links on the way are collected, each at its own place. What is missing
+/// stays as written.
 fn resolved(path: &Path, links: &mut Vec<PathBuf>) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut left: Vec<OsString> = reversed(&absolute);

@@ -1,8 +1,9 @@
 //! The folder of local state, and the secret in it that vouches for what is written down to be done later.
 //!
-//! Journals and notes say what the next command shall do, with the rights of whoever runs it; they lie where others may write as
-//! well, or where an earlier owner did. So nothing of them is believed that does not bear a tag made with the secret of this state
-//! folder. The secret never leaves it, and is no secret of a repository: losing it costs that interrupted work is not ended by itself.
+//! Journals and notes say what the next command shall do, with the rights of whoever runs it; they lie where
+//! others may write as well, or where an earlier owner did. So nothing of them is believed that does not bear
+//! a tag made with the secret of this state folder. The secret never leaves it, and is no secret of a
+//! repository: losing it costs that interrupted work is not ended by itself.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,7 +21,8 @@ use crate::error::{Error, Result};
 
 const SECRET: &str = "recovery-secret";
 const SECRET_BYTES: usize = 32;
-/// Write permission for all, and the bit that lets only owners rename: the one without the other leaves all to everybody.
+/// Write permission for all, and the bit that lets only owners rename: the one without the other leaves all
+/// to everybody.
 const FREE_TO_ALL: u32 = 0o1002;
 const ALL_MAY_WRITE: u32 = 0o0002;
 /// Length of a tag.
@@ -137,8 +139,8 @@ fn read_whole(mut file: File, bytes: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// The state folder, open: of whoever runs this, with no write permission for others, and nowhere on the way to it does anybody
-/// else decide what stands there.
+/// The state folder, open: of whoever runs this, with no write permission for others, and nowhere on the way
+/// to it does anybody else decide what stands there.
 pub(crate) fn own_folder(state_folder: &Path) -> Result<TargetTree> {
     check_way(state_folder)?;
     let real = fs::canonicalize(state_folder).map_err(|error| failed("opening", state_folder, error))?;
@@ -148,8 +150,8 @@ pub(crate) fn own_folder(state_folder: &Path) -> Result<TargetTree> {
     Ok(folder)
 }
 
-/// Every folder and link above a path belongs to the system or to whoever runs this, and is not free to all. What is not there yet
-/// will be made by whoever runs this.
+/// Every folder and link above a path belongs to the system or to whoever runs this, and is not free to all.
+/// What is not there yet will be made by whoever runs this.
 fn check_way(path: &Path) -> Result<()> {
     let me = rustix::process::geteuid().as_raw();
     for above in path.ancestors().filter(|above| !above.as_os_str().is_empty()) {
@@ -170,8 +172,8 @@ pub(crate) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Source(error) if error.is_not_found())
 }
 
-/// Why nothing in a folder of local state or of caches can be believed, and nothing private put into it; none: all is well, or it is not
-/// there yet.
+/// Why nothing in a folder of local state or of caches can be believed, and nothing private put into it;
+/// none: all is well, or it is not there yet.
 #[must_use]
 pub fn fault(folder: &Path) -> Option<String> {
     match own_folder(folder) {
@@ -200,7 +202,8 @@ impl From<Known> for Identity {
     }
 }
 
-/// A path whose folder has no link in it any more. Where links lead is decided once, by whoever named the path.
+/// A path whose folder has no link in it any more. Where links lead is decided once, by whoever named the
+/// path.
 pub(crate) fn real(path: &Path) -> PathBuf {
     let (parent, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
     fs::canonicalize(parent).map_or_else(|_| path.to_owned(), |parent| parent.join(name))
@@ -220,7 +223,8 @@ pub(crate) fn open_parent(path: &Path) -> Result<Option<(TargetTree, Vec<u8>)>> 
 
 #[cfg(test)]
 mod tests {
-    //! Goal: a tag is of one secret, kind, name and document; the secret is its owner's alone. Method: each of them changed.
+    //! Goal: a tag is of one secret, kind, name and document; the secret is its owner's alone. Method: each
+    //! of them changed.
 
     use std::os::unix::fs::{PermissionsExt, symlink};
 

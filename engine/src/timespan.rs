@@ -1,5 +1,5 @@
-//! Lengths of time as people write them, in the configuration and on command lines: `250ms`, `30s`, `5m`, `1h 30m`, `36h`, `7d`, `2w`,
-//! `3mo`, `1y`, or ISO 8601 (`PT30S`). Every reader gives its bounds.
+//! Lengths of time as people write them, in the configuration and on command lines: `250ms`, `30s`, `5m`,
+//! `1h 30m`, `36h`, `7d`, `2w`, `3mo`, `1y`, or ISO 8601 (`PT30S`). Every reader gives its bounds.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -48,7 +48,8 @@ fn shown(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: one reading of times, whoever asks. Method: examples of every accepted form, and of those that are none.
+    //! Goal: one reading of times, whoever asks. Method: examples of every accepted form, and of those that
+    //! are none.
 
     use super::*;
 

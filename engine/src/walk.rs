@@ -25,9 +25,9 @@ impl PendingNode {
 /// Marks for collection what roots reach.
 #[derive(Default)]
 pub(crate) struct SnapshotReachability {
-    /// Payloads of roots that were opened before, by the names of their objects. The cache that has them is sealed by the repository's
-    /// keys, and a root is never changed: one read is spared for each snapshot, and nothing is believed that the repository does
-    /// not vouch for. Which roots stand is always listed.
+    /// Payloads of roots that were opened before, by the names of their objects. The cache that has them is
+    /// sealed by the repository's keys, and a root is never changed: one read is spared for each snapshot,
+    /// and nothing is believed that the repository does not vouch for. Which roots stand is always listed.
     pub(crate) known: BTreeMap<String, Vec<u8>>,
 }
 

@@ -1,6 +1,6 @@
-//! Goal: `docs/format/bundle.md` says what a bundle is, to the byte, and bundles of earlier versions stay readable. Method: the golden bundle in
-//! `testdata/bundles` is opened from the words of the page; its header and its plaintext are compared with the page's blocks, and it is
-//! imported and deployed.
+//! Goal: `docs/format/bundle.md` says what a bundle is, to the byte, and bundles of earlier versions stay
+//! readable. Method: the golden bundle in `testdata/bundles` is opened from the words of the page; its header
+//! and its plaintext are compared with the page's blocks, and it is imported and deployed.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;

@@ -1,5 +1,6 @@
-//! Goal: what travels arrives whole, under other secrets too, and meets what is there; what is damaged or foreign leaves nothing behind.
-//! Method: real repositories on disk, trees of every kind of file, an unforgiving comparison of what is deployed at the other side.
+//! Goal: what travels arrives whole, under other secrets too, and meets what is there; what is damaged or
+//! foreign leaves nothing behind. Method: real repositories on disk, trees of every kind of file, an
+//! unforgiving comparison of what is deployed at the other side.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;
@@ -65,7 +66,8 @@ fn contents(folder: &Path) {
     sparse.write_all_at(&noise(3, 100_000), 3 << 20).unwrap();
 }
 
-/// One percent of the pages of the database, an insertion into the large file, one small file more, one moved, one gone.
+/// One percent of the pages of the database, an insertion into the large file, one small file more, one
+/// moved, one gone.
 fn change(folder: &Path) {
     let database = File::options().write(true).open(folder.join("hub.db")).unwrap();
     database.write_all_at(b"changed", MIB as u64 + 77).unwrap();

@@ -1,5 +1,6 @@
-//! Goal: the catalogue says exactly what roots and labels say, whatever happens to its cache, and a listing costs no reads.
-//! Method: roots committed to a counting repository in memory; every answer is compared with one made without a cache.
+//! Goal: the catalogue says exactly what roots and labels say, whatever happens to its cache, and a listing
+//! costs no reads. Method: roots committed to a counting repository in memory; every answer is compared with
+//! one made without a cache.
 #![allow(clippy::unwrap_used)]
 
 mod catalogue_support;

@@ -1,4 +1,5 @@
-//! Goal: a configuration says what it means, and a mistake in it is refused with its line. Method: texts, good and bad.
+//! Goal: a configuration says what it means, and a mistake in it is refused with its line. Method: texts,
+//! good and bad.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

@@ -1,7 +1,8 @@
-//! Goal: whatever object is damaged in whatever way, every operation ends with what it should or with an error that names the object:
-//! never a panic, never wrong bytes, never another snapshot harmed; and `docs/damage-matrix.md` says which.
-//! Method: one repository with every kind of object, copied for every cell of the matrix; the words of each cell are compared with the
-//! page. `COPAL_WRITE_DOCS=1` writes the page instead.
+//! Goal: whatever object is damaged in whatever way, every operation ends with what it should or with an
+//! error that names the object: never a panic, never wrong bytes, never another snapshot harmed; and
+//! `docs/damage-matrix.md` says which. Method: one repository with every kind of object, copied for every
+//! cell of the matrix; the words of each cell are compared with the page. `COPAL_WRITE_DOCS=1` writes the
+//! page instead.
 #![allow(clippy::unwrap_used)]
 
 mod damage_support;

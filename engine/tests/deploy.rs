@@ -1,5 +1,6 @@
-//! Goal: after a deploy the target cannot be told from the snapshot, whatever stood there, and nothing outside it was touched; what
-//! stood there already is neither fetched nor written. Method: real trees on the real disk, with every kind of file.
+//! Goal: after a deploy the target cannot be told from the snapshot, whatever stood there, and nothing
+//! outside it was touched; what stood there already is neither fetched nor written. Method: real trees on the
+//! real disk, with every kind of file.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;

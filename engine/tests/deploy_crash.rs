@@ -1,6 +1,7 @@
-//! Goal: a deploy that dies at any step leaves the target wholly old, or wholly new after the next command, and nothing beside it.
-//! Without the notes of the state folder only what was decided is finished; the rest is left alone. Method: the deploy is ended before
-//! its n-th step, for every n, and nothing is tidied up; then recovery runs, itself ended before each of its steps as well.
+//! Goal: a deploy that dies at any step leaves the target wholly old, or wholly new after the next command,
+//! and nothing beside it. Without the notes of the state folder only what was decided is finished; the rest
+//! is left alone. Method: the deploy is ended before its n-th step, for every n, and nothing is tidied up;
+//! then recovery runs, itself ended before each of its steps as well.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;

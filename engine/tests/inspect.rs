@@ -1,6 +1,6 @@
-//! Goal: what is looked at is what was stored: entries, contents, archives, differences, versions, sizes; and looking costs what is
-//! looked at, not what stands beside it.
-//! Method: snapshots made by hand from maps, so that a naive reading of the map is the expected answer; counted reads of packs.
+//! Goal: what is looked at is what was stored: entries, contents, archives, differences, versions, sizes; and
+//! looking costs what is looked at, not what stands beside it. Method: snapshots made by hand from maps, so
+//! that a naive reading of the map is the expected answer; counted reads of packs.
 #![allow(clippy::unwrap_used)]
 
 mod catalogue_support;

@@ -1,5 +1,5 @@
-//! Goal: a snapshot of before, which has what is in a folder and not the folder, is deployed: the folder is made (row D9). Method: a tree made by
-//! hand without some of its folders.
+//! Goal: a snapshot of before, which has what is in a folder and not the folder, is deployed: the folder is
+//! made (row D9). Method: a tree made by hand without some of its folders.
 #![allow(clippy::unwrap_used)]
 
 mod catalogue_support;

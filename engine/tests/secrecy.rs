@@ -1,6 +1,7 @@
-//! Goal: who has the repository's files and not its key learns nothing but what `docs/threat-model.md` lists. Method: a snapshot of
-//! marked names, contents, attributes and tags; every byte of the repository is searched for the marks; what follows an envelope
-//! must look like noise, and every length must be on the grid.
+//! Goal: who has the repository's files and not its key learns nothing but what `docs/threat-model.md` lists.
+//! Method: a snapshot of marked names, contents, attributes and tags; every byte of the repository is
+//! searched for the marks; what follows an envelope must look like noise, and every length must be on the
+//! grid.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;
@@ -86,7 +87,8 @@ fn no_name_and_no_content_is_readable() {
     }
 }
 
-/// Chi-square of the byte counts: 255 degrees of freedom, standard deviation 22.6. Clear lengths, zeros or text push it far beyond.
+/// Chi-square of the byte counts: 255 degrees of freedom, standard deviation 22.6. Clear lengths, zeros or
+/// text push it far beyond.
 fn looks_like_noise(bytes: &[u8]) -> bool {
     let mut counts = [0u64; 256];
     bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
@@ -144,7 +146,8 @@ fn lengths_are_on_the_grid_and_few() {
             lengths.insert(bytes);
         }
     }
-    // Where a file is cut, and in which of the open packs its chunks come to stand, is a secret's and a chance's affair.
+    // Where a file is cut, and in which of the open packs its chunks come to stand, is a secret's and a
+    // chance's affair.
     let steps = BTreeSet::from([4096, 8192, 16_384, 32_768, 65_536, 131_072]);
     assert!(lengths.is_subset(&steps), "lengths within one step look alike: {lengths:?}");
 }

@@ -1,7 +1,7 @@
-//! Goal: verify reads what it says it reads, finds every damage, and names the snapshots and paths that it costs and no others; a
-//! repair brings back what any source still has.
-//! Method: snapshots made by hand and by creates, objects spoilt one at a time, counted reads. Every kind of damage against every
-//! operation is `damage.rs`.
+//! Goal: verify reads what it says it reads, finds every damage, and names the snapshots and paths that it
+//! costs and no others; a repair brings back what any source still has. Method: snapshots made by hand and by
+//! creates, objects spoilt one at a time, counted reads. Every kind of damage against every operation is
+//! `damage.rs`.
 #![allow(clippy::unwrap_used)]
 
 mod catalogue_support;

@@ -1,5 +1,6 @@
-//! A small application of the kind that Copal is for: a server that keeps rows in SQLite (write-ahead log) and objects in a folder,
-//! and writes all the time. `shop FOLDER` runs it until it is killed; `examples/shop/copal.toml` is its configuration.
+//! A small application of the kind that Copal is for: a server that keeps rows in SQLite (write-ahead log)
+//! and objects in a folder, and writes all the time. `shop FOLDER` runs it until it is killed;
+//! `examples/shop/copal.toml` is its configuration.
 
 mod server;
 

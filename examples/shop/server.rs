@@ -1,5 +1,6 @@
-//! The shop's work: orders come in, each a row and an object; old ones go. A row is committed after its object is there and removed
-//! before its object goes, so that between two orders rows and objects agree exactly.
+//! The shop's work: orders come in, each a row and an object; old ones go. A row is committed after its
+//! object is there and removed before its object goes, so that between two orders rows and objects agree
+//! exactly.
 //!
 //! While the file `pause` is there the shop finishes what it is at, says so by the file `paused`, and waits.
 

@@ -66,7 +66,8 @@ pub fn index_block_seeds() -> Vec<Vec<u8>> {
     vec![block]
 }
 
-/// Encoding, stated length, whether there is a base, payload: what decodes has the stated length, and nothing is written past it.
+/// Encoding, stated length, whether there is a base, payload: what decodes has the stated length, and nothing
+/// is written past it.
 pub fn record(data: &[u8]) {
     let Some((head, payload)) = data.split_first_chunk::<4>() else { return };
     let Some(encoding) = Encoding::from_byte(head[0] % 3) else { return };

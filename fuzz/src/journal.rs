@@ -1,4 +1,5 @@
-//! The journal of a deploy in place and the pointer to it: files on a real disk, which anything may have happened to.
+//! The journal of a deploy in place and the pointer to it: files on a real disk, which anything may have
+//! happened to.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,7 +47,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// A world in which a deploy has died after its commit: made once, copied for each input. `cp` keeps what a copy must have.
+/// A world in which a deploy has died after its commit: made once, copied for each input. `cp` keeps what a
+/// copy must have.
 struct Scene {
     place: tempfile::TempDir,
     old: BTreeMap<PathBuf, Vec<u8>>,
@@ -98,8 +100,8 @@ fn request(name: &str, target: &Path) -> DeployRequest {
     }
 }
 
-/// A seed (8 bytes) for where the alterations fall, then bytes that are put there: recovery finishes, refuses or takes back, and the
-/// target is wholly one of the two.
+/// A seed (8 bytes) for where the alterations fall, then bytes that are put there: recovery finishes, refuses
+/// or takes back, and the target is wholly one of the two.
 pub fn deploy_journal(data: &[u8]) {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,8 +1,9 @@
-//! Fuzz targets as ordinary functions: each takes any bytes and panics when a promise is broken. What a decoder says about bytes that
-//! mean nothing is an error; what it must never do is panic, hang, take memory that the bytes do not pay for, or believe them.
+//! Fuzz targets as ordinary functions: each takes any bytes and panics when a promise is broken. What a
+//! decoder says about bytes that mean nothing is an error; what it must never do is panic, hang, take memory
+//! that the bytes do not pay for, or believe them.
 //!
-//! `tests/replay.rs` runs every target over its corpus and over a fixed budget of mutations; `README.md` says how a real fuzzing
-//! run starts.
+//! `tests/replay.rs` runs every target over its corpus and over a fixed budget of mutations; `README.md` says
+//! how a real fuzzing run starts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,5 +1,5 @@
-//! Objects of a repository: any bytes as a file, and any plaintext sealed under the right keys. Every reader of that kind goes over
-//! it, and what was stored elsewhere must still be what it was, or an error.
+//! Objects of a repository: any bytes as a file, and any plaintext sealed under the right keys. Every reader
+//! of that kind goes over it, and what was stored elsewhere must still be what it was, or an error.
 
 use std::sync::{Arc, OnceLock};
 
@@ -240,7 +240,8 @@ pub fn condemned_seeds() -> Vec<Vec<u8>> {
     vec![raw(ObjectKind::Condemned), plain(ObjectKind::Condemned)]
 }
 
-/// Where a pack is damaged (2 bytes), then its parity, which is not sealed: what it brings back verifies or is an error.
+/// Where a pack is damaged (2 bytes), then its parity, which is not sealed: what it brings back verifies or
+/// is an error.
 pub fn parity(data: &[u8]) {
     let Some((place, bytes)) = data.split_first_chunk::<2>() else { return };
     let sample = sample_with_parity();

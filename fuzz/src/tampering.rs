@@ -8,8 +8,8 @@ use copal_store::{Backend, ObjectKind, ObjectName, PackId};
 
 use crate::objects::{open, sample};
 
-/// Which object (2 bytes), how (1), where (4), then bytes: one object is altered. It must not be taken for sound, and whatever is
-/// read elsewhere is right or an error.
+/// Which object (2 bytes), how (1), where (4), then bytes: one object is altered. It must not be taken for
+/// sound, and whatever is read elsewhere is right or an error.
 pub fn tampering(data: &[u8]) {
     let Some((head, bytes)) = data.split_first_chunk::<7>() else { return };
     let memory = sample().memory.fork();

@@ -1,6 +1,7 @@
-//! Goal: an export that is gone on with never seals two different plaintexts under one key and nonce. Method: what was exported is stored
-//! otherwise by a collection, so that the same export has other records; the interrupted one is cut off in each range of its
-//! bytes, by a kill or by whoever holds the disk, and gone on with. Every seal of the process is noted.
+//! Goal: an export that is gone on with never seals two different plaintexts under one key and nonce. Method:
+//! what was exported is stored otherwise by a collection, so that the same export has other records; the
+//! interrupted one is cut off in each range of its bytes, by a kill or by whoever holds the disk, and gone on
+//! with. Every seal of the process is noted.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +77,8 @@ fn t06_a_resumed_export_never_seals_two_plaintexts_under_one_key_and_nonce() {
         fs::write(path("both").join(format!("f{number}")), words(number)).unwrap();
         fs::write(path("both").join(format!("f{number}-more")), words(1000 + number)).unwrap();
     }
-    // Of the two creates none sees what the other stores: what both hold is stored twice, in frames of other members.
+    // Of the two creates none sees what the other stores: what both hold is stored twice, in frames of other
+    // members.
     let backend = Arc::clone(context.repository.backend());
     let repository = Repository::open(backend, Arc::new(SeededEntropy::new(2)), &credential()).unwrap();
     let meanwhile = Meanwhile {

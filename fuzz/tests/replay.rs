@@ -1,5 +1,6 @@
-//! Goal: no input breaks a target. Method: each target over its corpus, over its seeds, and over a fixed budget of mutations of them,
-//! the same in each run. `COPAL_FUZZ_SEEDS_TO=FOLDER` writes the seeds out for a fuzzing engine. `COPAL_FUZZ_SECONDS=N` goes on for N seconds a target with other mutations.
+//! Goal: no input breaks a target. Method: each target over its corpus, over its seeds, and over a fixed
+//! budget of mutations of them, the same in each run. `COPAL_FUZZ_SEEDS_TO=FOLDER` writes the seeds out for a
+//! fuzzing engine. `COPAL_FUZZ_SECONDS=N` goes on for N seconds a target with other mutations.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

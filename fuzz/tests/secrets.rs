@@ -1,5 +1,6 @@
-//! Goal: keys and nonces meet once, lengths say nothing, and nothing secret is ever told. Method: repositories of each suite live
-//! through everything that seals; every seal is noted, every clear byte looked at, every error and `Debug` text searched.
+//! Goal: keys and nonces meet once, lengths say nothing, and nothing secret is ever told. Method:
+//! repositories of each suite live through everything that seals; every seal is noted, every clear byte
+//! looked at, every error and `Debug` text searched.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +64,8 @@ fn init(memory: &MemoryBackend, suite: CipherSuite, seed: u64) -> (Repository, A
     (made.unwrap(), entropy)
 }
 
-/// Seals are noted for the whole process: of tests side by side, with the same seeds, each would see the others'.
+/// Seals are noted for the whole process: of tests side by side, with the same seeds, each would see the
+/// others'.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Everything that seals.
@@ -160,8 +162,8 @@ fn lengths(cuts: &[usize], seed: u64) -> BTreeMap<ObjectKind, Vec<u64>> {
 #[test]
 fn lengths_of_chunks_show_in_no_size_and_no_clear_byte() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // 400 KiB as a few chunks, as many, as one, as uneven ones: two open packs take them at random, so lengths of packs vary by
-    // their number on the grid only.
+    // 400 KiB as a few chunks, as many, as one, as uneven ones: two open packs take them at random, so
+    // lengths of packs vary by their number on the grid only.
     let total = 400 << 10;
     let mut seen: BTreeMap<ObjectKind, BTreeSet<Vec<u64>>> = BTreeMap::new();
     for seed in 0..40 {
@@ -257,7 +259,8 @@ fn nothing_secret_is_told_by_any_error_or_debug_text() {
     texts.dedup();
     assert!(texts.len() > 100, "only {} texts", texts.len());
     let keys = entropy.keys.lock().unwrap().clone();
-    // The first is the master key; later ones are salts, which stand in key slots for everybody to see, and secrets.
+    // The first is the master key; later ones are salts, which stand in key slots for everybody to see, and
+    // secrets.
     let cutter = repository.keys().cutter_secret();
     let boundary = repository.keys().tree_boundary_key();
     for text in &texts {

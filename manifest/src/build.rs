@@ -52,7 +52,8 @@ impl<C: Child> Levels<C> {
         Ok(())
     }
 
-    /// Ends every level; at least one leaf must have been pushed. The lowest level with a single node is the top.
+    /// Ends every level; at least one leaf must have been pushed. The lowest level with a single node is the
+    /// top.
     pub(crate) fn finish(mut self, sink: &mut dyn NodeSink) -> Result<TreeRoot> {
         let mut at = 0;
         loop {

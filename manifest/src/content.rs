@@ -97,12 +97,13 @@ impl PiecesBuilder {
     /// An empty list.
     #[must_use]
     pub fn new() -> Self {
-        // Piece trees end their nodes by the ids of what is in them, which are keyed hashes: no key is needed.
+        // Piece trees end their nodes by the ids of what is in them, which are keyed hashes: no key is
+        // needed.
         Self { leaf: Vec::new(), levels: Levels::new([0; 32]), hole: 0, bytes: 0 }
     }
 
-    /// Appends a piece; neighbouring holes become one. Pieces of no length or of more than [`PIECE_BYTES_MAX`], and files of more
-    /// than [`FILE_BYTES_MAX`], are an [`Error::Limit`].
+    /// Appends a piece; neighbouring holes become one. Pieces of no length or of more than
+    /// [`PIECE_BYTES_MAX`], and files of more than [`FILE_BYTES_MAX`], are an [`Error::Limit`].
     pub fn push(&mut self, piece: Piece, sink: &mut dyn NodeSink) -> Result<()> {
         let limit = |limit: u64| Error::Limit { what: "a file or a piece of it".into(), limit };
         if piece.bytes() == 0 || matches!(piece, Piece::Chunk { bytes, .. } if bytes > PIECE_BYTES_MAX) {
@@ -129,7 +130,8 @@ impl PiecesBuilder {
         }
     }
 
-    /// A leaf ends *before* the piece that would overfill it, so that a short list is seen to be short before a node is stored.
+    /// A leaf ends *before* the piece that would overfill it, so that a short list is seen to be short before
+    /// a node is stored.
     fn append(&mut self, piece: Piece, sink: &mut dyn NodeSink) -> Result<()> {
         let ends = match self.leaf.last() {
             Some(Piece::Chunk { id, .. }) => is_boundary(id.as_bytes()) && self.leaf.len() >= MEMBERS_MIN,
@@ -180,7 +182,8 @@ impl FileContent {
         Self { bytes: 0, cutting: Cutting::Small, pieces: Pieces::Inline(Vec::new()) }
     }
 
-    /// The pieces that overlap `from..to`, in order; nodes are read as the iteration goes. It ends after an error.
+    /// The pieces that overlap `from..to`, in order; nodes are read as the iteration goes. It ends after an
+    /// error.
     pub fn pieces<'a>(
         &'a self,
         source: &'a dyn ChunkSource,
@@ -190,8 +193,8 @@ impl FileContent {
         self.pieces_of_ranges(source, std::iter::once(from..to))
     }
 
-    /// The pieces that overlap any of some ranges, which ascend and do not overlap; each piece comes once. No node is read
-    /// twice. It ends after an error.
+    /// The pieces that overlap any of some ranges, which ascend and do not overlap; each piece comes once. No
+    /// node is read twice. It ends after an error.
     pub fn pieces_of_ranges<'a>(
         &'a self,
         source: &'a dyn ChunkSource,
@@ -200,7 +203,8 @@ impl FileContent {
         Box::new(Walk::new(PieceIter::new(self, source, ranges)))
     }
 
-    /// The pieces of `self` that `other` does not have at the same offset; equal subtrees are skipped unread. It ends after an error.
+    /// The pieces of `self` that `other` does not have at the same offset; equal subtrees are skipped unread.
+    /// It ends after an error.
     pub fn changed_pieces<'a>(
         &'a self,
         other: &'a FileContent,

@@ -24,7 +24,8 @@ pub enum Change {
     },
 }
 
-/// Differences in path order; equal subtrees are skipped unread, so the cost follows the changes. It ends after an error.
+/// Differences in path order; equal subtrees are skipped unread, so the cost follows the changes. It ends
+/// after an error.
 pub fn diff<'a>(
     source_a: &'a dyn ChunkSource,
     a: TreeRoot,

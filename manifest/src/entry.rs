@@ -7,8 +7,8 @@ use crate::content::FileContent;
 /// Longest path in bytes (Linux `PATH_MAX`), longest name 255 (`NAME_MAX`).
 pub const PATH_BYTES_MAX: usize = 4096;
 
-/// A path below a source's root: names joined by 0x00, so that plain byte order is depth-first order with siblings
-/// sorted by name. The empty path is the root itself. Never `.`, `..`, `/` or an empty name.
+/// A path below a source's root: names joined by 0x00, so that plain byte order is depth-first order with
+/// siblings sorted by name. The empty path is the root itself. Never `.`, `..`, `/` or an empty name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EntryPath(Box<[u8]>);
 

@@ -8,7 +8,8 @@ use crate::node::damaged;
 use crate::node::inner::{EntryChild, decode_entry_children};
 use crate::tree::TreeRoot;
 
-/// Looks for nodes by height and path; holds the way to the one that was found last, so that ascending paths cost few reads.
+/// Looks for nodes by height and path; holds the way to the one that was found last, so that ascending paths
+/// cost few reads.
 pub struct NodeFinder<'a> {
     source: &'a dyn ChunkSource,
     root: TreeRoot,
@@ -23,7 +24,8 @@ impl<'a> NodeFinder<'a> {
         Self { source, root, way: Vec::new() }
     }
 
-    /// The node at `height` that has the first entry at or after `path`, or the last node; `None` when the tree is lower.
+    /// The node at `height` that has the first entry at or after `path`, or the last node; `None` when the
+    /// tree is lower.
     pub fn find(&mut self, height: u8, path: &EntryPath) -> Result<Option<ChunkId>> {
         if height > self.root.height {
             return Ok(None);

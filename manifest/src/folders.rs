@@ -1,4 +1,5 @@
-//! Whether every entry stands in a folder. Entries come depth first, so the folder of one is always among those that are open.
+//! Whether every entry stands in a folder. Entries come depth first, so the folder of one is always among
+//! those that are open.
 
 use copal_store::{Error, Result};
 
@@ -25,8 +26,8 @@ impl OpenFolders {
     }
 }
 
-/// What a part of a tree asks of the entries before it, and leaves open for those behind it. Snapshots share most nodes: of each this is
-/// made once.
+/// What a part of a tree asks of the entries before it, and leaves open for those behind it. Snapshots share
+/// most nodes: of each this is made once.
 #[derive(Clone, Debug, Default)]
 pub struct Outline {
     ends: Option<(EntryPath, EntryPath)>,

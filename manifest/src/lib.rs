@@ -1,5 +1,6 @@
-//! Manifests: what a snapshot is. Entries, the sorted tree of entries, the lists of pieces of files, differences, the root.
-//! Nodes come from and go to a [`tree::NodeSink`] and a `ChunkSource`: no file is opened here, no thread started.
+//! Manifests: what a snapshot is. Entries, the sorted tree of entries, the lists of pieces of files,
+//! differences, the root. Nodes come from and go to a [`tree::NodeSink`] and a `ChunkSource`: no file is
+//! opened here, no thread started.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod build;

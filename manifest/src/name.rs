@@ -1,13 +1,13 @@
-//! Names that new snapshots can have. Those of snapshots that are there already follow [`is_name`] alone, so that every one of them can be
-//! read; one whose name is reserved is reached by its id.
+//! Names that new snapshots can have. Those of snapshots that are there already follow [`is_name`] alone, so
+//! that every one of them can be read; one whose name is reserved is reached by its id.
 
 use copal_store::SnapshotId;
 
 use crate::shown::is_hidden;
 use crate::snapshot::{NAME_BYTES_MAX, is_name};
 
-/// What routes of the daemon, and words that name snapshots by their age, use. A route takes `import` for its own word, a browser
-/// takes `.` and `..` for folders.
+/// What routes of the daemon, and words that name snapshots by their age, use. A route takes `import` for its
+/// own word, a browser takes `.` and `..` for folders.
 pub const RESERVED_NAMES: [&str; 6] = ["import", "export", "deploy", "latest", ".", ".."];
 
 /// Digits of a time without separators, which clients of the daemon use for one.

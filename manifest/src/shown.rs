@@ -1,11 +1,12 @@
-//! Texts as people see them: whatever a terminal would obey, or nobody would see, is written as an escape, so that no name is taken for
-//! another one. Names come from files, bundles and clients; they may hold anything.
+//! Texts as people see them: whatever a terminal would obey, or nobody would see, is written as an escape, so
+//! that no name is taken for another one. Names come from files, bundles and clients; they may hold anything.
 
 use std::borrow::Cow;
 
-/// Characters that steer, turn or hide text: control characters, marks of direction, spaces of no width or of another kind than
-/// the usual one, marks that pick a variant, tags. Of Unicode, what is `Default_Ignorable_Code_Point`, `Cc`, the invisible part of
-/// `Cf`, `Zl`, `Zp`, and `Zs` but for the space and the wide one of Chinese and Japanese texts.
+/// Characters that steer, turn or hide text: control characters, marks of direction, spaces of no width or of
+/// another kind than the usual one, marks that pick a variant, tags. Of Unicode, what is
+/// `Default_Ignorable_Code_Point`, `Cc`, the invisible part of `Cf`, `Zl`, `Zp`, and `Zs` but for the space
+/// and the wide one of Chinese and Japanese texts.
 const HIDDEN: &[(char, char)] = &[
     ('\0', '\u{1f}'),
     ('\u{7f}', '\u{a0}'),
@@ -41,8 +42,8 @@ pub fn is_hidden(character: char) -> bool {
     after > 0 && character <= HIDDEN[after - 1].1
 }
 
-/// The bytes of a name. A backslash is doubled: a name that spells an escape is not taken for one that needs it. Bytes that are no
-/// UTF-8 are escapes as well.
+/// The bytes of a name. A backslash is doubled: a name that spells an escape is not taken for one that needs
+/// it. Bytes that are no UTF-8 are escapes as well.
 #[must_use]
 pub fn name(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -61,7 +62,8 @@ pub fn name(bytes: &[u8]) -> String {
     text
 }
 
-/// A sentence in which names stand, escaped or not: what is hidden in it comes to light, the rest stays as it is.
+/// A sentence in which names stand, escaped or not: what is hidden in it comes to light, the rest stays as it
+/// is.
 #[must_use]
 pub fn sentence(text: &str) -> Cow<'_, str> {
     replaced(text, is_hidden, |hidden, into| into.extend(hidden.escape_default()))
@@ -99,7 +101,8 @@ fn replaced(text: &str, hidden: impl Fn(char) -> bool, write: impl Fn(char, &mut
 
 #[cfg(test)]
 mod tests {
-    //! Goal: no two names look the same that are not, and those that hide nothing stay as they are. Method: examples of each kind.
+    //! Goal: no two names look the same that are not, and those that hide nothing stay as they are. Method:
+    //! examples of each kind.
 
     use super::*;
 

@@ -1,5 +1,6 @@
-//! The content-defined B-tree of a source's entries: nodes end where a keyed hash of a path says so (a prolly tree, as in
-//! Noms and Dolt). The same entries give the same tree, however they came about, and a change rewrites only the nodes above it.
+//! The content-defined B-tree of a source's entries: nodes end where a keyed hash of a path says so (a prolly
+//! tree, as in Noms and Dolt). The same entries give the same tree, however they came about, and a change
+//! rewrites only the nodes above it.
 
 use copal_store::session::{ChunkSource, ChunkWriter};
 use copal_store::{ChunkId, Error, Result};
@@ -69,8 +70,8 @@ impl TreeBuilder {
         Self { leaf: entries::Leaf::default(), levels: Levels::new(*boundary_key), last: None, folders: None }
     }
 
-    /// Appends an entry; paths must ascend strictly, and folders come before what stands in them. An entry that no reader would take is
-    /// an [`Error::Limit`].
+    /// Appends an entry; paths must ascend strictly, and folders come before what stands in them. An entry
+    /// that no reader would take is an [`Error::Limit`].
     pub fn push(&mut self, entry: &Entry, sink: &mut dyn NodeSink) -> Result<()> {
         let unwritable = match &self.last {
             Some(last) if *last >= entry.path => Some("its path does not follow the one before"),

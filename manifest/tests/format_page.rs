@@ -1,5 +1,6 @@
-//! Goal: the page `docs/format/manifest-tree.md` says what the code writes, to the byte, and its bytes are read. Method: four nodes are made from
-//! counted values; each fenced block of `hex` or `text` on the page is compared with them, and the page's own bytes are decoded.
+//! Goal: the page `docs/format/manifest-tree.md` says what the code writes, to the byte, and its bytes are
+//! read. Method: four nodes are made from counted values; each fenced block of `hex` or `text` on the page is
+//! compared with them, and the page's own bytes are decoded.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -82,7 +82,8 @@ fn live() -> LiveRecord {
     }
 }
 
-/// Goal: what needs version 2 says so, and nothing else does. Method: every kind of addition, written and read.
+/// Goal: what needs version 2 says so, and nothing else does. Method: every kind of addition, written and
+/// read.
 #[test]
 fn databases_and_applications_need_version_two() {
     let plain = snapshot();
@@ -115,7 +116,8 @@ fn rules() -> Vec<SourceRules> {
     vec![SourceRules { label: "bucket".into(), rules }]
 }
 
-/// Goal: rules need version 3, and nothing without rules has it. Method: with and without a record of an application.
+/// Goal: rules need version 3, and nothing without rules has it. Method: with and without a record of an
+/// application.
 #[test]
 fn rules_need_version_three() {
     let plain = snapshot();
@@ -146,7 +148,8 @@ fn rules_need_version_three() {
     }
 }
 
-/// Goal: the page says what is written. Method: the example's hexadecimal digits are those of a payload that is made here.
+/// Goal: the page says what is written. Method: the example's hexadecimal digits are those of a payload that
+/// is made here.
 #[test]
 fn the_page_shows_the_rules_of_version_three() {
     let plain = snapshot();

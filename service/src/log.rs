@@ -1,5 +1,6 @@
-//! The daemon's own log: one line for each request and each operation, on stderr, as JSON for machines or text for people. What is hidden
-//! in a name comes to light: a line ends where it ends, and shows what it holds.
+//! The daemon's own log: one line for each request and each operation, on stderr, as JSON for machines or
+//! text for people. What is hidden in a name comes to light: a line ends where it ends, and shows what it
+//! holds.
 
 use std::io::{self, Stderr, Write};
 

@@ -1,4 +1,5 @@
-//! Figures for Prometheus. Names are an interface: the dashboard of `docs/grafana.json` and people's alerts are built on them.
+//! Figures for Prometheus. Names are an interface: the dashboard of `docs/grafana.json` and people's alerts
+//! are built on them.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! What the daemon does by itself: snapshots and verifications of applications at the times of their schedules.
+//! What the daemon does by itself: snapshots and verifications of applications at the times of their
+//! schedules.
 //!
-//! Runs missed while the daemon is down are skipped: the next one comes soon enough, and a machine that wakes up has
-//! better things to do.
+//! Runs missed while the daemon is down are skipped: the next one comes soon enough, and a machine that wakes
+//! up has better things to do.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

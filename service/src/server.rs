@@ -1,4 +1,5 @@
-//! Starting and stopping: the state folder and its lock, what a daemon before this one has left, listening, the graceful end.
+//! Starting and stopping: the state folder and its lock, what a daemon before this one has left, listening,
+//! the graceful end.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -71,8 +72,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Checks the options, takes the state folder, ends or goes on with what a daemon before this one has left, and listens.
-    /// Runs inside the runtime.
+    /// Checks the options, takes the state folder, ends or goes on with what a daemon before this one has
+    /// left, and listens. Runs inside the runtime.
     pub async fn start(
         context: Context,
         applications: Applications,
@@ -142,8 +143,8 @@ impl Server {
         Ok(format!("{scheme}://{}", self.address()?))
     }
 
-    /// Serves until `stop` ends; then no new requests are taken, running operations get their grace, and the rest goes on with the
-    /// next daemon.
+    /// Serves until `stop` ends; then no new requests are taken, running operations get their grace, and the
+    /// rest goes on with the next daemon.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let Self { daemon, options, door, planned, _lock } = self;
         tokio::spawn(schedule::run(Arc::clone(&daemon), planned));
@@ -230,7 +231,8 @@ fn open_tokens(folder: &Path, entropy: Arc<dyn Entropy>) -> Result<Tokens> {
     Ok(tokens)
 }
 
-/// The daemon's whole life, on a runtime of its own: until SIGTERM or SIGINT. `announce` hears the address of the page once it answers.
+/// The daemon's whole life, on a runtime of its own: until SIGTERM or SIGINT. `announce` hears the address of
+/// the page once it answers.
 pub fn run(
     context: Context,
     applications: Applications,

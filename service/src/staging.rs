@@ -1,5 +1,5 @@
-//! Bundles that clients have sent, until an operation has read them: bounded in number and in bytes, and gone with the operation, however
-//! it ended.
+//! Bundles that clients have sent, until an operation has read them: bounded in number and in bytes, and gone
+//! with the operation, however it ended.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::problem::{Problem, Result};
 
-/// At least so much of the filesystem stays free, and never more than [`FREE_BYTES_MAX`] is asked for: a twentieth.
+/// At least so much of the filesystem stays free, and never more than [`FREE_BYTES_MAX`] is asked for: a
+/// twentieth.
 const FREE_BYTES_MIN: u64 = 64 << 20;
 const FREE_BYTES_MAX: u64 = 1 << 30;
 const FREE_PART: u64 = 20;

@@ -1,5 +1,6 @@
-//! Goal: nobody does more than they may, and no secret is left lying about. Method: a daemon with tokens, requests of every role, of
-//! browsers on foreign pages, too many and too large ones; the state folder searched for secrets.
+//! Goal: nobody does more than they may, and no secret is left lying about. Method: a daemon with tokens,
+//! requests of every role, of browsers on foreign pages, too many and too large ones; the state folder
+//! searched for secrets.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -41,7 +42,8 @@ async fn each_role_may_do_what_it_says() {
             if role < lowest {
                 assert_eq!(status, 403, "{method} {path} as {}", role.name());
             } else {
-                // This application has no database for a Hub's tar: a refusal of the request, not of the role.
+                // This application has no database for a Hub's tar: a refusal of the request, not of the
+                // role.
                 assert!(
                     status.is_success() || (path.ends_with("/export") && status == 400),
                     "{method} {path} as {}: {status}",

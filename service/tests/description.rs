@@ -1,5 +1,5 @@
-//! Goal: every route is described, and every description is a route that is guarded. Method: the description generated from the code
-//! against the sources of the handlers and against a running daemon.
+//! Goal: every route is described, and every description is a route that is guarded. Method: the description
+//! generated from the code against the sources of the handlers and against a running daemon.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,6 @@
-//! Goal: no name is taken for another, and none steers what shows it. Method: files, tags and paths with marks of direction, characters that
-//! are not seen and tags; every page, problem and download that shows them.
+//! Goal: no name is taken for another, and none steers what shows it. Method: files, tags and paths with
+//! marks of direction, characters that are not seen and tags; every page, problem and download that shows
+//! them.
 #![allow(clippy::unwrap_used)]
 
 mod support;

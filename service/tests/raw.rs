@@ -1,4 +1,5 @@
-//! Goal: what no ordinary client sends is refused with a problem, and understood by nobody in two ways. Method: bytes on a connection.
+//! Goal: what no ordinary client sends is refused with a problem, and understood by nobody in two ways.
+//! Method: bytes on a connection.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,7 +13,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Daemon, World};
 
-/// What the daemon answers until it closes the connection: the status, the body, and how many answers there were.
+/// What the daemon answers until it closes the connection: the status, the body, and how many answers there
+/// were.
 async fn answer(daemon: &Daemon, bytes: Vec<u8>) -> (u16, Value, usize) {
     let address = daemon.url.trim_start_matches("http://").to_owned();
     let hearing = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,6 @@
-//! Goal: every refusal is a problem document (RFC 9457), and nothing that a client says is passed over. Method: the description that the
-//! daemon serves; for each of its routes and methods, requests that differ from the description in one thing.
+//! Goal: every refusal is a problem document (RFC 9457), and nothing that a client says is passed over.
+//! Method: the description that the daemon serves; for each of its routes and methods, requests that differ
+//! from the description in one thing.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,4 +1,5 @@
-//! Goal: the routes do what the Hub's design says. Method: a daemon in this process, real requests, the files on disk looked at.
+//! Goal: the routes do what the Hub's design says. Method: a daemon in this process, real requests, the files
+//! on disk looked at.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -195,7 +196,8 @@ async fn nonsense_is_refused_with_a_problem() {
     let body = |text: &'static str| daemon.request(Method::POST, "/snapshots/one").body(text).send();
     refused(body("{").await.unwrap(), 400, "usage").await;
     refused(body("{\"unknown\": 1}").await.unwrap(), 422, "usage").await;
-    // It is refused by its length, before it is read: a client that is still writing may find the connection closed.
+    // It is refused by its length, before it is read: a client that is still writing may find the connection
+    // closed.
     let mut answer = None;
     for _ in 0..100 {
         let large = daemon.request(Method::POST, "/snapshots/one").body(vec![b' '; (1 << 20) + 1]).send().await;

@@ -1,5 +1,5 @@
-//! Goal: nobody is waited for without end. Method: a daemon in this process whose patience is short, raw connections that stop in the
-//! middle of each step.
+//! Goal: nobody is waited for without end. Method: a daemon in this process whose patience is short, raw
+//! connections that stop in the middle of each step.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,6 @@
-//! What every backend promises, checked. One suite for all of them, and for every decorator: a promise that only some
-//! implementations keep is none (conserve's create-new, ignored by its local transport, went unnoticed that way).
+//! What every backend promises, checked. One suite for all of them, and for every decorator: a promise that
+//! only some implementations keep is none (conserve's create-new, ignored by its local transport, went
+//! unnoticed that way).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! A disk that forgets. It keeps two images: the volatile one, which programs see, and the durable one, which a loss of power
-//! leaves. Between them stand writes and names that nobody synced: at a crash each is kept, dropped or torn, as a seed decides.
+//! A disk that forgets. It keeps two images: the volatile one, which programs see, and the durable one, which
+//! a loss of power leaves. Between them stand writes and names that nobody synced: at a crash each is kept,
+//! dropped or torn, as a seed decides.
 //!
-//! Stricter than any real filesystem: names of one folder become durable in any order and each for itself, a file's bytes without
-//! its name and the name without the bytes, and nothing becomes durable by itself.
+//! Stricter than any real filesystem: names of one folder become durable in any order and each for itself, a
+//! file's bytes without its name and the name without the bytes, and nothing becomes durable by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -161,7 +162,8 @@ impl Disk {
         self.lock().used()
     }
 
-    /// Power is lost: all locks go, and of what was not synced each piece is kept, dropped or torn, as `choices` say.
+    /// Power is lost: all locks go, and of what was not synced each piece is kept, dropped or torn, as
+    /// `choices` say.
     pub fn lose_power(&self, choices: &mut Choices) {
         let mut image = self.lock();
         image.locks.clear();

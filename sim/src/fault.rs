@@ -1,7 +1,8 @@
-//! A decorator that fails: one operation, or everything from one operation on, as if the process had died there.
+//! A decorator that fails: one operation, or everything from one operation on, as if the process had died
+//! there.
 //!
-//! A batch can be torn: half of it happens, then the failure. That is what a crash inside `publish` or `delete` looks like,
-//! because only single names are atomic.
+//! A batch can be torn: half of it happens, then the failure. That is what a crash inside `publish` or
+//! `delete` looks like, because only single names are atomic.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -180,7 +181,8 @@ impl Hold for FaultHold {
         run(&self.plan, Operation::IsCurrent, &self.inner.name().to_string(), || self.inner.is_current())
     }
 
-    /// A dead process removes nothing: the inner hold is dropped, which is what the operating system does for it.
+    /// A dead process removes nothing: the inner hold is dropped, which is what the operating system does for
+    /// it.
     fn release(self: Box<Self>) -> Result<()> {
         let Self { inner, plan } = *self;
         let name = inner.name().to_string();

@@ -1,5 +1,6 @@
-//! The test world: a memory disk, decorators that count and that fail, seeded randomness, and the suite that every backend must
-//! pass. Its doubles are stricter than the real thing. Nothing here is ever shipped, and nothing here knows formats.
+//! The test world: a memory disk, decorators that count and that fail, seeded randomness, and the suite that
+//! every backend must pass. Its doubles are stricter than the real thing. Nothing here is ever shipped, and
+//! nothing here knows formats.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,8 +1,10 @@
-//! Meetings: creators, a deleter, a deployer and a collector take turns by whole steps (begin, store, commit, delete, collect, read),
-//! and any step may be interrupted once, before any of its operations on the disk, by some steps of others.
+//! Meetings: creators, a deleter, a deployer and a collector take turns by whole steps (begin, store, commit,
+//! delete, collect, read), and any step may be interrupted once, before any of its operations on the disk, by
+//! some steps of others.
 //!
-//! The swarm of [`crate::world`] switches at every operation, so an order in which one process stands still while others do much is
-//! rare in it; here it is the rule. There are no faults of the disk: every error is a failure.
+//! The swarm of [`crate::world`] switches at every operation, so an order in which one process stands still
+//! while others do much is rare in it; here it is the rule. There are no faults of the disk: every error is a
+//! failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

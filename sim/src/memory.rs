@@ -1,4 +1,5 @@
-//! A disk in memory. Stricter than a real one: what was not written here, or was published before, is refused loudly.
+//! A disk in memory. Stricter than a real one: what was not written here, or was published before, is refused
+//! loudly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -44,7 +45,8 @@ impl MemoryBackend {
         Self::default()
     }
 
-    /// What happens when every process dies: all holds are let go, their objects stay, unpublished objects are gone.
+    /// What happens when every process dies: all holds are let go, their objects stay, unpublished objects
+    /// are gone.
     pub fn kill_processes(&self) {
         let mut disk = lock(&self.disk);
         disk.held.clear();

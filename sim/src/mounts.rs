@@ -1,8 +1,9 @@
-//! Real filesystems for tests: made in a sparse image file, mounted by way of a loop device, unmounted when dropped.
+//! Real filesystems for tests: made in a sparse image file, mounted by way of a loop device, unmounted when
+//! dropped.
 //!
-//! Needs root, and `mkfs.xfs`, `xfs_io`, `mkfs.btrfs`, `mkfs.ext4`, which `cargo xtask setup` installs. Every mount has its own temporary
-//! folder and its own loop device, so tests may run side by side. A process that is killed leaves its mounts behind;
-//! nothing else depends on them.
+//! Needs root, and `mkfs.xfs`, `xfs_io`, `mkfs.btrfs`, `mkfs.ext4`, which `cargo xtask setup` installs. Every
+//! mount has its own temporary folder and its own loop device, so tests may run side by side. A process that
+//! is killed leaves its mounts behind; nothing else depends on them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,13 +83,14 @@ impl Mounted {
         repeat(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(point))
     }
 
-    /// Takes the power away (XFS, ext4): from here on nothing more reaches the image, not even the log, and every operation fails.
+    /// Takes the power away (XFS, ext4): from here on nothing more reaches the image, not even the log, and
+    /// every operation fails.
     pub fn lose_power(&self) -> io::Result<()> {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.point))
     }
 
-    /// Mounts again after a power failure, once nobody has anything open on it: what was not synced is gone. The filesystem has another
-    /// number then, as it may after a restart.
+    /// Mounts again after a power failure, once nobody has anything open on it: what was not synced is gone.
+    /// The filesystem has another number then, as it may after a restart.
     pub fn regain_power(&self) -> io::Result<()> {
         repeat(Command::new("umount").arg(&self.point))?;
         let _takes_the_number = LoopDevice::new(1)?;

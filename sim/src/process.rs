@@ -1,5 +1,5 @@
-//! Processes of the test world: each sees the disk through doors that count effects, fail as planned, wait for their turn, and
-//! shut when the process dies.
+//! Processes of the test world: each sees the disk through doors that count effects, fail as planned, wait
+//! for their turn, and shut when the process dies.
 
 use std::fmt;
 use std::io;
@@ -178,7 +178,8 @@ impl Process {
         self.fate().interruption = None;
     }
 
-    /// Lets others act when their moment has come. `name` is what is listed or named; `None` at every operation.
+    /// Lets others act when their moment has come. `name` is what is listed or named; `None` at every
+    /// operation.
     fn be_interrupted(&self, name: Option<&Path>) {
         let mut fate = self.fate();
         let left = match (&mut fate.interruption, name) {

@@ -1,4 +1,5 @@
-//! A decorator that counts operations and bytes by kind of object: for tests that bound the cost of an operation.
+//! A decorator that counts operations and bytes by kind of object: for tests that bound the cost of an
+//! operation.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

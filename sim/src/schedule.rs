@@ -1,5 +1,6 @@
-//! Who runs next. Actors are threads, and only the one whose turn it is runs: before each operation on the disk it asks, and a
-//! seed decides who goes on. So the same seed gives the same interleaving, whatever the machine does.
+//! Who runs next. Actors are threads, and only the one whose turn it is runs: before each operation on the
+//! disk it asks, and a seed decides who goes on. So the same seed gives the same interleaving, whatever the
+//! machine does.
 
 use std::collections::BTreeSet;
 use std::fmt;

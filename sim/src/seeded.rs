@@ -1,11 +1,13 @@
-//! Randomness that a seed decides, so that a failing run can be run again. Never for keys that protect anything.
+//! Randomness that a seed decides, so that a failing run can be run again. Never for keys that protect
+//! anything.
 
 use std::sync::{Mutex, PoisonError};
 
 use copal_store::Result;
 use copal_store::entropy::Entropy;
 
-/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): every state gives another output, so drawn ids do not collide.
+/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): every state gives another output, so drawn ids do not
+/// collide.
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;

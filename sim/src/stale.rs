@@ -1,8 +1,8 @@
-//! A decorator whose listings lag, as those of some object stores do: what was deleted lately may still be listed, and packs and
-//! index fragments that were published lately may be missing.
+//! A decorator whose listings lag, as those of some object stores do: what was deleted lately may still be
+//! listed, and packs and index fragments that were published lately may be missing.
 //!
-//! Roots, sessions and condemned objects are never missing: collection rests on that, and a storage that cannot promise it cannot
-//! hold a repository.
+//! Roots, sessions and condemned objects are never missing: collection rests on that, and a storage that
+//! cannot promise it cannot hold a repository.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,5 @@
-//! Snapshots small enough to be made by the thousand, yet with all that the store knows: nodes, chunks of content, frames of small
-//! ones, deltas, reuse from a parent with and without a look at the index.
+//! Snapshots small enough to be made by the thousand, yet with all that the store knows: nodes, chunks of
+//! content, frames of small ones, deltas, reuse from a parent with and without a look at the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,7 +204,8 @@ pub fn new_root(repository: &Repository, name: &str) -> Result<RootName> {
     Ok(RootName { tag: repository.keys().name_tag(name.as_bytes()), snapshot: copal_store::SnapshotId(id) })
 }
 
-/// Files from a small world of contents, so that snapshots share chunks, differ by little, and hold the bytes of nodes too.
+/// Files from a small world of contents, so that snapshots share chunks, differ by little, and hold the bytes
+/// of nodes too.
 pub fn invent(choices: &mut Choices) -> Content {
     let count = 2 + choices.below(7);
     let mut content = Content::new();

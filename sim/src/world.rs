@@ -1,9 +1,10 @@
-//! The swarm: creators, a deployer, a deleter and a collector on one simulated disk, interleaved by a seed, with faults, killed
-//! processes and losses of power; beside it a model that knows what was acknowledged, and a checker.
+//! The swarm: creators, a deployer, a deleter and a collector on one simulated disk, interleaved by a seed,
+//! with faults, killed processes and losses of power; beside it a model that knows what was acknowledged, and
+//! a checker.
 //!
-//! What must hold, whatever happens: an acknowledged snapshot restores byte for byte until its removal is asked for; one that is not
-//! acknowledged is whole or absent; a fault gives an error and never other bytes; after it the next try succeeds; and when all
-//! snapshots are removed, collection returns all space.
+//! What must hold, whatever happens: an acknowledged snapshot restores byte for byte until its removal is
+//! asked for; one that is not acknowledged is whole or absent; a fault gives an error and never other bytes;
+//! after it the next try succeeds; and when all snapshots are removed, collection returns all space.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,7 +48,8 @@ pub struct Plan {
     pub power: bool,
     /// Whether listings show what is gone, and miss packs and index fragments that are new.
     pub stale: bool,
-    /// Whether session objects vanish while their processes live, as where locks do not carry to the machine of a collector.
+    /// Whether session objects vanish while their processes live, as where locks do not carry to the machine
+    /// of a collector.
     pub vanishing: bool,
     /// A fault that is built into the store, to see whether it is noticed.
     pub mutant: Option<Mutant>,
@@ -121,7 +123,8 @@ struct World {
     round: u64,
 }
 
-/// What opens the repositories of the test world: not stretched, so that a flipped bit in a cost takes no hour.
+/// What opens the repositories of the test world: not stretched, so that a flipped bit in a cost takes no
+/// hour.
 #[must_use]
 pub fn credential() -> Credential {
     Credential::KeyFile(zeroize::Zeroizing::new([42; 32]))

@@ -1,6 +1,6 @@
-//! Goal: the swarm notices what it is there to notice. Method: each fault that can be built into the store (`copal_store::mutants`) is
-//! built in, and the same worlds that find nothing in the true store must find it, within a fixed number of seeds. Skipped syncs have
-//! their canaries in `sweep.rs`.
+//! Goal: the swarm notices what it is there to notice. Method: each fault that can be built into the store
+//! (`copal_store::mutants`) is built in, and the same worlds that find nothing in the true store must find
+//! it, within a fixed number of seeds. Skipped syncs have their canaries in `sweep.rs`.
 #![allow(clippy::unwrap_used)]
 
 use std::panic::catch_unwind;

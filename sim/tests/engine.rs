@@ -1,6 +1,7 @@
-//! Goal: the operations themselves lose nothing when their process dies or power is lost at any effect on the repository's disk, and no
-//! clock decides what is deleted (C1). Method: create, deploy, removal and collection run on the simulated disk, with a clock that jumps
-//! by years in both directions, and die before one effect after the other. Sources and targets are folders of the real disk.
+//! Goal: the operations themselves lose nothing when their process dies or power is lost at any effect on the
+//! repository's disk, and no clock decides what is deleted (C1). Method: create, deploy, removal and
+//! collection run on the simulated disk, with a clock that jumps by years in both directions, and die before
+//! one effect after the other. Sources and targets are folders of the real disk.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -224,7 +225,8 @@ fn operations_survive_a_death_at_any_effect() {
 
 #[test]
 fn a_clock_that_jumps_decides_no_deletion() {
-    // A clock that stands, and many that do not: the same snapshots stay, and the dead packs go. How many there are depends on threads.
+    // A clock that stands, and many that do not: the same snapshots stay, and the dead packs go. How many
+    // there are depends on threads.
     let mut outcomes = BTreeSet::new();
     for seed in 0..6 {
         let disk = Disk::new();

@@ -1,8 +1,9 @@
-//! Goal: nothing is lost where one process stands still in the midst of a step while others do much. Method: *scripts*, each a few steps
-//! of which one is interrupted by the others, once before each of its operations on the disk; and *meetings* by seed, see
-//! `copal_sim::meeting`.
+//! Goal: nothing is lost where one process stands still in the midst of a step while others do much.
+//! Method: *scripts*, each a few steps of which one is interrupted by the others, once before each of its
+//! operations on the disk; and *meetings* by seed, see `copal_sim::meeting`.
 //!
-//! *Canaries*: with the fault built into the store that a script is about (`copal_store::mutants`), it must fail at some operation.
+//! *Canaries*: with the fault built into the store that a script is about (`copal_store::mutants`), it must
+//! fail at some operation.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
@@ -151,7 +152,8 @@ fn check_script(script: Script, operations_min: u64, mutants: &[Mutant]) {
     }
 }
 
-/// Dead chunks are taken again by a create that begins within the collection which condemns them, and ends after it.
+/// Dead chunks are taken again by a create that begins within the collection which condemns them, and ends
+/// after it.
 fn a_create_begins_within_a_collection(number: u64, mutant: Option<Mutant>) -> Held<bool> {
     let scene = Scene::new(mutant);
     scene.create("kept", &content(7))?;
@@ -184,7 +186,8 @@ fn a_create_that_begins_within_a_collection_loses_nothing() {
     check_script(a_create_begins_within_a_collection, 100, &[Mutant::ListsSessionsFirst, Mutant::WaitsForNobody]);
 }
 
-/// The same, begun before: it lives when the sentence is passed and ends within the collection, or within the next.
+/// The same, begun before: it lives when the sentence is passed and ends within the collection, or within the
+/// next.
 fn a_create_ends_within_a_collection(number: u64, mutant: Option<Mutant>) -> Held<bool> {
     let scene = Scene::new(mutant);
     scene.create("kept", &content(7))?;
@@ -214,7 +217,8 @@ fn a_create_that_ends_within_a_collection_loses_nothing() {
     check_script(a_create_ends_within_a_collection, 100, &mutants);
 }
 
-/// A collection within the beginning of a session, whose sentence waits for another one and is carried out before the first ends.
+/// A collection within the beginning of a session, whose sentence waits for another one and is carried out
+/// before the first ends.
 fn a_collection_within_a_beginning(number: u64, mutant: Option<Mutant>) -> Held<bool> {
     let scene = Scene::new(mutant);
     let old = scene.create("old", &content(5))?;
@@ -244,8 +248,8 @@ fn a_collection_within_a_beginning_loses_nothing() {
     check_script(a_collection_within_a_beginning, 5, &[Mutant::BeginsUnregistered, Mutant::ReusesCondemnedChunks]);
 }
 
-/// A parent that reuses condemned chunks, since it was begun before they were; it is deleted and they are swept while another create
-/// builds on it.
+/// A parent that reuses condemned chunks, since it was begun before they were; it is deleted and they are
+/// swept while another create builds on it.
 fn a_parent_goes_while_a_create_builds_on_it(number: u64, mutant: Option<Mutant>) -> Held<bool> {
     let scene = Scene::new(mutant);
     let old = scene.create("old", &content(5))?;

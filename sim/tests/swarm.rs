@@ -1,5 +1,6 @@
-//! Goal: nothing is lost when processes meet, fail and die. Method: worlds by seed, see `copal_sim::world`. A fixed budget of seeds
-//! here; `cargo xtask sim --minutes N` goes on from where it ended, `--seed S` repeats one.
+//! Goal: nothing is lost when processes meet, fail and die. Method: worlds by seed, see `copal_sim::world`. A
+//! fixed budget of seeds here; `cargo xtask sim --minutes N` goes on from where it ended, `--seed S` repeats
+//! one.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};

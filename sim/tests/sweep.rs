@@ -1,7 +1,7 @@
-//! Goal: whenever power is lost or the process killed, what was acknowledged is there and what was not is whole or absent, and the next
-//! run succeeds without any repair (C1). Method: a workload runs once to count its effects on the disk, then again for each of them,
-//! dying before it; every death is followed once by a mere restart and some times by a loss of power, each with other pieces kept,
-//! dropped and torn.
+//! Goal: whenever power is lost or the process killed, what was acknowledged is there and what was not is
+//! whole or absent, and the next run succeeds without any repair (C1). Method: a workload runs once to count
+//! its effects on the disk, then again for each of them, dying before it; every death is followed once by a
+//! mere restart and some times by a loss of power, each with other pieces kept, dropped and torn.
 //!
 //! *Canaries*: the same check over a store with a fault built in must fail; else it proves nothing.
 #![allow(clippy::unwrap_used)]
@@ -143,7 +143,8 @@ fn every_effect_may_be_the_last() {
     println!("{deaths} deaths at {effects} effects");
 }
 
-/// Power is lost right after the last acknowledgement, again and again, on a store with a fault: some loss must be noticed.
+/// Power is lost right after the last acknowledgement, again and again, on a store with a fault: some loss
+/// must be noticed.
 fn is_noticed(skipped: SkippedSync) -> bool {
     (0..12).any(|seed| {
         let disk = Disk::new();

@@ -1,4 +1,5 @@
-//! How fast a tree is scanned: `scan_speed FOLDER [THREADS]`, or `scan_speed --make FOLDER FILES FILES_PER_FOLDER`.
+//! How fast a tree is scanned: `scan_speed FOLDER [THREADS]`, or
+//! `scan_speed --make FOLDER FILES FILES_PER_FOLDER`.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

@@ -1,7 +1,8 @@
-//! Extended attributes and the ACLs among them: which of them are content of a snapshot, and how they are read and set.
+//! Extended attributes and the ACLs among them: which of them are content of a snapshot, and how they are
+//! read and set.
 //!
-//! An attribute that this process may not read is as if it were not there: an unprivileged snapshot lacks `trusted.*`,
-//! it does not fail.
+//! An attribute that this process may not read is as if it were not there: an unprivileged snapshot lacks
+//! `trusted.*`, it does not fail.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,9 +22,9 @@ const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// The access ACL: it holds the mode's group bits, so it is set after the mode.
 pub(crate) const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
-/// Names that are no content. XFS shows each ACL a second time under its own name; the `btrfs.` properties say how one
-/// filesystem keeps a file (compression); EVM signs an inode, and a signature is wrong on any other; the rest of `system.`
-/// are views of things kept elsewhere.
+/// Names that are no content. XFS shows each ACL a second time under its own name; the `btrfs.` properties
+/// say how one filesystem keeps a file (compression); EVM signs an inode, and a signature is wrong on any
+/// other; the rest of `system.` are views of things kept elsewhere.
 pub(crate) fn is_content(name: &[u8]) -> bool {
     let alias: &[&[u8]] = &[b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT", b"security.evm"];
     if alias.contains(&name) {

@@ -13,7 +13,8 @@ use crate::{Error, Result};
 
 /// Bytes that are read, compared and written at a time.
 const BLOCK_BYTES: usize = 1 << 20;
-/// What the system says of a device that another one at the same number would not have; below `/sys/dev/block/MAJOR:MINOR`.
+/// What the system says of a device that another one at the same number would not have; below
+/// `/sys/dev/block/MAJOR:MINOR`.
 const MARKS: [&str; 8] =
     ["size", "partition", "start", "dm/uuid", "loop/backing_file", "wwid", "device/wwid", "device/serial"];
 
@@ -25,7 +26,8 @@ pub struct BlockDevice {
     bytes: u64,
 }
 
-/// Which device stands at a path: its number, and what the system says of it. After a restart another one may have the number.
+/// Which device stands at a path: its number, and what the system says of it. After a restart another one may
+/// have the number.
 pub fn device_identity(path: &Path) -> Result<String> {
     let found = fs::metadata(path).map_err(|error| Error::io("looking at", path, error))?;
     if !found.file_type().is_block_device() {
@@ -82,8 +84,8 @@ impl BlockDevice {
         file.sync_all().map_err(failed)
     }
 
-    /// Makes its beginning equal to a file, durably; writes only what differs, and returns how much that was. What is behind the
-    /// end of a shorter file stays.
+    /// Makes its beginning equal to a file, durably; writes only what differs, and returns how much that was.
+    /// What is behind the end of a shorter file stays.
     pub fn make_equal_to(&self, image: &Path) -> Result<u64> {
         let reading = |error| Error::io("reading", image, error);
         let file = File::open(image).map_err(reading)?;

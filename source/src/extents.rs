@@ -1,8 +1,10 @@
-//! Where the bytes of a file stand on its filesystem, to tell without reading what two files that share extents have in common.
+//! Where the bytes of a file stand on its filesystem, to tell without reading what two files that share
+//! extents have in common.
 //!
-//! Equal places mean equal bytes only where a shared extent is never written in place and a place has one meaning: XFS and
-//! btrfs. Others are never compared, whatever they answer: an SMB share says that every byte stands at its own offset. Of
-//! these two, what is compressed, inline, not yet written or of unknown place counts as different: it has to be read.
+//! Equal places mean equal bytes only where a shared extent is never written in place and a place has one
+//! meaning: XFS and btrfs. Others are never compared, whatever they answer: an SMB share says that every byte
+//! stands at its own offset. Of these two, what is compressed, inline, not yet written or of unknown place
+//! counts as different: it has to be read.
 
 use fiemap::{Fiemap, FiemapExtentFlags, FiemapFlags};
 
@@ -30,12 +32,13 @@ impl Extent {
     }
 }
 
-/// What of `now` is not known to be as `then` has it at the same offsets, ascending. None: nothing can be told. Both must be files
-/// that nobody writes to; `then` must be such since it was made.
+/// What of `now` is not known to be as `then` has it at the same offsets, ascending. None: nothing can be
+/// told. Both must be files that nobody writes to; `then` must be such since it was made.
 pub fn changed_ranges(now: &OpenFile, then: &OpenFile) -> Result<Option<Vec<DataRange>>> {
     let Some(before) = extents(then)? else { return Ok(None) };
     let Some(found) = extents(now)? else { return Ok(None) };
-    // A filesystem that moves extents about (balance, defragmentation) might have given the place of one to the other meanwhile.
+    // A filesystem that moves extents about (balance, defragmentation) might have given the place of one to
+    // the other meanwhile.
     if extents(then)?.as_ref() != Some(&before) {
         return Ok(None);
     }

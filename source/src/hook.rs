@@ -1,4 +1,5 @@
-//! Hooks: what is run around a capture or a deploy. A command without a shell, a freeze of a filesystem, or a signal.
+//! Hooks: what is run around a capture or a deploy. A command without a shell, a freeze of a filesystem, or a
+//! signal.
 //!
 //! Freezing and stopping have an inverse, which runs with the post hooks without being asked for.
 

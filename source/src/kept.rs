@@ -1,4 +1,5 @@
-//! Copies that outlive the process: what a transaction or a command gave, as files of a spool, and small values.
+//! Copies that outlive the process: what a transaction or a command gave, as files of a spool, and small
+//! values.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -159,7 +160,8 @@ impl PinnedBytes for KeptValue {
     }
 }
 
-/// Copies pinned bytes to a new private file, by several threads, and makes it durable. `stop` is asked now and then.
+/// Copies pinned bytes to a new private file, by several threads, and makes it durable. `stop` is asked now
+/// and then.
 pub fn copy(from: &dyn PinnedBytes, to: &Path, threads: usize, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
     let failed = |error| Error::io("writing", to, error);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;

@@ -1,4 +1,5 @@
-//! What is mounted where: a mount point can neither be renamed nor exchanged, and a tree with one in it must not be removed whole.
+//! What is mounted where: a mount point can neither be renamed nor exchanged, and a tree with one in it must
+//! not be removed whole.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +17,8 @@ pub fn mount_points_from(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(mount_points(&table).filter(|point| point.starts_with(path)).collect())
 }
 
-/// A place as its filesystem knows it, whatever it is mounted as: two bind mounts of one folder give one answer.
+/// A place as its filesystem knows it, whatever it is mounted as: two bind mounts of one folder give one
+/// answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFilesystem {
     /// Major and minor number, as the table of mounts writes them.

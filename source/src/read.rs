@@ -32,9 +32,11 @@ pub struct DataRange {
     pub bytes: u64,
 }
 
-/// Bytes that are no file of the system, and that read the same as long as they are held: pages that a transaction pins.
+/// Bytes that are no file of the system, and that read the same as long as they are held: pages that a
+/// transaction pins.
 pub trait PinnedBytes: Send + Sync + Debug {
-    /// What the file that they make would look like. Neither inode nor change time: nothing may take it for a file on disk.
+    /// What the file that they make would look like. Neither inode nor change time: nothing may take it for a
+    /// file on disk.
     fn stat(&self) -> FileStat;
     /// Reads up to `buffer.len()` bytes at `offset`; fewer only at the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize>;
@@ -55,7 +57,8 @@ enum Of {
 }
 
 impl TreeReader {
-    /// Opens the root: a folder, or one file (then every path is empty). A link that leads to a folder is followed.
+    /// Opens the root: a folder, or one file (then every path is empty). A link that leads to a folder is
+    /// followed.
     pub fn open(root: &Path) -> Result<Self> {
         Root::open(root).map(|root| Self::of(Arc::new(root)))
     }
@@ -146,8 +149,8 @@ fn open_regular(place: &Place) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = without_atime(flags, |flags| rustix::fs::openat(place.fd(), &place.name, flags, Mode::empty()));
     match opened {
-        // Another process holds a lease (a file server does): wait until the kernel has broken it, on the pinned
-        // file, so that nothing else can be in its place.
+        // Another process holds a lease (a file server does): wait until the kernel has broken it, on the
+        // pinned file, so that nothing else can be in its place.
         Err(Errno::AGAIN) => {
             let pinned = place.pin()?;
             if stat(&pinned, c"")?.kind != FileKind::File {
@@ -235,7 +238,8 @@ impl OpenFile {
         }
     }
 
-    /// Data ranges by `SEEK_DATA`/`SEEK_HOLE` from `offset` on; one range for the whole file where unsupported.
+    /// Data ranges by `SEEK_DATA`/`SEEK_HOLE` from `offset` on; one range for the whole file where
+    /// unsupported.
     pub fn data_ranges(&self, offset: u64) -> Result<Vec<DataRange>> {
         let end = self.stat()?.bytes;
         let Content::File(file) = &self.file else {

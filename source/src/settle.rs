@@ -1,12 +1,14 @@
 //! What makes the times of a file tell of every later write.
 //!
-//! A program that has mapped a file writes into it without a call. The kernel sees such a write only at the page fault that makes a
-//! page writable, and moves the times then; until the page is written out and protected again, further writes move nothing. So a look at a
-//! file vouches for later only if its dirty pages were written out *before* the look: then the next write, however it is
-//! made, faults, and moves the times after it.
+//! A program that has mapped a file writes into it without a call. The kernel sees such a write only at the
+//! page fault that makes a page writable, and moves the times then; until the page is written out and
+//! protected again, further writes move nothing. So a look at a file vouches for later only if its dirty
+//! pages were written out *before* the look: then the next write, however it is made, faults, and moves the
+//! times after it.
 //!
-//! FIEMAP with its flag to synchronise writes the pages of one file out and waits, without the flush of the disk that `fdatasync` costs, and
-//! waits for writes that are being made. `sync_file_range` would do nothing on overlayfs, whose pages belong to the file beneath.
+//! FIEMAP with its flag to synchronise writes the pages of one file out and waits, without the flush of the
+//! disk that `fdatasync` costs, and waits for writes that are being made. `sync_file_range` would do nothing
+//! on overlayfs, whose pages belong to the file beneath.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -18,8 +20,9 @@ use crate::read::{OpenFile, Opened};
 use crate::scan::FileStat;
 use crate::{Error, Result};
 
-/// `f_type` of the filesystems of which this was tried: `t10_…` in `cli/tests/maps.rs`. On others (memory, networks, FUSE, FAT) pages stay
-/// writable for ever, or somebody else's kernel gives the times: no look at a file vouches for anything there.
+/// `f_type` of the filesystems of which this was tried: `t10_…` in `cli/tests/maps.rs`. On others (memory,
+/// networks, FUSE, FAT) pages stay writable for ever, or somebody else's kernel gives the times: no look at a
+/// file vouches for anything there.
 const FILESYSTEMS: [u32; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
 /// Its pages and times are those of a file beneath, which is asked by FIEMAP: memory beneath refuses.
 const OVERLAYFS: u32 = 0x794c_7630;
@@ -38,7 +41,8 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// The metadata to be remembered: without an inode where they vouch for nothing, as those of what is no file on disk.
+    /// The metadata to be remembered: without an inode where they vouch for nothing, as those of what is no
+    /// file on disk.
     #[must_use]
     pub fn evidence(&self) -> FileStat {
         FileStat { inode: if self.vouches { self.stat.inode } else { 0 }, ..self.stat }
@@ -72,8 +76,8 @@ impl OpenFile {
         Ok(settled)
     }
 
-    /// Only the first half: what is read from here on is newer than every write that moves no time. Where that cannot be had nothing is
-    /// done; an error is one of the disk.
+    /// Only the first half: what is read from here on is newer than every write that moves no time. Where
+    /// that cannot be had nothing is done; an error is one of the disk.
     pub fn write_out(&self) -> Result<()> {
         match self.opened() {
             Some(opened) if tells_of_writes(opened)? => write_out(opened).map(|_| ()),
@@ -82,7 +86,8 @@ impl OpenFile {
     }
 }
 
-/// Whether times of files tell of every write once they were settled, on the filesystem of a folder. Of overlayfs no folder can say.
+/// Whether times of files tell of every write once they were settled, on the filesystem of a folder. Of
+/// overlayfs no folder can say.
 #[must_use]
 pub fn times_tell_of_writes(folder: &Path) -> bool {
     rustix::fs::statfs(folder).is_ok_and(|found| FILESYSTEMS.contains(&kind(&found)))

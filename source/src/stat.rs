@@ -17,8 +17,9 @@ pub(crate) fn stat(folder: impl AsFd, name: &CStr) -> io::Result<FileStat> {
     statx(folder, name, StatxFlags::BASIC_STATS).map(|found| convert(&found))
 }
 
-/// Which file or folder something is, over renames and restarts: its inode, and when that was made where the filesystem tells. An
-/// inode's number is given again once it is free; the time of its making cannot be set by anybody.
+/// Which file or folder something is, over renames and restarts: its inode, and when that was made where the
+/// filesystem tells. An inode's number is given again once it is free; the time of its making cannot be set
+/// by anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The inode.
@@ -47,7 +48,8 @@ pub(crate) fn attributes(folder: impl AsFd, name: &CStr) -> io::Result<StatxAttr
     statx(folder, name, StatxFlags::TYPE).map(|found| found.stx_attributes)
 }
 
-/// Which mount a path is on, to notice its borders: bind mounts and subvolumes included where the kernel tells.
+/// Which mount a path is on, to notice its borders: bind mounts and subvolumes included where the kernel
+/// tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     id: u64,

@@ -1,6 +1,6 @@
-//! Goal: nothing outside a target is ever written or removed, whatever stands in it and whoever changes it meanwhile. Method:
-//! links at every place of a path, mounts within the tree, and another thread that swaps folders for links; what lies
-//! outside is looked at after each operation.
+//! Goal: nothing outside a target is ever written or removed, whatever stands in it and whoever changes it
+//! meanwhile. Method: links at every place of a path, mounts within the tree, and another thread that swaps
+//! folders for links; what lies outside is looked at after each operation.
 #![allow(clippy::unwrap_used)]
 
 mod support;

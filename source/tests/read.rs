@@ -1,6 +1,6 @@
-//! Goal: a file is read as it is or not at all: the right bytes, every attribute, the holes; never through a link, never
-//! outside the root, and never without a sign that it changed meanwhile. Method: real files on every filesystem that can be
-//! mounted, changed and swapped by other means while they are read.
+//! Goal: a file is read as it is or not at all: the right bytes, every attribute, the holes; never through a
+//! link, never outside the root, and never without a sign that it changed meanwhile. Method: real files on
+//! every filesystem that can be mounted, changed and swapped by other means while they are read.
 #![allow(clippy::unwrap_used)]
 
 mod support;

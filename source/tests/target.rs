@@ -1,6 +1,7 @@
-//! Goal: whatever was captured can be put back: every kind of file, every piece of metadata, to the nanosecond, and what can't
-//! be is said. Method: the same operations on every filesystem that can be mounted, looked at by the standard library,
-//! `getfacl` and a reader; as root and as a user without privilege.
+//! Goal: whatever was captured can be put back: every kind of file, every piece of metadata, to the
+//! nanosecond, and what can't be is said. Method: the same operations on every filesystem that can be
+//! mounted, looked at by the standard library, `getfacl` and a reader; as root and as a user without
+//! privilege.
 #![allow(clippy::unwrap_used)]
 
 mod support;

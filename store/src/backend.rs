@@ -1,7 +1,7 @@
 //! The one door to storage: write-once objects by kind and name.
 //!
-//! A backend never interprets bytes. Implementations: [`crate::local::LocalBackend`], the test world's memory disk,
-//! S3 later. One conformance suite runs over all of them.
+//! A backend never interprets bytes. Implementations: [`crate::local::LocalBackend`], the test world's memory
+//! disk, S3 later. One conformance suite runs over all of them.
 
 use std::any::Any;
 use std::fmt;
@@ -138,8 +138,8 @@ pub trait ObjectWriter: Send {
 pub trait Hold: Send + Sync {
     /// The object held.
     fn name(&self) -> &ObjectName;
-    /// Whether its name still has this very object. Not so when somebody removed it, by hand or from a machine that locks do not
-    /// reach: whoever looks for it then takes the holder for dead.
+    /// Whether its name still has this very object. Not so when somebody removed it, by hand or from a
+    /// machine that locks do not reach: whoever looks for it then takes the holder for dead.
     fn is_current(&self) -> Result<bool>;
     /// Removes the object and lets go.
     fn release(self: Box<Self>) -> Result<()>;
@@ -153,8 +153,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn prepare(&self) -> Result<()>;
     /// Starts an object. `bytes_hint` is a preallocation hint (0: unknown).
     fn create(&self, name: &ObjectName, bytes_hint: u64) -> Result<Box<dyn ObjectWriter>>;
-    /// Makes objects visible and durable, in one batch: contents are synced before any name appears, names are
-    /// synced before it returns. An existing object of the same name is an error.
+    /// Makes objects visible and durable, in one batch: contents are synced before any name appears, names
+    /// are synced before it returns. An existing object of the same name is an error.
     fn publish(&self, objects: Vec<FinishedObject>) -> Result<()>;
     /// Reads exactly `buffer.len()` bytes at `offset`; a shorter object is [`crate::Error::Damaged`].
     fn read_range(&self, name: &ObjectName, offset: u64, buffer: &mut [u8]) -> Result<()>;
@@ -164,12 +164,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn stat(&self, name: &ObjectName) -> Result<ObjectStat>;
     /// All objects of a kind, in any order. Foreign files are passed over.
     fn list(&self, kind: ObjectKind) -> Result<Vec<ObjectStat>>;
-    /// The names of the same, for who needs no lengths: where there are ten thousand, these cost more than all else.
+    /// The names of the same, for who needs no lengths: where there are ten thousand, these cost more than
+    /// all else.
     fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>>;
     /// Removes objects, durably when it returns; one that is missing is no error.
     fn delete(&self, names: &[ObjectName]) -> Result<()>;
-    /// Publishes an object and holds it ([`crate::Error::Busy`] when held elsewhere). Used for sessions and leases.
-    /// A lease that nobody holds is taken over.
+    /// Publishes an object and holds it ([`crate::Error::Busy`] when held elsewhere). Used for sessions and
+    /// leases. A lease that nobody holds is taken over.
     fn hold(&self, name: &ObjectName, bytes: &[u8]) -> Result<Box<dyn Hold>>;
     /// Whether some living process holds the object; `false` where it does not exist.
     fn is_held(&self, name: &ObjectName) -> Result<bool>;

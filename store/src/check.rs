@@ -84,10 +84,11 @@ pub fn packs(repository: &Repository) -> Result<Vec<PackId>> {
     Ok(packs)
 }
 
-/// Checks one pack: envelope, footer, trailer, every record decoded, every chunk hashed again. That the index finds what snapshots
-/// need is for the walk over their manifests to see: a pack of an interrupted create stands in no index, and nothing is wrong
-/// with that. What no index names nobody reads: it is damaged only in the way of garbage, which collection removes, and is passed
-/// over. Errors of the storage that are no damage are errors.
+/// Checks one pack: envelope, footer, trailer, every record decoded, every chunk hashed again. That the index
+/// finds what snapshots need is for the walk over their manifests to see: a pack of an interrupted create
+/// stands in no index, and nothing is wrong with that. What no index names nobody reads: it is damaged only
+/// in the way of garbage, which collection removes, and is passed over. Errors of the storage that are no
+/// damage are errors.
 pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
     let outcome = check_standing(session, pack);
     let hurt = match &outcome {
@@ -130,8 +131,8 @@ fn names_pack(session: &Session, pack: PackId) -> Result<bool> {
     Ok(fragments.iter().any(|fragment| fragment.packs().iter().any(|(named, _)| *named == pack)))
 }
 
-/// Makes the parity again of packs that verify and whose parity is gone or damaged; returns how many. [`crate::Error::Busy`] when a
-/// collection runs.
+/// Makes the parity again of packs that verify and whose parity is gone or damaged; returns how many.
+/// [`crate::Error::Busy`] when a collection runs.
 pub fn renew_parity(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
     let session = Session::begin(repository)?;
@@ -226,7 +227,8 @@ impl<'r> RecordChecker<'r> {
             None => self.decode(&entries),
             Some(base) => match self.read_delta(session, first, location, &base)? {
                 Some(outcome) => outcome,
-                // Collected with all that reached the delta. Where something still does, its manifest's walk misses the chunk.
+                // Collected with all that reached the delta. Where something still does, its manifest's walk
+                // misses the chunk.
                 None => {
                     decodable = false;
                     self.open(&entries)
@@ -312,8 +314,8 @@ fn chunks_indexed_in(session: &Session, pack: PackId) -> Result<Vec<ChunkId>> {
     }
 }
 
-/// Lifts sentences of collection that do not open: nobody could carry them out, and no create may begin beside them. Returns the
-/// names of what was removed. [`crate::Error::Busy`] when a collection runs.
+/// Lifts sentences of collection that do not open: nobody could carry them out, and no create may begin
+/// beside them. Returns the names of what was removed. [`crate::Error::Busy`] when a collection runs.
 pub fn lift_unreadable_sentences(repository: &Repository) -> Result<Vec<String>> {
     let lease = maintenance_lease(repository)?;
     let lifted = condemned::lift_unreadable(repository)?;

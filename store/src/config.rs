@@ -51,7 +51,8 @@ pub enum CutRule {
     FastCdc2020,
 }
 
-/// What is fixed when a repository is made. Sealed in the configuration: sizes say something of chunk lengths.
+/// What is fixed when a repository is made. Sealed in the configuration: sizes say something of chunk
+/// lengths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     /// The rule for content cuts.
@@ -180,7 +181,8 @@ impl Config {
         }
     }
 
-    /// Opens the object. What it says of features counts only when it verifies: a flipped bit makes no newer version.
+    /// Opens the object. What it says of features counts only when it verifies: a flipped bit makes no newer
+    /// version.
     pub(crate) fn open(keys: &Keys, bytes: &[u8]) -> Result<Self> {
         let (envelope, document) = decode(bytes)?;
         let has_parity = document.clear.features_to_write.iter().any(|feature| feature == FEATURE_PARITY);

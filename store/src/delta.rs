@@ -1,8 +1,9 @@
-//! Deltas: the blocks in which a chunk differs from its base, compressed against the base's blocks in the same places.
+//! Deltas: the blocks in which a chunk differs from its base, compressed against the base's blocks in the
+//! same places.
 //!
-//! Comparing costs a tenth of compressing, and an updated database page or a changed manifest leaf leaves most blocks alone: only
-//! what differs is given to zstd, with as much of the base as its prefix. The payload is a bit map (bit `i % 8` of byte `i / 8`:
-//! block `i` differs) and one zstd frame.
+//! Comparing costs a tenth of compressing, and an updated database page or a changed manifest leaf leaves
+//! most blocks alone: only what differs is given to zstd, with as much of the base as its prefix. The payload
+//! is a bit map (bit `i % 8` of byte `i / 8`: block `i` differs) and one zstd frame.
 
 use zstd::zstd_safe::{CCtx, DCtx, MAGIC_DICTIONARY};
 
@@ -10,9 +11,11 @@ use crate::{Error, Result};
 
 /// Length of a block in bytes.
 const BLOCK_BYTES: usize = 1024;
-/// Level of the compression; negative levels ruin deltas, higher ones gain little. Its window holds 512 KiB of base and chunk.
+/// Level of the compression; negative levels ruin deltas, higher ones gain little. Its window holds 512 KiB
+/// of base and chunk.
 const LEVEL: i32 = 1;
-/// A delta is kept when it has at most one part in this many of its plaintext; else the chunk is stored whole and is the next base.
+/// A delta is kept when it has at most one part in this many of its plaintext; else the chunk is stored whole
+/// and is the next base.
 const SHARE_DIVISOR: usize = 4;
 
 /// Encodes deltas, with buffers that are used again.

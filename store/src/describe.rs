@@ -1,5 +1,5 @@
-//! What an object says, field by field: for the pages of `docs/format/`, which a test compares with this, and for a person who has
-//! to know what a file holds. Reads only.
+//! What an object says, field by field: for the pages of `docs/format/`, which a test compares with this, and
+//! for a person who has to know what a file holds. Reads only.
 
 use crate::backend::{ObjectKind, ObjectName};
 use crate::collect::condemned;
@@ -41,7 +41,8 @@ impl Fields {
     }
 }
 
-/// Opens and describes one object. What it does not verify it does not describe: an error is that of every other reader.
+/// Opens and describes one object. What it does not verify it does not describe: an error is that of every
+/// other reader.
 pub fn describe(repository: &Repository, name: &ObjectName) -> Result<Description> {
     let mut fields = Fields::default();
     let plain = match name.kind() {

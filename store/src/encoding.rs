@@ -1,6 +1,7 @@
 //! Encodings: raw, zstd, and deltas against a base.
 //!
-//! Whatever is encoded is decoded again and compared before it counts as stored: a compressor's fault must not become ours.
+//! Whatever is encoded is decoded again and compared before it counts as stored: a compressor's fault must
+//! not become ours.
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::CParameter;
@@ -11,7 +12,8 @@ use crate::{Error, Result};
 
 /// A compressed form is kept when it saves at least one part in this many.
 const SAVING_DIVISOR: usize = 32;
-/// At this level zstd's table for chunks of 64 KiB is doubled, which gains what level 3 gains at four fifths of its time.
+/// At this level zstd's table for chunks of 64 KiB is doubled, which gains what level 3 gains at four fifths
+/// of its time.
 const LARGE_TABLE_LEVEL: i32 = 2;
 /// Binary logarithm of that table's entries.
 const LARGE_TABLE_LOG: u32 = 16;

@@ -1,9 +1,9 @@
 //! The envelope: the first 32 bytes of every object, clear and frozen for all versions to come.
 //!
-//! Layout: magic (6) | kind (1) | format version (1) | cipher suite (1) | 7 bytes | object id (16). The 7 bytes are zeros in
-//! version 1; from version 2 on they are the key epoch (4, little endian), the sealing (1), zeros (2). Version 3 says that who wrote
-//! the object has signed it.
-//! A reader that meets a higher version says "unsupported", never "damaged": that is what the envelope is for.
+//! Layout: magic (6) | kind (1) | format version (1) | cipher suite (1) | 7 bytes | object id (16). The 7
+//! bytes are zeros in version 1; from version 2 on they are the key epoch (4, little endian), the sealing
+//! (1), zeros (2). Version 3 says that who wrote the object has signed it. A reader that meets a higher
+//! version says "unsupported", never "damaged": that is what the envelope is for.
 
 use crate::backend::ObjectKind;
 use crate::config::CipherSuite;
@@ -123,8 +123,8 @@ impl Envelope {
     }
 }
 
-/// The configuration is what every program must be able to read first: it stays as it is. What packs and parity hold is known by its
-/// hash and needs no signature.
+/// The configuration is what every program must be able to read first: it stays as it is. What packs and
+/// parity hold is known by its hash and needs no signature.
 fn highest_version(kind: ObjectKind) -> u8 {
     match kind {
         ObjectKind::Config => FIRST_VERSION,

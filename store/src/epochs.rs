@@ -1,6 +1,8 @@
-//! Key epochs: each rotation begins one, with a secret and two key pairs of its own for all that is sealed from then on.
+//! Key epochs: each rotation begins one, with a secret and two key pairs of its own for all that is sealed
+//! from then on.
 //!
-//! Epoch 0 is what the master key gives. Which epochs have begun, and who is given them, is never decided here.
+//! Epoch 0 is what the master key gives. Which epochs have begun, and who is given them, is never decided
+//! here.
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};

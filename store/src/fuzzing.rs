@@ -1,5 +1,6 @@
-//! Doors for fuzzing only (feature `fuzzing`): the sealing of hostile plaintext under right keys, and decoders that stand alone. What
-//! a reader may believe of data that verifies is less than what its writer may put there.
+//! Doors for fuzzing only (feature `fuzzing`): the sealing of hostile plaintext under right keys, and
+//! decoders that stand alone. What a reader may believe of data that verifies is less than what its writer
+//! may put there.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,12 +20,14 @@ pub fn seal_whole(repository: &Repository, name: &ObjectName, payload: &[u8]) ->
     seal_object(repository.keys(), name, repository.new_object_id()?, payload)
 }
 
-/// The same without a signature, as a program of format 2 would have written it, or somebody who wants to be taken for it.
+/// The same without a signature, as a program of format 2 would have written it, or somebody who wants to be
+/// taken for it.
 pub fn seal_whole_unsigned(repository: &Repository, name: &ObjectName, payload: &[u8]) -> Result<Vec<u8>> {
     seal_unsigned(repository.keys(), name, repository.new_object_id()?, payload)
 }
 
-/// A fragment that lists chunks at places of one's choice, in the name of an author; signed by the key in use, whoever that is.
+/// A fragment that lists chunks at places of one's choice, in the name of an author; signed by the key in
+/// use, whoever that is.
 pub fn seal_fragment(
     repository: &Repository,
     id: ObjectId,
@@ -63,8 +66,8 @@ pub fn read_block(bytes: &[u8]) -> Result<usize> {
     Ok(sound)
 }
 
-/// Names of the types of which a document was read by bincode and by the second reader, with the same outcome: each decode of this
-/// process compares.
+/// Names of the types of which a document was read by bincode and by the second reader, with the same
+/// outcome: each decode of this process compares.
 #[must_use]
 pub fn compared_documents() -> Vec<&'static str> {
     crate::codec::independent::compared()

@@ -1,8 +1,8 @@
 //! Grants: the keys of an epoch, sealed to one slot. And the names of what else stands in `keys/`.
 //!
-//! A rotation writes a grant for every slot, then the roster that names the epoch: without it the epoch has not begun. Names:
-//! `keys/<slot>-<epoch>`, `keys/roster-<sequence>` and its copy, numbers in 8 hexadecimal digits. In repositories of format 2 a
-//! marker, `keys/epoch-<epoch>`, says that an epoch has begun.
+//! A rotation writes a grant for every slot, then the roster that names the epoch: without it the epoch has
+//! not begun. Names: `keys/<slot>-<epoch>`, `keys/roster-<sequence>` and its copy, numbers in 8 hexadecimal
+//! digits. In repositories of format 2 a marker, `keys/epoch-<epoch>`, says that an epoch has begun.
 
 use std::collections::BTreeSet;
 
@@ -105,7 +105,8 @@ pub(crate) fn key_objects(backend: &dyn Backend) -> Result<Vec<(KeyObject, Objec
     Ok(listed.filter_map(|listed| Some((KeyObject::parse(&listed.name)?, listed.name))).collect())
 }
 
-/// The epochs of a repository without a roster that have begun, in order: those that have a marker, or a grant to this slot.
+/// The epochs of a repository without a roster that have begun, in order: those that have a marker, or a
+/// grant to this slot.
 pub(crate) fn begun(backend: &dyn Backend, slot: Option<ObjectId>) -> Result<Vec<u32>> {
     let numbers = key_objects(backend)?.into_iter().filter_map(|(object, _)| match object {
         KeyObject::Epoch(number) => Some(number),

@@ -5,7 +5,8 @@ use std::fmt;
 /// What is no digit.
 const NO_DIGIT: u8 = 0x80;
 
-/// Values of lower-case hexadecimal digits. A listing parses ids by the ten thousand, and a table does it in a fifth of the time.
+/// Values of lower-case hexadecimal digits. A listing parses ids by the ten thousand, and a table does it in
+/// a fifth of the time.
 const DIGITS: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut digit = 0;

@@ -1,7 +1,9 @@
-//! The key slots of an open repository: listed, added, removed. Each change makes a new roster, which an owner signs.
+//! The key slots of an open repository: listed, added, removed. Each change makes a new roster, which an
+//! owner signs.
 //!
-//! Slots, grants and rosters change under the lease `keys`. A slot's grants are there before the slot, and both before the roster that
-//! names it: the roster is the commit. What an interrupted change leaves behind is in no roster, and counts for nothing.
+//! Slots, grants and rosters change under the lease `keys`. A slot's grants are there before the slot, and
+//! both before the roster that names it: the roster is the commit. What an interrupted change leaves behind
+//! is in no roster, and counts for nothing.
 
 use crate::backend::{Hold, ObjectKind, ObjectName, publish_bytes};
 use crate::collect::take_over;
@@ -35,8 +37,8 @@ impl Repository {
         Ok(slots)
     }
 
-    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was interrupted. And what should
-    /// stand there and is gone.
+    /// What stands in `keys/` and counts for nothing: planted, damaged, or left by a command that was
+    /// interrupted. And what should stand there and is gone.
     pub fn strange_key_objects(&self) -> Result<Vec<StrangeKeyObject>> {
         for _ in 0..LOOKS_MAX {
             self.refresh_keys()?;
@@ -50,8 +52,9 @@ impl Repository {
         Err(Error::Busy { what: "the list of keys, which other processes keep changing,".into() })
     }
 
-    /// Writes again what of `keys/` can be made again: a roster from its copy, or the copy from it; and, where an owner does it, grants
-    /// that are gone or whose envelopes do not verify. What is in a grant only its receiver can check. Returns what was written.
+    /// Writes again what of `keys/` can be made again: a roster from its copy, or the copy from it; and,
+    /// where an owner does it, grants that are gone or whose envelopes do not verify. What is in a grant only
+    /// its receiver can check. Returns what was written.
     pub fn restore_key_objects(&self) -> Result<Vec<String>> {
         self.refresh_keys()?;
         if self.keys().hurt_rosters(&**self.backend())?.is_empty() && self.hurt_grants()?.is_empty() {
@@ -95,8 +98,8 @@ impl Repository {
         Ok(hurt)
     }
 
-    /// Removes what stands in `keys/` and counts for nothing; returns the names. What is no object of this program stays, and what a newer
-    /// one may have written. Only owners do it.
+    /// Removes what stands in `keys/` and counts for nothing; returns the names. What is no object of this
+    /// program stays, and what a newer one may have written. Only owners do it.
     pub fn remove_strange_key_objects(&self) -> Result<Vec<String>> {
         self.keys().role().require(Action::ManageKeys)?;
         let lease = self.keys_lease()?;
@@ -126,8 +129,8 @@ impl Repository {
         self.add_role_slot(credential, label, Role::Full, stretch, created_seconds)
     }
 
-    /// Adds a slot of a role. Narrow roles exist from the first rotation on, because the first keys open everything; and they open
-    /// nothing that is older.
+    /// Adds a slot of a role. Narrow roles exist from the first rotation on, because the first keys open
+    /// everything; and they open nothing that is older.
     pub fn add_role_slot(
         &self,
         credential: &Credential,
@@ -154,9 +157,10 @@ impl Repository {
         Ok(id)
     }
 
-    /// Removes a slot; the last owner's cannot be removed. What its holder copied of the keys stays known to him: see
-    /// [`Self::rotate_keys`]. What a key signed that decides over others, labels and the index, is signed again by the key in use,
-    /// because from now on the removed one's signatures count for nothing. [`Error::Busy`] while a collection runs.
+    /// Removes a slot; the last owner's cannot be removed. What its holder copied of the keys stays known to
+    /// him: see [`Self::rotate_keys`]. What a key signed that decides over others, labels and the index, is
+    /// signed again by the key in use, because from now on the removed one's signatures count for nothing.
+    /// [`Error::Busy`] while a collection runs.
     pub fn remove_key_slot(&self, slot: ObjectId, removed_seconds: i64) -> Result<()> {
         self.keys().role().require(Action::ManageKeys)?;
         let lease = self.keys_lease()?;
@@ -196,7 +200,8 @@ impl Repository {
         lease.map_or(Ok(()), |lease| lease.release())
     }
 
-    /// A slot that is in no roster is only an object, or grants that an interrupted command left: it may go, and it must be there.
+    /// A slot that is in no roster is only an object, or grants that an interrupted command left: it may go,
+    /// and it must be there.
     fn check_stray(&self, slot: ObjectId) -> Result<()> {
         match self.key_objects()?.iter().any(|(object, _)| object.slot() == Some(slot)) {
             true => Ok(()),
@@ -204,7 +209,8 @@ impl Repository {
         }
     }
 
-    /// Removes grants of slots that are not there and in no roster: an interrupted command left them, and they open nothing.
+    /// Removes grants of slots that are not there and in no roster: an interrupted command left them, and
+    /// they open nothing.
     fn clear_grants_of_nobody(&self, roster: &Roster) -> Result<()> {
         let named = self.key_objects()?;
         let stands = |slot: ObjectId| {
@@ -269,7 +275,8 @@ impl Repository {
             });
         }
         for name in RosterName::both(sequence) {
-            // What stands there does not continue the chain, or it would have been the newest: it was planted.
+            // What stands there does not continue the chain, or it would have been the newest: it was
+            // planted.
             self.backend().delete(&[name.object()])?;
             publish_bytes(&**self.backend(), &name.object(), &sealed)?;
         }

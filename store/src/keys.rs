@@ -1,8 +1,8 @@
 //! Keys: one random master key, and a derived key for each purpose.
 //!
-//! Derivation is BLAKE3's key-derivation mode (BLAKE3 paper, section 2.3), one context string for each purpose;
-//! keys of single objects are BLAKE3 keyed over kind and object id. Known answers are in the tests: a changed derivation is a
-//! changed format. Nothing here is ever printed; everything is zeroed when dropped.
+//! Derivation is BLAKE3's key-derivation mode (BLAKE3 paper, section 2.3), one context string for each
+//! purpose; keys of single objects are BLAKE3 keyed over kind and object id. Known answers are in the tests:
+//! a changed derivation is a changed format. Nothing here is ever printed; everything is zeroed when dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ const ROSTER: &str = "copal v3 roster";
 const WRAPPED_SECRET: &str = "copal v2 wrapped secret of epoch 0";
 const SLOT_INFO: &str = "copal v2 slot info";
 
-/// Secrets that say what things are called, and open nothing. They stay for the life of the repository: with others, nothing that
-/// is stored would be found again.
+/// Secrets that say what things are called, and open nothing. They stay for the life of the repository: with
+/// others, nothing that is stored would be found again.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 pub(crate) struct NamingSecrets {
     chunk_id: [u8; 32],
@@ -178,7 +178,8 @@ impl Keys {
         Ok(RoleSecrets { naming: self.inner.naming.clone(), config, object })
     }
 
-    /// The key that a slot shares with the owners of the repository: who lacks it cannot make a grant for that slot.
+    /// The key that a slot shares with the owners of the repository: who lacks it cannot make a grant for
+    /// that slot.
     pub(crate) fn grant_key(&self, slot: ObjectId) -> Result<Zeroizing<[u8; 32]>> {
         let key = Zeroizing::new(blake3::derive_key(GRANT, self.master()?));
         Ok(Zeroizing::new(*blake3::keyed_hash(&key, slot.as_bytes()).as_bytes()))
@@ -215,7 +216,8 @@ impl Keys {
         }
     }
 
-    /// A fresh object's envelope, what stands behind it in the clear, and its cipher. `class` says who shall open it.
+    /// A fresh object's envelope, what stands behind it in the clear, and its cipher. `class` says who shall
+    /// open it.
     pub(crate) fn seal_header(&self, kind: ObjectKind, id: ObjectId, class: Sealing) -> Result<Header> {
         self.header_of(kind, id, class, is_signed_kind(kind) && self.is_signed())
     }
@@ -244,7 +246,8 @@ impl Keys {
         Ok(Header { envelope, behind, cipher: Cipher::new(self.suite, &key)? })
     }
 
-    /// The header of a stored object; `bytes` begin with it and have at least [`HEADER_BYTES_MAX`] where there are so many.
+    /// The header of a stored object; `bytes` begin with it and have at least [`HEADER_BYTES_MAX`] where
+    /// there are so many.
     pub(crate) fn open_header(&self, object: &str, kind: ObjectKind, bytes: &[u8]) -> Result<(Header, ObjectId)> {
         let envelope = Envelope::decode(object, kind, bytes)?;
         if !may_be_sealed(kind, envelope.epoch, envelope.sealing) {
@@ -288,8 +291,8 @@ fn is_signed_kind(kind: ObjectKind) -> bool {
     matches!(kind, ObjectKind::Root | ObjectKind::Label | ObjectKind::Index | ObjectKind::Condemned)
 }
 
-/// How objects of a kind are sealed. Without this a changed byte of an envelope would ask for a key that a role has not, and so look
-/// like an object of another class, that it is no damage to be unable to open.
+/// How objects of a kind are sealed. Without this a changed byte of an envelope would ask for a key that a
+/// role has not, and so look like an object of another class, that it is no damage to be unable to open.
 fn may_be_sealed(kind: ObjectKind, epoch: u32, sealing: Sealing) -> bool {
     match kind {
         _ if epoch == 0 => sealing == Sealing::Derived,
@@ -359,7 +362,8 @@ pub(crate) enum Domain {
     Wrapped = 3,
 }
 
-/// The nonce of a part: its domain and the offset at which it stands, which only grows under one key. Never random.
+/// The nonce of a part: its domain and the offset at which it stands, which only grows under one key. Never
+/// random.
 #[must_use]
 pub(crate) fn nonce(domain: Domain, offset: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
@@ -405,7 +409,8 @@ impl Cipher {
         Ok(bytes)
     }
 
-    /// Decrypts in place `ciphertext | tag`; returns the length of the plaintext at the front. `None`: it does not verify.
+    /// Decrypts in place `ciphertext | tag`; returns the length of the plaintext at the front. `None`: it
+    /// does not verify.
     pub(crate) fn open(&self, nonce: [u8; 12], aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
         let plain_bytes = sealed.len().checked_sub(TAG_BYTES)?;
         let (text, tag) = sealed.split_at_mut(plain_bytes);

@@ -1,6 +1,8 @@
-//! Labels: what may change of a snapshot after its commit, its tags and its pin. The highest sequence number that counts is in force.
+//! Labels: what may change of a snapshot after its commit, its tags and its pin. The highest sequence number
+//! that counts is in force.
 //!
-//! A label decides what retention removes: in a repository that has a roster one counts only when a key that may label has signed it.
+//! A label decides what retention removes: in a repository that has a roster one counts only when a key that
+//! may label has signed it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,7 +23,8 @@ impl Repository {
         loop {
             let Some(seq) = self.label_seqs(snapshot)?.into_iter().max() else { return Ok(None) };
             match self.read_label_at(snapshot, seq) {
-                // Replaced since it was listed. One that is listed again and still not there is gone for good.
+                // Replaced since it was listed. One that is listed again and still not there is gone for
+                // good.
                 Err(Error::Missing { .. }) if missed != Some(seq) => missed = Some(seq),
                 read => return read.map(Some),
             }
@@ -34,7 +37,8 @@ impl Repository {
         self.open_label(&name, self.backend().read(&name, PAYLOAD_BYTES_MAX)?)
     }
 
-    /// The newest label payload before a sequence number that counts: what held before somebody put one above it that does not.
+    /// The newest label payload before a sequence number that counts: what held before somebody put one above
+    /// it that does not.
     pub fn read_label_below(&self, snapshot: SnapshotId, seq: u64) -> Result<Option<Vec<u8>>> {
         let mut below: Vec<u64> = self.label_seqs(snapshot)?.into_iter().filter(|other| *other < seq).collect();
         below.sort_unstable();
@@ -63,8 +67,9 @@ impl Repository {
         self.replace_label(snapshot, newest, payload)
     }
 
-    /// Replaces the label whose sequence number the caller has seen (`None`: there was none), so that two who change labels
-    /// at once never undo each other. [`Error::Busy`] when another one was written meanwhile: read it and try again.
+    /// Replaces the label whose sequence number the caller has seen (`None`: there was none), so that two who
+    /// change labels at once never undo each other. [`Error::Busy`] when another one was written meanwhile:
+    /// read it and try again.
     pub fn replace_label(&self, snapshot: SnapshotId, seen: Option<u64>, payload: &[u8]) -> Result<()> {
         self.keys().role().require(Action::Maintain)?;
         let busy = || Error::Busy { what: format!("the label of the snapshot {snapshot}") };
@@ -127,8 +132,8 @@ impl Repository {
         self.open_label(name, self.backend().read(name, PAYLOAD_BYTES_MAX)?).map(drop)
     }
 
-    /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile. One that no maintainer signed
-    /// stays what it is.
+    /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile. One
+    /// that no maintainer signed stays what it is.
     pub(crate) fn reseal_label(&self, snapshot: SnapshotId, seq: u64) -> Result<bool> {
         let name = label_name(snapshot, seq)?;
         let bytes = match self.backend().read(&name, PAYLOAD_BYTES_MAX) {
@@ -145,8 +150,8 @@ impl Repository {
         }
     }
 
-    /// Signs labels again whose signer the caller names, with the key in use. Older ones below one that counts, which an interrupted change
-    /// has left, go.
+    /// Signs labels again whose signer the caller names, with the key in use. Older ones below one that
+    /// counts, which an interrupted change has left, go.
     pub(crate) fn resign_labels(&self, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
         let mut signed = 0;
         let all = self.label_objects()?;

@@ -1,7 +1,8 @@
 //! The store: sealed, immutable objects under one trait.
 //!
-//! It knows ids, the formats of packs, index fragments and roots, keys, the [`Backend`] trait, the commit order and
-//! the mechanics of collection. It never knows what a snapshot means, and never sees a terminal, a clock or the network.
+//! It knows ids, the formats of packs, index fragments and roots, keys, the [`Backend`] trait, the commit
+//! order and the mechanics of collection. It never knows what a snapshot means, and never sees a terminal, a
+//! clock or the network.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backend;

@@ -1,8 +1,9 @@
-//! Faults that can be built into the store on purpose, to see whether the checks of the simulated world see them: a check that passes
-//! over a mutant proves nothing. `sim/tests/canaries.rs` demands that each is found.
+//! Faults that can be built into the store on purpose, to see whether the checks of the simulated world see
+//! them: a check that passes over a mutant proves nothing. `sim/tests/canaries.rs` demands that each is
+//! found.
 //!
-//! No program has any: without the feature `mutants`, which only the test world asks for, nobody can build one in, and every question for
-//! one is the constant `false`.
+//! No program has any: without the feature `mutants`, which only the test world asks for, nobody can build
+//! one in, and every question for one is the constant `false`.
 
 use crate::ids::ChunkId;
 use crate::location::{Encoding, Location, RecordKind};
@@ -54,7 +55,8 @@ pub enum Mutant {
     LooksForTheNameOnce,
     /// A session whose object was removed publishes its root all the same.
     PublishesUnseen,
-    /// The index says of chunks of content that they are elsewhere: at another offset, of another length, in another pack, encoded otherwise.
+    /// The index says of chunks of content that they are elsewhere: at another offset, of another length, in
+    /// another pack, encoded otherwise.
     WritesWrongPlaces,
     /// Packs are listed once after the index was read, also when that index names one that is gone.
     ListsPacksOnce,

@@ -1,8 +1,8 @@
 //! Packs: sealed records back to back, and a sealed trailer that lists them.
 //!
-//! A record is one chunk, or a frame of many small ones. No length stands in the clear: the index and the trailer say
-//! where a record begins and ends. The associated data of a record binds its kind, its encoding, its plaintext's length and, for a
-//! single chunk, its id; members of a frame are checked by hashing them.
+//! A record is one chunk, or a frame of many small ones. No length stands in the clear: the index and the
+//! trailer say where a record begins and ends. The associated data of a record binds its kind, its encoding,
+//! its plaintext's length and, for a single chunk, its id; members of a frame are checked by hashing them.
 
 use serde::{Deserialize, Serialize};
 
@@ -191,7 +191,8 @@ pub(crate) struct PackOpener {
 }
 
 impl PackOpener {
-    /// Reads nothing as long as there is only epoch 0, whose packs are written with the repository's suite; else the header.
+    /// Reads nothing as long as there is only epoch 0, whose packs are written with the repository's suite;
+    /// else the header.
     pub(crate) fn new(keys: &Keys, backend: &dyn Backend, pack: PackId) -> Result<Self> {
         if keys.epoch() > 0 {
             return Self::read(keys, backend, pack);
@@ -207,7 +208,8 @@ impl PackOpener {
         Ok(Self { parts: PartsOpener::new(keys, &name, ObjectId(pack.0), &header)?, pack })
     }
 
-    /// Opens a record in place: `sealed` becomes the encoded payload. `single` is the id of a record's only chunk.
+    /// Opens a record in place: `sealed` becomes the encoded payload. `single` is the id of a record's only
+    /// chunk.
     pub(crate) fn open_record(
         &self,
         location: &Location,

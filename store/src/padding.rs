@@ -1,7 +1,7 @@
 //! The grid of object lengths, so that a length says little about what is inside.
 //!
-//! Below 256 KiB lengths are powers of two from 4 KiB; above, multiples of 1/32 of the next lower power of two
-//! (at most 3.2% more; a coarser relative of PADMÉ, Nikitin et al., PETS 2019).
+//! Below 256 KiB lengths are powers of two from 4 KiB; above, multiples of 1/32 of the next lower power of
+//! two (at most 3.2% more; a coarser relative of PADMÉ, Nikitin et al., PETS 2019).
 
 /// Shortest object on the grid in bytes.
 pub const GRID_BYTES_MIN: u64 = 4 << 10;

@@ -1,5 +1,6 @@
-//! Roles: what the holder of a key slot may do. The program refuses what a role may not do, and where it can, the slot does not
-//! even hold the secret: a creating key opens no data and no manifest, a maintaining key opens no data.
+//! Roles: what the holder of a key slot may do. The program refuses what a role may not do, and where it can,
+//! the slot does not even hold the secret: a creating key opens no data and no manifest, a maintaining key
+//! opens no data.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,12 @@
-//! The roster: which keys a repository has, in which roles, and which key epochs have begun. Format: `docs/format/roster.md`.
+//! The roster: which keys a repository has, in which roles, and which key epochs have begun. Format:
+//! `docs/format/roster.md`.
 //!
-//! Trust goes forward by signatures (as in TUF, the roots of which sign their successors): each roster is signed by an owner of the
-//! one before, and carries the chain of all those hand-overs. A slot holds the place in the chain at which it was made, sealed
-//! under its credential, and a machine remembers the newest place that it has seen: from such an [`Anchor`] on every hand-over is
-//! checked. What outlives a rotation, as the master key does, makes no roster. A roster that does not continue the chain is passed
-//! over and named; it locks nobody out.
+//! Trust goes forward by signatures (as in TUF, the roots of which sign their successors): each roster is
+//! signed by an owner of the one before, and carries the chain of all those hand-overs. A slot holds the
+//! place in the chain at which it was made, sealed under its credential, and a machine remembers the newest
+//! place that it has seen: from such an [`Anchor`] on every hand-over is checked. What outlives a rotation,
+//! as the master key does, makes no roster. A roster that does not continue the chain is passed over and
+//! named; it locks nobody out.
 
 use serde::{Deserialize, Serialize};
 
@@ -218,7 +220,8 @@ impl Roster {
         self.body.epochs.last().map_or(0, |epoch| epoch.number)
     }
 
-    /// Whether it is the first of a repository of an older format, whose objects are about to be signed: the next one ends that.
+    /// Whether it is the first of a repository of an older format, whose objects are about to be signed: the
+    /// next one ends that.
     pub(crate) fn is_being_introduced(&self) -> bool {
         self.anchor.sequence == 1 && !self.body.epochs.is_empty()
     }
@@ -305,7 +308,8 @@ fn cipher(key: &[u8; 32], id: ObjectId) -> Result<Cipher> {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: only a chain that owners signed is followed. Method: rosters that are forged in each way that a former owner could.
+    //! Goal: only a chain that owners signed is followed. Method: rosters that are forged in each way that a
+    //! former owner could.
 
     use super::*;
     use crate::signing::Signer;

@@ -19,8 +19,8 @@ use crate::{Error, Result};
 pub struct Rotation {
     /// The epoch that began.
     pub epoch: u32,
-    /// The slot in use, and the one that replaces it because it was of an older format: the repository has format 3 from now on, and has
-    /// to be opened again.
+    /// The slot in use, and the one that replaces it because it was of an older format: the repository has
+    /// format 3 from now on, and has to be opened again.
     pub replaced: Option<(ObjectId, ObjectId)>,
     /// Slots that were given the keys of the epoch.
     pub slots: usize,
@@ -52,10 +52,10 @@ impl Repository {
         Ok(epochs)
     }
 
-    /// Begins an epoch: new keys for all that is sealed by operations that begin from now on. Every slot of the roster is given them, and
-    /// nobody else: neither who had a slot that was removed, nor a slot that stands in `keys/` and in no roster. A repository of an
-    /// older format gets its roster so: the slot in use is replaced, with its credential; others make the rotation fail, and stand in
-    /// the message.
+    /// Begins an epoch: new keys for all that is sealed by operations that begin from now on. Every slot of
+    /// the roster is given them, and nobody else: neither who had a slot that was removed, nor a slot that
+    /// stands in `keys/` and in no roster. A repository of an older format gets its roster so: the slot in
+    /// use is replaced, with its credential; others make the rotation fail, and stand in the message.
     pub fn rotate_keys(&self, credential: &Credential, stretch: StretchCost, created_seconds: i64) -> Result<Rotation> {
         self.keys().role().require(Action::ManageKeys)?;
         let lease = self.keys_lease()?;
@@ -90,8 +90,9 @@ impl Repository {
         Ok(Rotation { epoch: number, replaced: None, slots })
     }
 
-    /// The first roster of a repository of format 1 or 2. Whoever had the master key can make slots of those formats, so none but the one
-    /// in use is taken over; and what is there now is signed by it, because it could be made by anybody later.
+    /// The first roster of a repository of format 1 or 2. Whoever had the master key can make slots of those
+    /// formats, so none but the one in use is taken over; and what is there now is signed by it, because it
+    /// could be made by anybody later.
     fn give_roster(&self, credential: &Credential, stretch: StretchCost, created_seconds: i64) -> Result<Rotation> {
         let slots = self.unsigned_slots()?;
         let old = only_current(&slots)?;
@@ -110,13 +111,15 @@ impl Repository {
         let roster = signed.roster_or_old("end the rotation")?;
         signed.remove_older_keys(&roster)?;
         take_over(&signed, &|signer| signer.is_none())?.release()?;
-        // The second roster says that this is done: from then on what nobody signed was put there by somebody.
+        // The second roster says that this is done: from then on what nobody signed was put there by
+        // somebody.
         let draft = Draft::after(Some(&roster), roster.body.clone(), signed.keys().repository())?;
         signed.publish_roster(draft, &signer)?;
         Ok(Rotation { epoch: epoch.number, replaced: Some((old.id, id)), slots: 1 })
     }
 
-    /// With the first roster in force nothing but what it names counts: what older programs made is removed in any order.
+    /// With the first roster in force nothing but what it names counts: what older programs made is removed
+    /// in any order.
     fn remove_older_keys(&self, roster: &Roster) -> Result<()> {
         let is_old = |object: KeyObject| match object.slot() {
             Some(slot) => !roster.body.has_slot(slot),
@@ -134,7 +137,8 @@ impl Repository {
         self.keys().known_epochs().iter().map(|epoch| begun(epoch, time(epoch))).collect()
     }
 
-    /// Narrow roles need that nothing of what they must open is sealed under the first keys, which they are not given.
+    /// Narrow roles need that nothing of what they must open is sealed under the first keys, which they are
+    /// not given.
     pub(crate) fn check_role(&self, role: Role) -> Result<()> {
         let kinds: &[ObjectKind] = match role {
             Role::Full => return Ok(()),
@@ -160,8 +164,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Objects of a kind that are sealed in an earlier epoch. Reads the header of each. One that does not open is older than nothing:
-    /// its trouble is its own.
+    /// Objects of a kind that are sealed in an earlier epoch. Reads the header of each. One that does not
+    /// open is older than nothing: its trouble is its own.
     pub(crate) fn older_than(&self, kind: ObjectKind, epoch: u32) -> Result<Vec<ObjectName>> {
         let mut old = Vec::new();
         for listed in self.backend().list(kind)? {

@@ -1,7 +1,7 @@
 //! Sealing to a public key: HPKE (RFC 9180) with X25519, HKDF-SHA256 and, for messages, ChaCha20-Poly1305.
 //!
-//! Objects use only the key encapsulation: their key is exported from it, bound to the object's envelope. Grants use the mode with a
-//! pre-shared key, so that nobody but an owner of the repository can make one.
+//! Objects use only the key encapsulation: their key is exported from it, bound to the object's envelope.
+//! Grants use the mode with a pre-shared key, so that nobody but an owner of the repository can make one.
 
 use hpke::aead::{ChaCha20Poly1305, ExportOnlyAead};
 use hpke::kdf::HkdfSha256;
@@ -56,7 +56,8 @@ pub(crate) fn decapsulate(
     Ok(key)
 }
 
-/// Seals a message to a public key, under a key that sender and receiver share too: `encapsulation || ciphertext || tag`.
+/// Seals a message to a public key, under a key that sender and receiver share too:
+/// `encapsulation || ciphertext || tag`.
 pub(crate) fn seal_message(
     entropy: &dyn Entropy,
     public: &[u8; PUBLIC_KEY_BYTES],
@@ -142,7 +143,8 @@ impl TryCryptoRng for Drawn {}
 
 #[cfg(test)]
 mod tests {
-    //! Goal: what is sealed to a key opens with its private key only. Method: round trips, foreign keys, flipped bits, known answers.
+    //! Goal: what is sealed to a key opens with its private key only. Method: round trips, foreign keys,
+    //! flipped bits, known answers.
 
     use super::*;
     use crate::entropy::OsEntropy;

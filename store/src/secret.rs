@@ -1,8 +1,9 @@
-//! Small secrets of applications, wrapped under the repository's keys: whoever may read data opens them, and nobody else.
+//! Small secrets of applications, wrapped under the repository's keys: whoever may read data opens them, and
+//! nobody else.
 //!
-//! An application's own key is kept so, and never under the key of another instance: putting one instance back needs nothing of the
-//! others. The layout: version (1) | epoch (4) | salt or encapsulated key (32) | ciphertext | tag. The context, which says whose
-//! secret it is, is bound.
+//! An application's own key is kept so, and never under the key of another instance: putting one instance
+//! back needs nothing of the others. The layout: version (1) | epoch (4) | salt or encapsulated key (32) |
+//! ciphertext | tag. The context, which says whose secret it is, is bound.
 
 use zeroize::Zeroizing;
 
@@ -89,7 +90,8 @@ impl Repository {
     }
 }
 
-/// A secret under a password, as it travels in formats of others: version (1) | costs (12) | salt (32) | commitment (32) | ciphertext | tag.
+/// A secret under a password, as it travels in formats of others: version (1) | costs (12) | salt (32) |
+/// commitment (32) | ciphertext | tag.
 pub fn seal_with_password(entropy: &dyn Entropy, password: &[u8], cost: StretchCost, secret: &[u8]) -> Result<Vec<u8>> {
     let mut head = [0; PASSWORD_HEAD_BYTES];
     head[0] = VERSION;

@@ -1,8 +1,9 @@
-//! Signatures: who wrote an object. Ed25519 (RFC 8032), one key pair for each key slot, derived from what its credential gives.
+//! Signatures: who wrote an object. Ed25519 (RFC 8032), one key pair for each key slot, derived from what its
+//! credential gives.
 //!
-//! What is signed is never the sealed object but its content, under a statement that says what the content is for: so a signature
-//! stays when an object is sealed again, and is worth nothing at another name or in another repository. Which keys count is the
-//! roster's affair; nothing here knows a role.
+//! What is signed is never the sealed object but its content, under a statement that says what the content is
+//! for: so a signature stays when an object is sealed again, and is worth nothing at another name or in
+//! another repository. Which keys count is the roster's affair; nothing here knows a role.
 
 use std::fmt;
 use std::sync::Arc;
@@ -90,7 +91,8 @@ impl Statement<'_> {
         *hash.finalize().as_bytes()
     }
 
-    /// Takes signer and signature off a signed content; who signed it. The signature is checked, whether the signer counts is not.
+    /// Takes signer and signature off a signed content; who signed it. The signature is checked, whether the
+    /// signer counts is not.
     pub(crate) fn verify(&self, mut signed: Vec<u8>) -> Result<(Vec<u8>, SignerId)> {
         let damaged = |detail| Error::damaged(self.object, detail);
         let at = signed.len().checked_sub(SIGNED_BYTES).ok_or_else(|| damaged("it is shorter than its signature"))?;

@@ -1,10 +1,11 @@
 //! Key slots: what a role needs, wrapped under what a person knows or has.
 //!
-//! A slot object of version 3: envelope | document {stretching, salt, commitment, sealed secret}. The key-encryption key is Argon2id
-//! (RFC 9106) of a password, or a derivation of a key file's 32 bytes. The commitment, derived from it, is compared before anything
-//! is opened, because neither AEAD here commits to its key. Two key pairs are derived from it too: one takes the keys of later
-//! epochs, sealed by a rotation without knowing a password, the other signs. Their public halves stand in the roster, and a slot
-//! that is not there opens nothing. Slots of versions 1 and 2 (modules `first` and `second`) are only read.
+//! A slot object of version 3: envelope | document {stretching, salt, commitment, sealed secret}. The
+//! key-encryption key is Argon2id (RFC 9106) of a password, or a derivation of a key file's 32 bytes. The
+//! commitment, derived from it, is compared before anything is opened, because neither AEAD here commits to
+//! its key. Two key pairs are derived from it too: one takes the keys of later epochs, sealed by a rotation
+//! without knowing a password, the other signs. Their public halves stand in the roster, and a slot that is
+//! not there opens nothing. Slots of versions 1 and 2 (modules `first` and `second`) are only read.
 
 mod first;
 mod second;
@@ -42,7 +43,8 @@ pub enum Credential {
     Stretched(Unlocked),
 }
 
-/// A slot that was opened before, so that it opens again without stretching. As good as the password, for this slot only.
+/// A slot that was opened before, so that it opens again without stretching. As good as the password, for
+/// this slot only.
 #[derive(Clone)]
 pub struct Unlocked {
     /// The slot.
@@ -200,7 +202,8 @@ fn stretch(
     Ok(Some(stretched))
 }
 
-/// The secret of a credential that fits a slot: the commitment tells, before anything is opened with it. `None`: it does not fit.
+/// The secret of a credential that fits a slot: the commitment tells, before anything is opened with it.
+/// `None`: it does not fit.
 fn fitting(
     stretching: &Stretching,
     salt: &[u8; 32],
@@ -255,7 +258,8 @@ fn parameters(cost: StretchCost) -> Result<Params> {
         .map_err(|error| Error::KeySlot { detail: format!("its stretching costs cannot be used: {error}") })
 }
 
-/// A slot whose secrets are known and that is not sealed yet: the roster that it will be anchored at names its public keys.
+/// A slot whose secrets are known and that is not sealed yet: the roster that it will be anchored at names
+/// its public keys.
 pub(crate) struct NewSlot {
     pub(crate) id: ObjectId,
     pub(crate) key_file: bool,

@@ -1,13 +1,16 @@
-//! A sealed stream under a passphrase of its own: what a bundle is made of. It knows nothing of what is in it.
+//! A sealed stream under a passphrase of its own: what a bundle is made of. It knows nothing of what is in
+//! it.
 //!
-//! Header (112 bytes, clear): envelope of the kind [`BUNDLE_KIND`] | Argon2id costs (3 × u32) | salt (32) | commitment (32) | zeros (4).
-//! Then segments of 64 KiB of plaintext, each between its nonce and its tag; the last one may be shorter. The associated data is the hash of the
-//! header, the segment's number and whether it is the last: none can be moved, dropped or cut off. Zeros at the end bring the whole onto the
-//! grid of lengths. As neither cipher commits to its key, the commitment is compared before anything is opened.
+//! Header (112 bytes, clear): envelope of the kind [`BUNDLE_KIND`] | Argon2id costs (3 × u32) | salt (32) |
+//! commitment (32) | zeros (4). Then segments of 64 KiB of plaintext, each between its nonce and its tag; the
+//! last one may be shorter. The associated data is the hash of the header, the segment's number and whether
+//! it is the last: none can be moved, dropped or cut off. Zeros at the end bring the whole onto the grid of
+//! lengths. As neither cipher commits to its key, the commitment is compared before anything is opened.
 //!
-//! An interrupted stream is gone on with under its key, and what is sealed at a place then may differ from what was sealed there before: on
-//! a disk that was cut off, or in a copy that somebody took. So a nonce is a keyed hash of the plaintext and its place: two
-//! plaintexts never share one. In version 1, which is only read, it was the place alone.
+//! An interrupted stream is gone on with under its key, and what is sealed at a place then may differ from
+//! what was sealed there before: on a disk that was cut off, or in a copy that somebody took. So a nonce is a
+//! keyed hash of the plaintext and its place: two plaintexts never share one. In version 1, which is only
+//! read, it was the place alone.
 
 use std::io::Write;
 
@@ -103,7 +106,8 @@ impl StreamKeys {
         check
     }
 
-    /// Whether an interrupted stream may be gone on with: not in version 1, where what was sealed at a place and what would be now share a nonce.
+    /// Whether an interrupted stream may be gone on with: not in version 1, where what was sealed at a place
+    /// and what would be now share a nonce.
     #[must_use]
     pub fn can_go_on(&self) -> bool {
         self.header[7] == STREAM_VERSION
@@ -358,7 +362,8 @@ impl<'k, R: ReadAt> StreamOpener<'k, R> {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: a stream is read as it was written or not at all. Method: lengths around every edge, every kind of tampering.
+    //! Goal: a stream is read as it was written or not at all. Method: lengths around every edge, every kind
+    //! of tampering.
 
     use super::*;
     use crate::entropy::OsEntropy;

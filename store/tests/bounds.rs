@@ -1,5 +1,5 @@
-//! Goal: what is read from outside cannot make a reader take more memory or time than its bytes pay for, (C6).
-//! Method: each limit is met from both sides. Memory has a file of its own.
+//! Goal: what is read from outside cannot make a reader take more memory or time than its bytes pay for,
+//! (C6). Method: each limit is met from both sides. Memory has a file of its own.
 #![allow(clippy::unwrap_used)]
 
 mod support;

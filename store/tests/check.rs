@@ -1,6 +1,7 @@
-//! Goal: what can be made again is made again: the index from the packs, a pack's records without its trailer, the configuration from
-//! its copy, a way out of a sentence that does not open; and what only one object knew is absent without taking anything else along.
-//! Method: a repository in memory, objects of which are spoilt one at a time.
+//! Goal: what can be made again is made again: the index from the packs, a pack's records without its
+//! trailer, the configuration from its copy, a way out of a sentence that does not open; and what only one
+//! object knew is absent without taking anything else along. Method: a repository in memory, objects of which
+//! are spoilt one at a time.
 #![allow(clippy::unwrap_used)]
 
 mod support;

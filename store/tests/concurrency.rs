@@ -1,7 +1,7 @@
-//! Goal: collection beside creates never takes what a committed snapshot reaches (C5). Method: writers, removers and a
-//! collector as threads on one memory disk, for many seeds. Writers reuse chunks in every way that a create may: by lookup, by trust
-//! in a parent, as bases of deltas; they commit, give up, or die after a checkpoint. Every committed snapshot is read back while
-//! all this goes on, and at the end.
+//! Goal: collection beside creates never takes what a committed snapshot reaches (C5). Method: writers,
+//! removers and a collector as threads on one memory disk, for many seeds. Writers reuse chunks in every way
+//! that a create may: by lookup, by trust in a parent, as bases of deltas; they commit, give up, or die after
+//! a checkpoint. Every committed snapshot is read back while all this goes on, and at the end.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -65,7 +65,8 @@ impl World {
         self.alive.lock().unwrap().clone()
     }
 
-    /// Every chunk of a snapshot that nobody removed meanwhile reads back; the store checks the bytes against the id.
+    /// Every chunk of a snapshot that nobody removed meanwhile reads back; the store checks the bytes against
+    /// the id.
     fn check(&self, root: &RootName, what: &str) {
         if let Err(error) = read(&self.repository, root) {
             assert!(!self.alive().contains_key(root), "{what}: snapshot {} was lost: {error}", root.snapshot);

@@ -1,5 +1,6 @@
-//! Goal: a delta that counts as stored can be decoded, whatever collection did to its base, and wherever else its base or
-//! it stands. Method: toy snapshots in a memory disk; the order of creates, removals, collections and merges that once lost data.
+//! Goal: a delta that counts as stored can be decoded, whatever collection did to its base, and wherever else
+//! its base or it stands. Method: toy snapshots in a memory disk; the order of creates, removals, collections
+//! and merges that once lost data.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,7 +13,8 @@ use copal_store::repository::{Repository, RootName};
 use copal_store::session::Session;
 use support::{changed, check_packs, chunks, commit, count, gc, in_memory, read, snapshot, store};
 
-/// A snapshot of a base; then one of a delta against it and of so much else that its pack stays when only the else is kept.
+/// A snapshot of a base; then one of a delta against it and of so much else that its pack stays when only the
+/// else is kept.
 fn delta_among_others(repository: &Repository) -> (RootName, RootName, RootName) {
     let base = noise(500, 60_000);
     let first = snapshot(repository, "base", std::slice::from_ref(&base));

@@ -1,6 +1,6 @@
-//! Goal: the page `docs/format/key-epochs.md` says what a rotation of keys writes, to the byte. Method: a small repository is made and rotated with
-//! counted instead of random bytes; each fenced block on the page is compared with its objects, and a repository is opened from the bytes on
-//! the page alone.
+//! Goal: the page `docs/format/key-epochs.md` says what a rotation of keys writes, to the byte. Method: a
+//! small repository is made and rotated with counted instead of random bytes; each fenced block on the page
+//! is compared with its objects, and a repository is opened from the bytes on the page alone.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

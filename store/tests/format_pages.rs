@@ -1,6 +1,7 @@
-//! Goal: the pages of `docs/format/` say what the code writes, to the byte. Method: one small repository is made with counted instead of
-//! random bytes; every fenced block of `hex` or `text` on a page is compared with what stands in its objects, and the
-//! configuration and the key slot are decoded from the bytes on their pages alone. A block that differs is printed whole.
+//! Goal: the pages of `docs/format/` say what the code writes, to the byte. Method: one small repository is
+//! made with counted instead of random bytes; every fenced block of `hex` or `text` on a page is compared
+//! with what stands in its objects, and the configuration and the key slot are decoded from the bytes on
+//! their pages alone. A block that differs is printed whole.
 #![allow(clippy::unwrap_used)]
 
 mod format_example;
@@ -84,8 +85,8 @@ fn lines(fields: &[(String, String)]) -> String {
     fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
 }
 
-/// Short objects stand on their page whole; of long ones the two ends, between which all is ciphertext. The last 16 bytes are a tag,
-/// so that the ends bind what is between them.
+/// Short objects stand on their page whole; of long ones the two ends, between which all is ciphertext. The
+/// last 16 bytes are a tag, so that the ends bind what is between them.
 fn blocks_of(repository: &Repository, name: &ObjectName) -> Blocks {
     let backend = repository.backend();
     let bytes = backend.read(name, 1 << 20).unwrap();

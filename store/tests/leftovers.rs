@@ -1,5 +1,6 @@
-//! Goal: what failed in the midst of its work neither stays for ever nor counts as done. Method: what a collection leaves is made by hand,
-//! and the next one takes it away (`fuzz/corpus/operations` has the run that showed it); each publication of a create fails once.
+//! Goal: what failed in the midst of its work neither stays for ever nor counts as done. Method: what a
+//! collection leaves is made by hand, and the next one takes it away (`fuzz/corpus/operations` has the run
+//! that showed it); each publication of a create fails once.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -33,7 +34,8 @@ fn a_fragment_that_names_packs_that_are_gone_is_forgotten() {
     assert_eq!(read(&repository, &kept).unwrap(), chunks(0..3));
 }
 
-/// After a failed write nobody knows what is durable: the session acknowledges nothing more, also when the disk is well again.
+/// After a failed write nobody knows what is durable: the session acknowledges nothing more, also when the
+/// disk is well again.
 #[test]
 fn a_session_whose_publication_failed_acknowledges_nothing_more() {
     for nth in 1..=3 {

@@ -1,5 +1,6 @@
-//! Goal: memory does not grow with the number of chunks (C6). Method: a repository of many chunks is written, found again and collected
-//! while this process, which does nothing else, watches its own peak memory. `COPAL_LONG=1` does it with a million chunks.
+//! Goal: memory does not grow with the number of chunks (C6). Method: a repository of many chunks is written,
+//! found again and collected while this process, which does nothing else, watches its own peak memory.
+//! `COPAL_LONG=1` does it with a million chunks.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -48,7 +49,8 @@ fn store_many(repository: &Repository, from: u64, count: u64) -> Vec<ChunkId> {
 fn memory_is_bounded_with_many_chunks() {
     let long = std::env::var_os("COPAL_LONG").is_some();
     let count: u64 = if long { 1_000_000 } else { 200_000 };
-    // What waits for a checkpoint (256 Ki chunks at most), one merge, caches of fixed size; beyond that one bit an entry for marking.
+    // What waits for a checkpoint (256 Ki chunks at most), one merge, caches of fixed size; beyond that one
+    // bit an entry for marking.
     let limit: u64 = if long { 256 << 20 } else { 96 << 20 };
     let folder = tempfile::tempdir().unwrap();
     let repository = init(Arc::new(LocalBackend::new(&folder.path().join("repository"))), 1);
@@ -66,7 +68,8 @@ fn memory_is_bounded_with_many_chunks() {
     assert_eq!(session.read_chunk(&firsts[1]).unwrap(), FRAME.to_le_bytes());
     session.end().unwrap();
     let looked_up = peak() - before;
-    // One chunk in a thousand is reached, and what a deleted snapshot alone reached goes: the index forgets it.
+    // One chunk in a thousand is reached, and what a deleted snapshot alone reached goes: the index forgets
+    // it.
     repository.delete_roots(&repository.roots().unwrap()[..1]).unwrap();
     let report = collect(&repository, &Toy, CollectOptions::default()).unwrap();
     assert!(report.packs_removed > 0, "{report:?}");

@@ -1,4 +1,5 @@
-//! Goal: what the repository's lengths hide costs little. Method: chunks that no encoding shortens, and the lengths of the packs.
+//! Goal: what the repository's lengths hide costs little. Method: chunks that no encoding shortens, and the
+//! lengths of the packs.
 #![allow(clippy::unwrap_used)]
 
 mod support;

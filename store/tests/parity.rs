@@ -1,6 +1,7 @@
-//! Goal: a pack damaged up to its share of parity costs nothing: it is read, copied to a new pack by repair, and named until then;
-//! parity is published before anything refers to its pack, and goes with it. Without the setting there is none.
-//! Method: a repository in memory with parity, packs spoilt shard by shard; a crash at every effect of a create.
+//! Goal: a pack damaged up to its share of parity costs nothing: it is read, copied to a new pack by repair,
+//! and named until then; parity is published before anything refers to its pack, and goes with it. Without
+//! the setting there is none. Method: a repository in memory with parity, packs spoilt shard by shard; a
+//! crash at every effect of a create.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,5 @@
-//! Goal: whoever reads or writes is not disturbed by whoever maintains the index. Method: a session that opened the index before
-//! others merged it away; two sessions that publish and merge in turn.
+//! Goal: whoever reads or writes is not disturbed by whoever maintains the index. Method: a session that
+//! opened the index before others merged it away; two sessions that publish and merge in turn.
 #![allow(clippy::unwrap_used)]
 
 mod support;

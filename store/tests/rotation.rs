@@ -1,6 +1,7 @@
-//! Goal: rotation gives new keys to every slot that is there and to nobody else; roles open what they should and nothing more; what
-//! was sealed before stays readable, and can be sealed again, whatever is interrupted. Method: repositories in memory, opened by each
-//! kind of slot; every object of the new epoch is tried with every role.
+//! Goal: rotation gives new keys to every slot that is there and to nobody else; roles open what they should
+//! and nothing more; what was sealed before stays readable, and can be sealed again, whatever is interrupted.
+//! Method: repositories in memory, opened by each kind of slot; every object of the new epoch is tried with
+//! every role.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -343,7 +344,8 @@ fn grants_that_are_tampered_with_seal_nothing() {
     check_seals_nothing(&memory);
 }
 
-/// The repository opens, so that what was sealed before is read; and nothing new is sealed, least of all under the keys before.
+/// The repository opens, so that what was sealed before is read; and nothing new is sealed, least of all
+/// under the keys before.
 fn check_seals_nothing(memory: &MemoryBackend) {
     let repository = open(Arc::new(memory.clone()), 3).unwrap();
     assert_eq!(repository.keys().epoch(), 1);

@@ -1,5 +1,5 @@
-//! Goal: of what a snapshot reaches, a place stays, whichever sentence is carried out first (C5). Method: each race that the swarm or
-//! the threads of `concurrency.rs` once found, replayed step by step.
+//! Goal: of what a snapshot reaches, a place stays, whichever sentence is carried out first (C5). Method:
+//! each race that the swarm or the threads of `concurrency.rs` once found, replayed step by step.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -16,8 +16,8 @@ fn publish(session: &Session, name: &str, ids: &[ChunkId]) -> RootName {
     commit(session, name, ids).unwrap()
 }
 
-/// A delta whose base waits in one sentence is rewritten by a second: a third took the copy for dead, because the walk found the
-/// first place and stopped there.
+/// A delta whose base waits in one sentence is rewritten by a second: a third took the copy for dead, because
+/// the walk found the first place and stopped there.
 #[test]
 fn a_copy_of_a_delta_lasts_while_its_base_waits() {
     let (_, repository) = in_memory(3);
@@ -47,7 +47,8 @@ fn a_copy_of_a_delta_lasts_while_its_base_waits() {
     assert_eq!(read(&repository, &of_delta).unwrap(), [delta]);
 }
 
-/// A pack that no index named yet was condemned beside an older sentence; a merge kept of a chunk's two condemned places the wrong one.
+/// A pack that no index named yet was condemned beside an older sentence; a merge kept of a chunk's two
+/// condemned places the wrong one.
 #[test]
 fn a_merge_keeps_every_condemned_place() {
     for seed in 1..=8 {
@@ -97,7 +98,8 @@ fn node_of(repository: &Repository, chunks: &[Vec<u8>]) -> Vec<u8> {
     chunks.iter().flat_map(|chunk| repository.keys().chunk_id(chunk).0).collect()
 }
 
-/// A chunk can be node and content at once, or node and base of another: marked as the one, it still has to be visited as the other.
+/// A chunk can be node and content at once, or node and base of another: marked as the one, it still has to
+/// be visited as the other.
 #[test]
 fn a_node_that_was_marked_as_something_else_is_still_visited() {
     let (_, repository) = in_memory(3);

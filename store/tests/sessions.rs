@@ -1,5 +1,6 @@
-//! Goal: what is acknowledged is there, collection takes only what nothing reaches, and two sessions never hurt each other.
-//! Method: a toy snapshot (a root's payload is a list of chunk ids) on the local backend; every outcome is read back.
+//! Goal: what is acknowledged is there, collection takes only what nothing reaches, and two sessions never
+//! hurt each other. Method: a toy snapshot (a root's payload is a list of chunk ids) on the local backend;
+//! every outcome is read back.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

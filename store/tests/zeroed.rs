@@ -1,5 +1,5 @@
-//! Goal: when a repository is closed, its keys are no longer in memory. Method: this process opens one, works with it, drops it, and
-//! then reads its own memory, looking for the master key and what is derived from it.
+//! Goal: when a repository is closed, its keys are no longer in memory. Method: this process opens one, works
+//! with it, drops it, and then reads its own memory, looking for the master key and what is derived from it.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -71,8 +71,8 @@ fn occurrences(inverted: &[Vec<u8>]) -> Vec<usize> {
     found
 }
 
-/// Makes a repository, rotates its keys, and works with it; returns the secrets, inverted: the master key first, then the derived
-/// ones, then what else was drawn and stands in no object.
+/// Makes a repository, rotates its keys, and works with it; returns the secrets, inverted: the master key
+/// first, then the derived ones, then what else was drawn and stands in no object.
 ///
 /// Never part of its caller's frame, which nothing overwrites.
 #[inline(never)]

@@ -1,6 +1,6 @@
-//! Looks the dependencies up in a copy of RustSec's database of advisories that it is given. It fetches nothing: without a copy it
-//! says so and checks nothing. Advisories that were looked at and accepted stand in one table, each with its reason; a line of the
-//! table that no dependency needs is an error too.
+//! Looks the dependencies up in a copy of RustSec's database of advisories that it is given. It fetches
+//! nothing: without a copy it says so and checks nothing. Advisories that were looked at and accepted stand
+//! in one table, each with its reason; a line of the table that no dependency needs is an error too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -121,7 +121,8 @@ fn judge(found: &BTreeMap<String, String>, accepted: &BTreeSet<String>) -> Vec<S
 
 #[cfg(test)]
 mod tests {
-    //! Goal: an advisory that concerns a version in use is found, and no other. Method: one `check` over advisories as RustSec writes them.
+    //! Goal: an advisory that concerns a version in use is found, and no other. Method: one `check` over
+    //! advisories as RustSec writes them.
 
     use super::*;
 

@@ -1,8 +1,10 @@
-//! `cargo xtask freeze --gib N`: for how long an application is held while its data are captured, for each kind of source.
+//! `cargo xtask freeze --gib N`: for how long an application is held while its data are captured, for each
+//! kind of source.
 //!
-//! Each kind is made anew, captured once whole and once after a change by the built program in release form, with `/bin/true` as the hooks
-//! before and after; the figure is `frozen_ms` of the record. Root is needed: the filesystems are loop-mounted in the folder
-//! that is named, and all goes away again. A kind needs some three times its size.
+//! Each kind is made anew, captured once whole and once after a change by the built program in release form,
+//! with `/bin/true` as the hooks before and after; the figure is `frozen_ms` of the record. Root is needed:
+//! the filesystems are loop-mounted in the folder that is named, and all goes away again. A kind needs some
+//! three times its size.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

@@ -1,7 +1,9 @@
-//! `cargo xtask kill --minutes N`: the program killed, and without power, for as long as somebody has patience.
+//! `cargo xtask kill --minutes N`: the program killed, and without power, for as long as somebody has
+//! patience.
 //!
-//! The tests are those of `cli/tests/kills.rs`, then those of `cli/tests/power.rs` and of `serve_power.rs`, each file's side by side for the whole time, each from
-//! a seed that it prints. `--seed` repeats one; what the machine does meanwhile differs all the same.
+//! The tests are those of `cli/tests/kills.rs`, then those of `cli/tests/power.rs` and of `serve_power.rs`,
+//! each file's side by side for the whole time, each from a seed that it prints. `--seed` repeats one; what
+//! the machine does meanwhile differs all the same.
 
 use std::ffi::OsString;
 

@@ -1,5 +1,5 @@
-//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`, `cargo xtask advisories`, `cargo xtask duel`,
-//! `cargo xtask kill`, `cargo xtask sim`.
+//! The repository's own commands: `cargo xtask setup`, `cargo xtask test`, `cargo xtask check`,
+//! `cargo xtask advisories`, `cargo xtask duel`, `cargo xtask kill`, `cargo xtask sim`.
 //!
 //! The rules of the repository themselves are tests (`xtask/tests/`), so that the test command runs them.
 

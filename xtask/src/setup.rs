@@ -1,4 +1,5 @@
-//! Installs the tools that tests drive: makers of filesystems, ACL and attribute tools, SQLite's shell, a browser and its driver.
+//! Installs the tools that tests drive: makers of filesystems, ACL and attribute tools, SQLite's shell, a
+//! browser and its driver.
 
 use std::env;
 use std::path::Path;

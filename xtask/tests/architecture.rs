@@ -1,5 +1,5 @@
-//! Goal: the layout that `ARCHITECTURE.md` describes is the layout that stands. Method: `cargo metadata` for the arrows between
-//! crates, plain reading of the sources for what a room may never know.
+//! Goal: the layout that `ARCHITECTURE.md` describes is the layout that stands. Method: `cargo metadata` for
+//! the arrows between crates, plain reading of the sources for what a room may never know.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Goal: `docs/reliability.md` names tests that there are. Method: every word in the columns of tests is looked for among the test
-//! functions and the fuzz targets of the workspace.
+//! Goal: `docs/reliability.md` names tests that there are. Method: every word in the columns of tests is
+//! looked for among the test functions and the fuzz targets of the workspace.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
-//! `copal demo`: the main job on an embedded repository and a sample application, in a folder of its own. Everything that
-//! comes back is compared byte for byte with what was taken; one wrong byte fails the demonstration.
+//! `copal demo`: the main job on an embedded repository and a sample application, in a folder of its own.
+//! Everything that comes back is compared byte for byte with what was taken; one wrong byte fails the
+//! demonstration.
 
 use std::fs;
 use std::io::Write;

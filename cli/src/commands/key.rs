@@ -116,7 +116,8 @@ impl From<RoleName> for Role {
 
 #[derive(Debug, Args)]
 struct NewCredential {
-    /// File whose content is the new password [env: COPAL_NEW_PASSWORD_FILE; the password itself: COPAL_NEW_PASSWORD]
+    /// File whose content is the new password [env: COPAL_NEW_PASSWORD_FILE; the password itself:
+    /// COPAL_NEW_PASSWORD]
     #[arg(long, value_name = "FILE")]
     new_password_file: Option<PathBuf>,
     /// Command, given to the shell, that prints the new password [env: COPAL_NEW_PASSWORD_COMMAND]
@@ -150,8 +151,8 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             let slots = context.repository.key_slots()?;
             let old = slots.iter().find(|slot| slot.current);
             let old = old.ok_or_else(|| ProgramError::KeySlot("the key slot in use is gone".into()))?;
-            // The new one is durable before the old one goes: at no moment is nobody let in. And it is the new one that removes the
-            // old one, because it signs what the old one has signed.
+            // The new one is durable before the old one goes: at no moment is nobody let in. And it is the
+            // new one that removes the old one, because it signs what the old one has signed.
             let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
             let id = add(&context, &old.label, old.role, &credential)?;
             let replacing = invocation.open_at(context.repository.backend().clone(), &credential)?;

@@ -1,4 +1,5 @@
-//! `copal status`: what is under way on applications, and what failed. Reads the state folder only: no repository, no password.
+//! `copal status`: what is under way on applications, and what failed. Reads the state folder only: no
+//! repository, no password.
 
 use clap::Args;
 use copal_engine::application::{CaptureRecord, records, under_way};

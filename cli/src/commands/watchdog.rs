@@ -1,4 +1,5 @@
-//! `copal watchdog`: lets an application go on when the process that captures it is killed or late. Started by `create`, hidden.
+//! `copal watchdog`: lets an application go on when the process that captures it is killed or late. Started
+//! by `create`, hidden.
 
 use clap::Args;
 

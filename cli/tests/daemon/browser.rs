@@ -1,4 +1,5 @@
-//! A real Chromium without a window, driven over WebDriver: a dozen calls of plain HTTP, so that no driver library is needed.
+//! A real Chromium without a window, driven over WebDriver: a dozen calls of plain HTTP, so that no driver
+//! library is needed.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -205,7 +206,8 @@ impl Browser {
         self.protocol("Emulation.setDeviceMetricsOverride", size);
     }
 
-    /// A picture of the page for the docs, when somebody asks for pictures (`COPAL_SCREENSHOTS` names a folder).
+    /// A picture of the page for the docs, when somebody asks for pictures (`COPAL_SCREENSHOTS` names a
+    /// folder).
     pub fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("COPAL_SCREENSHOTS") else { return };
         let picture = self.protocol("Page.captureScreenshot", json!({ "format": "png", "optimizeForSpeed": false }));

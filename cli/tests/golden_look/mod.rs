@@ -1,13 +1,14 @@
-//! What stands in a folder, one line for each path: the expectations beside golden repositories are written and compared in this form.
-//! Owners are left out, since not everybody may set them.
+//! What stands in a folder, one line for each path: the expectations beside golden repositories are written
+//! and compared in this form. Owners are left out, since not everybody may set them.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// `path kind mode time`, then what the kind has: length and BLAKE3 of a file (and `sparse`), a link's target, a device's numbers, then
-/// attributes. The second name of a file shows as `same` with the first. A single file is the path `.`.
+/// `path kind mode time`, then what the kind has: length and BLAKE3 of a file (and `sparse`), a link's
+/// target, a device's numbers, then attributes. The second name of a file shows as `same` with the first. A
+/// single file is the path `.`.
 pub(crate) fn look(root: &Path) -> String {
     let mut names = Vec::new();
     let mut lines = String::new();

@@ -117,7 +117,8 @@ impl Spans {
     }
 }
 
-/// Makes the repository, and the snapshots `old` and `new` of a tree that changes much between them: what each one is.
+/// Makes the repository, and the snapshots `old` and `new` of a tree that changes much between them: what
+/// each one is.
 pub fn old_and_new(world: &World, random: &mut Random) -> [Tree; 2] {
     world.ok(&["init"]);
     let source = world.path("source");

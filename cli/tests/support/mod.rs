@@ -1,5 +1,5 @@
-//! What the tests of the program share: the built binary in a world of its own (home, cache, state, repository), sources,
-//! an unforgiving comparison of trees.
+//! What the tests of the program share: the built binary in a world of its own (home, cache, state,
+//! repository), sources, an unforgiving comparison of trees.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -145,7 +145,8 @@ impl World {
         error
     }
 
-    /// A snapshot of a source, as JSON. Files of the last instant are not trusted by the next snapshot, so it waits.
+    /// A snapshot of a source, as JSON. Files of the last instant are not trusted by the next snapshot, so it
+    /// waits.
     #[track_caller]
     pub fn create(&self, name: &str, source: &str) -> Value {
         std::thread::sleep(std::time::Duration::from_millis(30));
@@ -258,7 +259,8 @@ impl Seen {
         self
     }
 
-    /// What an archive keeps of it: not whether it has holes, nor access lists and attributes of trusted users.
+    /// What an archive keeps of it: not whether it has holes, nor access lists and attributes of trusted
+    /// users.
     pub fn is_as_archived(&self, other: &Self) -> bool {
         let attributes = |seen: &Self| {
             let user = seen.attributes.iter().filter(|(name, _)| name.starts_with(b"user."));

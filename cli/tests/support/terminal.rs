@@ -11,8 +11,8 @@ use super::{COPAL, Run, World};
 /// A question that nobody asks fails a test after this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs a line of shell, `copal` being the program under test, at a terminal of 120 columns. Each answer is typed once its
-/// question stands on the screen; `stdout` of the run is all that the screen showed.
+/// Runs a line of shell, `copal` being the program under test, at a terminal of 120 columns. Each answer is
+/// typed once its question stands on the screen; `stdout` of the run is all that the screen showed.
 #[track_caller]
 pub fn at_terminal(world: &World, line: &str, variables: &[(&str, &str)], answers: &[(&str, &str)]) -> Run {
     let mut command = world.command(&[]);

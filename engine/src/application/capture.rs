@@ -201,7 +201,8 @@ impl Run<'_> {
         hooks.filter(|hook| hook.when == When::Pre).map(|hook| hook.timeout).sum()
     }
 
-    /// On a filesystem that a hook freezes nothing can be written: not a database's lock, not a record, not a chunk.
+    /// On a filesystem that a hook freezes nothing can be written: not a database's lock, not a record, not a
+    /// chunk.
     fn refuse_frozen_ground(&self) -> Result<()> {
         let hooks = self.application.services.iter().flat_map(|service| &service.hooks);
         for hook in hooks {

@@ -63,7 +63,8 @@ impl Hooks {
         })
     }
 
-    /// Runs the steps that let an application go on: all of them, whatever becomes of each. The first failure that counts.
+    /// Runs the steps that let an application go on: all of them, whatever becomes of each. The first failure
+    /// that counts.
     pub(super) fn resume(&mut self, steps: &[(ResumeStep, OnError)]) -> Result<()> {
         let mut first = Ok(());
         for (step, on_error) in steps {
@@ -104,7 +105,8 @@ pub(super) fn run_step(step: &ResumeStep) -> (String, Ended) {
     (action.name(), action.run(timeout, &step.environment))
 }
 
-/// What lets the application go on after its pre hooks: their inverses, then the post hooks; what others depend on first.
+/// What lets the application go on after its pre hooks: their inverses, then the post hooks; what others
+/// depend on first.
 pub(super) fn resume_steps(application: &Application, variables: &Variables) -> Vec<(ResumeStep, OnError)> {
     let mut steps = Vec::new();
     for service in &application.services {

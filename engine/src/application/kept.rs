@@ -1,5 +1,6 @@
-//! The clones of large files that stay between captures, one generation for each source, so that the next capture is told by their
-//! extents what changed. They stand beside the place where the next clone will be made, and nothing but time is lost with them.
+//! The clones of large files that stay between captures, one generation for each source, so that the next
+//! capture is told by their extents what changed. They stand beside the place where the next clone will be
+//! made, and nothing but time is lost with them.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -66,7 +67,8 @@ fn read_list(state_folder: &Path, folder: &Path) -> Option<Vec<KeptClone>> {
     (generation.version == VERSION).then_some(generation.clones)
 }
 
-/// Takes from a clone, whose snapshot is committed, what the next capture will want, and removes what it will not.
+/// Takes from a clone, whose snapshot is committed, what the next capture will want, and removes what it will
+/// not.
 ///
 /// A kill in between leaves clones that the list does not describe as they are: those are not used.
 pub(super) fn keep(

@@ -1,8 +1,9 @@
 //! Records of captures in the state folder: what is under way, what waits for its upload, what failed.
 //!
-//! A record is a JSON document that is replaced whole, behind a line with the tag of the state folder's secret: it says which programs
-//! are run to let an application go on, so nobody else's is believed. It is local and never the only copy of a finished snapshot: once the
-//! snapshot's root is in the repository the record says so, and the root is the truth.
+//! A record is a JSON document that is replaced whole, behind a line with the tag of the state folder's
+//! secret: it says which programs are run to let an application go on, so nobody else's is believed. It is
+//! local and never the only copy of a finished snapshot: once the snapshot's root is in the repository the
+//! record says so, and the root is the truth.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -216,8 +217,8 @@ pub enum ResumeAction {
 }
 
 impl CaptureRecord {
-    /// Reads the record of a state folder; none: there is no such file. One that nothing vouches for, or that is damaged or newer, is an
-    /// error that names the file.
+    /// Reads the record of a state folder; none: there is no such file. One that nothing vouches for, or that
+    /// is damaged or newer, is an error that names the file.
     pub(super) fn read(state_folder: &Path, path: &Path) -> Result<Option<Self>> {
         let Some(bytes) = read_vouched(state_folder, path)? else { return Ok(None) };
         let record: Self = serde_json::from_slice(&bytes).map_err(|error| unreadable(path, error.to_string()))?;
@@ -242,8 +243,8 @@ fn name_of<'p>(state_folder: &Path, path: &'p Path) -> &'p [u8] {
     path.strip_prefix(state_folder).unwrap_or(path).as_os_str().as_bytes()
 }
 
-/// A document of the state folder: the tag of its secret in hexadecimal, a line break, and what the tag vouches for. None: there is
-/// no such file.
+/// A document of the state folder: the tag of its secret in hexadecimal, a line break, and what the tag
+/// vouches for. None: there is no such file.
 pub(super) fn read_vouched(state_folder: &Path, path: &Path) -> Result<Option<Vec<u8>>> {
     let Some((above, name)) = open_parent(&real(path))? else { return Ok(None) };
     let mut bytes = Vec::new();

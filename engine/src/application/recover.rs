@@ -1,5 +1,6 @@
-//! Ends what killed processes have left: an application that holds still goes on, a killed capture is recorded as failed, a killed
-//! deploy is taken back or finished. Needs no repository and no configuration: everything is in the state folder.
+//! Ends what killed processes have left: an application that holds still goes on, a killed capture is
+//! recorded as failed, a killed deploy is taken back or finished. Needs no repository and no configuration:
+//! everything is in the state folder.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! The sources of an application through a capture: made ready, held, stored.
 //!
-//! Made ready is what takes time and needs no stillness: connections, and what of a tree can be stored beforehand. Held is what
-//! the freeze is for. Stored is what may take hours.
+//! Made ready is what takes time and needs no stillness: connections, and what of a tree can be stored
+//! beforehand. Held is what the freeze is for. Stored is what may take hours.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,8 @@ use crate::context::Context;
 use crate::create::{Creation, Input, InputContent, Taken};
 use crate::error::{Error, Result};
 
-/// With fewer changed files than this, and no more bytes, a tree is not stored before the freeze: there is little to gain.
+/// With fewer changed files than this, and no more bytes, a tree is not stored before the freeze: there is
+/// little to gain.
 const FILES_UNDER_FREEZE_MAX: u64 = 5000;
 const BYTES_UNDER_FREEZE_MAX: u64 = 8 << 20;
 
@@ -171,7 +172,8 @@ fn prepare_tree(
     Ok(Prepared::Tree { tree, kind, before, clone })
 }
 
-/// Cloning a file writes out what of it is dirty: that had better be done before the application stands still. A failure shows there.
+/// Cloning a file writes out what of it is dirty: that had better be done before the application stands
+/// still. A failure shows there.
 fn write_out(path: &Path) {
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     let _ = folder.map(|folder| TargetTree::open(folder)?.sync_filesystem());
@@ -270,7 +272,8 @@ fn check_database(pin: &SqlitePin, context: &Context) -> Result<()> {
 }
 
 impl Held {
-    /// Copies what only this process holds to the spool, and checks it meanwhile: a copy is not checked any more.
+    /// Copies what only this process holds to the spool, and checks it meanwhile: a copy is not checked any
+    /// more.
     pub(super) fn spool(&mut self, context: &Context, source: &Source, spool: &Path) -> Result<()> {
         let interrupt = Arc::clone(&context.interrupt);
         let threads = context.worker_threads();

@@ -1,4 +1,5 @@
-//! Where applications keep what is under way: a folder each in the state folder, with a lock for the one operation at a time.
+//! Where applications keep what is under way: a folder each in the state folder, with a lock for the one
+//! operation at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -74,7 +75,8 @@ impl AppFolder {
         Ok(subfolders(&all(state_folder))?.into_iter().map(|path| Self { path, state: state() }).collect())
     }
 
-    /// Takes the lock, or says who has it. Who holds it for a moment only, for a look or a check, is waited for.
+    /// Takes the lock, or says who has it. Who holds it for a moment only, for a look or a check, is waited
+    /// for.
     pub(super) fn hold(&self, context: &Context, app: &str, verb: &str) -> Result<Held> {
         self.create(context)?;
         let begun = Instant::now();

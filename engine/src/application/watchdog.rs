@@ -1,8 +1,9 @@
 //! The watchdog: a process of its own that lets an application go on when Copal cannot.
 //!
-//! It gets its orders as one line of JSON on its standard input, and listens there. `check` asks whether it has acted; `done` tells
-//! it that nothing is left to do. When the input ends without that, the process that gave the orders is dead: the watchdog acts at
-//! once. When the deadline passes, it acts too. It never touches a repository.
+//! It gets its orders as one line of JSON on its standard input, and listens there. `check` asks whether it
+//! has acted; `done` tells it that nothing is left to do. When the input ends without that, the process that
+//! gave the orders is dead: the watchdog acts at once. When the deadline passes, it acts too. It never
+//! touches a repository.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};

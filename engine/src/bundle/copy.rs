@@ -41,8 +41,9 @@ pub struct CopyReport {
     pub duration_ms: u64,
 }
 
-/// Copies from the repository of `from` to that of `to`. Each snapshot is committed by itself, oldest first; those that are there are
-/// passed over. The cost follows the changes against the newest earlier snapshot that both have.
+/// Copies from the repository of `from` to that of `to`. Each snapshot is committed by itself, oldest first;
+/// those that are there are passed over. The cost follows the changes against the newest earlier snapshot
+/// that both have.
 pub fn copy(from: &Context, to: &Context, request: &CopyRequest) -> Result<CopyReport> {
     let begun = from.clock.monotonic_nanoseconds();
     if from.repository.config().repository == to.repository.config().repository {

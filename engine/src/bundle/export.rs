@@ -41,7 +41,8 @@ pub struct ExportRequest {
 
 /// Where the bundle goes.
 pub enum ExportTarget<'o> {
-    /// A file, which appears when it is whole. An interrupted export leaves `FILE.part`, with which the next one goes on.
+    /// A file, which appears when it is whole. An interrupted export leaves `FILE.part`, with which the next
+    /// one goes on.
     File(PathBuf),
     /// A stream.
     Stream(&'o mut dyn Write),

@@ -113,8 +113,8 @@ pub fn verify(watch: Watch<'_>, file: File, password: &[u8]) -> Result<BundleSum
     })
 }
 
-/// Imports a bundle. It is verified wholly before the first byte is stored. Each snapshot is committed by itself; those that are here
-/// already are passed over, so that an interrupted import goes on.
+/// Imports a bundle. It is verified wholly before the first byte is stored. Each snapshot is committed by
+/// itself; those that are here already are passed over, so that an interrupted import goes on.
 pub fn import(context: &Context, file: File, request: &ImportRequest) -> Result<ImportReport> {
     let begun = context.clock.monotonic_nanoseconds();
     let (keys, bytes) = open_keys(&file, &request.password)?;
@@ -156,7 +156,8 @@ struct Import<'i> {
     same_cuts: bool,
     /// Chunks of the bundle that have an id here.
     known: HashMap<u32, ChunkId>,
-    /// The snapshots so far, as they stand here, and whether what they refer to is known to stay; `None`: nothing is built on it.
+    /// The snapshots so far, as they stand here, and whether what they refer to is known to stay; `None`:
+    /// nothing is built on it.
     done: Vec<Option<(Snapshot, bool)>>,
 }
 

@@ -1,8 +1,10 @@
-//! Contents that arrive from elsewhere, stored here: cut as this repository cuts, named by its keys, compared with what is there.
+//! Contents that arrive from elsewhere, stored here: cut as this repository cuts, named by its keys, compared
+//! with what is there.
 //!
-//! Contents whose borders this repository would have chosen too (whole small files, multiples of the same page length, cuts by the same
-//! secret) keep their chunks. All others are cut again, so that they meet what is here already. Chunks are encoded and sealed by
-//! worker threads; the caller's thread reads, cuts and hashes.
+//! Contents whose borders this repository would have chosen too (whole small files, multiples of the same
+//! page length, cuts by the same secret) keep their chunks. All others are cut again, so that they meet what
+//! is here already. Chunks are encoded and sealed by worker threads; the caller's thread reads, cuts and
+//! hashes.
 
 use std::sync::Mutex;
 
@@ -119,7 +121,8 @@ impl<'s> Ingest<'s> {
         &mut self.writer
     }
 
-    /// Stores a chunk as it is, unless it is there. `known_like` is one that it is a delta of elsewhere; else the hints say.
+    /// Stores a chunk as it is, unless it is there. `known_like` is one that it is a delta of elsewhere; else
+    /// the hints say.
     pub(crate) fn chunk(
         &mut self,
         plain: Vec<u8>,

@@ -1,7 +1,9 @@
-//! Snapshots that travel: bundles, which are files under a passphrase of their own, and copies between repositories.
+//! Snapshots that travel: bundles, which are files under a passphrase of their own, and copies between
+//! repositories.
 //!
-//! What travels is described by items (module `walk`) and built again by a receiver (module `receive`), whatever carries it. A bundle is
-//! untrusted until it was read wholly; nothing is stored before that. Decision and consequences: `docs/decisions/bundles.md`.
+//! What travels is described by items (module `walk`) and built again by a receiver (module `receive`),
+//! whatever carries it. A bundle is untrusted until it was read wholly; nothing is stored before that.
+//! Decision and consequences: `docs/decisions/bundles.md`.
 
 mod copy;
 mod export;

@@ -380,7 +380,8 @@ impl<'s> SourceBuild<'s> {
         self.skip_and_take(path, session, ingest).map(drop)
     }
 
-    /// Takes over what the base has before a path and passes over the path itself; returns the content of a file there.
+    /// Takes over what the base has before a path and passes over the path itself; returns the content of a
+    /// file there.
     fn skip_and_take(
         &mut self,
         path: &EntryPath,

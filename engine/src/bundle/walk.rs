@@ -1,8 +1,9 @@
-//! Turns snapshots into items: what has to travel so that a receiver, who may have an earlier snapshot, can build them again.
+//! Turns snapshots into items: what has to travel so that a receiver, who may have an earlier snapshot, can
+//! build them again.
 //!
-//! Relative to a base only differences are visited. A chunk that the base has somewhere is named by its place there, so that nothing
-//! of the sender's ids leaves the repository. Cost: O(entries) without a base; with one, O(changes) and, where contents are new, one
-//! walk over the base's manifest.
+//! Relative to a base only differences are visited. A chunk that the base has somewhere is named by its place
+//! there, so that nothing of the sender's ids leaves the repository. Cost: O(entries) without a base; with
+//! one, O(changes) and, where contents are new, one walk over the base's manifest.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,8 +1,8 @@
 //! Snapshots that this machine has seen and that are there no more.
 //!
-//! A deletion leaves no record in the repository, so nobody can tell another machine's deletion from a root that a disk or a hand lost.
-//! What can be known is that this machine did not delete it: its own deletions are forgotten at once. What is gone stays in the cache until
-//! a verification has told it.
+//! A deletion leaves no record in the repository, so nobody can tell another machine's deletion from a root
+//! that a disk or a hand lost. What can be known is that this machine did not delete it: its own deletions
+//! are forgotten at once. What is gone stays in the cache until a verification has told it.
 
 use std::collections::BTreeSet;
 

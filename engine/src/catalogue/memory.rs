@@ -1,7 +1,8 @@
 //! What a process that lives long remembers of roots: opened, labelled, shared by every reading.
 //!
-//! Invariants: a root object never changes, so what was read of it once holds for ever; which roots are there, and which label is the
-//! newest, is looked up at each reading and never remembered. A program of one command has none: the cache serves it as well.
+//! Invariants: a root object never changes, so what was read of it once holds for ever; which roots are
+//! there, and which label is the newest, is looked up at each reading and never remembered. A program of one
+//! command has none: the cache serves it as well.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

@@ -16,8 +16,8 @@ const LABEL_VERSION: u16 = 1;
 /// How often a change is tried again when others change the same label at the same time.
 const ATTEMPTS_MAX: usize = 16;
 
-/// Sets and removes tags (an empty list: leaves them) and the pin (`None`: leaves it). Others who change the same label at
-/// the same time are not undone. Durable when it returns.
+/// Sets and removes tags (an empty list: leaves them) and the pin (`None`: leaves it). Others who change the
+/// same label at the same time are not undone. Durable when it returns.
 pub fn relabel(
     context: &Context,
     reference: &str,
@@ -59,8 +59,8 @@ fn changed(listed: &Listed, set: &[(String, String)], remove: &[String], pinned:
     Label { version: LABEL_VERSION, tags: tags.into_iter().collect(), pinned: pinned.unwrap_or(listed.snapshot.pinned) }
 }
 
-/// Whether the newest label counts: one that does not is written again, whatever it says. What a newer program wrote is not overwritten
-/// by a reader that cannot know what it says.
+/// Whether the newest label counts: one that does not is written again, whatever it says. What a newer
+/// program wrote is not overwritten by a reader that cannot know what it says.
 fn check_label(context: &Context, id: SnapshotId, seen: Option<u64>) -> Result<bool> {
     let Some(seq) = seen else { return Ok(true) };
     let read = context.repository.read_label_at(id, seq);

@@ -6,7 +6,8 @@ use copal_manifest::content::{Cutting, FileContent, Piece, PlacedPiece};
 use copal_store::ChunkId;
 use copal_store::session::ChunkSource;
 
-/// Pieces of the parent that are looked at before and behind an extent, in bytes: shifts up to this are followed at once.
+/// Pieces of the parent that are looked at before and behind an extent, in bytes: shifts up to this are
+/// followed at once.
 const MARGIN_BYTES: u64 = 2 << 20;
 /// After so many deltas in a row that did not pay, most attempts are left out.
 const FRUITLESS_MAX: u32 = 8;

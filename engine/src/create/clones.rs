@@ -1,8 +1,10 @@
-//! Clones of large files that an earlier capture has kept, and what of a file need not be read because its clone has it.
+//! Clones of large files that an earlier capture has kept, and what of a file need not be read because its
+//! clone has it.
 //!
-//! A clone belongs to a content, not to a snapshot: it is used for a file whose parent has the very list of pieces that was made from the
-//! clone. Whichever snapshot is the parent, whatever was deleted, copied or restored since: other pieces are another content.
-//! Nothing here is trusted further than that: any doubt, and the file is read.
+//! A clone belongs to a content, not to a snapshot: it is used for a file whose parent has the very list of
+//! pieces that was made from the clone. Whichever snapshot is the parent, whatever was deleted, copied or
+//! restored since: other pieces are another content. Nothing here is trusted further than that: any doubt,
+//! and the file is read.
 
 use std::collections::HashMap;
 
@@ -120,7 +122,8 @@ pub(super) struct Beside<'a> {
 }
 
 impl Beside<'_> {
-    /// The ranges to read, ascending; everything else is as the parent has it, piece by piece. None: all is to be read.
+    /// The ranges to read, ascending; everything else is as the parent has it, piece by piece. None: all is
+    /// to be read.
     pub(super) fn windows(&self) -> Option<Vec<DataRange>> {
         match self.cutting {
             _ if self.cutting != self.parent.cutting => None,
@@ -134,7 +137,8 @@ impl Beside<'_> {
         self.parent.pieces(self.session, 0, self.parent.bytes)
     }
 
-    /// A chunk of the parent is taken where it is the very one that cutting would give, and none of its bytes has changed.
+    /// A chunk of the parent is taken where it is the very one that cutting would give, and none of its bytes
+    /// has changed.
     fn fixed_windows(&self, unit: u64) -> Option<Vec<DataRange>> {
         let mut pieces = self.pieces().peekable();
         let mut changed = Changes::new(self.changed);
@@ -164,8 +168,9 @@ impl Beside<'_> {
         Some(windows)
     }
 
-    /// Cutting begins anew at a hard cut whatever stands before it, and every hard cut is one of the parent's where the bytes that
-    /// make it have not changed. So what is read goes from the last hard cut before a change to the first one behind it.
+    /// Cutting begins anew at a hard cut whatever stands before it, and every hard cut is one of the parent's
+    /// where the bytes that make it have not changed. So what is read goes from the last hard cut before a
+    /// change to the first one behind it.
     fn content_windows(&self) -> Option<Vec<DataRange>> {
         if !self.cutter.has_hard_cuts() {
             return None;
@@ -199,7 +204,8 @@ impl Beside<'_> {
         Some(ranges)
     }
 
-    /// What makes cuts of a data range other than the parent's: other bytes, holes that were there, another beginning or end.
+    /// What makes cuts of a data range other than the parent's: other bytes, holes that were there, another
+    /// beginning or end.
     fn changes_of_cuts(&self, range: DataRange, parent_ranges: &[DataRange]) -> Vec<DataRange> {
         let (begin, end) = (range.offset, range.offset + range.bytes);
         let end_of = |range: &DataRange| range.offset + range.bytes;

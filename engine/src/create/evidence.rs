@@ -1,7 +1,9 @@
-//! Whether a file is what the parent snapshot has: by its metadata, with a guard for files changed in the instant of the last capture.
+//! Whether a file is what the parent snapshot has: by its metadata, with a guard for files changed in the
+//! instant of the last capture.
 //!
-//! What vouches was seen after the file's pages had been written out ([`copal_source::settle`]): from then on each write moves its
-//! times. Why that holds for files that were not opened since: `docs/decisions/unchanged-files.md`.
+//! What vouches was seen after the file's pages had been written out ([`copal_source::settle`]): from then on
+//! each write moves its times. Why that holds for files that were not opened since:
+//! `docs/decisions/unchanged-files.md`.
 
 use copal_manifest::content::{FileContent, Pieces};
 use copal_manifest::entry::{Entry, Metadata, Node, Timestamp};
@@ -10,7 +12,8 @@ use copal_manifest::tree::{NodeShape, Reference, references};
 use copal_source::scan::{FileKind, FileStat, FileTime};
 use copal_store::session::{ChunkSource, Session};
 
-/// The kernel stamps files with the time of its last tick, up to 10 ms old (`CONFIG_HZ=100`); twice that is left out.
+/// The kernel stamps files with the time of its last tick, up to 10 ms old (`CONFIG_HZ=100`); twice that is
+/// left out.
 const TICK_NANOSECONDS: i64 = 20_000_000;
 /// Filesystems that keep whole seconds round to two at worst (FAT).
 const COARSE_SECONDS: i64 = 2;
@@ -19,7 +22,8 @@ pub(crate) fn timestamp(time: FileTime) -> Timestamp {
     Timestamp { seconds: time.seconds, nanoseconds: time.nanoseconds }
 }
 
-/// Files whose change time is before this cannot change again without it being seen; others are read again by the next capture.
+/// Files whose change time is before this cannot change again without it being seen; others are read again by
+/// the next capture.
 pub(crate) fn trusted_before(begun: Timestamp) -> Timestamp {
     let nanoseconds = i64::from(begun.nanoseconds) - TICK_NANOSECONDS;
     if nanoseconds >= 0 {
@@ -39,8 +43,8 @@ pub(super) fn is_unchanged(parent: &Entry, stat: &FileStat, trusted_before: Time
     let Metadata { mode, uid, gid, modified, changed, inode, .. } = &parent.metadata;
     let same_stat = (*mode, *uid, *gid, *inode) == (stat.mode, stat.uid, stat.gid, stat.inode)
         && (*modified, *changed) == (timestamp(stat.modified), timestamp(stat.changed));
-    // What is no file on disk (pages that a transaction pins) has no inode, and no time that tells of a change: the parent's entry of it
-    // looks the same whatever was committed since.
+    // What is no file on disk (pages that a transaction pins) has no inode, and no time that tells of a
+    // change: the parent's entry of it looks the same whatever was committed since.
     let is_on_disk = stat.inode != 0;
     is_on_disk && same_stat && is_past(*modified, *changed, trusted_before) && is_same_kind(&parent.node, stat)
 }

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 /// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
 
-/// A part of a data range of a file. Of content cuts, the part ends with the first hard cut at or after its end and begins with
-/// the first one at or after its beginning, so that the parts give together the cuts of one run.
+/// A part of a data range of a file. Of content cuts, the part ends with the first hard cut at or after its
+/// end and begins with the first one at or after its beginning, so that the parts give together the cuts of
+/// one run.
 pub(super) struct Extent {
     pub(super) file: OpenFile,
     /// Length of the chunks, `None` for content cuts.

@@ -1,4 +1,5 @@
-//! Large files as the coordinator sees them: how they are cut up into extents, and how the pieces come together again.
+//! Large files as the coordinator sees them: how they are cut up into extents, and how the pieces come
+//! together again.
 
 use std::sync::Arc;
 
@@ -154,8 +155,8 @@ fn without_short_holes(ranges: Vec<DataRange>) -> Vec<DataRange> {
     joined
 }
 
-/// Fixed cuts for page-structured files, as long as their pages stay where they are in the parent; content cuts for all others, and for
-/// files that fell back to them once.
+/// Fixed cuts for page-structured files, as long as their pages stay where they are in the parent; content
+/// cuts for all others, and for files that fell back to them once.
 fn choose_cutting(
     shared: &Shared<'_>,
     file: &OpenFile,
@@ -181,7 +182,8 @@ fn choose_cutting(
     })
 }
 
-/// Whether samples of the file have at least one page in sixteen in common with what the parent has at the same offsets.
+/// Whether samples of the file have at least one page in sixteen in common with what the parent has at the
+/// same offsets.
 fn offsets_match(file: &OpenFile, parent: &FileContent, session: &Session) -> Result<bool, Trouble> {
     let (mut same, mut compared) = (0u64, 0u64);
     let mut plain = Vec::new();

@@ -1,6 +1,8 @@
-//! Stores the nodes of a new tree, each as a delta against the parent snapshot's node in its place where that pays.
+//! Stores the nodes of a new tree, each as a delta against the parent snapshot's node in its place where that
+//! pays.
 //!
-//! A snapshot in which one file in a hundred changed touches nearly every leaf: stored whole they would outweigh the change itself.
+//! A snapshot in which one file in a hundred changed touches nearly every leaf: stored whole they would
+//! outweigh the change itself.
 
 use copal_manifest::entry::EntryPath;
 use copal_manifest::finder::NodeFinder;

@@ -25,7 +25,8 @@ pub(super) struct ParentSource {
 }
 
 impl Parent {
-    /// The one asked for, or the newest of the same application that has one of the sources (label and recorded path).
+    /// The one asked for, or the newest of the same application that has one of the sources (label and
+    /// recorded path).
     pub(super) fn choose(
         context: &Context,
         session: &Session,
@@ -34,7 +35,8 @@ impl Parent {
         reference: Option<&str>,
     ) -> Result<Option<Self>> {
         let catalogue = Catalogue::load_in(context, session)?;
-        // What a parent says of a file that looks unchanged is taken for what is in it, so it must be somebody's whose word counts.
+        // What a parent says of a file that looks unchanged is taken for what is in it, so it must be
+        // somebody's whose word counts.
         let counts = |listed: &&Listed| context.repository.keys().builds_on(listed.signer);
         let listed = match reference {
             Some(reference) => {

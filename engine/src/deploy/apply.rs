@@ -1,4 +1,5 @@
-//! Carries a committed journal out. Every step can be repeated: after a crash all of them are done again from the first one.
+//! Carries a committed journal out. Every step can be repeated: after a crash all of them are done again from
+//! the first one.
 
 use std::fs::File;
 
@@ -23,7 +24,8 @@ pub(super) struct Applied {
     pub(super) top: Option<TargetMetadata>,
 }
 
-/// Does all steps and makes them durable. They reach nothing but the target that stands open, whatever they say.
+/// Does all steps and makes them durable. They reach nothing but the target that stands open, whatever they
+/// say.
 pub(super) fn apply(
     root: &WriteRoot,
     journal: &Journal,
@@ -104,7 +106,8 @@ impl Applier {
         }
         match kind {
             FileKind::Directory if self.sync_each => match self.root.sync_directory(path) {
-                // Its own mode may keep a plain user from opening it: then only the whole filesystem can be synced.
+                // Its own mode may keep a plain user from opening it: then only the whole filesystem can be
+                // synced.
                 Err(error) if error.is_permission_denied() => self.sync_each = false,
                 synced => synced?,
             },

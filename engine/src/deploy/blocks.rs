@@ -1,6 +1,7 @@
 //! Stages the ranges of a standing file that get other bytes: of each range only the blocks that differ.
 //!
-//! A chunk of a database differs in a page or two. What is put into the journal has to be synced there, copied, and synced again.
+//! A chunk of a database differs in a page or two. What is put into the journal has to be synced there,
+//! copied, and synced again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,8 @@ use crate::error::Result;
 
 /// What is compared at once: what a filesystem writes at once.
 const BLOCK_BYTES: usize = 4096;
-/// Blocks that are equal and lie between two that differ are staged too, up to so many: each run costs a call and a record.
+/// Blocks that are equal and lie between two that differ are staged too, up to so many: each run costs a call
+/// and a record.
 const EQUAL_BLOCKS_MAX: usize = 2;
 
 /// The journal's file of ranges: whoever stages some gets a place at its end.
@@ -117,8 +119,8 @@ impl Patch {
     }
 }
 
-/// Where `wanted`, which belongs at `offset`, is not what stands there, in whole blocks of the file; what stands there may be
-/// shorter.
+/// Where `wanted`, which belongs at `offset`, is not what stands there, in whole blocks of the file; what
+/// stands there may be shorter.
 fn differing_runs(offset: u64, wanted: &[u8], standing: &[u8]) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     let mut begin = 0;

@@ -1,4 +1,5 @@
-//! What is checked before the first byte is written: every chunk that will be read is located, and there is room.
+//! What is checked before the first byte is written: every chunk that will be read is located, and there is
+//! room.
 
 use copal_manifest::content::{FileContent, Piece};
 use copal_manifest::entry::Node;

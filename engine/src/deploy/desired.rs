@@ -1,4 +1,5 @@
-//! What a target shall be: the entries of a snapshot, or of a part of it, at their places below TARGET, in path order.
+//! What a target shall be: the entries of a snapshot, or of a part of it, at their places below TARGET, in
+//! path order.
 //!
 //! Streams: at most one node of each tree level is in memory. It never looks at a target.
 
@@ -244,7 +245,8 @@ impl Items<'_, '_> {
         }
     }
 
-    /// Completes the folders that come before a path. Snapshots of before may lack one whose contents they have: it is made.
+    /// Completes the folders that come before a path. Snapshots of before may lack one whose contents they
+    /// have: it is made.
     fn lead_to(&mut self, path: &EntryPath, is_folder: bool) {
         while self.folders.last().is_some_and(|folder| !path.is_within(folder)) {
             self.folders.pop();

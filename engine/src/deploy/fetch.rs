@@ -1,9 +1,10 @@
 //! Fetches chunks and writes them to files: sorted by their place in the packs, by all workers.
 //!
-//! One thread plans: it announces files as slots and their pieces in path order. Every batch of pieces is located, cut into
-//! runs of neighbouring pieces of one file, sorted by pack and offset, and handed to the workers in units of about a frame. A record
-//! is decoded once for all pieces of a unit that stand in it. Memory: one batch being planned, the bounded queue of units
-//! ([`QUEUE_UNITS`] of about [`UNIT_BYTES`] worth of *records of pieces*, not of data), and two buffers for each worker.
+//! One thread plans: it announces files as slots and their pieces in path order. Every batch of pieces is
+//! located, cut into runs of neighbouring pieces of one file, sorted by pack and offset, and handed to the
+//! workers in units of about a frame. A record is decoded once for all pieces of a unit that stand in it.
+//! Memory: one batch being planned, the bounded queue of units ([`QUEUE_UNITS`] of about [`UNIT_BYTES`] worth
+//! of *records of pieces*, not of data), and two buffers for each worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +28,8 @@ const BATCH_BYTES: u64 = 256 << 20;
 const RUN_BYTES: u64 = 4 << 20;
 /// Work that is handed to a worker at once: about one frame.
 const UNIT_BYTES: u64 = 1 << 20;
-/// Runs that are handed to a worker at once at most: files of a hundred bytes are many to a frame, which is then decoded more than once.
+/// Runs that are handed to a worker at once at most: files of a hundred bytes are many to a frame, which is
+/// then decoded more than once.
 const UNIT_SPANS_MAX: usize = 1024;
 /// Files without pieces that are handed to a worker at once.
 const UNIT_SLOTS: usize = 64;
@@ -161,7 +163,8 @@ pub(super) struct Fetcher<'f> {
     session: &'f Session,
     run: &'f Run<'f>,
     sender: Sender<Unit>,
-    /// Holds back half of the workers until a large file is met: its writers wait for the device, and decoding goes on.
+    /// Holds back half of the workers until a large file is met: its writers wait for the device, and
+    /// decoding goes on.
     gate: Option<Sender<()>>,
     spans: Vec<Span>,
     pieces: usize,
@@ -169,7 +172,8 @@ pub(super) struct Fetcher<'f> {
     closed: Vec<Arc<Slot>>,
 }
 
-/// Runs `plan` on this thread and the writing on workers; returns when every announced file is finished, or at the first error.
+/// Runs `plan` on this thread and the writing on workers; returns when every announced file is finished, or
+/// at the first error.
 pub(super) fn with_fetcher<T>(
     session: &Session,
     run: &Run<'_>,
@@ -215,7 +219,8 @@ pub(super) fn with_fetcher<T>(
 impl Fetcher<'_> {
     /// Writes a chunk to a file. Offsets of one file ascend.
     pub(super) fn piece(&mut self, slot: &Arc<Slot>, offset: u64, id: ChunkId, bytes: u32) -> Result<()> {
-        // Where the index says another length than the manifest it is read elsewhere, as all that is not what was promised.
+        // Where the index says another length than the manifest it is read elsewhere, as all that is not what
+        // was promised.
         let location = Location { bytes, ..locate(self.session, &id)? };
         if matches!(slot.origin, Origin::New { bytes, sparse: false } if bytes >= LARGE_FILE_BYTES) {
             self.gate = None;
@@ -246,7 +251,8 @@ impl Fetcher<'_> {
         if slot.pending.load(Ordering::Acquire) > 1 && slot.pending.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
         }
-        // No piece is outstanding: the file is made and finished by a worker all the same. Its count may be 0 or 1 here.
+        // No piece is outstanding: the file is made and finished by a worker all the same. Its count may be 0
+        // or 1 here.
         slot.pending.store(1, Ordering::Release);
         self.closed.push(slot);
         if self.closed.len() >= UNIT_SLOTS {
@@ -361,10 +367,12 @@ impl ChunkReader<'_> {
             self.read_member(id, location, chunk)
         };
         match read {
-            // The last look before the bytes reach an application: an authentic record is not yet the right chunk.
+            // The last look before the bytes reach an application: an authentic record is not yet the right
+            // chunk.
             Ok(()) if self.session.repository().keys().chunk_id(chunk) == *id => return Ok(()),
             Err(error) if !error.concerns_one_object() => return Err(error.into()),
-            // Collected since it was located, because it stands elsewhere too; or not what was promised there.
+            // Collected since it was located, because it stands elsewhere too; or not what was promised
+            // there.
             Ok(()) | Err(_) => {}
         }
         let found = self.session.read_chunk(id)?;

@@ -1,4 +1,5 @@
-//! Whether a place fits what shall stand there, and what its filesystem can do. Nothing here changes a target.
+//! Whether a place fits what shall stand there, and what its filesystem can do. Nothing here changes a
+//! target.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -25,8 +26,8 @@ pub(super) fn refuse_device(place: &Place) -> Result<()> {
     Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.into() })
 }
 
-/// A file that is deployed to an empty folder goes into it. Neither a folder that holds something is taken for a file's place, nor
-/// a file for a folder's.
+/// A file that is deployed to an empty folder goes into it. Neither a folder that holds something is taken
+/// for a file's place, nor a file for a folder's.
 pub(super) fn place_of_kind(
     place: Place,
     single: bool,
@@ -63,8 +64,9 @@ pub(super) fn refuse_mounts(place: &Place, single: bool) -> Result<()> {
     Err(Error::UnfitTarget { target: place.path.clone(), detail })
 }
 
-/// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that fails, leaves
-/// the target as it was to the time of its folder. At a mount point nothing beside it counts, and nothing needs a probe.
+/// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that
+/// fails, leaves the target as it was to the time of its folder. At a mount point nothing beside it counts,
+/// and nothing needs a probe.
 pub(super) fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Capabilities> {
     // Who builds in a mount point knows how it is switched.
     let within = staged.and_then(Path::parent).filter(|parent| *parent == place.path);

@@ -1,4 +1,5 @@
-//! Reads and hashes standing files, piece by piece, by all workers, to find what differs from their wanted content.
+//! Reads and hashes standing files, piece by piece, by all workers, to find what differs from their wanted
+//! content.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -149,7 +150,8 @@ fn hand_out<'q>(
         }
         begin = number + 1;
         let file = reader.open_file(&question.entry.path.to_slashes())?;
-        // Before it is read, so that what is written later shows in its times, which the memory of the deploy relies on.
+        // Before it is read, so that what is written later shows in its times, which the memory of the deploy
+        // relies on.
         file.write_out()?;
         if !send(Task::Run { number, question, file: file.clone(), pieces: Vec::new() }) {
             return Ok(());
@@ -288,7 +290,8 @@ impl Eye<'_> {
             let (mut at, stop) = (data.offset.max(offset), (data.offset + data.bytes).min(end));
             while at < stop {
                 let run = usize::try_from((stop - at).min(1 << 20)).unwrap_or(1 << 20);
-                // Past the end of a file that is too short there is nothing, and that is zero after its length is set.
+                // Past the end of a file that is too short there is nothing, and that is zero after its
+                // length is set.
                 let whole = self.read(file, at, run)?;
                 if whole && self.buffer.iter().any(|&b| b != 0) {
                     return Ok(false);

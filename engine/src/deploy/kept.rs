@@ -1,6 +1,7 @@
 //! Kept materialisations: whole snapshots in the state folder, from which targets are cloned by reflink.
 //!
-//! Nothing depends on them: a file of a kept tree that was touched since is found out by its memory and is not shared.
+//! Nothing depends on them: a file of a kept tree that was touched since is found out by its memory and is
+//! not shared.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

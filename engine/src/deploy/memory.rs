@@ -1,9 +1,11 @@
-//! The memory of deploys: which snapshot was put where, and the inode and change time that each path had then.
+//! The memory of deploys: which snapshot was put where, and the inode and change time that each path had
+//! then.
 //!
-//! One file for each target in the state folder, with a checksum. It can be lost at any time: then the next deploy reads the
-//! target instead. A file that changes after the memory was written has another change time, so an old memory is never wrong: what the
-//! deploy compared it read after its pages had been written out, and what it made nobody had mapped. Where the filesystem's times do
-//! not tell of every write there is no memory ([`copal_source::settle`]).
+//! One file for each target in the state folder, with a checksum. It can be lost at any time: then the next
+//! deploy reads the target instead. A file that changes after the memory was written has another change time,
+//! so an old memory is never wrong: what the deploy compared it read after its pages had been written out,
+//! and what it made nobody had mapped. Where the filesystem's times do not tell of every write there is no
+//! memory ([`copal_source::settle`]).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -1,7 +1,8 @@
 //! What keeps a planned deploy from being carried out, found before anything is decided.
 //!
-//! A journal that is committed has to be carried out, and a tree that was exchanged has to be removed. What a person has forbidden
-//! (immutable files, mounts, swap space) is therefore asked for first: a deploy that cannot be finished does not begin.
+//! A journal that is committed has to be carried out, and a tree that was exchanged has to be removed. What a
+//! person has forbidden (immutable files, mounts, swap space) is therefore asked for first: a deploy that
+//! cannot be finished does not begin.
 
 use copal_source::target::{Obstacles, TargetTree, Touch};
 

@@ -1,7 +1,9 @@
-//! The notes of deploys under way, in the state folder: what stands beside which target, so that the next command ends it.
+//! The notes of deploys under way, in the state folder: what stands beside which target, so that the next
+//! command ends it.
 //!
-//! A note is appended to, never rewritten: its lock says that its deploy is alive, and stays with the file. Each entry bears a tag of
-//! the state folder's secret over the note's name, the entry's number and the entry.
+//! A note is appended to, never rewritten: its lock says that its deploy is alive, and stays with the file.
+//! Each entry bears a tag of the state folder's secret over the note's name, the entry's number and the
+//! entry.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -33,7 +35,8 @@ pub(super) struct Noted {
     journal: bool,
     beside: Vec<u8>,
     target: Vec<u8>,
-    /// What was made beside the target; none: it was not made, or there was no time to note it, and nothing is in it.
+    /// What was made beside the target; none: it was not made, or there was no time to note it, and nothing
+    /// is in it.
     made: Option<Known>,
     /// What stood at the target: after the switch it has the other's name.
     replaced: Option<Known>,
@@ -69,7 +72,8 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Without a state folder that can be used nothing is noted, and a journal is of this process alone: that is said.
+    /// Without a state folder that can be used nothing is noted, and a journal is of this process alone: that
+    /// is said.
     pub(super) fn open(context: &Context) -> Result<Self> {
         let entropy = context.repository.entropy().as_ref();
         let why = match context.state_folder.as_deref() {
@@ -96,7 +100,8 @@ fn notes_folder(state_folder: &Path) -> Result<()> {
     private_folder(&state_folder.join(NOTES))
 }
 
-/// A registered deploy: its note is there, and locked, until it is dropped by [`Registered::done`] or the process dies.
+/// A registered deploy: its note is there, and locked, until it is dropped by [`Registered::done`] or the
+/// process dies.
 #[derive(Debug)]
 pub(super) struct Registered {
     note: Option<OpenNote>,
@@ -188,8 +193,8 @@ fn numbered(number: u32, entry: &[u8]) -> Vec<u8> {
     [&number.to_le_bytes()[..], entry].concat()
 }
 
-/// A new file with a lock: who finds it from here on finds it locked. `None` when somebody found it before, took it for a dead
-/// process's, and removed it.
+/// A new file with a lock: who finds it from here on finds it locked. `None` when somebody found it before,
+/// took it for a dead process's, and removed it.
 fn create_locked(path: &Path) -> Result<Option<File>> {
     let io = |error| failed("creating", path, error);
     let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;

@@ -1,7 +1,8 @@
 //! What has to be done to a target: the result of the comparison, as plain values.
 //!
-//! Memory: a record of some 150 bytes for each path that differs, the entries of the first [`ENTRIES_HELD_MAX`] of them, and a
-//! record of some 250 bytes for each folder. Entries past that are read again from the snapshot.
+//! Memory: a record of some 150 bytes for each path that differs, the entries of the first
+//! [`ENTRIES_HELD_MAX`] of them, and a record of some 250 bytes for each folder. Entries past that are read
+//! again from the snapshot.
 
 use copal_manifest::entry::{Entry, EntryPath, Metadata};
 

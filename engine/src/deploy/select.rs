@@ -23,7 +23,8 @@ impl Chosen {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// Whether a path of a source is chosen: by itself or with a folder above it. The root is, where nothing is asked for by name.
+    /// Whether a path of a source is chosen: by itself or with a folder above it. The root is, where nothing
+    /// is asked for by name.
     pub(super) fn takes(&self, path: &EntryPath, is_folder: bool) -> bool {
         if path.is_root() {
             return self.include.is_none();

@@ -26,9 +26,9 @@ pub struct Found {
     pub version: u64,
 }
 
-/// Paths that match a glob (with a slash: the whole display path, else the last name) or, without glob characters, contain
-/// the pattern in their last name; over all snapshots, by path and time. After the first snapshot of an application
-/// only differences are read.
+/// Paths that match a glob (with a slash: the whole display path, else the last name) or, without glob
+/// characters, contain the pattern in their last name; over all snapshots, by path and time. After the first
+/// snapshot of an application only differences are read.
 pub fn find(context: &Context, pattern: &str) -> Result<Vec<Found>> {
     let matcher = Matcher::new(pattern)?;
     let session = context.reading_session()?;

@@ -1,4 +1,5 @@
-//! Looks into snapshots: what is in one, what differs, where a path is, what all of it costs. Nothing here writes.
+//! Looks into snapshots: what is in one, what differs, where a path is, what all of it costs. Nothing here
+//! writes.
 
 mod diff;
 mod find;

@@ -12,7 +12,8 @@ pub(crate) struct Place<'a> {
     pub(crate) path: EntryPath,
 }
 
-/// Finds what a display path names: every source for the empty path of a snapshot with labels, else one place.
+/// Finds what a display path names: every source for the empty path of a snapshot with labels, else one
+/// place.
 pub(crate) fn resolve<'a>(snapshot: &'a Snapshot, display: &[u8]) -> Result<Vec<Place<'a>>> {
     let missing =
         || Error::NoSuchPath { snapshot: snapshot.name.clone(), path: String::from_utf8_lossy(display).into_owned() };

@@ -1,4 +1,5 @@
-//! Takes lost chunks again from live sources: a chunk is known by the hash of its bytes, wherever they are read.
+//! Takes lost chunks again from live sources: a chunk is known by the hash of its bytes, wherever they are
+//! read.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,8 @@ pub(super) fn take_pieces_again(context: &Context, from: &[PathBuf], pieces: &[L
     Ok(stored)
 }
 
-/// Stores what is below the given paths as a create would, without a root: what moved, and the nodes of the manifests.
+/// Stores what is below the given paths as a create would, without a root: what moved, and the nodes of the
+/// manifests.
 pub(super) fn take_everything_again(context: &Context, from: &[PathBuf]) -> Result<u64> {
     let session = Session::begin(&context.repository)?;
     for root in from {

@@ -49,7 +49,8 @@ impl Findings {
         })
     }
 
-    /// A node or chunk that does not read, or has no place. Where one object costs many chunks, the object is the item.
+    /// A node or chunk that does not read, or has no place. Where one object costs many chunks, the object is
+    /// the item.
     pub(super) fn lose(&mut self, session: &Session, kind: &str, id: &ChunkId, error: &StoreError) -> Result<()> {
         let item = match (error, session.lost_pack(id)?) {
             (StoreError::Damaged { object, detail }, _) if object.starts_with("index/") => {

@@ -1,5 +1,5 @@
-//! Whether every entry of a snapshot stands in a folder of it: what does not cannot be deployed. Snapshots share most nodes; of each node the
-//! question is answered once.
+//! Whether every entry of a snapshot stands in a folder of it: what does not cannot be deployed. Snapshots
+//! share most nodes; of each node the question is answered once.
 
 use std::collections::HashMap;
 

@@ -73,8 +73,8 @@ pub struct VerifyReport {
     pub damaged: Vec<DamagedItem>,
     /// What a newer version wrote: nobody here can say whether it is sound.
     pub not_verified: Vec<DamagedItem>,
-    /// Snapshots that this machine has seen and that are there no more, without having been deleted here. A deletion elsewhere leaves no
-    /// record, so it is no damage; it is told once.
+    /// Snapshots that this machine has seen and that are there no more, without having been deleted here. A
+    /// deletion elsewhere leaves no record, so it is no damage; it is told once.
     pub gone: Vec<Gone>,
     /// What was mended, one sentence each.
     pub repaired: Vec<String>,
@@ -88,10 +88,10 @@ impl VerifyReport {
     }
 }
 
-/// Verifies. With `repair`, what can be made again is made again: the index from the packs, the configuration from its copy, lost
-/// chunks from the sources given. Records that do not verify leave the index, so that nothing reads them any more, collection
-/// removes them, and the next create of the same data stores them again. What nothing brings back is lost, and stays named; no root
-/// is ever removed.
+/// Verifies. With `repair`, what can be made again is made again: the index from the packs, the configuration
+/// from its copy, lost chunks from the sources given. Records that do not verify leave the index, so that
+/// nothing reads them any more, collection removes them, and the next create of the same data stores them
+/// again. What nothing brings back is lost, and stays named; no root is ever removed.
 pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport> {
     if !request.from.is_empty() && !request.repair {
         return Err(Error::Usage("chunks are taken again from a source only by a repair".into()));
@@ -178,8 +178,8 @@ impl Checked {
     }
 }
 
-/// Looks again when a snapshot was deleted meanwhile: a collection that was decided before the look began does not wait for it, so
-/// what only that snapshot needed may be gone, and that is no damage.
+/// Looks again when a snapshot was deleted meanwhile: a collection that was decided before the look began
+/// does not wait for it, so what only that snapshot needed may be gone, and that is no damage.
 fn check(context: &Context, request: &VerifyRequest) -> Result<Checked> {
     for _ in 1..LOOKS_MAX {
         let checked = look(context, request)?;

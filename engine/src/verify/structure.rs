@@ -1,4 +1,5 @@
-//! Walks the manifests: every node opens, every entry has its folder, every chunk a place. Nodes that snapshots share are read once.
+//! Walks the manifests: every node opens, every entry has its folder, every chunk a place. Nodes that
+//! snapshots share are read once.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! What the tests of catalogue, removal, inspection and verification share: a repository in memory that counts and fails, and
-//! snapshots made by hand, so that a test knows every chunk of them.
+//! What the tests of catalogue, removal, inspection and verification share: a repository in memory that
+//! counts and fails, and snapshots made by hand, so that a test knows every chunk of them.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! A repository in which every kind of object stands, made once and copied for each damage; and what each operation then does,
-//! in words.
+//! A repository in which every kind of object stands, made once and copied for each damage; and what each
+//! operation then does, in words.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 mod building;
@@ -137,7 +137,8 @@ pub enum Field {
 }
 
 impl Field {
-    /// Its byte, and the bit: a version becomes a higher one, an epoch another one that began, where there is one so near.
+    /// Its byte, and the bit: a version becomes a higher one, an epoch another one that began, where there is
+    /// one so near.
     fn place(self) -> (usize, u8) {
         match self {
             Self::Version => (7, 0x10),
@@ -211,8 +212,8 @@ impl Template {
         self.expected.insert("third", files_of(&tree));
     }
 
-    /// A copy with one damage; `position` is where a bit is flipped, in thousandths of the length, or else where something stands that
-    /// `second` needs.
+    /// A copy with one damage; `position` is where a bit is flipped, in thousandths of the length, or else
+    /// where something stands that `second` needs.
     pub fn world(&self, victim: Victim, fault: Fault, position: Option<usize>) -> World<'_> {
         let world = World {
             template: self,
@@ -339,7 +340,8 @@ impl World<'_> {
         self.folder.path().join("cache").join(of_repository).join("state.redb")
     }
 
-    /// As a program that starts now. The slot that is damaged, or whose grant is, is the one tried; with the other key all is well.
+    /// As a program that starts now. The slot that is damaged, or whose grant is, is the one tried; with the
+    /// other key all is well.
     fn context(&self) -> copal_engine::Result<Context> {
         let is_tried = self.victim == Victim::KeySlot || self.victim.is_grant();
         let key = if is_tried { KEYS[0] } else { KEYS[1] };
@@ -459,8 +461,8 @@ impl World<'_> {
         said
     }
 
-    /// After a repair without a source, the next create stores again what it meets: then only what no longer stands in the tree is
-    /// lost.
+    /// After a repair without a source, the next create stores again what it meets: then only what no longer
+    /// stands in the tree is lost.
     pub fn heal_by_create(&self) {
         self.verify_with(true, Vec::new()).unwrap();
         assert_eq!(self.create(), "done, whole");
@@ -487,7 +489,8 @@ impl World<'_> {
         said
     }
 
-    /// What every cell must keep: the snapshot that shares nothing is exact, with the key that still opens. Without a roster none does.
+    /// What every cell must keep: the snapshot that shares nothing is exact, with the key that still opens.
+    /// Without a roster none does.
     #[track_caller]
     pub fn check_alone(&self) {
         let opened = self.context_with(KEYS[1]).or_else(|_| self.context_with(KEYS[0]));

@@ -1,4 +1,5 @@
-//! What the tests of deploys share: a repository on the real disk, trees of every kind of file, an unforgiving comparison.
+//! What the tests of deploys share: a repository on the real disk, trees of every kind of file, an
+//! unforgiving comparison.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! Nodes of trees, as bytes. Decoding is total, bounded by the bytes given, and accepts one spelling only.
 //!
-//! Every node begins with its format version, its shape, its height and the number of its members; then the members stand column by
-//! column, so that what is alike lies together for compression. `docs/format/manifest-node.md` has the table.
+//! Every node begins with its format version, its shape, its height and the number of its members; then the
+//! members stand column by column, so that what is alike lies together for compression.
+//! `docs/format/manifest-node.md` has the table.
 
 pub(crate) mod columns;
 pub(crate) mod entries;

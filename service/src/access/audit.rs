@@ -1,4 +1,5 @@
-//! The audit log: who did what, when and from where. Lines of JSON, appended; no secret and no content is ever in one.
+//! The audit log: who did what, when and from where. Lines of JSON, appended; no secret and no content is
+//! ever in one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,7 +21,8 @@ const FILES_KEPT: u32 = 8;
 pub struct AuditLine {
     /// RFC 3339.
     pub time: String,
-    /// Name of the token, `local` without access rules, `schedule` for the daemon itself, empty for somebody unknown.
+    /// Name of the token, `local` without access rules, `schedule` for the daemon itself, empty for somebody
+    /// unknown.
     pub actor: String,
     /// Id of the token.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! The gate that every request passes: where it comes from, who asks, how often; then the handler; then headers, figures, the logs.
+//! The gate that every request passes: where it comes from, who asks, how often; then the handler; then
+//! headers, figures, the logs.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -156,7 +157,8 @@ fn admit(daemon: &Daemon, request: &Request, route: &str, peer: IpAddr) -> Resul
     }
     let principal = match &daemon.access {
         Access::Open => {
-            // A page of another site may have had its name changed to this address: then Host names that site.
+            // A page of another site may have had its name changed to this address: then Host names that
+            // site.
             if !names_loopback(headers) {
                 return Err(Problem::forbidden("without tokens the daemon answers to localhost only"));
             }
@@ -213,8 +215,8 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Every browser says where a request that changes something comes from; programs say nothing. New browsers say it of secure places
-/// by `Sec-Fetch-Site`, which no page can change; otherwise `Origin` tells.
+/// Every browser says where a request that changes something comes from; programs say nothing. New browsers
+/// say it of secure places by `Sec-Fetch-Site`, which no page can change; otherwise `Origin` tells.
 fn same_site(headers: &HeaderMap) -> Result<()> {
     let refused = || Problem::forbidden("the request comes from a page of another site");
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -288,7 +290,8 @@ fn is_audited(method: &Method, route: &str, status: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: pages of other sites change nothing, names of other sites reach nothing. Method: headers as browsers send them.
+    //! Goal: pages of other sites change nothing, names of other sites reach nothing. Method: headers as
+    //! browsers send them.
 
     use super::*;
 

@@ -105,7 +105,8 @@ impl Counters {
             .map_err(|_| Problem::too_many("as many uploads and downloads as are allowed go on already"))
     }
 
-    /// Whether a line goes into the audit log, and how many did not before it. Whoever is not known could push out all others.
+    /// Whether a line goes into the audit log, and how many did not before it. Whoever is not known could
+    /// push out all others.
     pub(crate) fn audit(&self, is_known: bool) -> Option<u64> {
         if !is_known && self.unknown_lines.check().is_err() {
             self.skipped.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! Who may do what: roles, tokens, sessions of browsers, limits, and the record of who did what.
 //!
-//! Invariants: a request reaches a handler only with a [`Principal`]; secrets of clients are kept as hashes; none is in an answer or a
-//! log. A page of another site can make a browser send a request here, but not one that changes anything.
+//! Invariants: a request reaches a handler only with a [`Principal`]; secrets of clients are kept as hashes;
+//! none is in an answer or a log. A page of another site can make a browser send a request here, but not one
+//! that changes anything.
 
 mod audit;
 mod gate;

@@ -1,5 +1,5 @@
-//! Browsers that have shown a token: a cookie stands for the token, so that the token itself is never in one. Sessions live in memory
-//! and end with the daemon, with time, or with the token.
+//! Browsers that have shown a token: a cookie stands for the token, so that the token itself is never in one.
+//! Sessions live in memory and end with the daemon, with time, or with the token.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,8 @@ use crate::problem::Result;
 
 /// Name of the cookie.
 pub(crate) const SESSION_COOKIE: &str = "copal_session";
-/// The same where clients come over TLS: a browser takes it only from this host, over TLS, for the whole host.
+/// The same where clients come over TLS: a browser takes it only from this host, over TLS, for the whole
+/// host.
 pub(crate) const SECURE_SESSION_COOKIE: &str = "__Host-copal_session";
 /// How long a session lasts.
 pub(crate) const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);

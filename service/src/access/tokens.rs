@@ -1,5 +1,5 @@
-//! Tokens: 32 random bytes that a client holds and the daemon knows by hash only. One small file, replaced as a whole, which the
-//! program changes too while the daemon runs.
+//! Tokens: 32 random bytes that a client holds and the daemon knows by hash only. One small file, replaced as
+//! a whole, which the program changes too while the daemon runs.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -99,7 +99,8 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Makes the first token, when there is none, into a file that only the daemon's user can read; where it is.
+    /// Makes the first token, when there is none, into a file that only the daemon's user can read; where it
+    /// is.
     pub(crate) fn begin(&self) -> Result<Option<&Path>> {
         if !self.read()?.tokens.is_empty() {
             return Ok(None);

@@ -1,8 +1,8 @@
 //! Connections: taken, encrypted, bounded in number and in time, ended gracefully.
 //!
-//! Invariants: whoever has shown no token costs a bounded number of connections, each for a bounded time, and never a place of
-//! somebody who has; a process without files left goes on serving those that are open. HTTP/1 alone is spoken: its one request at a
-//! time is what the bounds count.
+//! Invariants: whoever has shown no token costs a bounded number of connections, each for a bounded time, and
+//! never a place of somebody who has; a process without files left goes on serving those that are open.
+//! HTTP/1 alone is spoken: its one request at a time is what the bounds count.
 
 mod paced;
 mod table;
@@ -134,8 +134,8 @@ impl Door {
         }
     }
 
-    /// A connection could not be taken. That one of many was given up by its client says nothing; that no file is left is mended
-    /// by closing one.
+    /// A connection could not be taken. That one of many was given up by its client says nothing; that no
+    /// file is left is mended by closing one.
     async fn refused(&self, error: &io::Error, failures: u64) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {

@@ -1,8 +1,9 @@
 //! Which connections are open, and which one makes room for a new one.
 //!
-//! Anybody who reaches the port can open connections and say nothing. So those that have not shown a token are few: when there are
-//! too many, the address that holds the most of them loses the one that has been silent for longest. Those that have shown one have
-//! room of their own. No clock decides: the order of what happened on them does.
+//! Anybody who reaches the port can open connections and say nothing. So those that have not shown a token
+//! are few: when there are too many, the address that holds the most of them loses the one that has been
+//! silent for longest. Those that have shown one have room of their own. No clock decides: the order of what
+//! happened on them does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,8 +21,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Of a process that may have so many files open: half of them stay for the repository. A quarter of the rest is for whoever
-    /// has shown no token.
+    /// Of a process that may have so many files open: half of them stay for the repository. A quarter of the
+    /// rest is for whoever has shown no token.
     pub(crate) fn new(wanted: usize, files: u64) -> Self {
         let most = usize::try_from(files / 2).unwrap_or(usize::MAX);
         let connections = wanted.min(most).max(4);
@@ -73,7 +74,8 @@ impl Table {
         Arc::new(Self { room, open: Mutex::default(), emptied: Notify::new() })
     }
 
-    /// A place for a new connection. Another one may have to go for it; without any that may go there is none.
+    /// A place for a new connection. Another one may have to go for it; without any that may go there is
+    /// none.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Place>> {
         let mut open = self.open();
         if open.unknown() >= self.room.unknown {
@@ -135,8 +137,8 @@ impl Open {
         self.entries.values().filter(|entry| !entry.known).count()
     }
 
-    /// Closes one of those that may go, of the address that has the most of them: an idle one before one that is answered, and the
-    /// one on which nothing has happened for longest.
+    /// Closes one of those that may go, of the address that has the most of them: an idle one before one that
+    /// is answered, and the one on which nothing has happened for longest.
     fn let_one_go(&mut self, may_go: impl Fn(&Entry) -> bool) -> bool {
         let mut of_peer: HashMap<IpAddr, usize> = HashMap::new();
         for entry in self.entries.values().filter(|entry| may_go(entry)) {
@@ -214,7 +216,8 @@ fn network_of(peer: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: whoever has shown a token, or comes from an address with few connections, stays. Method: a small table, step by step.
+    //! Goal: whoever has shown a token, or comes from an address with few connections, stays. Method: a small
+    //! table, step by step.
 
     use super::*;
 

@@ -1,4 +1,5 @@
-//! What a client is still sending when it has been refused: some of it is read, because who is cut off while sending does not hear why.
+//! What a client is still sending when it has been refused: some of it is read, because who is cut off while
+//! sending does not hear why.
 
 use std::sync::Arc;
 use std::time::Duration;

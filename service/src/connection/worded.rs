@@ -1,5 +1,5 @@
-//! What cannot be read as HTTP is refused below the routes, with a status and no word. The refusal gets one here, so that every refusal is a
-//! problem document.
+//! What cannot be read as HTTP is refused below the routes, with a status and no word. The refusal gets one
+//! here, so that every refusal is a problem document.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -123,7 +123,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WordedStream<S> {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: a bare refusal gets words, everything else passes as it is. Method: heads as the library writes them.
+    //! Goal: a bare refusal gets words, everything else passes as it is. Method: heads as the library writes
+    //! them.
 
     use super::*;
 

@@ -1,4 +1,5 @@
-//! What handlers have in common: which application a route means, how long a client waits, how an operation is answered.
+//! What handlers have in common: which application a route means, how long a client waits, how an operation
+//! is answered.
 
 use std::time::Duration;
 

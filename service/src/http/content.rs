@@ -44,7 +44,8 @@ pub(crate) struct DiffQuery {
     against: Option<String>,
 }
 
-/// What a deploy of the snapshot would change, or what differs between another snapshot and it: from `against` to `name`.
+/// What a deploy of the snapshot would change, or what differs between another snapshot and it: from
+/// `against` to `name`.
 #[utoipa::path(get, path = "/snapshots/{name}/diff", tag = "content",
     params(
         ("name" = String, Path, description = "Its name or id"),

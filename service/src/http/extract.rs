@@ -1,5 +1,6 @@
-//! What handlers take out of a request. Whatever does not fit is refused with a problem, and nothing that a client says is passed over:
-//! a field that is not known, a field that stands twice, a query where there is none.
+//! What handlers take out of a request. Whatever does not fit is refused with a problem, and nothing that a
+//! client says is passed over: a field that is not known, a field that stands twice, a query where there is
+//! none.
 
 use std::collections::BTreeMap;
 use std::fmt;

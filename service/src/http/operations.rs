@@ -79,7 +79,8 @@ pub(crate) async fn cancel(
     Ok(Json(canceled.map_err(|error| Problem::internal(error.to_string()))??))
 }
 
-/// The progress of an operation as server-sent events: `progress` with the operation as its data, at last `end`.
+/// The progress of an operation as server-sent events: `progress` with the operation as its data, at last
+/// `end`.
 #[utoipa::path(get, path = "/operations/{id}/events", tag = "operations",
     params(("id" = String, Path, description = "Its id")),
     responses((status = 200, content_type = "text/event-stream", body = String)))]

@@ -1,4 +1,5 @@
-//! The repository as a whole, and the daemon itself: costs, verification, collection, tokens, the audit log, health, figures.
+//! The repository as a whole, and the daemon itself: costs, verification, collection, tokens, the audit log,
+//! health, figures.
 
 use std::time::Duration;
 

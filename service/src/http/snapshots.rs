@@ -187,7 +187,8 @@ pub(crate) async fn delete(
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DeployBody {
-    /// The snapshot's digest as it was written down, SHA-256 in hexadecimal: with another one nothing is touched.
+    /// The snapshot's digest as it was written down, SHA-256 in hexadecimal: with another one nothing is
+    /// touched.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     sha256: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Bytes from a thread that blocks to a client, through a short queue: memory stays flat however much flows, and a slow client slows
-//! the thread down instead of filling the memory.
+//! Bytes from a thread that blocks to a client, through a short queue: memory stays flat however much flows,
+//! and a slow client slows the thread down instead of filling the memory.
 
 use std::io::{self, Write};
 
@@ -30,7 +30,8 @@ pub(crate) fn body() -> (BodyWriter, BodyReader) {
 }
 
 impl BodyWriter {
-    /// The end, or why there is none: then the connection is cut, so that no client takes a part for the whole.
+    /// The end, or why there is none: then the connection is cut, so that no client takes a part for the
+    /// whole.
     pub(crate) fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
         let outcome = match outcome {
             Ok(value) => self.flush().map(|()| value).map_err(Problem::from),
@@ -65,8 +66,8 @@ impl Write for BodyWriter {
 }
 
 impl BodyReader {
-    /// The body of an answer, once its first piece is there: what fails before it is answered as a problem. The permit is held
-    /// as long as the body flows.
+    /// The body of an answer, once its first piece is there: what fails before it is answered as a problem.
+    /// The permit is held as long as the body flows.
     pub(crate) async fn into_body(mut self, permit: OwnedSemaphorePermit) -> Result<Body> {
         let first = self.0.recv().await.transpose()?;
         let pieces = unfold((first, self.0, permit), |(first, mut receiver, permit)| async move {

@@ -23,7 +23,8 @@ use crate::problem::Result;
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ExportRequest {
-    /// Protects the key that goes with the bundle. Without it the key is left out, and the bundle is of little use elsewhere.
+    /// Protects the key that goes with the bundle. Without it the key is left out, and the bundle is of
+    /// little use elsewhere.
     pub(crate) password: Option<String>,
     /// `hub-tar` (a gzip tar with `snapshot.yaml`, the default) or `native` (smaller, everything encrypted).
     pub(crate) format: Option<String>,

@@ -1,4 +1,5 @@
-//! Import: a bundle that a client sends goes to a file of the daemon first, piece by piece, then an operation reads it.
+//! Import: a bundle that a client sends goes to a file of the daemon first, piece by piece, then an operation
+//! reads it.
 
 use axum::extract::multipart::Field;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -167,7 +168,8 @@ async fn stage(staged: &Staged, mut field: Field<'_>) -> Result<()> {
         file.write_all(&piece).await?;
     }
     file.flush().await?;
-    // A bundle that an operation waits for outlives a kill of the daemon no longer than the operation does: no sync is needed.
+    // A bundle that an operation waits for outlives a kill of the daemon no longer than the operation does:
+    // no sync is needed.
     Ok(())
 }
 

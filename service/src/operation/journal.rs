@@ -1,4 +1,5 @@
-//! Operations on disk: one small file each, replaced as a whole, so that a killed daemon leaves each either as it was or as it is.
+//! Operations on disk: one small file each, replaced as a whole, so that a killed daemon leaves each either
+//! as it was or as it is.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,7 +35,8 @@ impl Journal {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Every record, oldest first; names of those that cannot be read come beside them, and never stop a start.
+    /// Every record, oldest first; names of those that cannot be read come beside them, and never stop a
+    /// start.
     pub fn read(&self) -> io::Result<(Vec<Record>, Vec<String>)> {
         let (mut records, mut unreadable) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {

@@ -1,7 +1,8 @@
 //! Operations: long work with an identity, a place in a queue, progress, and an end that is kept.
 //!
-//! One operation at a time for an application, in the order of arrival; different applications run beside each other. An operation
-//! is on disk before a client hears of it, and its end is on disk before the client hears of that.
+//! One operation at a time for an application, in the order of arrival; different applications run beside
+//! each other. An operation is on disk before a client hears of it, and its end is on disk before the client
+//! hears of that.
 
 mod journal;
 mod queue;

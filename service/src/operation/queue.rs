@@ -1,7 +1,9 @@
-//! The queues: one line for each application, first come first served, and a bound on how many lines move at once.
+//! The queues: one line for each application, first come first served, and a bound on how many lines move at
+//! once.
 //!
-//! Invariants: the front of a line is the only one of it that runs; a name that a waiting operation will bring into being is taken;
-//! nothing starts before its record is durable; nobody is told of an end before that is durable too.
+//! Invariants: the front of a line is the only one of it that runs; a name that a waiting operation will
+//! bring into being is taken; nothing starts before its record is durable; nobody is told of an end before
+//! that is durable too.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,8 +30,8 @@ const ATTEMPTS_MAX: u32 = 5;
 pub trait Performer: Send + Sync + 'static {
     /// Does it; the value is the operation's result.
     fn perform(&self, app: &str, task: &Task, secret: Option<&Secret>, work: &Work) -> Result<Value>;
-    /// What becomes of a task that a daemon before this one has begun and not ended: `Ok(Some)` when it was done in fact,
-    /// `Ok(None)` to do it again, or why it failed.
+    /// What becomes of a task that a daemon before this one has begun and not ended: `Ok(Some)` when it was
+    /// done in fact, `Ok(None)` to do it again, or why it failed.
     fn resolve(&self, app: &str, task: &Task) -> Result<Option<Value>>;
     /// The task has come to its end, or was not taken at all: what was kept for it outside goes.
     fn ended(&self, _task: &Task) {}
@@ -110,7 +112,8 @@ impl Operations {
         Self { shared: Arc::new(Shared { performer, journal, metrics, lines: Mutex::default(), slots, slots_total }) }
     }
 
-    /// Reads the journal; what was waiting waits again, what was cut off is done again, or taken back. Returns sentences for the log.
+    /// Reads the journal; what was waiting waits again, what was cut off is done again, or taken back.
+    /// Returns sentences for the log.
     pub fn restore(&self) -> Result<Vec<String>> {
         let (records, mut sentences) = self.shared.journal.read()?;
         for record in records {
@@ -198,8 +201,8 @@ impl Operations {
         submitted.await.map_err(|error| Problem::internal(error.to_string()))?
     }
 
-    /// Runs work that belongs to one request, at once and beside everything else. It is listed and can be canceled; it is not
-    /// on disk, because it cannot outlive the request.
+    /// Runs work that belongs to one request, at once and beside everything else. It is listed and can be
+    /// canceled; it is not on disk, because it cannot outlive the request.
     pub fn run_beside(&self, order: Order, job: impl FnOnce(&Work) -> Result<Value> + Send + 'static) -> Result<Watch> {
         let (id, watch, _) = self.shared.enqueue(order, Some(Box::new(job)))?;
         self.shared.start(&id);
@@ -248,7 +251,8 @@ impl Operations {
         Ok(self.watch(id).map_or(view, |watch| watch.borrow().clone()))
     }
 
-    /// Takes no more work, gives what runs some time, then has it stop; what did not end goes on with the next daemon.
+    /// Takes no more work, gives what runs some time, then has it stop; what did not end goes on with the
+    /// next daemon.
     pub async fn close(&self, grace: Duration) {
         self.shared.lines().closing = true;
         let running = || self.active().into_iter().filter(|view| view.state == State::Running).count();

@@ -1,5 +1,5 @@
-//! Goal: the queues keep their order, their promises and their records. Method: a performer whose work ends when the test says so,
-//! over a journal on the real disk.
+//! Goal: the queues keep their order, their promises and their records. Method: a performer whose work ends
+//! when the test says so, over a journal on the real disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What running work is given: a way to be stopped, and a monitor that everybody who watches the operation hears.
+//! What running work is given: a way to be stopped, and a monitor that everybody who watches the operation
+//! hears.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What deduplication, deltas and compression save: figures, and a chart over the snapshots in the order of time.
+//! What deduplication, deltas and compression save: figures, and a chart over the snapshots in the order of
+//! time.
 
 use maud::{Markup, html};
 

@@ -8,7 +8,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::access::Principal;
 use crate::problem::Problem;
 
-/// A whole page. Names are shown by [`super::shown::name`] where they stand; what is hidden in any other text comes to light here.
+/// A whole page. Names are shown by [`super::shown::name`] where they stand; what is hidden in any other text
+/// comes to light here.
 pub(super) fn page(title: &str, principal: Option<&Principal>, main: &Markup) -> Markup {
     let page = whole(title, principal, main).into_string();
     PreEscaped(lines(&page).into_owned())

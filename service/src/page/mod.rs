@@ -1,7 +1,8 @@
-//! The page for people: rendered here, plain forms, one small script and one style sheet of our own; nothing is loaded from elsewhere.
+//! The page for people: rendered here, plain forms, one small script and one style sheet of our own; nothing
+//! is loaded from elsewhere.
 //!
-//! Everything works without the script, which only makes progress live. What a form does is what a route of `http` does: the same
-//! queues, the same checks of roles.
+//! Everything works without the script, which only makes progress live. What a form does is what a route of
+//! `http` does: the same queues, the same checks of roles.
 
 mod browse;
 mod chart;
@@ -68,7 +69,8 @@ async fn asset(Path(name): Path<String>) -> Response {
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "max-age=300")], text).into_response()
 }
 
-/// Every refusal is a problem document, whoever refused; a person who asked for a page gets one that says the same.
+/// Every refusal is a problem document, whoever refused; a person who asked for a page gets one that says the
+/// same.
 pub(crate) async fn present(request: Request, next: Next) -> Response {
     let for_person = wants_page(&request);
     let response = next.run(request).await;

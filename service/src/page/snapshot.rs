@@ -147,7 +147,8 @@ pub(crate) async fn confirm_deploy(
 ) -> Result<Markup> {
     let found = find(&daemon, &principal, path, Role::Deploy).await?;
     let asked = found.clone();
-    // A target that cannot be read is the reason for the deploy more often than not: it must not stand in its way.
+    // A target that cannot be read is the reason for the deploy more often than not: it must not stand in its
+    // way.
     let preview = daemon
         .ask(move |platform| {
             platform.check_deploy(&asked)?;

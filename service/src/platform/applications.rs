@@ -21,7 +21,8 @@ use crate::platform::views::{CaptureView, SnapshotView, uuid};
 use crate::platform::{Found, Places};
 use crate::problem::{Problem, Result};
 
-/// How long a process outside, or one that was killed, may keep an application from an operation whose turn has come.
+/// How long a process outside, or one that was killed, may keep an application from an operation whose turn
+/// has come.
 const LET_GO_MAX: Duration = Duration::from_secs(30);
 
 /// All applications.
@@ -130,8 +131,8 @@ impl Applications {
         }
     }
 
-    /// Where the sources of a snapshot stand: as the application has them now, else where they were taken. Databases of servers
-    /// and outputs of commands stand nowhere.
+    /// Where the sources of a snapshot stand: as the application has them now, else where they were taken.
+    /// Databases of servers and outputs of commands stand nowhere.
     pub(super) fn places(&self, snapshot: &Snapshot) -> Box<Places> {
         let here: BTreeMap<String, Option<PathBuf>> = match self.configuration.application(Some(&snapshot.app)) {
             None => BTreeMap::new(),

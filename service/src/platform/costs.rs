@@ -1,4 +1,5 @@
-//! What the repository costs: counted by walking every manifest, so in the background, once for each change of the catalogue.
+//! What the repository costs: counted by walking every manifest, so in the background, once for each change
+//! of the catalogue.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,7 @@
 //! The catalogue as the daemon keeps it in memory: one reading serves every request until something changes.
 //!
-//! Invariants: what this process changed is seen by the next request; what another process changed is seen within [`FRESH_FOR`].
-//! The repository stays the truth: a shelf is only ever made from a reading of it.
+//! Invariants: what this process changed is seen by the next request; what another process changed is seen
+//! within [`FRESH_FOR`]. The repository stays the truth: a shelf is only ever made from a reading of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,7 +17,8 @@ use copal_store::repository::{Repository, RootName};
 use crate::platform::views::{SnapshotView, UnreadableView};
 use crate::problem::{Problem, Result};
 
-/// Requests within this time share one look at the repository: a listing of 10,000 roots costs some milliseconds.
+/// Requests within this time share one look at the repository: a listing of 10,000 roots costs some
+/// milliseconds.
 pub(crate) const FRESH_FOR: Duration = Duration::from_millis(250);
 
 /// One reading of the catalogue.
@@ -105,7 +106,8 @@ impl Shelves {
 
 impl Evidence {
     fn gather(context: &Context) -> Result<Self> {
-        // A folder that is not there has no snapshots: a repository that was unmounted must not look like an empty one.
+        // A folder that is not there has no snapshots: a repository that was unmounted must not look like an
+        // empty one.
         let there = Repository::peek_id(&**context.repository.backend())?;
         if there != context.repository.config().repository {
             let place = context.repository.backend().place();

@@ -1,4 +1,5 @@
-//! What clients see of snapshots: plain values that serialise, made from the catalogue. No secret is ever in one.
+//! What clients see of snapshots: plain values that serialise, made from the catalogue. No secret is ever in
+//! one.
 
 use std::collections::BTreeMap;
 

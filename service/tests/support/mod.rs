@@ -1,5 +1,5 @@
-//! What the tests of the daemon share: a repository with two applications on the real disk, a daemon in this process on a free
-//! port, and a client that speaks to it as any other would.
+//! What the tests of the daemon share: a repository with two applications on the real disk, a daemon in this
+//! process on a free port, and a client that speaks to it as any other would.
 #![allow(dead_code)]
 
 use std::fs;

@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// Ends the answer to a statement; no value of ours is this.
 const END: &str = "\u{1}copal-end\u{1}";
 
-/// What the server ends by itself after a time: a state is held for as long as its dump takes. Not every version has each.
+/// What the server ends by itself after a time: a state is held for as long as its dump takes. Not every
+/// version has each.
 const WITHOUT_TIMEOUTS: &str = "SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name IN \
     ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
 

@@ -1,5 +1,5 @@
-//! What the filesystem of a target can do, found out by doing it: mount options, kernels and overlays differ too much
-//! for a table of filesystems.
+//! What the filesystem of a target can do, found out by doing it: mount options, kernels and overlays differ
+//! too much for a table of filesystems.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,7 +63,8 @@ pub(super) fn probe(root: &Root) -> Result<Capabilities> {
     Ok(Capabilities { reflink, exchange, ..look(root)? })
 }
 
-/// Whether files in the folder can share extents: found out without a name in it, where its filesystem has files without names.
+/// Whether files in the folder can share extents: found out without a name in it, where its filesystem has
+/// files without names.
 pub(super) fn shares_extents(root: &Root) -> Result<bool> {
     match unnamed_share(&root.place(&[])?) {
         Some(shared) => Ok(shared),
@@ -84,8 +85,8 @@ fn share(a: &OwnedFd, b: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(rustix::fs::ioctl_ficlone(b, a).is_ok())
 }
 
-/// A file that is gone when it is dropped. Its maker holds a lock on it: one that nobody holds was left by a process that
-/// was killed, and the next probe takes it away.
+/// A file that is gone when it is dropped. Its maker holds a lock on it: one that nobody holds was left by a
+/// process that was killed, and the next probe takes it away.
 struct Probe<'a> {
     folder: &'a Place,
     name: CString,
@@ -139,7 +140,8 @@ fn remove_abandoned(folder: &Place, name: &CStr) {
     }
 }
 
-/// Whether a file says nothing that a probe does not say, and is of whoever runs this: anybody may give a file such a name.
+/// Whether a file says nothing that a probe does not say, and is of whoever runs this: anybody may give a
+/// file such a name.
 fn is_probe(fd: &OwnedFd, held: &rustix::fs::Stat) -> bool {
     let bytes = usize::try_from(held.st_size).unwrap_or(usize::MAX);
     if held.st_uid != rustix::process::geteuid().as_raw() || ![0, PROBE_BYTES].contains(&bytes) {

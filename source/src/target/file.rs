@@ -21,8 +21,8 @@ const ALLOCATE_BYTES_MIN: u64 = 128 * 1024;
 const BLOCK_BYTES: usize = 4096;
 /// A direct write waits for the device, which pays from this length on.
 const DIRECT_WRITE_BYTES_MIN: usize = 256 * 1024;
-/// Files of at least this length are written past the page cache: shorter ones are likely to be read soon, and their writing
-/// out is over soon.
+/// Files of at least this length are written past the page cache: shorter ones are likely to be read soon,
+/// and their writing out is over soon.
 pub(super) const DIRECT_FILE_BYTES_MIN: u64 = 32 << 20;
 
 /// Zeros written where a filesystem can't punch holes.
@@ -49,8 +49,8 @@ impl TargetFile {
         Self { file: Arc::new(Opened { fd, path }), direct: None }
     }
 
-    /// Has whole blocks written past the page cache: half the processor time of a large file goes into filling a cache that
-    /// is then written out anyway. A filesystem that cannot is written to as ever.
+    /// Has whole blocks written past the page cache: half the processor time of a large file goes into
+    /// filling a cache that is then written out anyway. A filesystem that cannot is written to as ever.
     pub(super) fn with_direct(mut self, opened: io::Result<OwnedFd>) -> Self {
         self.direct = opened.ok().map(|fd| Arc::new(Direct { fd, refused: AtomicBool::new(false) }));
         self
@@ -64,7 +64,8 @@ impl TargetFile {
         self.file.stat().map(|stat| stat.kind)
     }
 
-    /// Reserves the space, so that a full disk is met before the first byte; where that is unsupported, sets the length.
+    /// Reserves the space, so that a full disk is met before the first byte; where that is unsupported, sets
+    /// the length.
     pub(super) fn allocate(&self, bytes: u64) -> Result<()> {
         if bytes >= ALLOCATE_BYTES_MIN {
             match rustix::fs::fallocate(&self.file.fd, FallocateFlags::empty(), 0, bytes) {
@@ -76,7 +77,8 @@ impl TargetFile {
         self.set_bytes(bytes)
     }
 
-    /// Writes all bytes at an offset; whole blocks of a large file that come in a [`WriteBuffer`] past the page cache.
+    /// Writes all bytes at an offset; whole blocks of a large file that come in a [`WriteBuffer`] past the
+    /// page cache.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut written = match &self.direct {
             Some(direct) => direct.write_blocks(offset, bytes).map_err(self.file.failed("writing"))?,
@@ -146,7 +148,8 @@ impl TargetFile {
 }
 
 impl Direct {
-    /// Writes the blocks at the front of `bytes`, as far as place, memory and length are whole blocks; gives how many bytes.
+    /// Writes the blocks at the front of `bytes`, as far as place, memory and length are whole blocks; gives
+    /// how many bytes.
     fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let whole = bytes.len() - bytes.len() % BLOCK_BYTES;
         let mut written = 0;

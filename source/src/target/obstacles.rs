@@ -1,7 +1,7 @@
 //! What keeps a path of a target from being changed: found by looking, before anything is changed.
 //!
-//! It foresees what a person can set and a program meets: attributes of files, mounts, running programs, swap files, sticky folders. It
-//! is no promise that a change will succeed; a disk can fail at any time.
+//! It foresees what a person can set and a program meets: attributes of files, mounts, running programs, swap
+//! files, sticky folders. It is no promise that a change will succeed; a disk can fail at any time.
 
 use std::collections::HashSet;
 use std::fs;

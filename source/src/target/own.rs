@@ -1,7 +1,8 @@
 //! What this program itself has put somewhere, told from what others put under the same name.
 //!
-//! A name proves nothing: whoever may write in the folder can give it to anything. An [`Identity`] holds over restarts (numbers of
-//! filesystems do not); owner and mode are looked at through an open descriptor, so that nothing changes between look and use.
+//! A name proves nothing: whoever may write in the folder can give it to anything. An [`Identity`] holds over
+//! restarts (numbers of filesystems do not); owner and mode are looked at through an open descriptor, so that
+//! nothing changes between look and use.
 
 use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, OwnedFd};
@@ -77,7 +78,8 @@ impl TargetTree {
         }
     }
 
-    /// Whether files that are made here are their maker's alone: not on a filesystem that knows no owners, or gives all files to one.
+    /// Whether files that are made here are their maker's alone: not on a filesystem that knows no owners, or
+    /// gives all files to one.
     fn keeps_owners(&self) -> Result<bool> {
         let file = self.create_file(OWNERS, 0, true)?;
         let found = stat(file.fd(), c"").map_err(self.failed("looking at", OWNERS));
@@ -97,8 +99,8 @@ impl TargetTree {
         check_own(&found).map_err(|detail| Error::refused(self.root.whole(b""), detail))
     }
 
-    /// Opens a file of whoever runs this, which nobody else may write and which has at most so many bytes. No link is followed, no
-    /// pipe waited for.
+    /// Opens a file of whoever runs this, which nobody else may write and which has at most so many bytes. No
+    /// link is followed, no pipe waited for.
     pub fn open_own_file(&self, path: &[u8], bytes_max: u64) -> Result<File> {
         self.open_checked(path, |found| match found.bytes {
             bytes if bytes > bytes_max => Err("is too long".into()),
@@ -132,7 +134,8 @@ impl TargetTree {
         }
     }
 
-    /// Removes what has a name in this folder, with all below it, if it is one of these; never a link's end, never another mount.
+    /// Removes what has a name in this folder, with all below it, if it is one of these; never a link's end,
+    /// never another mount.
     pub fn remove_known(&self, name: &[u8], known: &[Identity]) -> Result<Removal> {
         let place = self.named(name)?;
         self.root.forget(name);

@@ -1,7 +1,7 @@
 //! Removal of a whole tree: by descriptors, never through a link, never into another mount, to any depth.
 //!
-//! Only the folders nearest to the one being emptied stay open. On the way back up from a very deep place the parent is
-//! opened as `..`, and accepted only when it is the very folder that was left.
+//! Only the folders nearest to the one being emptied stay open. On the way back up from a very deep place the
+//! parent is opened as `..`, and accepted only when it is the very folder that was left.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -38,8 +38,8 @@ pub(super) fn remove(place: &Place, path: &Path) -> Result<()> {
     remove_folder(place, &[]).map_err(|error| refusal(error, path))
 }
 
-/// Removes what is at a place if it is one of these. A folder is looked at through the descriptor by which it is emptied: what is
-/// renamed meanwhile stays.
+/// Removes what is at a place if it is one of these. A folder is looked at through the descriptor by which it
+/// is emptied: what is renamed meanwhile stays.
 pub(super) fn remove_known(place: &Place, known: &[Identity], path: &Path) -> Result<Removal> {
     let removed = match identity(place.fd(), &place.name) {
         Ok(found) if !known.contains(&found) => return Ok(Removal::Other),

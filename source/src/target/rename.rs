@@ -10,8 +10,8 @@ use crate::beneath::{RENAMING, parent_of};
 use crate::stat::stat;
 use crate::{Error, Result};
 
-/// Exchanges two paths atomically and syncs both parents; both must exist on one filesystem. There is no substitute
-/// where the filesystem can't: [`super::Capabilities::exchange`] tells beforehand.
+/// Exchanges two paths atomically and syncs both parents; both must exist on one filesystem. There is no
+/// substitute where the filesystem can't: [`super::Capabilities::exchange`] tells beforehand.
 pub fn exchange(a: &Path, b: &Path) -> Result<()> {
     let (first, second) = (Name::open(a)?, Name::open(b)?);
     rustix::fs::renameat_with(&first.parent, first.name, &second.parent, second.name, RenameFlags::EXCHANGE)
@@ -26,7 +26,8 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<()> {
     let failed = |error: Errno| Error::io(RENAMING, to, error);
     match rustix::fs::renameat_with(&old.parent, old.name, &new.parent, new.name, RenameFlags::NOREPLACE) {
         Ok(()) => {}
-        // Some network filesystems lack the flag: there a name that appears between the look and the rename is lost.
+        // Some network filesystems lack the flag: there a name that appears between the look and the rename
+        // is lost.
         Err(Errno::INVAL | Errno::NOSYS) => {
             let name = crate::beneath::c_string(to, new.name.as_encoded_bytes())?;
             match stat(&new.parent, &name) {

@@ -1,4 +1,5 @@
-//! What several test files here need: an unprivileged thread, real filesystems, a reading of a tree by other means.
+//! What several test files here need: an unprivileged thread, real filesystems, a reading of a tree by other
+//! means.
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
@@ -14,8 +15,8 @@ use rustix::process::{Gid, Uid};
 /// The user `nobody` of Debian.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// Runs on a thread that has no privilege: on Linux a thread has credentials of its own, and those that it starts
-/// inherit them.
+/// Runs on a thread that has no privilege: on Linux a thread has credentials of its own, and those that it
+/// starts inherit them.
 pub(crate) fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -29,7 +30,8 @@ pub(crate) fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Runs a check in an empty folder of the temporary folder's filesystem, and of each kind that can be mounted.
+/// Runs a check in an empty folder of the temporary folder's filesystem, and of each kind that can be
+/// mounted.
 pub(crate) fn on_every_filesystem(check: impl Fn(&Path, Option<Filesystem>)) {
     let folder = tempfile::tempdir().unwrap();
     check(folder.path(), None);
@@ -68,7 +70,8 @@ pub(crate) fn paths(root: &Path, options: &ScanOptions) -> Vec<String> {
     entries.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect()
 }
 
-/// Every path below a folder, by the standard library, in the order of the names' bytes with folders before what is in them.
+/// Every path below a folder, by the standard library, in the order of the names' bytes with folders before
+/// what is in them.
 pub(crate) fn walked(root: &Path) -> Vec<Vec<u8>> {
     fn enter(folder: &Path, root: &Path, found: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -41,8 +41,8 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
     Ok(damaged)
 }
 
-/// Writes the configuration, or its copy, where it does not open or is missing; returns what was written. Of the two one is sound
-/// at every moment, or none was.
+/// Writes the configuration, or its copy, where it does not open or is missing; returns what was written. Of
+/// the two one is sound at every moment, or none was.
 pub fn restore_config(repository: &Repository) -> Result<Vec<String>> {
     let mut restored = Vec::new();
     let sound = sound_config(repository)?;
@@ -60,8 +60,8 @@ pub fn restore_config(repository: &Repository) -> Result<Vec<String>> {
     Ok(restored)
 }
 
-/// The bytes of the configuration or of its copy. Its key and nonce are the same each time, so it is not sealed again where one of the
-/// two is sound: another program could seal other features with them.
+/// The bytes of the configuration or of its copy. Its key and nonce are the same each time, so it is not
+/// sealed again where one of the two is sound: another program could seal other features with them.
 fn sound_config(repository: &Repository) -> Result<Vec<u8>> {
     for name in config_names() {
         if let Ok(bytes) = repository.backend().read(&name, CONFIG_BYTES_MAX)

@@ -1,5 +1,6 @@
-//! Compares the index with the packs: what an entry says of a chunk must be what its pack's own list says. Readers go by the index, packs are
-//! checked by their lists: only where the two agree does the check of a pack say anything about what a reader gets.
+//! Compares the index with the packs: what an entry says of a chunk must be what its pack's own list says.
+//! Readers go by the index, packs are checked by their lists: only where the two agree does the check of a
+//! pack say anything about what a reader gets.
 
 use std::collections::HashSet;
 
@@ -15,8 +16,8 @@ use crate::session::Session;
 /// Entries of which so much is kept at once: 32 MiB. The index is read once for each such part.
 const ENTRIES_PER_PASS: usize = 2 << 20;
 
-/// Checks every entry of the index that names one of these packs. A pack whose list does not open is passed over: [`super::check_pack`]
-/// names it, with all that the index knows in it.
+/// Checks every entry of the index that names one of these packs. A pack whose list does not open is passed
+/// over: [`super::check_pack`] names it, with all that the index knows in it.
 pub fn check_places(session: &Session, packs: &[PackId]) -> Result<Vec<Damage>> {
     let mut damaged = Vec::new();
     let mut packs = packs.iter().peekable();

@@ -17,15 +17,18 @@ use crate::repository::Repository;
 use crate::session::copy::PackCopier;
 use crate::session::{ChunkSource, Session};
 
-/// Makes the index again from the packs' trailers: every record is decoded, and what is damaged or missing is left out, so that
-/// the next create that meets such a chunk stores it again. Of a pack whose trailer does not open, what the old index still finds
-/// and what is sound is copied to a new pack; of one that its parity brings back, everything. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection runs.
-/// The new fragments are durable before the old ones go, and nothing is in them that was not hashed before: a create that runs beside builds
-/// on them. First what is no delta, then the deltas whose bases are among that.
+/// Makes the index again from the packs' trailers: every record is decoded, and what is damaged or missing is
+/// left out, so that the next create that meets such a chunk stores it again. Of a pack whose trailer does
+/// not open, what the old index still finds and what is sound is copied to a new pack; of one that its parity
+/// brings back, everything. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection
+/// runs. The new fragments are durable before the old ones go, and nothing is in them that was not hashed
+/// before: a create that runs beside builds on them. First what is no delta, then the deltas whose bases are
+/// among that.
 pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
     let old = repository.backend().list(ObjectKind::Index)?;
-    // One of a newer version, or that another key would open, is sound, and knows what nothing here can put into its place.
+    // One of a newer version, or that another key would open, is sound, and knows what nothing here can put
+    // into its place.
     for listed in &old {
         match Fragment::open(&**repository.backend(), repository.keys(), listed) {
             Err(error) if !error.is_integrity() || error.is_of_keys() => return Err(error),
@@ -165,8 +168,8 @@ impl Deltas<'_> {
     }
 }
 
-/// Copies the records of a pack that is read as its parity says it was; returns the chunks, all that are no deltas. `None` where not even
-/// its trailer opens: then it is another's parity.
+/// Copies the records of a pack that is read as its parity says it was; returns the chunks, all that are no
+/// deltas. `None` where not even its trailer opens: then it is another's parity.
 fn copy_healed(healed: &Repository, pack: PackId, copier: &mut PackCopier<'_>) -> Result<Option<Vec<ChunkId>>> {
     let trailer = match PackOpener::read_trailer(healed.keys(), &**healed.backend(), pack) {
         Err(error) if error.is_integrity() => return Ok(None),

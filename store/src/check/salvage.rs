@@ -1,4 +1,5 @@
-//! Copies what is sound out of packs whose trailers do not open: the old index still knows where their records are.
+//! Copies what is sound out of packs whose trailers do not open: the old index still knows where their
+//! records are.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -1,6 +1,7 @@
-//! A second reader of documents, written from the format page alone ([Documents](../../../docs/format/README.md#documents)). Tests and fuzz
-//! targets read every document by both and compare. It is the way out, should bincode have to go: no format would change. It knows
-//! nothing of bincode, and no program has it.
+//! A second reader of documents, written from the format page alone
+//! ([Documents](../../../docs/format/README.md#documents)). Tests and fuzz targets read every document by
+//! both and compare. It is the way out, should bincode have to go: no format would change. It knows nothing
+//! of bincode, and no program has it.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -305,8 +306,9 @@ impl<'d> de::VariantAccess<'d> for &mut Decoder<'d> {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: both readers read the same from any document, and refuse the same. Method: values with every shape that the page names, drawn
-    //! at random, then changed in one byte, cut off and made longer; every decode compares.
+    //! Goal: both readers read the same from any document, and refuse the same. Method: values with every
+    //! shape that the page names, drawn at random, then changed in one byte, cut off and made longer; every
+    //! decode compares.
 
     use std::collections::BTreeMap;
 

@@ -26,12 +26,14 @@ pub(super) struct Sentence {
 
 /// One condemned object with its sessions.
 ///
-/// What nobody vouches for proves nothing: it is read as a sentence that knew no snapshot, and whose sessions nobody listed. So it costs
-/// a collection the marking of all snapshots, and never a pack that one of them reaches.
+/// What nobody vouches for proves nothing: it is read as a sentence that knew no snapshot, and whose sessions
+/// nobody listed. So it costs a collection the marking of all snapshots, and never a pack that one of them
+/// reaches.
 pub(super) struct Pending {
     pub(super) id: ObjectId,
     pub(super) sentence: Sentence,
-    /// Sessions that lived when the sentence was published; `None`: the collection died before it listed them.
+    /// Sessions that lived when the sentence was published; `None`: the collection died before it listed
+    /// them.
     pub(super) sessions: Option<Vec<String>>,
     /// Whether a key that may collect has passed it.
     pub(super) is_vouched: bool,
@@ -119,9 +121,10 @@ pub(crate) fn is_unvouched(repository: &Repository, name: &ObjectName) -> Result
     Ok(repository.keys().is_signed() && !repository.keys().vouches(signer, Action::Maintain))
 }
 
-/// Lifts sentences that do not verify, under the maintenance lease: their packs are what they were before, and collection comes to
-/// them again. Of a sentence whose sessions do not verify, whoever lives now is a witness. Those of a newer version, and those that a
-/// damaged key would open, stay. Returns what was removed.
+/// Lifts sentences that do not verify, under the maintenance lease: their packs are what they were before,
+/// and collection comes to them again. Of a sentence whose sessions do not verify, whoever lives now is a
+/// witness. Those of a newer version, and those that a damaged key would open, stay. Returns what was
+/// removed.
 pub(crate) fn lift_unreadable(repository: &Repository) -> Result<Vec<ObjectName>> {
     let mut removed = Vec::new();
     let damaged = |outcome: Result<()>| match outcome {
@@ -171,7 +174,8 @@ pub(super) fn publish(repository: &Repository, sentence: &Sentence) -> Result<Ob
     Ok(id)
 }
 
-/// Publishes which sessions lived after the sentence was published. A list that nobody vouches for gives way to it.
+/// Publishes which sessions lived after the sentence was published. A list that nobody vouches for gives way
+/// to it.
 pub(super) fn publish_sessions(repository: &Repository, id: ObjectId, sessions: &Vec<String>) -> Result<()> {
     let name = sessions_name(id)?;
     repository.backend().delete(std::slice::from_ref(&name))?;

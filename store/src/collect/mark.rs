@@ -32,8 +32,8 @@ fn builds_on(standing: Standing, base: Standing) -> bool {
     base == standing || base == Standing::Trusted
 }
 
-/// Chunks of some packs that are reached, in 16 bytes each: by the number of the pack and the head of the id. One that nothing reaches
-/// and whose head is another's would be copied too, which does no harm.
+/// Chunks of some packs that are reached, in 16 bytes each: by the number of the pack and the head of the id.
+/// One that nothing reaches and whose head is another's would be copied too, which does no harm.
 #[derive(Default)]
 pub(super) struct LiveChunks {
     numbers: HashMap<PackId, u32>,
@@ -91,7 +91,8 @@ impl<'a> Marks<'a> {
         word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (ordinal % 64)) != 0)
     }
 
-    /// A place of a chunk away from all that is condemned, in fragments of one standing; of a delta with such a place of its base.
+    /// A place of a chunk away from all that is condemned, in fragments of one standing; of a delta with such
+    /// a place of its base.
     fn find_lasting(&self, id: &ChunkId, standing: Standing) -> Result<Option<(Found, Option<Found>)>> {
         let lasts = |pack: &PackId| self.present.contains(pack) && !self.condemned.contains(pack);
         let mut base_place = None;
@@ -109,8 +110,9 @@ impl<'a> Marks<'a> {
         Ok(found.map(|found| (found, base_place)))
     }
 
-    /// Marks every place, in fragments of one standing, of a chunk that has none that lasts, and every place of the bases: it hangs on
-    /// a pardon, and which of its places are pardoned depends on sentences that are not carried out yet. Whether there is any.
+    /// Marks every place, in fragments of one standing, of a chunk that has none that lasts, and every place
+    /// of the bases: it hangs on a pardon, and which of its places are pardoned depends on sentences that are
+    /// not carried out yet. Whether there is any.
     fn mark_everywhere(&self, id: &ChunkId, standing: Standing) -> Result<bool> {
         let mut known = false;
         for found in self.find_all(id, standing)? {
@@ -135,8 +137,8 @@ impl<'a> Marks<'a> {
         Ok(known)
     }
 
-    /// Marks what one standing has of a chunk. Whether it has any. Strangers are many, and one of them must not be the reason to give up
-    /// what another stored: every place stays.
+    /// Marks what one standing has of a chunk. Whether it has any. Strangers are many, and one of them must
+    /// not be the reason to give up what another stored: every place stays.
     fn mark_of(&self, id: &ChunkId, standing: Standing) -> Result<bool> {
         if standing == Standing::Stranger {
             return self.mark_everywhere(id, standing);
@@ -196,8 +198,8 @@ impl<'a> Marks<'a> {
 
 impl Marker for Marks<'_> {
     fn mark(&self, id: &ChunkId) -> Result<()> {
-        // An owner's place that lasts is proof enough. Without one each key's word is kept apart from the others', because one that was
-        // made up must not be what a pack of another key is given up for.
+        // An owner's place that lasts is proof enough. Without one each key's word is kept apart from the
+        // others', because one that was made up must not be what a pack of another key is given up for.
         let lasts = self.find_lasting(id, Standing::Trusted)?.is_some();
         let mut known = lasts && self.mark_of(id, Standing::Trusted)?;
         if !lasts {

@@ -73,8 +73,8 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
     Ok(merged)
 }
 
-/// Fragments of one class that are merged: of one author, because whose entries they are stays what it was. What nobody looked at again is
-/// not made true by a merge.
+/// Fragments of one class that are merged: of one author, because whose entries they are stays what it was.
+/// What nobody looked at again is not made true by a merge.
 fn choose(repository: &Repository, class: &[ObjectStat]) -> Result<Vec<Fragment>> {
     let backend = &**repository.backend();
     let mut opened = Vec::new();
@@ -142,8 +142,8 @@ fn most_frequent(fragments: &[Fragment]) -> Option<Option<SignerId>> {
     counts.into_iter().max_by_key(|(author, count)| (*count, *author)).map(|(author, _)| author)
 }
 
-/// Signs fragments again whose signer the caller names, with the key in use; what counted as stored because of that signer is from now on
-/// the word of this key, and of others' entries it stays theirs.
+/// Signs fragments again whose signer the caller names, with the key in use; what counted as stored because
+/// of that signer is from now on the word of this key, and of others' entries it stays theirs.
 pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
     let mut signed = 0;
     for listed in repository.backend().list(ObjectKind::Index)? {
@@ -199,9 +199,9 @@ fn replace_as<F: std::borrow::Borrow<Fragment>>(
     backend.delete(&names)
 }
 
-/// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Entries in packs that are gone go.
-/// A fragment has one place for a chunk: what must stay beside it stands in a further fragment.
-/// `author`: whose word they are, where the repository has signatures.
+/// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Entries in packs
+/// that are gone go. A fragment has one place for a chunk: what must stay beside it stands in a further
+/// fragment. `author`: whose word they are, where the repository has signatures.
 pub(crate) fn publish_fragment(
     repository: &Repository,
     entries: &mut Vec<(ChunkId, Location)>,
@@ -210,15 +210,16 @@ pub(crate) fn publish_fragment(
     let condemned = Condemned::load(repository)?;
     let gone = missing_packs(repository, entries)?;
     entries.retain(|(_, location)| !gone.contains(&location.pack));
-    // In place, since there may be a million: those that wait come last. They stand apart: when they go, the others are not written again.
+    // In place, since there may be a million: those that wait come last. They stand apart: when they go, the
+    // others are not written again.
     entries.sort_unstable_by_key(|(id, at)| (condemned.contains(&at.pack), *id, at.base, at.pack, at.record_offset));
     let waiting = entries.split_off(entries.partition_point(|(_, at)| !condemned.contains(&at.pack)));
     publish_ranks(repository, std::mem::take(entries), Places::Lasting, author)?;
     publish_ranks(repository, waiting, Places::Condemned, author)
 }
 
-/// Packs of entries that are gone. A listing that lags may miss a pack, and nothing would ever name its chunks again: so each is
-/// asked for by name.
+/// Packs of entries that are gone. A listing that lags may miss a pack, and nothing would ever name its
+/// chunks again: so each is asked for by name.
 fn missing_packs(repository: &Repository, entries: &[(ChunkId, Location)]) -> Result<HashSet<PackId>> {
     let present = mark::present(repository)?;
     gone(repository, entries.iter().map(|(_, location)| location.pack).filter(|pack| !present.contains(pack)).collect())
@@ -242,13 +243,14 @@ enum Places {
     Condemned,
 }
 
-/// Publishes a fragment of the first place of each chunk that stays, then one of the second places, and so on. Entries come sorted by id
-/// and base.
-/// - Of places that last one that is no delta is enough: it may be the base of others. Deltas stay side by side, one for each
-///   base, because only a base that lives makes a delta readable, and this fragment does not know which does.
-/// - Of condemned places all stay: which sentence is carried out first, and which pack is pardoned, is not known yet. A pardon
-///   that found only the place in another sentence's pack would leave the chunk to that sentence, which may have been passed knowing
-///   the snapshot that reaches it.
+/// Publishes a fragment of the first place of each chunk that stays, then one of the second places, and so
+/// on. Entries come sorted by id and base.
+/// - Of places that last one that is no delta is enough: it may be the base of others. Deltas stay side by
+///   side, one for each base, because only a base that lives makes a delta readable, and this fragment does
+///   not know which does.
+/// - Of condemned places all stay: which sentence is carried out first, and which pack is pardoned, is not
+///   known yet. A pardon that found only the place in another sentence's pack would leave the chunk to that
+///   sentence, which may have been passed knowing the snapshot that reaches it.
 fn publish_ranks(
     repository: &Repository,
     mut entries: Vec<(ChunkId, Location)>,

@@ -1,7 +1,8 @@
-//! Seals again what is sealed under keys of earlier epochs: packs as collection rewrites them, then fragments, labels and roots.
+//! Seals again what is sealed under keys of earlier epochs: packs as collection rewrites them, then
+//! fragments, labels and roots.
 //!
-//! It works in rounds of a bounded number of packs. Each round is published before the next begins, so an interrupted run goes on
-//! where it was; packs that wait for living sessions go with a later collection.
+//! It works in rounds of a bounded number of packs. Each round is published before the next begins, so an
+//! interrupted run goes on where it was; packs that wait for living sessions go with a later collection.
 
 use std::collections::HashSet;
 
@@ -34,8 +35,8 @@ pub struct ResealReport {
     pub unopened: u64,
 }
 
-/// Seals everything again under the newest keys. `proceed` hears (packs done, packs to do) after each round and may stop the run by an
-/// error; the next run goes on. [`crate::Error::Busy`] when a collection runs.
+/// Seals everything again under the newest keys. `proceed` hears (packs done, packs to do) after each round
+/// and may stop the run by an error; the next run goes on. [`crate::Error::Busy`] when a collection runs.
 pub fn reseal(
     repository: &Repository,
     reachability: &dyn Reachability,

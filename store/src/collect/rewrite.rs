@@ -14,10 +14,12 @@ use crate::session::copy::PackCopier;
 use crate::session::{ChunkSource, Session};
 use crate::{Error, Result};
 
-/// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not open: of them no copy is
-/// whole, and they stay for a repair, or for a key or a program that opens them. Beside them the bytes of the copies.
+/// Copies, then publishes packs, then their index. Nothing old is touched. Returns the packs that do not
+/// open: of them no copy is whole, and they stay for a repair, or for a key or a program that opens them.
+/// Beside them the bytes of the copies.
 ///
-/// What is copied is decoded and hashed first: the copy is the word of the key in use, whoever stored what it was made from.
+/// What is copied is decoded and hashed first: the copy is the word of the key in use, whoever stored what it
+/// was made from.
 pub(super) fn copy_live(session: &Session, plan: &Plan) -> Result<(HashSet<PackId>, u64)> {
     let repository = session.repository();
     let mut damaged = HashSet::new();
@@ -83,7 +85,8 @@ impl Rewriter<'_> {
                 return Err(Error::damaged(pack_name(pack), format!("chunk {id} in it has another hash")));
             }
         }
-        // A delta of the key in use must find its base where that key's word or an owner's says: else it is copied whole.
+        // A delta of the key in use must find its base where that key's word or an owner's says: else it is
+        // copied whole.
         let is_self_standing = match record.base {
             None => true,
             Some(base) => self.session.has_trusted_base(&base)?,

@@ -1,8 +1,8 @@
 //! A block of a fragment: ids, row ends, rows. It is searched as it stands, without being decoded.
 //!
-//! Layout: count (u32) | ids (32 bytes each, ascending) | ends of rows (u32 each) | rows. All little endian. A row: flags | pack
-//! number (u32) | record offset (u32) | stored length (u32) | plain length (u32) | for a frame's member its offset and length
-//! (u32 each) | for a delta its base's id.
+//! Layout: count (u32) | ids (32 bytes each, ascending) | ends of rows (u32 each) | rows. All little endian.
+//! A row: flags | pack number (u32) | record offset (u32) | stored length (u32) | plain length (u32) | for a
+//! frame's member its offset and length (u32 each) | for a delta its base's id.
 
 use crate::ids::{ChunkId, PackId};
 use crate::location::{CHUNK_BYTES_MAX, Encoding, Location, RECORD_STORED_BYTES_MAX, RecordKind};

@@ -1,5 +1,6 @@
-//! A Bloom filter over chunk ids (Bloom 1970; double hashing after Kirsch and Mitzenmacher 2006). Ids are keyed hashes, so
-//! their own bytes serve as the hashes. Ten bits an id and seven probes: under 1% of absent ids pass.
+//! A Bloom filter over chunk ids (Bloom 1970; double hashing after Kirsch and Mitzenmacher 2006). Ids are
+//! keyed hashes, so their own bytes serve as the hashes. Ten bits an id and seven probes: under 1% of absent
+//! ids pass.
 
 use crate::ids::ChunkId;
 

@@ -1,7 +1,8 @@
 //! A fragment: sealed blocks, then a sealed directory of packs, fences and the filter.
 //!
-//! In a repository that has a roster the directory has the hash of each block, says whose entries they are, and is signed: by the author, or
-//! by a maintainer who merged them. Whose entries count for what is told by [`Standing`].
+//! In a repository that has a roster the directory has the hash of each block, says whose entries they are,
+//! and is signed: by the author, or by a maintainer who merged them. Whose entries count for what is told by
+//! [`Standing`].
 
 use std::collections::BTreeSet;
 
@@ -60,7 +61,8 @@ pub(crate) enum Standing {
 /// What an entry takes in a fragment, with its share of the filter: about so much.
 const ENTRY_BYTES: usize = 64;
 
-/// Builds the object of a fragment from entries, which it sorts. `author`: whose entries they are, in a signed repository.
+/// Builds the object of a fragment from entries, which it sorts. `author`: whose entries they are, in a
+/// signed repository.
 pub(crate) fn build_fragment(
     keys: &Keys,
     id: ObjectId,
@@ -119,7 +121,8 @@ fn standing_of(keys: &Keys, author: Option<SignerId>, signer: Option<SignerId>) 
     if !keys.was_member(author) || (author != signer && !is_merged()) {
         return Standing::Stranger;
     }
-    // The snapshots of a key that was removed stay, and so does its word about them, apart from that of all others.
+    // The snapshots of a key that was removed stay, and so does its word about them, apart from that of all
+    // others.
     match keys.builds_on(Some(author)) {
         true => Standing::Trusted,
         false => Standing::OfMember(author),

@@ -1,7 +1,8 @@
-//! The index: immutable sorted fragments, read in place. A lookup costs a filter, a search of fences, and one block.
+//! The index: immutable sorted fragments, read in place. A lookup costs a filter, a search of fences, and one
+//! block.
 //!
-//! It is what the repository holds, not a cache: a fragment names the packs whose chunks it lists, and a pack that is not
-//! there makes its entries absent.
+//! It is what the repository holds, not a cache: a fragment names the packs whose chunks it lists, and a pack
+//! that is not there makes its entries absent.
 
 mod block;
 mod filter;
@@ -29,8 +30,9 @@ pub(crate) const LOAD_ATTEMPTS: usize = 8;
 
 /// The fragments of a repository, open. Shared by threads.
 ///
-/// A fragment that does not verify, is of a newer version, or is not for the key in use, is passed over, and makes what only it knows absent: a writer stores such
-/// a chunk again, a reader says [`Index::unreadable`] where it finds nothing. Nothing that removes fragments goes on beside such a one.
+/// A fragment that does not verify, is of a newer version, or is not for the key in use, is passed over, and
+/// makes what only it knows absent: a writer stores such a chunk again, a reader says [`Index::unreadable`]
+/// where it finds nothing. Nothing that removes fragments goes on beside such a one.
 pub(crate) struct Index {
     fragments: RwLock<Fragments>,
     unreadable: Mutex<Option<Unreadable>>,
@@ -48,7 +50,8 @@ struct BlockCache {
     bytes: usize,
 }
 
-/// An entry that was asked for: its fragment's place in [`Index::fragments`], its number there, and what it says.
+/// An entry that was asked for: its fragment's place in [`Index::fragments`], its number there, and what it
+/// says.
 pub(crate) struct Found {
     pub(crate) fragment: usize,
     pub(crate) ordinal: u64,
@@ -96,8 +99,9 @@ impl Index {
         Arc::clone(&self.fragments.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The first place of a chunk that `accept` takes; it may ask the index itself. What counts as stored comes first. An error that
-    /// [`is_fragment_missing`] names means that the index must be loaded again: another process merged a fragment away.
+    /// The first place of a chunk that `accept` takes; it may ask the index itself. What counts as stored
+    /// comes first. An error that [`is_fragment_missing`] names means that the index must be loaded again:
+    /// another process merged a fragment away.
     pub(crate) fn find(
         &self,
         id: &ChunkId,
@@ -158,8 +162,8 @@ impl Index {
         Ok(all)
     }
 
-    /// Every entry, fragment by fragment, in order. [`Error::Missing`] when a fragment was merged away meanwhile, which the
-    /// maintenance lease prevents.
+    /// Every entry, fragment by fragment, in order. [`Error::Missing`] when a fragment was merged away
+    /// meanwhile, which the maintenance lease prevents.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(usize, u64, ChunkId, Location) -> Result<()>) -> Result<()> {
         for (number, fragment) in self.fragments().iter().enumerate() {
             fragment.for_each(&*self.backend, &mut |ordinal, id, location| visit(number, ordinal, id, location))?;
@@ -203,7 +207,8 @@ struct Opened {
     unreadable: Option<Unreadable>,
 }
 
-/// Opens what is listed. What counts as stored first, and of that large ones: most lookups that hit anything hit there.
+/// Opens what is listed. What counts as stored first, and of that large ones: most lookups that hit anything
+/// hit there.
 fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
     for _ in 0..LOAD_ATTEMPTS {
         let mut fragments = Vec::new();

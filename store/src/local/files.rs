@@ -1,5 +1,5 @@
-//! What a local repository asks of a filesystem, and no more: one trait, so that the very code that runs on a real disk also runs on
-//! the test world's, which forgets what was not synced.
+//! What a local repository asks of a filesystem, and no more: one trait, so that the very code that runs on a
+//! real disk also runs on the test world's, which forgets what was not synced.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -34,7 +34,8 @@ pub enum EntryKind {
     Other,
 }
 
-/// How an open file is locked. A lock belongs to the open file and goes with it, also when the process is killed.
+/// How an open file is locked. A lock belongs to the open file and goes with it, also when the process is
+/// killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
     /// Many may have it.
@@ -47,7 +48,8 @@ pub enum LockKind {
 pub trait Files: Send + Sync + fmt::Debug {
     /// Makes a folder in one that exists.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// A new file without a name on the folder's filesystem; [`io::ErrorKind::Unsupported`] where there are none.
+    /// A new file without a name on the folder's filesystem; [`io::ErrorKind::Unsupported`] where there are
+    /// none.
     fn create_unnamed(&self, folder: &Path) -> io::Result<Box<dyn OpenFile>>;
     /// A new file with a name that nothing has.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
@@ -80,11 +82,13 @@ pub trait OpenFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Length in bytes.
     fn bytes(&self) -> io::Result<u64>;
-    /// Asks for bytes to be written out soon, without waiting: the sync at the end has less left to do. A hint.
+    /// Asks for bytes to be written out soon, without waiting: the sync at the end has less left to do. A
+    /// hint.
     fn write_out(&self, offset: u64, bytes: u64);
     /// Makes its bytes durable.
     fn sync(&self) -> io::Result<()>;
-    /// Gives it a (further) name, which nothing may have. `from` is a name that it has already, if it has one.
+    /// Gives it a (further) name, which nothing may have. `from` is a name that it has already, if it has
+    /// one.
     fn link(&self, from: Option<&Path>, to: &Path) -> io::Result<()>;
     /// Locks it without waiting; `false` when another open file has a lock that excludes this one.
     fn try_lock(&self, kind: LockKind) -> io::Result<bool>;
@@ -186,7 +190,8 @@ impl OpenFile for File {
         Ok(self.metadata()?.len())
     }
 
-    /// The advice has Linux begin to write what is dirty; only pages that are clean already leave the cache, and none of these is.
+    /// The advice has Linux begin to write what is dirty; only pages that are clean already leave the cache,
+    /// and none of these is.
     fn write_out(&self, offset: u64, bytes: u64) {
         let _ = fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }

@@ -1,8 +1,9 @@
 //! A repository in a local folder: objects are files.
 //!
-//! An object is written into an unnamed file (`O_TMPFILE`; where the filesystem has none, a locked file in `tmp/`), synced, and
-//! only then given its name by `link`, which never replaces. A crash leaves no half object under any name. Sessions and leases
-//! are files held by `flock`: the kernel lets go when the process dies. Access times and file names of others mean nothing.
+//! An object is written into an unnamed file (`O_TMPFILE`; where the filesystem has none, a locked file in
+//! `tmp/`), synced, and only then given its name by `link`, which never replaces. A crash leaves no half
+//! object under any name. Sessions and leases are files held by `flock`: the kernel lets go when the process
+//! dies. Access times and file names of others mean nothing.
 
 mod files;
 
@@ -110,8 +111,8 @@ impl LocalBackend {
         Ok(new)
     }
 
-    /// A temporary file that nobody holds belongs to a process that died; one just being made may be lost with it, and its
-    /// writer then fails cleanly when it asks for a name.
+    /// A temporary file that nobody holds belongs to a process that died; one just being made may be lost
+    /// with it, and its writer then fails cleanly when it asks for a name.
     fn remove_dead_temporaries(&self, folder: &Path) {
         for entry in self.files.entries(folder).unwrap_or_default() {
             let path = folder.join(&entry.name);
@@ -300,7 +301,8 @@ struct LocalHold {
     name: ObjectName,
     path: PathBuf,
     file: NewFile,
-    /// Whether the filesystem says that the name has this file. Some that stand before others number a file anew for each name.
+    /// Whether the filesystem says that the name has this file. Some that stand before others number a file
+    /// anew for each name.
     identified: bool,
 }
 
@@ -311,7 +313,8 @@ impl Hold for LocalHold {
 
     fn is_current(&self) -> Result<bool> {
         let folder = self.path.parent().unwrap_or(&self.path);
-        // Listed: a look at one name may be answered from memory for a while after another machine has removed it.
+        // Listed: a look at one name may be answered from memory for a while after another machine has
+        // removed it.
         let names = match self.file.files.names(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             names => names.map_err(|error| Error::io("listing", folder.display(), error))?,

@@ -1,4 +1,5 @@
-//! A storage in which one pack is as it was written: everything that reads packs reads the healed one without knowing.
+//! A storage in which one pack is as it was written: everything that reads packs reads the healed one without
+//! knowing.
 
 use crate::backend::{Backend, FinishedObject, Hold, ObjectKind, ObjectName, ObjectStat, ObjectWriter};
 use crate::{Error, Result};

@@ -1,7 +1,8 @@
 //! The bytes of a parity object: envelope | description | parity shards | description again | its length.
 //!
-//! A description says how the pack was cut into shards and has a hash of every shard, so that damage is located; it carries a hash of
-//! itself, and stands twice, at both ends. Everything in it is known from the pack: its length, and hashes of its sealed bytes.
+//! A description says how the pack was cut into shards and has a hash of every shard, so that damage is
+//! located; it carries a hash of itself, and stands twice, at both ends. Everything in it is known from the
+//! pack: its length, and hashes of its sealed bytes.
 
 use crate::backend::ObjectName;
 use crate::describe::Fields;
@@ -141,7 +142,8 @@ impl Description {
         pack.len() as u64 == self.pack_bytes && self.damaged_shards(pack).is_empty()
     }
 
-    /// Numbers of shards that are not what they were; all of them where the pack has another length and they are cut off.
+    /// Numbers of shards that are not what they were; all of them where the pack has another length and they
+    /// are cut off.
     pub(super) fn damaged_shards(&self, pack: &[u8]) -> Vec<usize> {
         let shard = self.shard_bytes as usize;
         let pack = &pack[..pack.len().min(usize::try_from(self.pack_bytes).unwrap_or(usize::MAX))];

@@ -1,8 +1,10 @@
-//! Parity of packs: an object beside each pack that brings back up to a share of its bytes, whatever they are.
+//! Parity of packs: an object beside each pack that brings back up to a share of its bytes, whatever they
+//! are.
 //!
-//! It is made of the sealed bytes of the pack, so it says nothing that the pack does not say, needs no key, and is not sealed. It is
-//! published after its pack and before the index that names the pack: what a root reaches has its parity. It never replaces a check:
-//! bytes that it brings back are opened and verified as if they had been read. It knows nothing of records.
+//! It is made of the sealed bytes of the pack, so it says nothing that the pack does not say, needs no key,
+//! and is not sealed. It is published after its pack and before the index that names the pack: what a root
+//! reaches has its parity. It never replaces a check: bytes that it brings back are opened and verified as if
+//! they had been read. It knows nothing of records.
 
 mod code;
 mod heal;
@@ -30,7 +32,8 @@ pub fn parity_name(pack: PackId) -> ObjectName {
     ObjectName::new(ObjectKind::Parity, pack.to_string()).expect("a hexadecimal id is a name")
 }
 
-/// Publishes the parity of packs that were just published; returns its bytes. Nothing where the repository has none.
+/// Publishes the parity of packs that were just published; returns its bytes. Nothing where the repository
+/// has none.
 pub fn protect(repository: &Repository, packs: &[PackId]) -> Result<u64> {
     let percent = repository.config().parameters.parity_percent;
     if percent == 0 || packs.is_empty() {
@@ -89,8 +92,8 @@ pub(crate) fn judge(repository: &Repository, pack: PackId) -> Result<Option<Verd
     Ok(Some(verdict))
 }
 
-/// The storage with one pack as its parity says it was; `None` where there is no parity, or more is damaged than it can bring back,
-/// or nothing of the pack is.
+/// The storage with one pack as its parity says it was; `None` where there is no parity, or more is damaged
+/// than it can bring back, or nothing of the pack is.
 pub(crate) fn heal(repository: &Repository, pack: PackId) -> Result<Option<Arc<HealedPack>>> {
     if repository.config().parameters.parity_percent == 0 {
         return Ok(None);
@@ -129,8 +132,8 @@ pub(crate) fn packs_or_their_parity(repository: &Repository) -> Result<Vec<PackI
     Ok(packs)
 }
 
-/// Removes the parity of packs that are gone; returns how many objects went. Parity is published after its pack: what is listed before
-/// the packs are, and whose pack is not among them, has none.
+/// Removes the parity of packs that are gone; returns how many objects went. Parity is published after its
+/// pack: what is listed before the packs are, and whose pack is not among them, has none.
 pub(crate) fn remove_orphans(repository: &Repository) -> Result<u64> {
     let listed = repository.backend().list(ObjectKind::Parity)?;
     if listed.is_empty() {
@@ -155,7 +158,8 @@ fn read_pack(backend: &dyn Backend, pack: PackId) -> Result<Vec<u8>> {
     backend.read(&pack_name(pack), layout::PACK_BYTES_LIMIT)
 }
 
-/// A damaged envelope costs nothing, since the name says all that is in it; one of a newer format is no damage.
+/// A damaged envelope costs nothing, since the name says all that is in it; one of a newer format is no
+/// damage.
 fn read_parity(repository: &Repository, pack: PackId) -> Result<layout::Parity> {
     let name = parity_name(pack);
     let bytes = repository.backend().read(&name, layout::OBJECT_BYTES_MAX)?;

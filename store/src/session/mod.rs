@@ -1,7 +1,8 @@
 //! Sessions: every operation that reads or writes chunks.
 //!
-//! A session is an object that its process holds. It begins in this order: hold, then read what is condemned, then list roots and
-//! packs. A collection condemns first and lists sessions after. So one of the two always sees the other.
+//! A session is an object that its process holds. It begins in this order: hold, then read what is condemned,
+//! then list roots and packs. A collection condemns first and lists sessions after. So one of the two always
+//! sees the other.
 
 mod commit;
 pub(crate) mod copy;
@@ -82,8 +83,8 @@ struct Counters {
 /// Which fragments are asked, by their standing.
 type Which<'a> = dyn Fn(Standing) -> bool + 'a;
 
-/// A registered operation on a repository: collection waits for it. Shared by threads by reference. Dropping it lets go
-/// of its object as the death of the process would.
+/// A registered operation on a repository: collection waits for it. Shared by threads by reference. Dropping
+/// it lets go of its object as the death of the process would.
 pub struct Session {
     repository: Repository,
     hold: Mutex<Option<Box<dyn Hold>>>,
@@ -110,8 +111,8 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Registers (an object in `sessions/`, held), then reads what is condemned and lists the roots. The index and the list of
-    /// packs are read when the first lookup needs them.
+    /// Registers (an object in `sessions/`, held), then reads what is condemned and lists the roots. The
+    /// index and the list of packs are read when the first lookup needs them.
     pub fn begin(repository: &Repository) -> Result<Self> {
         if repository.is_mutant(Mutant::BeginsUnregistered) {
             let session = Self::held(repository, None)?;
@@ -122,9 +123,9 @@ impl Session {
         Self::held(repository, Some(hold))
     }
 
-    /// The same for reading alone, where it also serves whoever may not write there: on a read-only medium, without the
-    /// permission. No collection waits for a session that is not registered, so what it reads may be swept: then it
-    /// misses a chunk, and never gets a wrong one.
+    /// The same for reading alone, where it also serves whoever may not write there: on a read-only medium,
+    /// without the permission. No collection waits for a session that is not registered, so what it reads may
+    /// be swept: then it misses a chunk, and never gets a wrong one.
     pub fn begin_reading(repository: &Repository) -> Result<Self> {
         let hold = match hold(repository) {
             Ok(hold) => Some(hold),
@@ -148,7 +149,8 @@ impl Session {
     }
 
     fn held(repository: &Repository, hold: Option<Box<dyn Hold>>) -> Result<Self> {
-        // A process that lives long seals nothing under keys that were rotated away, and stops when its key was removed.
+        // A process that lives long seals nothing under keys that were rotated away, and stops when its key
+        // was removed.
         repository.refresh_keys()?;
         let condemned = Condemned::load_readable(repository)?;
         let roots = repository.roots()?;
@@ -185,10 +187,10 @@ impl Session {
         &self.roots
     }
 
-    /// Whether chunks reached from this root, which `signer` signed, may be reused without a look at the index: it is of the key in use or
-    /// of an owner, no collection that is under way started without seeing it, and index and packs know of each other: no sign that one
-    /// of them lost something. A pack that no fragment names may be one that is just being published, and costs lookups until the
-    /// next session.
+    /// Whether chunks reached from this root, which `signer` signed, may be reused without a look at the
+    /// index: it is of the key in use or of an owner, no collection that is under way started without seeing
+    /// it, and index and packs know of each other: no sign that one of them lost something. A pack that no
+    /// fragment names may be one that is just being published, and costs lookups until the next session.
     pub fn trusts(&self, root: &RootName, signer: Option<SignerId>) -> Result<bool> {
         self.condemned.check_readable()?;
         if !self.repository.keys().builds_on(signer) {
@@ -206,8 +208,8 @@ impl Session {
         self.condemned.contains(pack)
     }
 
-    /// From now on chunks are read where the key that signed a snapshot says, and where owners say, before what other keys say: what
-    /// they made up costs nobody else a snapshot.
+    /// From now on chunks are read where the key that signed a snapshot says, and where owners say, before
+    /// what other keys say: what they made up costs nobody else a snapshot.
     pub fn prefer(&self, signer: Option<SignerId>) {
         *self.preferred.write().unwrap_or_else(PoisonError::into_inner) = signer;
     }
@@ -226,9 +228,9 @@ impl Session {
         }
     }
 
-    /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs that this session
-    /// has not published yet. A delta's place counts only while a whole place of its base is there. Where the index does not say
-    /// and a part of it does not open, that is the error.
+    /// Where a chunk stands, for reading: a place that lasts, or else one in a condemned pack; never in packs
+    /// that this session has not published yet. A delta's place counts only while a whole place of its base
+    /// is there. Where the index does not say and a part of it does not open, that is the error.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
         self.with_index(|index, present| {
             let lasts = |pack: &PackId| present.contains(pack) && !self.condemned.contains(pack);
@@ -242,8 +244,8 @@ impl Session {
         })
     }
 
-    /// The pack that the index names for a chunk, or for the base of its delta, and that is gone; `None` where it names none, or one
-    /// that is there.
+    /// The pack that the index names for a chunk, or for the base of its delta, and that is gone; `None`
+    /// where it names none, or one that is there.
     pub fn lost_pack(&self, id: &ChunkId) -> Result<Option<PackId>> {
         self.with_index(|index, present| {
             let gone = |id: &ChunkId| index.find(id, &mut |location| Ok(!present.contains(&location.pack)));
@@ -311,9 +313,9 @@ impl Session {
         Ok(self.index.get_or_init(|| index))
     }
 
-    /// Packs that are there, listed after the index was: a pack that the index names and that is not there is absent. It may have
-    /// been swept between the two, and its chunks stand where that index does not know: then both are read again, until the same
-    /// packs are missing as before.
+    /// Packs that are there, listed after the index was: a pack that the index names and that is not there is
+    /// absent. It may have been swept between the two, and its chunks stand where that index does not know:
+    /// then both are read again, until the same packs are missing as before.
     fn present(&self) -> Result<RwLockReadGuard<'_, HashSet<PackId>>> {
         let present = match self.present.get() {
             Some(present) => present,
@@ -343,13 +345,15 @@ impl Session {
     pub(crate) fn refresh(&self) -> Result<()> {
         let (Some(index), Some(present)) = (self.index.get(), self.present.get()) else { return Ok(()) };
         index.reload()?;
-        // A pack of its own that this session has published stays among them, also when the listing was faster.
+        // A pack of its own that this session has published stays among them, also when the listing was
+        // faster.
         let packs = crate::check::packs(&self.repository)?;
         present.write().unwrap_or_else(PoisonError::into_inner).extend(packs);
         Ok(())
     }
 
-    /// Asks the index; once more after it was read again, when another process merged a fragment away meanwhile.
+    /// Asks the index; once more after it was read again, when another process merged a fragment away
+    /// meanwhile.
     fn with_index<T>(&self, ask: impl Fn(&Index, &HashSet<PackId>) -> Result<T>) -> Result<T> {
         for _ in 0..LOAD_ATTEMPTS {
             let index = self.index()?;
@@ -420,8 +424,8 @@ fn or_unreadable(index: &Index, found: Option<Location>) -> Result<Option<Locati
     }
 }
 
-/// A place in an accepted pack; of a delta only when its base has a whole place in one too. An index may keep deltas that nothing
-/// reaches and whose base was collected: those are as good as absent.
+/// A place in an accepted pack; of a delta only when its base has a whole place in one too. An index may keep
+/// deltas that nothing reaches and whose base was collected: those are as good as absent.
 fn find_decodable(
     index: &Index,
     id: &ChunkId,
@@ -445,7 +449,8 @@ fn hold(repository: &Repository) -> Result<Box<dyn Hold>> {
     repository.backend().hold(&name, b"")
 }
 
-/// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as a delta.
+/// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as
+/// a delta.
 fn find_whole(
     index: &Index,
     id: &ChunkId,

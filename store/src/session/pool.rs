@@ -1,5 +1,6 @@
-//! Open packs. Records go to one of at least two at random, so that neighbours of a file do not stand together
-//! (eprint 2025/532); a pack that another worker is sealing into is passed by, and more are opened only when all are busy.
+//! Open packs. Records go to one of at least two at random, so that neighbours of a file do not stand
+//! together (eprint 2025/532); a pack that another worker is sealing into is passed by, and more are opened
+//! only when all are busy.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -16,8 +17,9 @@ use crate::repository::Repository;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Most packs open at once of one kind.
 const OPEN_MAX: usize = 16;
-/// A pack ends at so many chunks, however short they are: what is known of each waits in memory until the pack is published. Its trailer
-/// alone makes such a pack too long to count as a small one, which a collection would put together with others.
+/// A pack ends at so many chunks, however short they are: what is known of each waits in memory until the
+/// pack is published. Its trailer alone makes such a pack too long to count as a small one, which a
+/// collection would put together with others.
 const PACK_CHUNKS_MAX: usize = 128 << 10;
 /// From this share below its limit on, a pack ends where it fits the grid of lengths.
 const TRAILER_SHARE: u64 = 16;

@@ -62,16 +62,18 @@ impl RecordCache {
 }
 
 impl Session {
-    /// Decodes a whole record (one chunk or a frame) at a location into `buffer`, whose content is replaced; for readers that
-    /// sort by place. `id` is the chunk that was located there. Deltas read their base through a small shared cache. The
-    /// plaintext is authenticated; hashing it against its id is the caller's affair. [`Error::Missing`] when the pack was swept
-    /// since the chunk was located in it: [`ChunkSource::read_chunk`] finds where else it stands.
+    /// Decodes a whole record (one chunk or a frame) at a location into `buffer`, whose content is replaced;
+    /// for readers that sort by place. `id` is the chunk that was located there. Deltas read their base
+    /// through a small shared cache. The plaintext is authenticated; hashing it against its id is the
+    /// caller's affair. [`Error::Missing`] when the pack was swept since the chunk was located in it:
+    /// [`ChunkSource::read_chunk`] finds where else it stands.
     pub fn read_record(&self, id: &ChunkId, location: &Location, buffer: &mut Vec<u8>) -> Result<()> {
         buffer.resize(location.record_plain_bytes as usize, 0);
         self.read_record_into(id, location, buffer)
     }
 
-    /// [`Self::read_record`] into a slice of the record's length: what is written out next is not copied once more.
+    /// [`Self::read_record`] into a slice of the record's length: what is written out next is not copied once
+    /// more.
     pub fn read_record_into(&self, id: &ChunkId, location: &Location, out: &mut [u8]) -> Result<()> {
         if out.len() != location.record_plain_bytes as usize {
             return Err(Error::damaged(pack_name(location.pack), "a record of another length than the index says"));
@@ -137,7 +139,8 @@ impl Session {
         outcome
     }
 
-    /// A pack as its parity says it was; the last one is kept, since what is damaged in one place is read in many.
+    /// A pack as its parity says it was; the last one is kept, since what is damaged in one place is read in
+    /// many.
     fn healed(&self, pack: PackId) -> Result<Option<Arc<HealedPack>>> {
         let mut kept = lock(&self.caches.healed);
         if let Some((of, healed)) = &*kept
@@ -150,7 +153,8 @@ impl Session {
         Ok(healed)
     }
 
-    /// Opens a pack. Where packs have headers that must be read, and keys that must be found, those last used are kept.
+    /// Opens a pack. Where packs have headers that must be read, and keys that must be found, those last used
+    /// are kept.
     fn opener(&self, pack: PackId) -> Result<Arc<PackOpener>> {
         let open = || PackOpener::new(self.repository.keys(), &**self.repository.backend(), pack).map(Arc::new);
         if self.repository.keys().epoch() == 0 {
@@ -169,8 +173,8 @@ impl Session {
         Ok(opener)
     }
 
-    /// The plaintext of what shall be a delta's base, as a reader of the delta will get it: authentic, not hashed. `buffer`'s
-    /// content is replaced.
+    /// The plaintext of what shall be a delta's base, as a reader of the delta will get it: authentic, not
+    /// hashed. `buffer`'s content is replaced.
     pub fn read_delta_base(&self, base: &ChunkId, buffer: &mut Vec<u8>) -> Result<()> {
         let location = self.locate_base(base)?.ok_or_else(|| missing(base))?;
         if location.bytes == location.record_plain_bytes {
@@ -212,7 +216,8 @@ impl Session {
 impl ChunkSource for Session {
     fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
         match self.read_located(id) {
-            // What it was located in was condemned and is swept by now, which happens only when it stands elsewhere too.
+            // What it was located in was condemned and is swept by now, which happens only when it stands
+            // elsewhere too.
             Err(Error::Missing { .. }) => {
                 self.refresh()?;
                 self.read_located(id)
@@ -256,8 +261,8 @@ impl Session {
 }
 
 impl Session {
-    /// Reads a chunk at whatever place of it is sound, each tried and hashed: where one is damaged, or was made up by somebody who has
-    /// a key, another key's copy may stand beside it. `None`: no place is.
+    /// Reads a chunk at whatever place of it is sound, each tried and hashed: where one is damaged, or was
+    /// made up by somebody who has a key, another key's copy may stand beside it. `None`: no place is.
     fn read_elsewhere(&self, id: &ChunkId) -> Result<Option<Vec<u8>>> {
         for location in self.places(id)? {
             let base = match location.base {

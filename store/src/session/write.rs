@@ -58,8 +58,9 @@ impl ChunkWriter<'_> {
         self.seal(RecordKind::Data, encoding, members, None)
     }
 
-    /// Hashes, reserves and stores a manifest node; returns its id. A new one is a delta against the chunk and plaintext that `base`
-    /// finds, where it pays; that chunk is never itself a delta: see [`Session::delta_base`].
+    /// Hashes, reserves and stores a manifest node; returns its id. A new one is a delta against the chunk
+    /// and plaintext that `base` finds, where it pays; that chunk is never itself a delta: see
+    /// [`Session::delta_base`].
     pub fn store_node(&mut self, plain: &[u8], base: impl FnOnce() -> Option<(ChunkId, Vec<u8>)>) -> Result<ChunkId> {
         let id = self.session.repository.keys().chunk_id(plain);
         if self.session.reserve(&id)? == Reservation::Mine {

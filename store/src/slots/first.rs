@@ -1,4 +1,5 @@
-//! Slots of version 1: they wrap the master key, and take no grants. Only read: the first rotation replaces them.
+//! Slots of version 1: they wrap the master key, and take no grants. Only read: the first rotation replaces
+//! them.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

@@ -1,5 +1,5 @@
-//! Slots of version 2: a role's secrets and a public key for grants, under a label that owners sealed. Only read: the rotation that
-//! gives a repository its roster replaces them.
+//! Slots of version 2: a role's secrets and a public key for grants, under a label that owners sealed. Only
+//! read: the rotation that gives a repository its roster replaces them.
 
 use std::sync::Arc;
 

@@ -75,7 +75,8 @@ pub(crate) struct Example {
 impl Example {
     pub(crate) fn new() -> Self {
         let repository = init();
-        // Draws that nothing uses: which of two open packs a record goes to follows from the draws, and the pages show one pack.
+        // Draws that nothing uses: which of two open packs a record goes to follows from the draws, and the
+        // pages show one pack.
         (0..2).for_each(|_| repository.entropy().fill(&mut [0; 8]).unwrap());
         let list = |kind| -> Vec<ObjectName> {
             repository.backend().list(kind).unwrap().into_iter().map(|object| object.name).collect()
@@ -232,7 +233,8 @@ fn snapshot(tree: TreeRoot, chunks: &[(ChunkId, Vec<u8>)]) -> Snapshot {
     }
 }
 
-/// A second snapshot, deleted while a session lives that saw it: its pack is condemned and waits. Returns that session's hold.
+/// A second snapshot, deleted while a session lives that saw it: its pack is condemned and waits. Returns
+/// that session's hold.
 fn take_and_delete_another(repository: &Repository) -> Box<dyn Hold> {
     let session = Session::begin(repository).unwrap();
     let mut writer = session.writer().unwrap();

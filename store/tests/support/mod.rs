@@ -1,4 +1,5 @@
-//! What several test files here need: repositories on any backend, and a toy snapshot whose payload is a list of chunk ids.
+//! What several test files here need: repositories on any backend, and a toy snapshot whose payload is a list
+//! of chunk ids.
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 

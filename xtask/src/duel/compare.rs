@@ -119,7 +119,8 @@ fn same_bytes(source: &Path, restored: &Path, left: &mut [u8], right: &mut [u8])
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! Goal: nothing that differs passes as restored. Method: two small folders, and one difference at a time.
+    //! Goal: nothing that differs passes as restored. Method: two small folders, and one difference at a
+    //! time.
 
     use super::*;
 

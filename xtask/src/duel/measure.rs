@@ -20,8 +20,8 @@ pub(super) struct Measure {
     pub(super) peak_bytes: u64,
 }
 
-/// Runs the commands one after the other; their output goes into a log. Everything that others wrote is on disk
-/// before the first begins, so that nobody pays for the writing of another.
+/// Runs the commands one after the other; their output goes into a log. Everything that others wrote is on
+/// disk before the first begins, so that nobody pays for the writing of another.
 pub(super) fn measure(commands: Vec<Command>, log: &Path) -> Result<Measure> {
     rustix::fs::sync();
     let mut total = Measure::default();

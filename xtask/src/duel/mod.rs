@@ -1,7 +1,8 @@
 //! `cargo xtask duel`: Copal and its peers on the same workloads, on the same machine, in the same run.
 //!
-//! Every round makes the workload anew from its seed, gives each tool an empty repository, and goes phase by phase; within a phase tool
-//! by tool, beginning with another one each round. Whatever is restored is compared with the source byte by byte.
+//! Every round makes the workload anew from its seed, gives each tool an empty repository, and goes phase by
+//! phase; within a phase tool by tool, beginning with another one each round. Whatever is restored is
+//! compared with the source byte by byte.
 
 mod compare;
 mod goals;

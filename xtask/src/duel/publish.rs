@@ -42,7 +42,8 @@ fn replaced(text: &str, table: &str) -> Result<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! Goal: no page shows other figures than those that were measured. Method: the pages are made again and compared.
+    //! Goal: no page shows other figures than those that were measured. Method: the pages are made again and
+    //! compared.
 
     use super::*;
 

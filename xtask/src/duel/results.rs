@@ -100,7 +100,8 @@ impl ToolResults {
         median(self.phases.get(phase)?.iter().map(|measure| measure.seconds))
     }
 
-    /// The median over the rounds, of user and system: the work itself, which other programs on the machine change little.
+    /// The median over the rounds, of user and system: the work itself, which other programs on the machine
+    /// change little.
     pub(super) fn processor_seconds(&self, phase: &str) -> Option<f64> {
         median(self.phases.get(phase)?.iter().map(|measure| measure.processor_seconds))
     }

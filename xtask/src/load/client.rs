@@ -1,4 +1,5 @@
-//! A client of HTTP/1.1 over one connection: it costs the machine little, so that the daemon is measured and not the client.
+//! A client of HTTP/1.1 over one connection: it costs the machine little, so that the daemon is measured and
+//! not the client.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,6 +1,7 @@
-//! `cargo xtask load`: the daemon under load. Builds the release program, makes a repository with many snapshots, and measures requests
-//! with one client and with 64, alone and while creates and deploys run; at last the daemon is killed in the middle and what it
-//! promised is looked for. All of it on loopback, bounded in time; prints a table for `docs/benchmarks.md`.
+//! `cargo xtask load`: the daemon under load. Builds the release program, makes a repository with many
+//! snapshots, and measures requests with one client and with 64, alone and while creates and deploys run; at
+//! last the daemon is killed in the middle and what it promised is looked for. All of it on loopback, bounded
+//! in time; prints a table for `docs/benchmarks.md`.
 
 mod client;
 
@@ -273,7 +274,8 @@ fn churn(daemon: &Daemon, app: usize, done: &AtomicU64, over: &AtomicBool) {
     }
 }
 
-/// SIGKILL while 64 clients create and deploy; every snapshot that was acknowledged is there afterwards and verifies.
+/// SIGKILL while 64 clients create and deploy; every snapshot that was acknowledged is there afterwards and
+/// verifies.
 fn kill_under_load(world: &World, daemon: Daemon) -> Result<()> {
     let promised: Mutex<BTreeSet<String>> = Mutex::default();
     let mut daemon = daemon;

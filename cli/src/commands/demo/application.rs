@@ -1,5 +1,5 @@
-//! The sample application: a SQLite database and a bucket of objects, both made from a seed, with changes as an
-//! application makes them.
+//! The sample application: a SQLite database and a bucket of objects, both made from a seed, with changes as
+//! an application makes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Two trees, compared byte for byte: path, kind, mode, modification time, link target, and the hash of every content.
+//! Two trees, compared byte for byte: path, kind, mode, modification time, link target, and the hash of every
+//! content.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -58,8 +58,8 @@ pub struct Application {
 /// What may be missing from a snapshot, and what never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsistencyPolicy {
-    /// [`Consistency::Application`]: a capture that cannot hold the application still is aborted. [`Consistency::Crash`]: it
-    /// goes on without, and the snapshot says so.
+    /// [`Consistency::Application`]: a capture that cannot hold the application still is aborted.
+    /// [`Consistency::Crash`]: it goes on without, and the snapshot says so.
     pub wanted: Consistency,
     /// Whether a source that cannot be captured may be left out (the snapshot is then `PartiallyFailed`).
     pub partial: bool,

@@ -1,7 +1,8 @@
-//! What stays through a switch of whole trees: it is moved from the old state into the new one, and back when that is taken back.
+//! What stays through a switch of whole trees: it is moved from the old state into the new one, and back when
+//! that is taken back.
 //!
-//! Every move is one rename beneath two open folders, never through a link; a path is at each moment at one of its two places. What
-//! stands in the way of a move is an error, and nothing is removed for it.
+//! Every move is one rename beneath two open folders, never through a link; a path is at each moment at one
+//! of its two places. What stands in the way of a move is an error, and nothing is removed for it.
 
 use std::path::Path;
 
@@ -18,8 +19,8 @@ pub(super) fn written(paths: &[Vec<u8>]) -> Carried {
     paths.iter().map(hex::encode).collect()
 }
 
-/// Moves what is carried from one state of a target to another; what is not there has been moved already. Folders that lead to it
-/// are made like those where it is, and keep their times.
+/// Moves what is carried from one state of a target to another; what is not there has been moved already.
+/// Folders that lead to it are made like those where it is, and keep their times.
 pub(super) fn move_all(carried: &Carried, from: &Path, to: &Path) -> Result<()> {
     if carried.is_empty() || !from.is_dir() || !to.is_dir() {
         return Ok(());

@@ -1,5 +1,6 @@
-//! A target that is a block device. It has no name to exchange: its bytes are overwritten. So what stands on it is copied first, whole,
-//! because the application may write anywhere once it has started; the image is fetched before anything is stopped.
+//! A target that is a block device. It has no name to exchange: its bytes are overwritten. So what stands on
+//! it is copied first, whole, because the application may write anywhere once it has started; the image is
+//! fetched before anything is stopped.
 //!
 //! In the folder: `new` is the image, `old` the copy, `old.part` a copy that is not complete.
 
@@ -39,7 +40,8 @@ pub(super) fn finish(folder: &Path) -> Result<()> {
     remove_whole(folder)
 }
 
-/// Never another device than the one that the deploy began with: numbers are given anew when a machine starts.
+/// Never another device than the one that the deploy began with: numbers are given anew when a machine
+/// starts.
 fn hold(path: &Path, identity: &str) -> Result<BlockDevice> {
     let found = device_identity(path)?;
     if found != identity {

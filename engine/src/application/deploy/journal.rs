@@ -1,5 +1,5 @@
-//! What a deploy of an application has begun, so that whoever comes after a kill can take it back or finish it: with nothing but
-//! this document, whatever became of the configuration since.
+//! What a deploy of an application has begun, so that whoever comes after a kill can take it back or finish
+//! it: with nothing but this document, whatever became of the configuration since.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +26,8 @@ static NOTHING: Carried = Carried::new();
 pub(super) enum Stage {
     /// New states are being built beside the old ones; the application may run.
     Staging,
-    /// The application is being stopped, switched, migrated, started, asked for its health. Taken back when it is found.
+    /// The application is being stopped, switched, migrated, started, asked for its health. Taken back when
+    /// it is found.
     Trying,
     /// It is healthy: what stood there before may go. Finished when it is found.
     Committed,

@@ -1,4 +1,5 @@
-//! One target: what is new is beside it, and changes places with what is old; or back. Every step can be repeated.
+//! One target: what is new is beside it, and changes places with what is old; or back. Every step can be
+//! repeated.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,8 @@ pub(super) fn finish(target: &Target) -> Result<()> {
     }
 }
 
-/// Removes what this deploy made, or replaced; something else that has the name by now is somebody's data, and stays.
+/// Removes what this deploy made, or replaced; something else that has the name by now is somebody's data,
+/// and stays.
 fn remove_made(beside: &Path, known: [Option<Known>; 2]) -> Result<()> {
     let Some((above, name)) = open_parent(beside)? else { return Ok(()) };
     let known: Vec<Identity> = known.into_iter().flatten().map(Identity::from).collect();

@@ -1,7 +1,8 @@
-//! The gzip tar of the Hub's design: `snapshot.yaml`, `hub.db`, `bucket/`; the instance's key encrypted by a password.
+//! The gzip tar of the Hub's design: `snapshot.yaml`, `hub.db`, `bucket/`; the instance's key encrypted by a
+//! password.
 //!
-//! What is read is untrusted: only these names, only files and folders, everything counted and bounded, nothing extracted to disk. It is
-//! read twice: once to judge it wholly, once to take it.
+//! What is read is untrusted: only these names, only files and folders, everything counted and bounded,
+//! nothing extracted to disk. It is read twice: once to judge it wholly, once to take it.
 
 mod manifest;
 mod read;

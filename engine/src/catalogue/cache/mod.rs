@@ -1,8 +1,9 @@
 //! The cache of root and label payloads: one redb file for each repository.
 //!
-//! It saves reading, and nothing rests on it: its seal is one that only the repository's keys make, and where that does not hold
-//! the whole file is worthless. A file that another process has is done without. Readers share the file and sync nothing; only
-//! a command that learned of a new snapshot writes. A new file is built beside and renamed into place.
+//! It saves reading, and nothing rests on it: its seal is one that only the repository's keys make, and where
+//! that does not hold the whole file is worthless. A file that another process has is done without. Readers
+//! share the file and sync nothing; only a command that learned of a new snapshot writes. A new file is built
+//! beside and renamed into place.
 
 mod seal;
 

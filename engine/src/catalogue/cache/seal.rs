@@ -1,8 +1,9 @@
-//! The seal of the cache: a lock, and a tag over every byte of the redb file that only the repository's keys make.
+//! The seal of the cache: a lock, and a tag over every byte of the redb file that only the repository's keys
+//! make.
 //!
-//! redb does not check the pages that it reads, so a file is opened only when its seal holds. A writer breaks the seal before it
-//! begins and makes it again at the end: what a killed process leaves has none. redb's own lock says nothing between its close
-//! and the new seal, which is why there is another one.
+//! redb does not check the pages that it reads, so a file is opened only when its seal holds. A writer breaks
+//! the seal before it begins and makes it again at the end: what a killed process leaves has none. redb's own
+//! lock says nothing between its close and the new seal, which is why there is another one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};

@@ -1,6 +1,7 @@
-//! SQLite databases that are met among files. Rows that are committed may stand in a log beside the file, and the file may be in the midst
-//! of a change: read as files the two are of several moments. So such a database is read through SQLite, and its log is left out:
-//! it is in the one file. Where SQLite cannot be asked all are read as files, and that is told.
+//! SQLite databases that are met among files. Rows that are committed may stand in a log beside the file, and
+//! the file may be in the midst of a change: read as files the two are of several moments. So such a database
+//! is read through SQLite, and its log is left out: it is in the one file. Where SQLite cannot be asked all
+//! are read as files, and that is told.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The programs that are compared, each as the command lines that its manual gives for a phase, with its defaults.
+//! The programs that are compared, each as the command lines that its manual gives for a phase, with its
+//! defaults.
 
 mod borg;
 mod bupstash;

@@ -1,4 +1,5 @@
-//! `bucket`: objects of a store of blobs, half of which no compressor shortens; then bytes are inserted into some.
+//! `bucket`: objects of a store of blobs, half of which no compressor shortens; then bytes are inserted into
+//! some.
 
 use std::fs;
 use std::path::{Path, PathBuf};
