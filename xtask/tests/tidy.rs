@@ -1,5 +1,5 @@
-//! Goal: comments and prose can be read beside something else. Method: every line that git has of a comment or
-//! of a page's prose is measured.
+//! Goal: comments and prose can be read beside something else. Method: every line that git has of a comment
+//! or of a page's prose is measured.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
