@@ -33,6 +33,6 @@ pub(crate) fn load(flag: Option<&Path>, environment: &Environment) -> Result<Con
 
 fn parsed(path: &Path, text: &str) -> Result<Configuration, ProgramError> {
     parse(path, text).map_err(|mistake| {
-        ProgramError::usage(mistake.to_string(), "correct that line; docs/applications.md describes the file")
+        ProgramError::usage(mistake.to_string(), "correct that line; docs/guide/applications.md describes the file")
     })
 }

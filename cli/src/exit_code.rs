@@ -172,7 +172,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::ModeUnavailable => "choose another --mode, or leave it away: auto takes one that fits",
         Reason::Usage => "see `copal COMMAND --help`",
         Reason::Pinned => "take its protection away first: `copal pin --remove NAME`",
-        Reason::Configuration => "correct that line of the configuration; docs/applications.md has examples",
+        Reason::Configuration => "correct that line of the configuration; docs/guide/applications.md has examples",
         Reason::Hook => "run the hook by hand and see why it fails; the application has been let go on",
         Reason::SchemaNewer => "deploy with a newer version of the application; nothing was touched",
         Reason::SchemaUnordered => {

@@ -1,6 +1,6 @@
-//! Goal: what `docs/bundles.md` and the rows H4–H7 and H10 of the requirements promise, by the built program.
-//! Method: real repositories and databases; the system's own tar reads what is exported, Python-free hostile
-//! archives are made by hand.
+//! Goal: what `docs/guide/bundles.md` and the rows H4–H7 and H10 of the requirements promise, by the built
+//! program. Method: real repositories and databases; the system's own tar reads what is exported, Python-free
+//! hostile archives are made by hand.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Goal: what `docs/keys.md` promises, by the built program: slots, roles, rotation, and the kernel's
+//! Goal: what `docs/guide/keys.md` promises, by the built program: slots, roles, rotation, and the kernel's
 //! keyring. Method: one repository opened by each kind of key; golden repositories of the first format are
 //! rotated.
 #![allow(clippy::unwrap_used)]

@@ -1,8 +1,8 @@
 //! Goal: whatever object is damaged in whatever way, every operation ends with what it should or with an
 //! error that names the object: never a panic, never wrong bytes, never another snapshot harmed; and
-//! `docs/damage-matrix.md` says which. Method: one repository with every kind of object, copied for every
-//! cell of the matrix; the words of each cell are compared with the page. `COPAL_WRITE_DOCS=1` writes the
-//! page instead.
+//! `docs/assurance/damage-matrix.md` says which. Method: one repository with every kind of object, copied for
+//! every cell of the matrix; the words of each cell are compared with the page. `COPAL_WRITE_DOCS=1` writes
+//! the page instead.
 #![allow(clippy::unwrap_used)]
 
 mod damage_support;
@@ -115,7 +115,7 @@ fn tables(kind: Kind) -> String {
 #[test]
 fn every_cell_of_the_matrix_is_as_the_page_says() {
     let tables = [Kind::NeverRotated, Kind::RotatedTwice].map(tables).concat();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/damage-matrix.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/assurance/damage-matrix.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (text, written) = page.split_once(BEGIN).expect("the page has tables");
     if std::env::var_os("COPAL_WRITE_DOCS").is_some() {
@@ -123,7 +123,7 @@ fn every_cell_of_the_matrix_is_as_the_page_says() {
         return;
     }
     for (written, found) in written.lines().zip(tables.lines()) {
-        assert_eq!(written, found, "docs/damage-matrix.md");
+        assert_eq!(written, found, "docs/assurance/damage-matrix.md");
     }
     assert_eq!(written, tables);
 }

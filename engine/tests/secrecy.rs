@@ -1,7 +1,7 @@
-//! Goal: who has the repository's files and not its key learns nothing but what `docs/threat-model.md` lists.
-//! Method: a snapshot of marked names, contents, attributes and tags; every byte of the repository is
-//! searched for the marks; what follows an envelope must look like noise, and every length must be on the
-//! grid.
+//! Goal: who has the repository's files and not its key learns nothing but what
+//! `docs/assurance/threat-model.md` lists. Method: a snapshot of marked names, contents, attributes and tags;
+//! every byte of the repository is searched for the marks; what follows an envelope must look like noise, and
+//! every length must be on the grid.
 #![allow(clippy::unwrap_used)]
 
 mod deploy_support;

@@ -90,7 +90,7 @@ impl Problem {
     /// A request that makes no sense.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(
-            &kind(StatusCode::BAD_REQUEST, ExitCode::Usage, "usage", "see /openapi.json, or docs/service.md"),
+            &kind(StatusCode::BAD_REQUEST, ExitCode::Usage, "usage", "see /openapi.json, or docs/guide/service.md"),
             detail,
         )
     }
@@ -98,7 +98,7 @@ impl Problem {
     /// A request that can be read and does not say what is described: an unknown field, a value of another
     /// kind.
     pub fn unfit(detail: impl Into<String>) -> Self {
-        let hint = "see /openapi.json, or docs/service.md: fields that are not known are refused";
+        let hint = "see /openapi.json, or docs/guide/service.md: fields that are not known are refused";
         Self::new(&kind(StatusCode::UNPROCESSABLE_ENTITY, ExitCode::Usage, "usage", hint), detail)
     }
 
@@ -321,7 +321,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::Damaged | Reason::Missing => (INTERNAL, "verify the repository to learn what is hurt"),
         Reason::Busy => (CONFLICT, "wait until the other one has ended, then try again"),
         Reason::Limit => (BAD, "ask for less: this is a limit of the format"),
-        Reason::KeysWentBack => (CONFLICT, "the repository shows an earlier state of its keys: see docs/keys.md"),
+        Reason::KeysWentBack => (CONFLICT, "the repository shows an earlier state of its keys: see docs/guide/keys.md"),
         Reason::KeySlot => (CONFLICT, "`copal key list` shows the key slots"),
         Reason::Role => (StatusCode::FORBIDDEN, "the daemon's key has a role that does not include it"),
         Reason::Refused => (INTERNAL, "look at that path: something else may be changing it"),

@@ -1,5 +1,5 @@
-//! Goal: `docs/reliability.md` names tests that there are. Method: every word in the columns of tests is
-//! looked for among the test functions and the fuzz targets of the workspace.
+//! Goal: `docs/assurance/reliability.md` names tests that there are. Method: every word in the columns of
+//! tests is looked for among the test functions and the fuzz targets of the workspace.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ fn every_promise_has_its_test() {
         let targets = code.split("Target { name: \"").skip(1);
         tests.extend(targets.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
     }
-    let page = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/assurance/reliability.md")).unwrap();
     let mut checked = 0;
     for line in page.lines().filter(|line| line.starts_with('|')) {
         for word in line.split('`').skip(1).step_by(2) {
@@ -45,7 +45,7 @@ fn every_promise_has_its_test() {
                 checked += 1;
                 assert!(
                     tests.contains(word),
-                    "docs/reliability.md names `{word}`, and there is no such test or target"
+                    "docs/assurance/reliability.md names `{word}`, and there is no such test or target"
                 );
             }
         }

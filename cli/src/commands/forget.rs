@@ -32,7 +32,7 @@ Each host and each set of source paths is a group of its own, and so is each app
 host, and what was taken before deploys of it: rules count in each group apart. A snapshot that any
 rule keeps stays. Periods are counted in UTC; each keeps its newest snapshot. A snapshot that is
 dated in the future stays and counts for nothing. What a key signed that was removed pushes
-nothing out; see docs/keys.md. At a terminal you are asked before anything is removed.")]
+nothing out; see docs/guide/keys.md. At a terminal you are asked before anything is removed.")]
 pub(crate) struct Arguments {
     /// Keep the newest N
     #[arg(long, default_value_t = 0, value_name = "N")]

@@ -63,7 +63,8 @@ struct Arguments {
     /// The program to measure, instead of a release build of this workspace
     #[arg(long)]
     copal: Option<PathBuf>,
-    /// Put the results into docs/benchmarks.md and the README; with --rounds 0 those of the last run
+    /// Put the results into docs/assurance/benchmarks.md and the README; with --rounds 0 those of the last
+    /// run
     #[arg(long)]
     publish: bool,
 }

@@ -1,4 +1,4 @@
-//! Puts results where readers look: between markers of `docs/benchmarks.md` and `README.md`.
+//! Puts results where readers look: between markers of `docs/assurance/benchmarks.md` and `README.md`.
 
 use std::fs;
 use std::path::Path;
@@ -11,9 +11,9 @@ use super::{plot, table};
 const BEGIN: &str = "<!-- duel: made by `cargo xtask duel --publish`, not by hand -->";
 const END: &str = "<!-- /duel -->";
 /// The published figures.
-pub(super) const RESULTS: &str = "docs/benchmarks.json";
-const PLOT: &str = "docs/benchmarks.svg";
-const PAGE: &str = "docs/benchmarks.md";
+pub(super) const RESULTS: &str = "docs/assurance/benchmarks.json";
+const PLOT: &str = "docs/assurance/benchmarks.svg";
+const PAGE: &str = "docs/assurance/benchmarks.md";
 const README: &str = "README.md";
 
 /// Merges new results into the published ones, and makes the tables and the plot again.

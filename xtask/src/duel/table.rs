@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::goals::{Goal, Verdict, judge};
 use super::results::{Results, ToolResults, WorkloadResults};
 
-/// Everything, for `docs/benchmarks.md`.
+/// Everything, for `docs/assurance/benchmarks.md`.
 pub(super) fn full(results: &Results) -> String {
     let mut text = String::new();
     for (name, workload) in ordered(results) {
@@ -51,7 +51,7 @@ pub(super) fn short(results: &Results) -> String {
     }
     text.push_str("\nIn brackets: the best of the peers with a password, possibly a different tool per cell. ");
     text.push_str(
-        "Method, hardware, background load and the goals that are not met: [benchmarks](docs/benchmarks.md).\n",
+        "Method, hardware, background load and the goals that are not met: [benchmarks](docs/assurance/benchmarks.md).\n",
     );
     text
 }

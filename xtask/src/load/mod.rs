@@ -1,7 +1,7 @@
 //! `cargo xtask load`: the daemon under load. Builds the release program, makes a repository with many
 //! snapshots, and measures requests with one client and with 64, alone and while creates and deploys run; at
 //! last the daemon is killed in the middle and what it promised is looked for. All of it on loopback, bounded
-//! in time; prints a table for `docs/benchmarks.md`.
+//! in time; prints a table for `docs/assurance/benchmarks.md`.
 
 mod client;
 
