@@ -51,7 +51,8 @@ fn main() -> Outcome<()> {
     let sources = tempfile::tempdir()?;
     rotated(&folder, &format!("{version}-rotated"), &sources.path().join("rotated"))?;
     plain(&folder, &format!("{version}-plain"), &sources.path().join("plain"))?;
-    history(&folder, &format!("{version}-history"), &sources.path().join("history"))
+    history(&folder, &format!("{version}-history"), &sources.path().join("history"))?;
+    roots(&folder, &format!("{version}-roots"), &sources.path().join("roots"))
 }
 
 /// Every look is an hour later.
@@ -94,6 +95,7 @@ fn context_of(repository: Repository) -> Context {
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 0,
         host: "golden".into(),
+        user: "alice".into(),
         program: format!("copal {}", env!("CARGO_PKG_VERSION")),
     }
 }
@@ -135,6 +137,35 @@ fn plain(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
     take(&context, &folder.join(format!("{name}.expected")), "", "first", &[("", source.to_owned())])?;
     relabel(&context, "first", &[("season".into(), "winter".into())], &[], None)?;
     fs::write(folder.join(format!("{name}.key")), key_file())?;
+    Ok(())
+}
+
+/// Snapshots whose roots are of different versions: 1, 4 with patterns and without a user, 5 with both.
+fn roots(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
+    fs::create_dir_all(source.join("cache"))?;
+    fs::write(source.join("kept"), text(8, 60_000))?;
+    settle(source)?;
+    let place = folder.join(name);
+    let expected = folder.join(format!("{name}.expected"));
+    let context = new_repository(&place, CipherSuite::Aes256Gcm, Parameters::default())?;
+    let nobody = Context { user: String::new(), ..context.clone() };
+    let sources = [("", source.to_owned())];
+    take(&nobody, &expected, "", "one", &sources)?;
+    for (name, context) in [("four", &nobody), ("five", &context)] {
+        let left_out = source.join("cache/left out");
+        fs::write(&left_out, "gone with the next start\n")?;
+        let request = CreateRequest {
+            name: name.into(),
+            sources: vec![SourceRequest { label: String::new(), path: source.to_owned() }],
+            exclude: vec!["cache/*".into()],
+            ..CreateRequest::default()
+        };
+        settle(source)?;
+        create(context, &request)?;
+        fs::remove_file(&left_out)?;
+        settle(source)?;
+        fs::write(expected.join(format!("{name}.txt")), golden_look::look(source))?;
+    }
     Ok(())
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Environment {
     pub(crate) state_fault: Option<String>,
     /// This machine.
     pub(crate) host: String,
+    /// Who runs this.
+    pub(crate) user: String,
 }
 
 impl Environment {
@@ -40,8 +42,16 @@ impl Environment {
                 || rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 |host| host.to_string_lossy().into_owned(),
             ),
+            user: user(),
         }
     }
+}
+
+/// The user's name; where the system knows none, his number, as in a container without a list of users.
+fn user() -> String {
+    let id = uzers::get_current_uid();
+    let name = uzers::get_user_by_uid(id).map(|user| user.name().to_string_lossy().into_owned());
+    name.filter(|name| !name.chars().any(char::is_control)).unwrap_or_else(|| id.to_string())
 }
 
 /// A variable; an empty one counts as absent.

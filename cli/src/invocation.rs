@@ -214,6 +214,7 @@ impl Invocation {
             interrupt: self.interrupt.flag(),
             threads: self.global.threads,
             host: self.environment.host.clone(),
+            user: self.environment.user.clone(),
             program: concat!("copal ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

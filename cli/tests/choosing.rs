@@ -6,10 +6,12 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use support::terminal::at_terminal;
-use support::{Run, World, finish, noise};
+use support::{COPAL, Run, World, finish, noise};
 
 /// The program on another host.
 fn on(world: &World, host: &str, words: &[&str]) -> Run {
@@ -120,6 +122,28 @@ fn d13_u03_hosts_paths_and_tags_choose() {
     world.ok(&["forget", "--keep-last", "1", "--host", "alder", "--path", "a"]);
     assert_eq!(names(&world).len(), 10);
     assert_eq!(listed(&["--host", "alder", "--path", "a"]), ["alder-a-3"]);
+}
+
+#[test]
+fn u19_each_snapshot_says_who_took_it() {
+    let world = two_hosts();
+    let me = finish(Command::new("id").arg("-un").output().unwrap());
+    let me = String::from_utf8(me.stdout).unwrap().trim().to_owned();
+    assert_eq!(world.json(&["show", "alder-a-1"])["user"], json!(me));
+    assert_eq!(world.json(&["list"])[0]["user"], json!(me));
+    assert!(world.ok(&["show", "alder-a-1"]).contains(&me));
+    // Nobody has this number: the snapshot says the number.
+    if me == "root" {
+        let folder = world.path("");
+        let owned = Command::new("chown").arg("-R").arg("47110").arg(&folder).status().unwrap();
+        assert!(owned.success());
+        let words = ["--reuid=47110", "--clear-groups", COPAL, "create", "numbered", "a"];
+        let run = finish(world.command_of(Path::new("/usr/bin/setpriv"), &words).output().unwrap());
+        assert_eq!(run.code, 0, "{run:?}");
+        let shown = ["--reuid=47110", "--clear-groups", COPAL, "show", "numbered", "--json"];
+        let run = finish(world.command_of(Path::new("/usr/bin/setpriv"), &shown).output().unwrap());
+        assert!(String::from_utf8_lossy(&run.stdout).contains("\"user\": \"47110\""), "{run:?}");
+    }
 }
 
 #[test]

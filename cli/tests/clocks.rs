@@ -52,6 +52,7 @@ fn create_at(world: &World, name: &str, seconds: i64) {
         interrupt: Arc::default(),
         threads: 1,
         host,
+        user: String::new(),
         program: "copal test".into(),
     };
     let sources = vec![SourceRequest { label: String::new(), path: world.path("source") }];

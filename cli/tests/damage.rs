@@ -178,6 +178,7 @@ fn context_of(key: &Path, repository: &Path, state: &Path) -> Context {
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,
         host: "test".into(),
+        user: "tester".into(),
         program: "test".into(),
     }
 }

@@ -171,6 +171,25 @@ fn the_signed_ones_deploy_and_say_whose_they_are() {
 }
 
 #[test]
+fn roots_of_each_version_are_read() {
+    let world = copy_of("v3-roots");
+    assert_eq!(names(&world), ["one", "four", "five"]);
+    assert_eq!(world.json(&["verify"])["ok"], true);
+    for (name, user) in [("one", ""), ("four", ""), ("five", "alice")] {
+        assert_eq!(world.json(&["show", name])["user"], user);
+        world.ok(&["deploy", name, "target", "--yes"]);
+        check_deployed("v3-roots", name, &world.path("target"));
+    }
+    fs::write(world.path("target/cache/here"), "stays: the patterns say so\n").unwrap();
+    for name in ["four", "five"] {
+        world.ok(&["deploy", name, "target", "--yes"]);
+        assert!(world.path("target/cache/here").is_file());
+    }
+    world.ok(&["deploy", "one", "target", "--yes"]);
+    assert!(!world.path("target/cache/here").exists());
+}
+
+#[test]
 fn reading_alters_nothing() {
     for (golden, name) in [
         ("v1-plain", "first"),
@@ -178,6 +197,7 @@ fn reading_alters_nothing() {
         ("v2-rotated", "after"),
         ("v3-history", "shop/two"),
         ("v3-rotated", "after"),
+        ("v3-roots", "five"),
     ] {
         let world = copy_of(golden);
         for command in [

@@ -37,6 +37,7 @@ const LINE: &[&str] = &[
     "tags",
     "pinned",
     "host",
+    "user",
     "paths",
     "safety",
 ];
@@ -120,6 +121,7 @@ fn every_command_has_its_shape() {
             "completed",
             "origin",
             "host",
+            "user",
             "program",
             "parent",
             "files",

@@ -81,6 +81,7 @@ fn context(repository: Repository) -> Context {
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,
         host: "here".into(),
+        user: "tester".into(),
         program: "a forger".into(),
     }
 }

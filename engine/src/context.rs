@@ -79,6 +79,8 @@ pub struct Context {
     pub threads: usize,
     /// Name of this machine, for the record.
     pub host: String,
+    /// Name of the user who runs this, for the record; empty: unknown.
+    pub user: String,
     /// Version of the program, for the record.
     pub program: String,
 }

@@ -145,6 +145,7 @@ pub fn snapshot_seeds() -> Vec<Vec<u8>> {
         warnings: vec!["one".into()],
         live: None,
         rules: Vec::new(),
+        user: String::new(),
     };
     vec![snapshot.encode().expect("a sound snapshot")]
 }

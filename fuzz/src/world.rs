@@ -39,6 +39,7 @@ pub fn context(state: &Path) -> Context {
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,
         host: "here".into(),
+        user: String::new(),
         program: "fuzz".into(),
     }
 }

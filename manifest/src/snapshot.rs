@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::entry::{PATH_BYTES_MAX, Timestamp};
 use crate::tree::{HEIGHT_MAX, TreeRoot};
 
-/// Highest version of a snapshot's payload: with [`SourceRules`] whose patterns are git's.
-pub const SNAPSHOT_VERSION: u16 = GIT_RULES_SNAPSHOT_VERSION;
+/// Highest version of a snapshot's payload.
+pub const SNAPSHOT_VERSION: u16 = USER_SNAPSHOT_VERSION;
+/// Version of a payload that says which user took the snapshot.
+pub const USER_SNAPSHOT_VERSION: u16 = 5;
 /// Version of a payload with rules that only this version has; in one with [`Rule::Exclude`] of before,
 /// braces stood for alternatives.
 pub const GIT_RULES_SNAPSHOT_VERSION: u16 = 4;
@@ -35,6 +37,8 @@ pub const HOOKS_MAX: usize = 4096;
 pub const RULES_MAX: usize = 65_536;
 /// Longest pattern of a rule in bytes.
 pub const RULE_BYTES_MAX: usize = 4096;
+/// Longest name of a user in bytes.
+pub const USER_BYTES_MAX: usize = 255;
 /// Longest text in a [`LiveRecord`] in bytes.
 pub const LIVE_TEXT_BYTES_MAX: usize = 4096;
 
@@ -279,6 +283,9 @@ pub struct Snapshot {
     /// Of the sources that have any, sorted by label; needs version 3 or 4.
     #[serde(skip)]
     pub rules: Vec<SourceRules>,
+    /// Who took it; empty for unknown. Needs version 5.
+    #[serde(skip)]
+    pub user: String,
 }
 
 /// The payload of version 2: that of version 1, and the record after it.
@@ -293,23 +300,30 @@ struct RuledRef<'s>(&'s Snapshot, &'s Option<LiveRecord>, &'s [SourceRules]);
 #[derive(Serialize, Deserialize)]
 struct Ruled(Snapshot, Option<LiveRecord>, Vec<SourceRules>);
 
+/// The payload of version 5: that of version 4, and the user after it.
+#[derive(Serialize)]
+struct WithUserRef<'s>(&'s Snapshot, &'s Option<LiveRecord>, &'s [SourceRules], &'s str);
+#[derive(Serialize, Deserialize)]
+struct WithUser(Snapshot, Option<LiveRecord>, Vec<SourceRules>, String);
+
 impl Snapshot {
-    /// The lowest version whose payload can hold sources of these kinds, this record and these rules.
+    /// The lowest version whose payload can hold all of it.
     #[must_use]
-    pub fn version_needed(sources: &[SourceRecord], live: Option<&LiveRecord>, rules: &[SourceRules]) -> u16 {
-        let plain = live.is_none() && sources.iter().all(|source| source.kind.is_plain());
-        match (rules.is_empty(), plain) {
-            (false, _) => RULED_SNAPSHOT_VERSION,
-            (true, false) => LIVE_SNAPSHOT_VERSION,
-            (true, true) => PLAIN_SNAPSHOT_VERSION,
+    pub fn version_needed(&self) -> u16 {
+        let plain = self.live.is_none() && self.sources.iter().all(|source| source.kind.is_plain());
+        match (self.user.is_empty(), self.rules.is_empty(), plain) {
+            (false, ..) => USER_SNAPSHOT_VERSION,
+            (true, false, _) => RULED_SNAPSHOT_VERSION,
+            (true, true, false) => LIVE_SNAPSHOT_VERSION,
+            (true, true, true) => PLAIN_SNAPSHOT_VERSION,
         }
     }
 
-    /// The version that a new snapshot is written with: its patterns are git's.
+    /// The version that it is written with when it is new: its patterns are git's.
     #[must_use]
-    pub fn version_to_write(sources: &[SourceRecord], live: Option<&LiveRecord>, rules: &[SourceRules]) -> u16 {
-        let has_patterns = rules.iter().any(|of| of.rules.iter().any(|rule| matches!(rule, Rule::Exclude(_))));
-        let needed = Self::version_needed(sources, live, rules);
+    pub fn version_to_write(&self) -> u16 {
+        let has_patterns = self.rules.iter().any(|of| of.rules.iter().any(|rule| matches!(rule, Rule::Exclude(_))));
+        let needed = self.version_needed();
         if has_patterns { needed.max(GIT_RULES_SNAPSHOT_VERSION) } else { needed }
     }
 
@@ -327,7 +341,10 @@ impl Snapshot {
         match self.version {
             PLAIN_SNAPSHOT_VERSION => codec::encode(self),
             LIVE_SNAPSHOT_VERSION => codec::encode(&ExtendedRef(self, &self.live)),
-            _ => codec::encode(&RuledRef(self, &self.live, &self.rules)),
+            RULED_SNAPSHOT_VERSION | GIT_RULES_SNAPSHOT_VERSION => {
+                codec::encode(&RuledRef(self, &self.live, &self.rules))
+            }
+            _ => codec::encode(&WithUserRef(self, &self.live, &self.rules, &self.user)),
         }
     }
 
@@ -339,9 +356,13 @@ impl Snapshot {
                 let Extended(snapshot, live) = codec::decode(object, payload)?;
                 Self { live, ..snapshot }
             }
-            _ => {
+            RULED_SNAPSHOT_VERSION | GIT_RULES_SNAPSHOT_VERSION => {
                 let Ruled(snapshot, live, rules) = codec::decode(object, payload)?;
                 Self { live, rules, ..snapshot }
+            }
+            _ => {
+                let WithUser(snapshot, live, rules, user) = codec::decode(object, payload)?;
+                Self { live, rules, user, ..snapshot }
             }
         };
         match snapshot.out_of_bounds() {
@@ -364,9 +385,8 @@ impl Snapshot {
             _ if !self.sources.iter().all(sound_source) => Some("a source"),
             _ if !tags_are_sound(&self.tags) => Some("the list of tags"),
             _ if self.warnings.len() > WARNINGS_MAX => Some("the list of warnings"),
-            _ if self.version < Self::version_needed(&self.sources, self.live.as_ref(), &self.rules) => {
-                Some("the version")
-            }
+            _ if self.version < self.version_needed() => Some("the version"),
+            _ if self.user.len() > USER_BYTES_MAX || self.user.chars().any(char::is_control) => Some("the user"),
             _ if !self.rules_are_sound() => Some("the list of rules"),
             _ if !self.live.as_ref().is_none_or(LiveRecord::is_sound) => Some("the record of the capture"),
             _ => None,

@@ -44,6 +44,7 @@ fn snapshot() -> Snapshot {
         warnings: vec!["bucket/secret: permission denied".into()],
         live: None,
         rules: Vec::new(),
+        user: String::new(),
     }
 }
 
@@ -87,7 +88,7 @@ fn live() -> LiveRecord {
 #[test]
 fn databases_and_applications_need_version_two() {
     let plain = snapshot();
-    assert_eq!(Snapshot::version_needed(&plain.sources, None, &[]), 1);
+    assert_eq!(plain.version_needed(), 1);
     assert_eq!(plain.encode().unwrap()[0], 1);
     let mut extended = Snapshot { version: 2, live: Some(live()), ..plain.clone() };
     extended.sources[1].kind = SourceKind::Sqlite;
@@ -122,8 +123,8 @@ fn rules() -> Vec<SourceRules> {
 fn rules_need_version_three() {
     let plain = snapshot();
     for live in [None, Some(live())] {
-        assert_eq!(Snapshot::version_needed(&plain.sources, live.as_ref(), &rules()), 3);
         let ruled = Snapshot { version: 3, live: live.clone(), rules: rules(), ..plain.clone() };
+        assert_eq!((ruled.version_needed(), ruled.version_to_write()), (3, 4));
         let payload = ruled.encode().unwrap();
         assert_eq!(payload[0], 3);
         let found = Snapshot::decode("root", &payload).unwrap();
@@ -160,6 +161,34 @@ fn the_page_shows_the_rules_of_version_three() {
     let before = Snapshot { version: 1, live: None, ..fixed }.encode().unwrap();
     assert_eq!(&ruled[1..before.len()], &before[1..]);
     let dump: String = ruled[before.len()..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format/snapshot-root.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&dump), "docs/format/snapshot-root.md should say {dump}");
+}
+
+/// Goal: a user needs version 5, and nothing without one has it; the page says what is written. Method: with
+/// and without what else a snapshot may have; the example's digits.
+#[test]
+fn a_user_needs_version_five() {
+    let plain = snapshot();
+    for (live, rules) in [(None, Vec::new()), (Some(live()), Vec::new()), (Some(live()), rules())] {
+        let named = Snapshot { version: 5, live, rules, user: "alice".into(), ..plain.clone() };
+        assert_eq!((named.version_needed(), named.version_to_write()), (5, 5));
+        let payload = named.encode().unwrap();
+        assert_eq!(payload[0], 5);
+        assert_eq!(Snapshot::decode("root", &payload).unwrap(), named);
+        for short in 1..payload.len() {
+            assert!(Snapshot::decode("root", &payload[..short]).is_err(), "{short} bytes");
+        }
+        assert!(matches!(Snapshot { version: 4, ..named.clone() }.encode(), Err(Error::Limit { .. })));
+        for spoiled in ["x".repeat(256), "a\nb".into()] {
+            assert!(matches!(Snapshot { user: spoiled, ..named.clone() }.encode(), Err(Error::Limit { .. })));
+        }
+    }
+    let named = Snapshot { version: 5, user: "alice".into(), ..plain.clone() };
+    let (before, payload) = (plain.encode().unwrap(), named.encode().unwrap());
+    assert_eq!(&payload[1..before.len()], &before[1..]);
+    let dump: String = payload[before.len()..].iter().map(|byte| format!("{byte:02x}")).collect();
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format/snapshot-root.md");
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains(&dump), "docs/format/snapshot-root.md should say {dump}");

@@ -54,6 +54,7 @@ fn context(repository: Repository, seed: u64) -> Context {
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 1,
         host: "here".into(),
+        user: String::new(),
         program: "sim".into(),
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct SnapshotLine {
     tags: BTreeMap<String, String>,
     pinned: bool,
     host: String,
+    user: String,
     paths: Vec<String>,
     safety: bool,
 }
@@ -49,6 +50,7 @@ impl SnapshotLine {
             tags: snapshot.tags.iter().cloned().collect(),
             pinned: snapshot.pinned,
             host: snapshot.host.clone(),
+            user: snapshot.user.clone(),
             paths: snapshot.sources.iter().filter_map(recorded_path).collect(),
             safety: is_safety(snapshot),
         }
@@ -70,6 +72,7 @@ impl SnapshotLine {
             tags: record.tags.iter().cloned().collect(),
             pinned: record.pinned,
             host: String::new(),
+            user: String::new(),
             paths: Vec::new(),
             safety: record.safety,
         }

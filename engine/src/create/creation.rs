@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use copal_chunker::{Cutter, Rule, Sizes};
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::new_name_fault;
-use copal_manifest::snapshot::{LiveRecord, Origin, Phase, Snapshot, SourceRecord, SourceRules, WARNINGS_MAX, is_name};
+use copal_manifest::snapshot::{
+    LiveRecord, Origin, Phase, SNAPSHOT_VERSION, Snapshot, SourceRecord, SourceRules, WARNINGS_MAX, is_name,
+};
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
 use copal_store::repository::RootName;
@@ -173,8 +175,8 @@ impl Creation {
         let durable = session.seal_packs()?.sync()?.publish_index()?;
         let counters = session.counters();
         let whole = if unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-        let snapshot = Snapshot {
-            version: Snapshot::version_to_write(&records, live.as_ref(), &rules),
+        let mut snapshot = Snapshot {
+            version: SNAPSHOT_VERSION,
             id,
             name: naming.name,
             app: naming.app,
@@ -195,7 +197,9 @@ impl Creation {
             warnings: bounded_warnings(&warnings),
             live,
             rules,
+            user: context.user.clone(),
         };
+        snapshot.version = snapshot.version_to_write();
         let payload = snapshot.encode()?;
         let published = durable.publish_root(root, &payload);
         let root_bytes = published.map_err(|error| match error {

@@ -367,6 +367,7 @@ mod tests {
             warnings: Vec::new(),
             live: None,
             rules: Vec::new(),
+            user: String::new(),
         };
         Listed {
             root: RootName { tag: [0; 16], snapshot: id },

@@ -105,6 +105,7 @@ impl World {
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 2,
             host: "test".into(),
+            user: "tester".into(),
             program: "test".into(),
         };
         Self { context, faults, memory, recording, notices, folder, clock }
@@ -321,5 +322,6 @@ pub fn snapshot(app: &str, name: &str, seconds: i64) -> Snapshot {
         warnings: Vec::new(),
         live: None,
         rules: Vec::new(),
+        user: String::new(),
     }
 }

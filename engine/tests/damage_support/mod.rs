@@ -321,6 +321,7 @@ fn context_of(repository: Repository, folder: &Path, cache: Option<PathBuf>) -> 
         interrupt: Arc::new(AtomicBool::new(false)),
         threads: 2,
         host: "test".into(),
+        user: "tester".into(),
         program: "test".into(),
     }
 }

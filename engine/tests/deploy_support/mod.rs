@@ -77,6 +77,7 @@ impl World {
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 0,
             host: "test".into(),
+            user: "tester".into(),
             program: "test".into(),
         };
         Self { context, folder, _temporary: temporary }

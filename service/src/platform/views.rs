@@ -65,6 +65,8 @@ pub struct SnapshotView {
     pub key: Option<String>,
     /// Where it was taken.
     pub host: String,
+    /// Who took it; empty where nobody wrote it down.
+    pub user: String,
     /// The snapshot that it was compared with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
@@ -261,6 +263,7 @@ impl SnapshotView {
             digest: listed.digest.clone(),
             key: listed.signer.map(|signer| signer.to_string()),
             host: snapshot.host.clone(),
+            user: snapshot.user.clone(),
             parent: snapshot.parent.map(uuid),
             sources: snapshot
                 .sources

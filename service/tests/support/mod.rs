@@ -84,6 +84,7 @@ impl World {
             interrupt: Arc::new(AtomicBool::new(false)),
             threads: 2,
             host: "test".into(),
+            user: "tester".into(),
             program: "test".into(),
         };
         fs::create_dir_all(folder.join("hub/bucket")).unwrap();

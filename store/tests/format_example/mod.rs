@@ -230,6 +230,7 @@ fn snapshot(tree: TreeRoot, chunks: &[(ChunkId, Vec<u8>)]) -> Snapshot {
         warnings: Vec::new(),
         live: None,
         rules: Vec::new(),
+        user: String::new(),
     }
 }
 

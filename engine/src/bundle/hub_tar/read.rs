@@ -107,7 +107,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     for source in &mut snapshot.sources {
         source.path = manifest.path_of(&source.label);
     }
-    snapshot.version = Snapshot::version_needed(&snapshot.sources, snapshot.live.as_ref(), &snapshot.rules);
+    snapshot.version = snapshot.version_needed();
     let durable = session.seal_packs()?.sync()?.publish_index()?;
     let counters = session.counters();
     snapshot.bytes_read = stored.bytes;
@@ -223,6 +223,7 @@ fn snapshot_of(context: &Context, manifest: &HubManifest, request: &HubImportReq
         warnings: Vec::new(),
         live: None,
         rules: Vec::new(),
+        user: context.user.clone(),
     })
 }
 
