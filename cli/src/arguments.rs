@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     completions, copy, create, delete, demo, deploy, diff, dump, export, find, forget, gc, import, init, key, list,
-    lock, ls, man, options, pin, restore, serve, show, stats, status, tag, token, unlock, verify, watchdog,
+    lock, ls, man, options, pin, restore, serve, show, stats, status, tag, token, unlock, unpin, verify, watchdog,
 };
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
@@ -137,6 +137,7 @@ pub(crate) enum Command {
     Gc(gc::Arguments),
     Tag(tag::Arguments),
     Pin(pin::Arguments),
+    Unpin(unpin::Arguments),
     Find(find::Arguments),
     Export(export::Arguments),
     Import(import::Arguments),
@@ -160,7 +161,7 @@ pub(crate) enum Command {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! Goal: the command line is what `cli.md` says. Method: clap's own check, and parsing.
+    //! Goal: the command line is what `docs/guide/reference.md` says. Method: clap's own check, and parsing.
 
     use clap::FromArgMatches;
 

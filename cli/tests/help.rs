@@ -141,10 +141,10 @@ impl Stage {
                 }
             }
         }
-        if example.contains("--remove") && example.contains("pin") {
+        if example.contains("--remove") && example.contains("pin") || example.contains("unpin") {
             self.world.ok(&["pin", "release-7"]);
         }
-        if example.contains("pin release-7") && !example.contains("--remove") {
+        if example.contains(" pin release-7") && !example.contains("--remove") {
             assert_eq!(self.world.json(&["show", "release-7"])["pinned"], false);
         }
         if example.contains("key add --label anna") {

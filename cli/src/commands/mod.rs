@@ -34,6 +34,7 @@ pub(crate) mod status;
 pub(crate) mod tag;
 pub(crate) mod token;
 pub(crate) mod unlock;
+pub(crate) mod unpin;
 pub(crate) mod verify;
 pub(crate) mod watchdog;
 
@@ -59,6 +60,7 @@ pub(crate) fn run(command: Command, invocation: &mut Invocation) -> anyhow::Resu
         Command::Gc(arguments) => gc::run(&arguments, invocation),
         Command::Tag(arguments) => tag::run(&arguments, invocation),
         Command::Pin(arguments) => pin::run(&arguments, invocation),
+        Command::Unpin(arguments) => unpin::run(&arguments, invocation),
         Command::Find(arguments) => find::run(&arguments, invocation),
         Command::Export(arguments) => export::run(&arguments, invocation),
         Command::Import(arguments) => import::run(&arguments, invocation),
@@ -101,6 +103,7 @@ pub(crate) fn only_reports(command: &Command) -> bool {
             | Command::Gc(_)
             | Command::Tag(_)
             | Command::Pin(_)
+            | Command::Unpin(_)
             | Command::Import(_)
             | Command::Copy(_)
             | Command::Export(_)

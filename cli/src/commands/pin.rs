@@ -13,7 +13,7 @@ use crate::shown::escaped;
 #[command(after_help = "\
 Examples:
   copal pin release-7
-  copal pin release-7 --remove")]
+  copal pin release-7 --remove           the same as copal unpin release-7")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
     #[arg(value_name = "SNAPSHOT")]
@@ -24,17 +24,23 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    protect(&arguments.name, !arguments.remove, invocation)
+}
+
+/// Protects a snapshot, or no longer.
+pub(super) fn protect(name: &str, pinned: bool, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
-    let listed = relabel(&context, &arguments.name, &[], &[], Some(!arguments.remove))?;
+    let listed = relabel(&context, name, &[], &[], Some(pinned))?;
     let output = &mut invocation.output;
     if output.is_json() {
         output.document(&SnapshotLine::new(&listed))?;
         return Ok(ExitCode::Done);
     }
     let name = escaped(full_name(&listed.snapshot).as_bytes());
-    output.line(match arguments.remove {
-        true => format!("{name} is no longer pinned"),
-        false => format!("{name} is pinned: neither delete nor forget removes it"),
+    output.line(if pinned {
+        format!("{name} is pinned: neither delete nor forget removes it")
+    } else {
+        format!("{name} is no longer pinned")
     })?;
     Ok(ExitCode::Done)
 }
