@@ -171,7 +171,7 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::ModeUnavailable => "choose another --mode, or leave it away: auto takes one that fits",
         Reason::Usage => "see `copal COMMAND --help`",
-        Reason::Pinned => "take its protection away first: `copal pin --remove NAME`",
+        Reason::Pinned => "take its protection away first: `copal unpin NAME`",
         Reason::Configuration => "correct that line of the configuration; docs/guide/applications.md has examples",
         Reason::Hook => "run the hook by hand and see why it fails; the application has been let go on",
         Reason::SchemaNewer => "deploy with a newer version of the application; nothing was touched",
@@ -195,7 +195,7 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::NewerFormat => USE_NEWER,
         Reason::Damaged | Reason::Missing => {
-            "run `copal verify` to learn what is hurt; `copal verify --repair` mends what can be mended"
+            "run `copal verify`: it reports the damage and the affected snapshots; `copal verify --repair` mends what can be mended"
         }
         Reason::Busy => "wait until the other process has ended, then run the command again",
         Reason::Limit => "ask for less: this is a limit of the format",

@@ -318,7 +318,9 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::NotEmpty => (CONFLICT, "choose an empty place"),
         Reason::WrongKey => (StatusCode::UNPROCESSABLE_ENTITY, "check the password"),
         Reason::NewerFormat => (CONFLICT, "use a newer version of copal; nothing is damaged"),
-        Reason::Damaged | Reason::Missing => (INTERNAL, "verify the repository to learn what is hurt"),
+        Reason::Damaged | Reason::Missing => {
+            (INTERNAL, "verify the repository: that reports the damage and the affected snapshots")
+        }
         Reason::Busy => (CONFLICT, "wait until the other one has ended, then try again"),
         Reason::Limit => (BAD, "ask for less: this is a limit of the format"),
         Reason::KeysWentBack => (CONFLICT, "the repository shows an earlier state of its keys: see docs/guide/keys.md"),

@@ -1,4 +1,4 @@
-//! `copal verify`: hashes every byte again, names what is hurt, mends what can be mended.
+//! `copal verify`: hashes every byte again, reports damage and affected snapshots, mends what can be mended.
 
 use std::path::PathBuf;
 

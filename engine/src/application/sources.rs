@@ -1,7 +1,8 @@
-//! The sources of an application through a capture: made ready, held, stored.
+//! The sources of an application through a capture: prepared, held, stored.
 //!
-//! Made ready is what takes time and needs no stillness: connections, and what of a tree can be stored
-//! beforehand. Held is what the freeze is for. Stored is what may take hours.
+//! Preparation may take its time, while the application runs: connections are opened, and what of a tree can
+//! be stored beforehand is stored. Only the second step needs the application held still, and is short.
+//! Storing may take hours, after the application goes on.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -24,7 +24,7 @@ pub(super) struct LostPiece {
     pub(super) offset: u64,
 }
 
-/// Names what is hurt; returns the lost pieces of files whose entries can still be read.
+/// Names the affected snapshots and paths; returns the lost pieces of files whose entries can still be read.
 pub(super) fn name_what_is_hurt(
     context: &Context,
     session: &Session,

@@ -1,4 +1,5 @@
-//! Verifies: hashes every byte again, walks every manifest, names what is hurt; mends what can be mended.
+//! Verifies: hashes every byte again, walks every manifest, reports damage and affected snapshots; mends what
+//! can be mended.
 
 mod again;
 mod attribution;
