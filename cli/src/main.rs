@@ -16,6 +16,9 @@ mod output;
 mod password;
 mod place;
 mod progress;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod reference;
 mod shown;
 
 fn main() -> std::process::ExitCode {

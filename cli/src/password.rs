@@ -258,7 +258,8 @@ fn ask_for(first: &str, ask: Ask) -> Result<Zeroizing<Vec<u8>>, ProgramError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! Goal: the order of `cli.md`. Method: the choice is a pure function of flags and variables.
+    //! Goal: the order of `docs/guide/reference.md`. Method: the choice is a pure function of flags and
+    //! variables.
 
     use super::*;
 

@@ -1,5 +1,5 @@
-//! Goal: every command of `cli.md` for a local repository does what the page says. Method: small worlds, the
-//! built program, its JSON.
+//! Goal: every command of `docs/guide/reference.md` for a local repository does what the page says. Method:
+//! small worlds, the built program, its JSON.
 #![allow(clippy::unwrap_used)]
 
 mod support;

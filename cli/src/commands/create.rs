@@ -354,7 +354,7 @@ fn unmatched(patterns: &[String]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    //! Goal: sources are read as `cli.md` says. Method: examples.
+    //! Goal: sources are read as `docs/guide/reference.md` says. Method: examples.
 
     use super::*;
 
