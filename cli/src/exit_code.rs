@@ -169,7 +169,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::OwnPlace => {
             "nothing was touched; choose another place. `copal restore` leaves such things alone; XDG_STATE_HOME and XDG_CACHE_HOME say where they are"
         }
-        Reason::ModeUnavailable => "choose another --mode, or leave it away: auto takes one that fits",
+        Reason::ModeUnavailable => "choose another --mode, or give none: auto takes one that fits",
         Reason::Usage => "see `copal COMMAND --help`",
         Reason::Pinned => "take its protection away first: `copal unpin NAME`",
         Reason::Configuration => "correct that line of the configuration; docs/guide/applications.md has examples",
@@ -195,7 +195,7 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::NewerFormat => USE_NEWER,
         Reason::Damaged | Reason::Missing => {
-            "run `copal verify`: it reports the damage and the affected snapshots; `copal verify --repair` mends what can be mended"
+            "run `copal verify`: it reports the damage and the affected snapshots; `copal verify --repair` repairs what can be repaired"
         }
         Reason::Busy => "wait until the other process has ended, then run the command again",
         Reason::Limit => "ask for less: this is a limit of the format",
@@ -208,7 +208,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::Refused => "look at that path: something else may be changing it",
         Reason::Database => "look at the database or its server, then run the command again",
         Reason::SourceDamaged => {
-            "mend the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot"
+            "repair the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot"
         }
         Reason::InUse => "end what holds it, or wait, then run the command again",
         Reason::Program => "run that program by hand and see why it fails",
@@ -233,7 +233,7 @@ fn program(error: &ProgramError) -> Named {
         ProgramError::DoesNotVerify { .. } => Named::new(
             Integrity,
             "damaged",
-            "`copal verify --repair` mends what can be mended; a create of the same files stores again what is lost",
+            "`copal verify --repair` repairs what can be repaired; a create of the same files stores again what is lost",
         ),
         ProgramError::Unreadable(_) => Named::new(
             Integrity,

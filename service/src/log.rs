@@ -22,7 +22,7 @@ pub enum LogFormat {
 /// From now on the log goes to stderr. `filter` is a level, or directives as of `tracing-subscriber`.
 pub fn log_to_stderr(format: LogFormat, filter: &str) -> Result<()> {
     let filter = EnvFilter::try_new(filter)
-        .map_err(|error| Problem::bad_request(format!("{filter:?} is no filter of log lines: {error}")))?;
+        .map_err(|error| Problem::bad_request(format!("{filter:?} is not a filter for log lines: {error}")))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Shown(format));
     let begun = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),

@@ -143,7 +143,7 @@ impl Problem {
     /// A request whose body did not come on.
     #[must_use]
     pub fn too_slow(each: Duration) -> Self {
-        let detail = format!("too little of the request came in {} seconds", each.as_secs());
+        let detail = format!("the request is too slow: too little of it came in {} seconds", each.as_secs());
         let hint = "send it again over a faster connection";
         Self::new(&kind(StatusCode::REQUEST_TIMEOUT, ExitCode::Deadline, "too-slow", hint), detail)
     }
@@ -289,7 +289,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
             (CONFLICT, "choose another place for the application, or for what copal needs; nothing was touched")
         }
         Reason::UnfitTarget => (CONFLICT, "prepare the place as the message says; nothing was touched"),
-        Reason::ModeUnavailable => (CONFLICT, "leave the mode away: auto takes one that fits"),
+        Reason::ModeUnavailable => (CONFLICT, "give no mode: auto takes one that fits"),
         Reason::Usage => (BAD, "see /openapi.json"),
         Reason::Pinned => (CONFLICT, "take the pin away first"),
         Reason::Configuration => (INTERNAL, "correct that line of the configuration, then start the daemon again"),
@@ -330,7 +330,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::Database => (INTERNAL, "look at the database or its server, then start it again"),
         Reason::SourceDamaged => (
             INTERNAL,
-            "mend the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot",
+            "repair the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot",
         ),
         Reason::InUse => (CONFLICT, "end what holds it, or wait, then start it again"),
         Reason::Program => (INTERNAL, "run that program by hand and see why it fails"),

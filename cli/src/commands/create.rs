@@ -275,7 +275,7 @@ fn last_name(path: &Path) -> Result<String, ProgramError> {
     let name = path.file_name().and_then(OsStr::to_str).map(str::to_owned);
     name.ok_or_else(|| {
         ProgramError::usage(
-            format!("the source {} has no last name to serve as its label", path.display()),
+            format!("the source {} has no name of its own to serve as its label", path.display()),
             "name it: LABEL=PATH",
         )
     })

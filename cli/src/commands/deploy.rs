@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     /// The digest that the snapshot must have
     #[arg(long, value_name = "DIGEST", requires = "app")]
     sha256: Option<String>,
-    /// Go on where it is not known which schema is newer, the snapshot's or the one here: it is migrated
+    /// Deploy although it is not known which schema is newer, the snapshot's or the one here; it is migrated
     #[arg(long, requires = "app")]
     any_schema: bool,
     /// Only this path of the snapshot; TARGET becomes it
@@ -69,7 +69,7 @@ pub(crate) struct Arguments {
     /// Remove also what the snapshot's excludes and -x left out; without it that stays where it is
     #[arg(long, conflicts_with = "app")]
     delete_excluded: bool,
-    /// How
+    /// How the target is changed
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     mode: Mode,
     /// Give up a deploy to TARGET that was interrupted and can be neither finished nor taken back
@@ -177,7 +177,7 @@ fn to_database(dsn: &str, arguments: &Arguments, invocation: &mut Invocation) ->
     let flags = arguments.replace || arguments.delete_excluded || arguments.force_read || arguments.skip_devices;
     if flags || arguments.mode != Mode::Auto {
         let hint = "it takes --path LABEL, --yes and --dry-run";
-        return Err(ProgramError::usage("a deploy to a database is of one way only", hint).into());
+        return Err(ProgramError::usage("a deploy to a database does not have these options", hint).into());
     }
     let wanted = database::Wanted {
         name: &arguments.name,

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     if arguments.tar && invocation.output.is_terminal() {
         return Err(ProgramError::usage(
-            "an archive is nothing for a terminal",
+            "an archive cannot be shown on a terminal",
             "send it to a file or a program: copal dump NAME PATH --tar > FILE",
         )
         .into());

@@ -98,7 +98,10 @@ fn password(invocation: &Invocation) -> Result<Option<Zeroizing<Vec<u8>>>, Progr
 
 fn check_file(file: &OsStr, force: bool) -> Result<(), ProgramError> {
     if file == "-" && io::stdout().is_terminal() {
-        return Err(ProgramError::usage("a bundle is no text for a terminal", "name a file, or send it into a pipe"));
+        return Err(ProgramError::usage(
+            "a bundle cannot be shown on a terminal",
+            "name a file, or send it into a pipe",
+        ));
     }
     if file != "-" && !force && Path::new(file).symlink_metadata().is_ok() {
         let file = file.to_string_lossy();

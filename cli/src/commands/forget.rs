@@ -214,7 +214,7 @@ fn group_by(text: &str) -> Result<GroupBy, String> {
             "host" => by.host = true,
             "paths" | "path" => by.paths = true,
             "tags" | "tag" => by.tags = true,
-            _ => return Err(format!("{word:?} is none of host, paths, tags and none")),
+            _ => return Err(format!("{word:?} cannot be counted by: it is host, paths, tags or none")),
         }
     }
     Ok(by)

@@ -48,25 +48,25 @@ pub(crate) struct Arguments {
     /// Folder of operations, tokens, uploads and the audit log [default: in the user's state folder]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Requests in a second by one client; 0: no limit
+    /// Requests per second from one client; 0: no limit
     #[arg(long, value_name = "N", default_value_t = Limits::default().requests_per_second)]
     rate: u32,
-    /// Uploads and downloads that go on at once
+    /// Uploads and downloads at the same time
     #[arg(long, value_name = "N", default_value_t = Limits::default().transfers)]
     transfers: usize,
     /// Largest upload in bytes
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().upload_bytes_max)]
     upload_max: u64,
-    /// Bundles that are kept until they are imported
+    /// Most uploaded bundles that wait to be imported
     #[arg(long, value_name = "N", default_value_t = Limits::default().bundles_staged)]
     staged: usize,
-    /// Bytes of them
+    /// Most bytes of these bundles together
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().staged_bytes_max)]
     staged_max: u64,
-    /// Operations of different applications that run at once
+    /// Most operations of different applications at the same time
     #[arg(long, value_name = "N", default_value_t = Limits::default().operations_at_once)]
     at_once: usize,
-    /// Connections that are open at once; a quarter of them is for clients that have shown no token
+    /// Most open connections; a quarter of them is for clients that have shown no token
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     connections: usize,
     /// Seconds that an operation may take

@@ -27,7 +27,7 @@ Examples:
   copal verify monday tuesday            what these snapshots need
   copal verify monday.copal              a bundle, without importing it
   copal verify --quick                   structure only: nothing is missing
-  copal verify --repair                  mend the index, say what is lost
+  copal verify --repair                  repair the index, say what is lost
   copal verify --repair --from /srv/hub  and take lost chunks again from a live source
 
 What is lost comes back with the next create that meets the same bytes in its sources.")]
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Structure only: manifests, and that every chunk has a place in a pack that is there
     #[arg(long)]
     quick: bool,
-    /// Mend what can be mended
+    /// Repair what can be repaired
     #[arg(long)]
     repair: bool,
     /// Take lost chunks again from this file or folder; may be given several times
@@ -162,8 +162,8 @@ struct BundleDocument {
 
 fn bundle(mut file: File, arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     if arguments.quick || arguments.repair {
-        let hint = "leave --quick and --repair away";
-        return Err(ProgramError::usage("a bundle is read wholly, and cannot be mended", hint).into());
+        let hint = "leave out --quick and --repair";
+        return Err(ProgramError::usage("a bundle is always read completely, and cannot be repaired", hint).into());
     }
     let format = format_of(&mut file)?;
     let password = bundle_password(invocation.global.bundle_password_file.as_deref(), Ask::Once)?;

@@ -33,7 +33,7 @@ pub struct VerifyRequest {
     pub references: Vec<String>,
     /// Structure only: roots, manifests, and that every chunk has a place in a pack that is there.
     pub quick: bool,
-    /// Mend what can be mended.
+    /// Repair what can be repaired.
     pub repair: bool,
     /// With `repair`: live files and folders from which lost chunks are taken again.
     pub from: Vec<PathBuf>,

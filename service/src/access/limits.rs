@@ -25,17 +25,17 @@ const UNKNOWN_LINES_A_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("60 is not
 pub struct Limits {
     /// Requests in a second by one token, or from one address without one; 0: no limit.
     pub requests_per_second: u32,
-    /// Uploads and downloads that go on at once.
+    /// Uploads and downloads at the same time.
     pub transfers: usize,
     /// Largest upload in bytes.
     pub upload_bytes_max: u64,
-    /// Bundles that are kept until they are imported.
+    /// Most uploaded bundles that wait to be imported.
     pub bundles_staged: usize,
     /// Bytes of them.
     pub staged_bytes_max: u64,
     /// Operations that run at once, over all applications.
     pub operations_at_once: usize,
-    /// Connections that are open at once; a quarter of them is for whoever has shown no token.
+    /// Most open connections; a quarter of them is for whoever has shown no token.
     pub connections: usize,
     /// How long clients are waited for.
     pub patience: Patience,
@@ -85,7 +85,7 @@ impl Counters {
     pub(crate) fn request(&self, client: &str) -> Result<()> {
         match &self.requests {
             Some(limiter) if limiter.check_key(&client.to_owned()).is_err() => {
-                Err(Problem::too_many("more requests in a second than are allowed"))
+                Err(Problem::too_many("too many requests per second"))
             }
             _ => Ok(()),
         }
@@ -102,7 +102,7 @@ impl Counters {
     pub(crate) fn transfer(&self) -> Result<OwnedSemaphorePermit> {
         Arc::clone(&self.transfers)
             .try_acquire_owned()
-            .map_err(|_| Problem::too_many("as many uploads and downloads as are allowed go on already"))
+            .map_err(|_| Problem::too_many("too many uploads and downloads at once"))
     }
 
     /// Whether a line goes into the audit log, and how many did not before it. Whoever is not known could

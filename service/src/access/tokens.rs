@@ -163,7 +163,9 @@ impl Tokens {
 
     fn new_token(&self, name: &str, role: Role, apps: Vec<String>) -> Result<NewToken> {
         if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(is_hidden) {
-            return Err(Problem::unfit(format!("a token's name has 1 to {NAME_BYTES_MAX} bytes, all of them seen")));
+            return Err(Problem::unfit(format!(
+                "a token's name has 1 to {NAME_BYTES_MAX} bytes, all of them printable"
+            )));
         }
         let mut secret = [0; 32];
         self.entropy.fill(&mut secret)?;

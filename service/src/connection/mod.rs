@@ -125,7 +125,7 @@ impl Door {
             };
             failures = 0;
             let Some(place) = self.table.admit(peer.ip()) else {
-                tracing::warn!(%peer, "a connection was refused: as many as there may be are at work");
+                tracing::warn!(%peer, "a connection was refused: the limit of connections is reached");
                 continue;
             };
             let connection =

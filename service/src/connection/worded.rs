@@ -57,7 +57,7 @@ fn worded(bytes: &[u8]) -> Option<Vec<u8>> {
     let detail = match status {
         StatusCode::URI_TOO_LONG => "the path and its query are too long",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "the header fields of the request are too many or too long",
-        _ => "what came is no request of HTTP",
+        _ => "that is not an HTTP request",
     };
     let body = serde_json::to_vec(&*Problem::of_status(status, detail)).ok()?;
     let reason = status.canonical_reason().unwrap_or("Refused");

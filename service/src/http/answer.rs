@@ -54,7 +54,7 @@ impl Wait {
             Some(text) => {
                 let text = text.strip_suffix('s').unwrap_or(text);
                 let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                let what = || Problem::unfit(format!("wait={text:?} is no number of seconds"));
+                let what = || Problem::unfit(format!("wait={text:?} is not a number of seconds"));
                 seconds.map(Some).ok_or_else(what)
             }
         }

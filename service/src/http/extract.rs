@@ -121,13 +121,13 @@ impl Sent {
         }
         // A structure may be read from a list too, in which no field has a name.
         if self.body.trim_ascii_start().first().is_some_and(|&first| first != b'{' && is_value(first)) {
-            return Err(Problem::unfit("the body is no JSON object"));
+            return Err(Problem::unfit("the body is not a JSON object"));
         }
         serde_json::from_slice(&self.body).map_err(|error| {
             if serde_json::from_slice::<IgnoredAny>(&self.body).is_ok() {
                 Problem::unfit(format!("the body is not as described: {error}"))
             } else {
-                Problem::bad_request(format!("the body is no JSON: {error}"))
+                Problem::bad_request(format!("the body is not JSON: {error}"))
             }
         })
     }
@@ -169,7 +169,7 @@ fn check_escapes(query: &str) -> Result<()> {
     }
     match std::str::from_utf8(&bytes) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Problem::unfit("the query has bytes that are no UTF-8: path_hex takes paths that are no text")),
+        Err(_) => Err(Problem::unfit("the query is not UTF-8: path_hex takes paths that are not text")),
     }
 }
 
@@ -196,7 +196,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         let mut found = BTreeMap::new();
         while let Some((key, value)) = map.next_entry::<String, String>()? {
             if found.contains_key(&key) {
-                return Err(serde::de::Error::custom(format!("the key {key:?} stands twice")));
+                return Err(serde::de::Error::custom(format!("the key {key:?} is given twice")));
             }
             found.insert(key, value);
         }

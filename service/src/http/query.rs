@@ -52,11 +52,11 @@ impl Queries {
 /// Refuses a query with a field that means nothing.
 pub(super) async fn check_query(State(queries): State<Arc<Queries>>, request: Request, next: Next) -> Response {
     if queries.reads(&request) && !request.body().is_end_stream() {
-        return Problem::unfit("a request of this method has no body").into_response();
+        return Problem::unfit("a request with this method has no body").into_response();
     }
     match queries.unknown(&request) {
         Some(name) => {
-            Problem::unfit(format!("the query has a field {name:?}, which means nothing here")).into_response()
+            Problem::unfit(format!("the query has a field {name:?}, which is not known here")).into_response()
         }
         None => next.run(request).await,
     }

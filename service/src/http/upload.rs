@@ -125,7 +125,7 @@ pub(crate) async fn receive(daemon: &Daemon, request: Request, expected: &[Impor
         let Some(place) = left.iter().position(|expected| Some(*expected) == meant) else {
             let name = field.name().unwrap_or_default();
             return Err(Problem::unfit(format!(
-                "the form has a field {name:?} that means nothing here, or stood before"
+                "the form has a field {name:?} that is not known here, or that is given twice"
             )));
         };
         match left.swap_remove(place) {
@@ -152,7 +152,7 @@ async fn text(mut field: Field<'_>) -> Result<String> {
             return Err(Problem::too_large("a field of the form is longer than it can be"));
         }
     }
-    String::from_utf8(bytes).map_err(|_| Problem::unfit("a field of the form is no text"))
+    String::from_utf8(bytes).map_err(|_| Problem::unfit("a field of the form is not text"))
 }
 
 async fn stage(staged: &Staged, mut field: Field<'_>) -> Result<()> {

@@ -70,7 +70,7 @@ pub(super) fn tables(view: &DiffView, captions: [&str; 3]) -> Markup {
         @for (lines, caption) in lists.into_iter().zip(captions) {
             @if !lines.is_empty() { (table(lines, caption)) }
         }
-        @if view.truncated { p { "More differs than is shown here." } }
+        @if view.truncated { p { "There are more differences than are shown here." } }
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn begin(
         if !accepts_html(&headers) {
             return Err(Problem::unauthorized());
         }
-        let mut again = (StatusCode::UNAUTHORIZED, form(Some("This token is not known here."))).into_response();
+        let mut again = (StatusCode::UNAUTHORIZED, form(Some("This token is not valid here."))).into_response();
         again.extensions_mut().insert(Presented);
         return Ok(again);
     };

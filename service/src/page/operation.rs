@@ -159,7 +159,7 @@ pub(crate) async fn all(State(daemon): State<Arc<Daemon>>, principal: Principal)
                 }
             } }
         }
-        @if operations.is_empty() { p.empty { "Nothing was asked for yet." } }
+        @if operations.is_empty() { p.empty { "No operations yet." } }
     };
     Ok(layout::page("Operations", Some(&principal), &main))
 }

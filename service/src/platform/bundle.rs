@@ -31,7 +31,7 @@ impl BundleFormat {
         match name {
             None | Some("" | "hub-tar") => Ok(Self::HubTar),
             Some("native") => Ok(Self::Native),
-            Some(other) => Err(Problem::bad_request(format!("{other:?} is no format; hub-tar and native are"))),
+            Some(other) => Err(Problem::bad_request(format!("there is no format {other:?}: it is hub-tar or native"))),
         }
     }
 

@@ -105,7 +105,7 @@ fn application(
         },
     };
     if let Some(zero) = app.max_snapshots.as_ref().filter(|max| *max.get_ref() == 0) {
-        return Err(problem(zero, "max_snapshots is at least 1; leave it away to keep all"));
+        return Err(problem(zero, "max_snapshots is at least 1; leave it out to keep all"));
     }
     let short_form = !app.source.is_empty() || !app.hook.is_empty();
     if short_form && let Some((service, _)) = app.service.iter().next() {
@@ -333,7 +333,7 @@ fn order_of(written: Spanned<raw::VersionOrder>) -> Resolved<VersionOrder> {
             let mut met = BTreeSet::new();
             match versions.iter().find(|version| !met.insert(version.as_str())) {
                 Some(twice) => Err(wrong(format!("version_order has {twice:?} twice"))),
-                None if versions.is_empty() => Err(wrong("version_order has no versions: leave it away".into())),
+                None if versions.is_empty() => Err(wrong("version_order has no versions: leave it out".into())),
                 None => Ok(VersionOrder::List(versions)),
             }
         }
