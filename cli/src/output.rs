@@ -3,6 +3,8 @@
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement};
 use copal_engine::Error as EngineError;
 use copal_source::Error as SourceError;
 use serde::Serialize;
@@ -259,38 +261,33 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// A line each, columns aligned by the width that a terminal gives their characters. Nothing is wrapped,
+    /// cut off or framed, so that a line is a row for programs too.
     fn lines(&self) -> Vec<Vec<u8>> {
-        let headings: Vec<Vec<u8>> = self.columns.iter().map(|(name, _)| name.as_bytes().to_vec()).collect();
-        let all: Vec<&Vec<Vec<u8>>> = std::iter::once(&headings).chain(&self.rows).collect();
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| all.iter().map(|row| characters(&row[column])).max().unwrap_or(0))
-            .collect();
-        let line = |row: &Vec<Vec<u8>>| {
-            let mut line = Vec::new();
-            for (number, cell) in row.iter().enumerate() {
-                let fill = vec![b' '; widths[number] - characters(cell)];
-                let last = number + 1 == row.len();
-                match self.columns[number].1 {
-                    Align::Right => line.extend(fill.iter().chain(cell)),
-                    Align::Left if last => line.extend(cell),
-                    Align::Left => line.extend(cell.iter().chain(&fill)),
-                }
-                if !last {
-                    line.extend(b"  ");
-                }
-            }
+        let last = self.columns.len() - 1;
+        // The last column may hold a path that is no text: it is appended as it is.
+        let appended = self.columns[last].1 == Align::Left;
+        let laid_out = if appended { last } else { last + 1 };
+        let mut table = comfy_table::Table::new();
+        table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(self.columns[..laid_out].iter().map(|(heading, _)| *heading));
+        for row in &self.rows {
+            table.add_row(row[..laid_out].iter().map(|cell| String::from_utf8_lossy(cell)));
+        }
+        for (number, (_, align)) in self.columns[..laid_out].iter().enumerate() {
+            let alignment = if *align == Align::Right { CellAlignment::Right } else { CellAlignment::Left };
+            let column = table.column_mut(number).expect("every heading has a column");
+            column.set_padding((0, if number == last { 0 } else { 2 })).set_cell_alignment(alignment);
+        }
+        let heading = self.columns[last].0.as_bytes();
+        let tails = std::iter::once(heading).chain(self.rows.iter().map(|row| row[last].as_slice()));
+        let line = |(line, tail): (String, &[u8])| {
+            let tail = if appended { tail } else { b"" };
             // Only fill goes: a path may well end with a blank of its own.
-            if row.last().is_some_and(Vec::is_empty) {
-                line.truncate(line.trim_ascii_end().len());
-            }
-            line
+            if tail.is_empty() { line.trim_end().into() } else { [line.as_bytes(), tail].concat() }
         };
-        all.into_iter().map(line).collect()
+        table.lines().zip(tails).map(line).collect()
     }
-}
-
-fn characters(cell: &[u8]) -> usize {
-    String::from_utf8_lossy(cell).chars().count()
 }
 
 #[cfg(test)]
@@ -307,6 +304,16 @@ mod tests {
         assert_eq!(lines[0], b"NAME       SIZE  PATH");
         assert_eq!(lines[1], "a       100 MiB  ž/x".as_bytes());
         assert_eq!(lines[2], ["später      1 B  ".as_bytes(), b"\xff"].concat());
+    }
+
+    #[test]
+    fn wide_characters_take_two_places_and_figures_may_end_a_line() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("SIZE", Align::Right)]);
+        table.row(vec!["日本".into(), b"1 B".to_vec()]);
+        table.row(vec![b"a long name".to_vec(), b"100 MiB".to_vec()]);
+        table.row(vec![b"x".to_vec(), Vec::new()]);
+        let lines: Vec<String> = table.lines().into_iter().map(|line| String::from_utf8(line).unwrap()).collect();
+        assert_eq!(lines, ["NAME            SIZE", "日本             1 B", "a long name  100 MiB", "x"]);
     }
 
     #[test]

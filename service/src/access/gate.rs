@@ -10,6 +10,7 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::cookie::{Cookie, CookieJar};
 
 use crate::access::{AuditLine, Principal, Role, SECURE_SESSION_COOKIE, SESSION_COOKIE};
 use crate::connection::{Courtesy, PacedBody, Place, TooSlow, Unread};
@@ -166,7 +167,8 @@ fn admit(daemon: &Daemon, request: &Request, route: &str, peer: IpAddr) -> Resul
             Some(Principal { name, token: None, role: Role::Administer, apps: Vec::new(), peer })
         }
         Access::Tokens { tokens, sessions } => {
-            let token = match (bearer(headers), cookie(headers)) {
+            let jar = CookieJar::from_headers(headers);
+            let token = match (bearer(headers), cookie(&jar)) {
                 (Some(secret), _) => tokens.find(secret)?,
                 (None, Some(cookie)) => match sessions.find(cookie) {
                     Some(id) => tokens.get(&id)?,
@@ -248,10 +250,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The session's cookie, under either of its names.
-pub(crate) fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| [SESSION_COOKIE, SECURE_SESSION_COOKIE].contains(name)).map(|(_, value)| value)
+pub(crate) fn cookie(jar: &CookieJar) -> Option<&str> {
+    [SECURE_SESSION_COOKIE, SESSION_COOKIE].into_iter().find_map(|name| jar.get(name)).map(Cookie::value)
 }
 
 /// Whether it is a person who asks.
@@ -335,7 +335,14 @@ mod tests {
     fn tokens_and_cookies_are_found() {
         assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])), Some("abc"));
         assert_eq!(bearer(&headers(&[("authorization", "Basic abc")])), None);
-        assert_eq!(cookie(&headers(&[("cookie", "a=b; copal_session=xyz")])), Some("xyz"));
-        assert_eq!(cookie(&headers(&[("cookie", "xcopal_session=xyz")])), None);
+        let session = |value: &str| {
+            let jar = CookieJar::from_headers(&headers(&[("cookie", value)]));
+            cookie(&jar).map(str::to_owned)
+        };
+        assert_eq!(session("a=b; copal_session=xyz").as_deref(), Some("xyz"));
+        assert_eq!(session("a=b;copal_session=xyz;").as_deref(), Some("xyz"));
+        assert_eq!(session("__Host-copal_session=s; copal_session=xyz").as_deref(), Some("s"));
+        assert_eq!(session("xcopal_session=xyz"), None);
+        assert_eq!(session("copal_session"), None);
     }
 }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -46,6 +47,7 @@ pub(crate) async fn begin(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
+    jar: CookieJar,
     Form(login): Form<LoginForm>,
 ) -> Result<Response> {
     let Access::Tokens { tokens, sessions } = &daemon.access else { return Ok(Redirect::to("/").into_response()) };
@@ -58,26 +60,26 @@ pub(crate) async fn begin(
         again.extensions_mut().insert(Presented);
         return Ok(again);
     };
-    let (name, secure) = name_of_cookie(&daemon);
-    let session = sessions.begin(&view.id)?;
-    let cookie =
-        format!("{name}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", SESSION_LASTS.as_secs());
-    with_cookie(&cookie)
+    let lasts = SESSION_LASTS.try_into().map_err(|_| Problem::internal("a session lasts too long"))?;
+    let mut cookie = cookie_of(&daemon, sessions.begin(&view.id)?);
+    cookie.set_max_age(Some(lasts));
+    Ok((jar.add(cookie), Redirect::to("/")).into_response())
 }
 
-pub(crate) async fn end(State(daemon): State<Arc<Daemon>>, headers: HeaderMap) -> Result<Response> {
-    if let (Access::Tokens { sessions, .. }, Some(session)) = (&daemon.access, cookie(&headers)) {
+pub(crate) async fn end(State(daemon): State<Arc<Daemon>>, jar: CookieJar) -> Response {
+    if let (Access::Tokens { sessions, .. }, Some(session)) = (&daemon.access, cookie(&jar)) {
         sessions.end(session);
     }
-    let (name, secure) = name_of_cookie(&daemon);
-    with_cookie(&format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{secure}"))
+    (jar.remove(cookie_of(&daemon, String::new())), Redirect::to("/")).into_response()
 }
 
-fn name_of_cookie(daemon: &Daemon) -> (&'static str, &'static str) {
-    if daemon.is_encrypted { (SECURE_SESSION_COOKIE, "; Secure") } else { (SESSION_COOKIE, "") }
-}
-
-fn with_cookie(cookie: &str) -> Result<Response> {
-    let cookie = HeaderValue::from_str(cookie).map_err(|error| Problem::internal(error.to_string()))?;
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
+/// The cookie of a session: not for scripts, not for other sites, and over TLS nowhere else.
+fn cookie_of(daemon: &Daemon, session: String) -> Cookie<'static> {
+    let name = if daemon.is_encrypted { SECURE_SESSION_COOKIE } else { SESSION_COOKIE };
+    Cookie::build((name, session))
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Strict)
+        .secure(daemon.is_encrypted)
+        .build()
 }
