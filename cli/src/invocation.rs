@@ -22,7 +22,7 @@ use crate::environment::{Environment, SystemClock};
 use crate::exit_code::{ExitCode, Explanation, ProgramError, explain, is_closed_pipe};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, Output, Paint, wants_colour};
-use crate::password::{Ask, CURRENT, CredentialFlags, file_of, obtain};
+use crate::password::{Ask, CURRENT, CredentialFlags, file_of, obtain, without_question};
 use crate::progress::{ProgressMonitor, say};
 use crate::shown::{json as shown_json, lines, sentence};
 use crate::{commands, keyring, place};
@@ -112,7 +112,7 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    fn new(global: GlobalArguments) -> Self {
+    pub(crate) fn new(global: GlobalArguments) -> Self {
         let format = if global.json { Format::Json } else { Format::Text };
         Self {
             environment: Environment::of_process(),
@@ -126,6 +126,20 @@ impl Invocation {
     /// The folder that `--repo` names.
     pub(crate) fn repository_folder(&self) -> Result<PathBuf, ProgramError> {
         place::local_folder(self.global.repo.as_deref())
+    }
+
+    /// The repository, where it opens without a question and without a command that may ask one. Says nothing
+    /// and ends nothing that was interrupted.
+    pub(crate) fn open_silently(&self) -> anyhow::Result<Option<Context>> {
+        let folder = self.repository_folder()?;
+        let backend = self.backend_at(&folder)?;
+        if let Some(repository) = self.unlocked(&backend)? {
+            return Ok(Some(self.context(repository)));
+        }
+        let Some(credential) = without_question(&CredentialFlags::from(&self.global), CURRENT)? else {
+            return Ok(None);
+        };
+        Ok(Some(self.context(self.open_at(backend, &credential)?)))
     }
 
     /// Ends what interrupted deploys have left, then opens the repository.

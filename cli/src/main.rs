@@ -6,6 +6,7 @@
 
 mod arguments;
 mod commands;
+mod completion;
 mod configuration;
 mod environment;
 mod exit_code;
@@ -22,5 +23,6 @@ mod reference;
 mod shown;
 
 fn main() -> std::process::ExitCode {
+    completion::answer();
     invocation::run(&std::env::args_os().collect::<Vec<_>>()).into()
 }

@@ -133,6 +133,20 @@ pub(crate) fn obtain(
     }
 }
 
+/// The credential where nobody has to be asked for it, and no command is run that may ask.
+pub(crate) fn without_question(
+    flags: &CredentialFlags,
+    variables: CredentialVariables,
+) -> Result<Option<Credential>, ProgramError> {
+    match choose(flags, variables, variable)? {
+        CredentialSource::Prompt | CredentialSource::PasswordCommand(_) => Ok(None),
+        CredentialSource::PasswordFile(path) | CredentialSource::KeyFile(path) if !path.is_file() => Ok(None),
+        CredentialSource::PasswordFile(_) | CredentialSource::KeyFile(_) | CredentialSource::Variable(_) => {
+            obtain(flags, variables, Ask::Once).map(Some)
+        }
+    }
+}
+
 /// The file that opens the repository, if it is one.
 pub(crate) fn file_of(flags: &CredentialFlags, variables: CredentialVariables) -> Option<OwnPlace> {
     match choose(flags, variables, variable).ok()? {

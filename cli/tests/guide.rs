@@ -10,7 +10,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::COPAL;
+use support::terminal::at_terminal;
+use support::{COPAL, World};
 use tempfile::TempDir;
 
 /// A block that is run, and what it is to print.
@@ -102,6 +103,21 @@ fn follow(page: &str) {
             assert!(found, "docs/guide/{page}:{} shows {wanted:?}, and this was printed:\n{part}", step.line);
         }
     }
+}
+
+/// Somebody types it at a terminal and agrees to the deploy; a key file stands for the password.
+#[test]
+fn u19_the_start_of_the_readme_works() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let start = text.split("\n## Start\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let block = start.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(block.contains("copal deploy monday"), "{block}");
+    let world = World::bare();
+    fs::create_dir_all(world.path("home/data")).unwrap();
+    fs::write(world.path("home/data/notes.txt"), "words").unwrap();
+    let run = at_terminal(&world, &format!("set -e\n{block}"), &[], &[("[y/N]", "y")]);
+    let shown = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.code == 0 && shown.contains("all is well"), "{shown}");
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use copal_engine::bundle::{CopyRequest, copy};
 
 use crate::commands::import::{Document, Line, report};
 use crate::commands::snapshot::full_name;
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
 use crate::password::{Ask, CredentialFlags, TARGET, obtain};
@@ -25,10 +26,10 @@ COPAL_TO_PASSWORD, COPAL_TO_PASSWORD_FILE, COPAL_TO_PASSWORD_COMMAND,
 COPAL_TO_KEY_FILE, or a question.")]
 pub(crate) struct Arguments {
     /// Snapshots; none: all
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     names: Vec<String>,
     /// The other repository
-    #[arg(long, required = true, value_name = "REPO")]
+    #[arg(long, required = true, value_name = "REPO", value_hint = ValueHint::DirPath)]
     to: OsString,
     /// File whose content is the other repository's password
     #[arg(long, value_name = "FILE")]

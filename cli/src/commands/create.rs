@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use copal_engine::Monitor;
 use copal_engine::application::config::{SourceSpec, TreeSpec};
 use copal_engine::application::{CaptureRecord, CaptureRequest};
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::commands::application;
 use crate::commands::snapshot::{full_name, phase};
+use crate::completion::{applications, snapshots};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::shown::{count, duration, rate, rfc3339, share, size, uuid};
@@ -40,10 +41,10 @@ pub(crate) struct Arguments {
     /// Name of the snapshot, unique in the repository
     name: String,
     /// What to take: PATH, KIND:WHAT, or LABEL= and either
-    #[arg(required_unless_present = "app", value_name = "SOURCE")]
+    #[arg(required_unless_present = "app", value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     sources: Vec<OsString>,
     /// Take this application of the configuration, all its sources at one instant
-    #[arg(long, value_name = "APP", conflicts_with_all = ["sources", "exclude", "exclude_file", "one_file_system", "parent"])]
+    #[arg(long, value_name = "APP", add = applications(), conflicts_with_all = ["sources", "exclude", "exclude_file", "one_file_system", "parent"])]
     app: Option<String>,
     /// Return once the application goes on; the upload is shown by `copal status`
     #[arg(long, requires = "app")]
@@ -73,7 +74,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     force_read: bool,
     /// Snapshot to compare with; without it the newest of the same sources
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = snapshots())]
     parent: Option<String>,
 }
 

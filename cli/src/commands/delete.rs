@@ -5,6 +5,7 @@ use copal_engine::removal::delete;
 use serde_json::json;
 
 use crate::commands::snapshot::{SnapshotLine, full_name};
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
 use crate::shown::{count, escaped};
@@ -17,7 +18,7 @@ Examples:
   copal delete monday tuesday --yes && copal gc")]
 pub(crate) struct Arguments {
     /// Names, ids or their prefixes
-    #[arg(required = true, value_name = "SNAPSHOT")]
+    #[arg(required = true, value_name = "SNAPSHOT", add = snapshots())]
     names: Vec<String>,
     /// Delete without asking
     #[arg(short, long)]

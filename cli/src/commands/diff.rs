@@ -9,6 +9,7 @@ use copal_engine::inspect::{DiffItem, DiffReport, diff, diff_with_disk};
 use copal_engine::{Context, Error};
 use serde::Serialize;
 
+use crate::completion::{snapshots, snapshots_and_paths};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, JsonPath, Table};
@@ -26,8 +27,10 @@ Lines begin with + for what is only in B, - for what is only in A, and M for wha
 or metadata.")]
 pub(crate) struct Arguments {
     /// Snapshot
+    #[arg(add = snapshots())]
     a: String,
     /// Snapshot, or a folder or file on disk
+    #[arg(add = snapshots_and_paths())]
     b: OsString,
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::Args;
 use copal_engine::inspect::{dump, walk};
 
+use crate::completion::snapshots;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 
@@ -24,7 +25,7 @@ Examples:
 An archive is in the POSIX (pax) format, with times to the nanosecond and extended attributes.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     /// A path in it; with labelled sources it begins with the label
     path: OsString,

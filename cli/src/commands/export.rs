@@ -13,6 +13,7 @@ use copal_store::keys::StretchCost;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::completion::{snapshots, snapshots_and_paths};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
@@ -33,10 +34,10 @@ An interrupted export leaves FILE.part, with which the same command goes on.
 `copal verify FILE` reads a bundle without importing it.")]
 pub(crate) struct Arguments {
     /// Snapshots, and last the file; `-` is standard output
-    #[arg(required = true, num_args = 2.., value_name = "SNAPSHOT… FILE")]
+    #[arg(required = true, num_args = 2.., value_name = "SNAPSHOT… FILE", add = snapshots_and_paths())]
     words: Vec<OsString>,
     /// Leave out what this snapshot has: the receiver must have it
-    #[arg(long, value_name = "SNAPSHOT")]
+    #[arg(long, value_name = "SNAPSHOT", add = snapshots())]
     since: Option<String>,
     /// The format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use copal_engine::catalogue::Filter;
 
+use crate::completion::applications;
 use crate::exit_code::ProgramError;
 
 /// What `list`, `forget`, `stats` and `show latest` choose by.
@@ -20,7 +21,7 @@ pub(crate) struct FilterArguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::tag::parse)]
     tag: Vec<(String, String)>,
     /// Only those of this application; '' means those of none
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", add = applications())]
     app: Vec<String>,
 }
 

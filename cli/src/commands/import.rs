@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use copal_engine::bundle::hub_tar::{self, HubImportRequest, HubLimits};
 use copal_engine::bundle::{ImportRequest, Imported, import};
 use copal_engine::{Context, Monitor};
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::commands::export::Format;
 use crate::commands::snapshot::{full_name, origin};
+use crate::completion::applications;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
@@ -31,13 +32,13 @@ A bundle is read wholly before anything is stored. An interrupted import goes on
 was stored; snapshots that are here already are passed over.")]
 pub(crate) struct Arguments {
     /// The bundle; `-` is standard input
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: OsString,
     /// Another name for its only snapshot
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// Another application
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", add = applications())]
     app: Option<String>,
     /// The format; without it, what the file begins like
     #[arg(long, value_enum, value_name = "FORMAT")]

@@ -8,6 +8,7 @@ use copal_engine::inspect::ls;
 use copal_manifest::entry::{Entry, EntryPath, Node};
 use serde::Serialize;
 
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
 use crate::output::{JsonPath, Output, closed_error, engine_error};
@@ -22,7 +23,7 @@ Examples:
   copal ls latest --recursive --json | jq -r '.[] | select(.size > 1000000) | .path'")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     /// A path in it; with labelled sources it begins with the label
     path: Option<OsString>,

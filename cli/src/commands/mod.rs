@@ -28,7 +28,7 @@ pub(crate) mod pin;
 pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod show;
-mod snapshot;
+pub(crate) mod snapshot;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod tag;

@@ -4,6 +4,7 @@ use clap::Args;
 use copal_engine::catalogue::relabel;
 
 use crate::commands::snapshot::{SnapshotLine, full_name};
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
 use crate::shown::escaped;
@@ -16,7 +17,7 @@ Examples:
   copal pin release-7 --remove           the same as copal unpin release-7")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     /// Take the protection away
     #[arg(long)]

@@ -9,6 +9,7 @@ use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, t
 
 use crate::commands::create::all_patterns;
 use crate::commands::deployed::{self, Question};
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::{Invocation, Run};
 use crate::place;
@@ -27,7 +28,7 @@ are read as in .gitignore, from the root of the source. At a terminal you are as
 that stands there is replaced. `copal deploy` makes a target exactly equal to a snapshot.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     /// Where to
     target: PathBuf,

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::commands::filter::FilterArguments;
 use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
+use crate::completion::snapshots;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, JsonPath, Table};
@@ -27,7 +28,7 @@ Examples:
   copal show 01934f1e-2a4b                       an id, or as much of it as tells it from others")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, latest:APP, or latest:/PATH
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     #[command(flatten)]
     filter: FilterArguments,

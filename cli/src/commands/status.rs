@@ -6,6 +6,7 @@ use copal_engine::application::{CaptureRecord, records, under_way};
 use serde::Serialize;
 
 use crate::commands::application::dashed;
+use crate::completion::applications;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, Table};
@@ -19,6 +20,7 @@ Examples:
   copal status hub --json")]
 pub(crate) struct Arguments {
     /// Only this application
+    #[arg(add = applications())]
     app: Option<String>,
 }
 

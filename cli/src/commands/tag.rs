@@ -4,6 +4,7 @@ use clap::Args;
 use copal_engine::catalogue::{Catalogue, relabel};
 
 use crate::commands::snapshot::{SnapshotLine, full_name, tags};
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
 use crate::shown::escaped;
@@ -17,7 +18,7 @@ Examples:
   copal tag monday                       shows them")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     /// Tags to set
     #[arg(value_name = "KEY=VALUE", value_parser = parse)]

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::commands::pin::protect;
+use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
 
@@ -13,7 +14,7 @@ Examples:
   copal unpin release-7")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::commands::export::Format;
 use crate::commands::import::format_of;
 use crate::commands::snapshot::full_name;
+use crate::completion::snapshots_and_paths;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::{Ask, bundle_password};
@@ -33,7 +34,7 @@ Examples:
 What is lost comes back with the next create that meets the same bytes in its sources.")]
 pub(crate) struct Arguments {
     /// Only these snapshots; or a bundle's file
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = snapshots_and_paths())]
     names: Vec<String>,
     /// Structure only: manifests, and that every chunk has a place in a pack that is there
     #[arg(long)]
