@@ -160,7 +160,9 @@ fn hint(reason: Reason) -> &'static str {
             "if that is the one that you want, give its id; `copal show ID` says whose key it was"
         }
         Reason::Ambiguous => "give more digits of the id; `copal list` shows all of them",
-        Reason::NameTaken => "choose another name, or delete that snapshot first (`copal delete NAME --yes`)",
+        Reason::NameTaken => {
+            "choose another name, or leave it away and one is made; `copal delete NAME --yes` makes room for this one"
+        }
         Reason::BadName => "choose another name, for example one of letters, digits, '-' and '.'",
         Reason::NoSuchPath => "`copal ls NAME` shows what is in the snapshot",
         Reason::TargetNotEmpty => "add --yes to replace what stands there",

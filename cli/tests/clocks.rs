@@ -3,6 +3,7 @@
 //! would; the built program does the rest.
 #![allow(clippy::unwrap_used)]
 
+mod daemon;
 mod support;
 
 use std::fs;
@@ -15,6 +16,7 @@ use copal_store::entropy::OsEntropy;
 use copal_store::keys::Credential;
 use copal_store::local::LocalBackend;
 use copal_store::repository::Repository;
+use daemon::Daemon;
 use serde_json::json;
 use support::{World, noise};
 use zeroize::Zeroizing;
@@ -97,4 +99,12 @@ fn d13_a_snapshot_of_the_future_is_not_the_latest_without_a_word() {
     let run = world.run(&["show", "latest", "--json"]);
     assert!(run.code == 0 && String::from_utf8_lossy(&run.stdout).contains("\"future\""), "there is no other: {run:?}");
     assert!(run.stderr.contains("is the clock of this machine right?"), "{run:?}");
+}
+
+#[test]
+fn d13_the_page_says_what_is_dated_in_the_future() {
+    let world = world();
+    let daemon = Daemon::start(&world, &[]);
+    let page = daemon.get("/").text().unwrap();
+    assert_eq!(page.matches("dated in the future").count(), 1, "{page}");
 }

@@ -2,11 +2,13 @@
 //! Method: the built program and databases whose versions are hashes, as alembic has them.
 #![allow(clippy::unwrap_used)]
 
+mod daemon;
 mod support;
 
 use std::fs;
 use std::path::Path;
 
+use daemon::Daemon;
 use rusqlite::Connection;
 use support::World;
 use support::terminal::at_terminal;
@@ -96,4 +98,50 @@ fn d18_versions_without_an_order_are_asked_about_and_never_guessed() {
     let agreed = hashed("", "bbb", "aaa");
     assert_eq!(agreed.json(&[&deploy[..], &["--any-schema"]].concat())["migrated"], true);
     assert_eq!(fs::read_to_string(agreed.path("migrated")).unwrap(), "bbb aaa\n");
+}
+
+#[test]
+fn d18_the_daemon_goes_on_where_a_person_says_so() {
+    let world = hashed("", "bbb", "aaa");
+    let daemon = Daemon::start(&world, &[]);
+    let route = "/apps/shop/snapshots/good/deploy?wait=true";
+    let send = |body: &str| {
+        let request = daemon.request(reqwest::Method::POST, route).header("content-type", "application/json");
+        let answer = request.body(body.to_owned()).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    };
+    for body in ["{}", "{\"any_schema\": false}"] {
+        let (status, text) = send(body);
+        assert!(status == 409 && text.contains("schema-unordered") && text.contains("any_schema"), "{status}: {text}");
+    }
+    assert_eq!(send("{\"any_schema\": \"yes\"}").0, 422);
+    assert_eq!(count(&world.path("shop/shop.db")), 9);
+    let page = daemon.get("/ui/apps/shop/snapshots/good/deploy").text().unwrap();
+    assert!(page.contains("which of them is newer is not known") && page.contains("name=\"any_schema\""), "{page}");
+    // A press without the word, and with it.
+    let press = |form: &[(&str, &str)]| {
+        let request = daemon.request(reqwest::Method::POST, "/ui/apps/shop/snapshots/good/deploy");
+        request.form(form).send().unwrap()
+    };
+    assert_eq!(press(&[]).status(), 409);
+    let pressed = press(&[("any_schema", "true")]);
+    assert_eq!(pressed.status(), 303);
+    let id = pressed.headers()["location"].to_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let operation = daemon.json(&format!("/operations/{id}?wait=true"));
+    assert_eq!(
+        (&operation["state"], &operation["result"]["migrated"]),
+        (&"succeeded".into(), &true.into()),
+        "{operation}"
+    );
+    assert_eq!(count(&world.path("shop/shop.db")), 5);
+    assert_eq!(fs::read_to_string(world.path("migrated")).unwrap(), "bbb aaa\n");
+    // One that is known to be newer is refused, whatever anybody says.
+    let newer = hashed("version_order = [\"aaa\", \"bbb\"]", "bbb", "aaa");
+    let daemon = Daemon::start(&newer, &[]);
+    let request = daemon.request(reqwest::Method::POST, route).json(&serde_json::json!({ "any_schema": true }));
+    let answer = request.send().unwrap();
+    let status = answer.status();
+    assert!(status == 409 && answer.text().unwrap().contains("schema-newer"), "{status}");
+    let page = daemon.get("/ui/apps/shop/snapshots/good/deploy").text().unwrap();
+    assert!(!page.contains("any_schema"), "{page}");
 }

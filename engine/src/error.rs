@@ -40,8 +40,13 @@ pub enum Error {
         count: usize,
     },
     /// The name exists.
-    #[error("a snapshot named {0:?} exists already")]
-    NameTaken(String),
+    #[error("a snapshot named {name:?} exists already{}", .holder.as_ref().map(|it| format!(": {it}")).unwrap_or_default())]
+    NameTaken {
+        /// `APP/NAME`.
+        name: String,
+        /// Which snapshot has it: id, time, host, user, sources; none: nobody can say.
+        holder: Option<String>,
+    },
     /// A name that cannot be one.
     #[error("{name:?} cannot be a snapshot's name: {detail}")]
     BadName {

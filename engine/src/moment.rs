@@ -28,6 +28,15 @@ pub fn shown(at: Timestamp) -> String {
     moment(at).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// "20261121T071206.381204Z": sorts as text does, and has no character that a path or a shell would mind.
+#[must_use]
+pub fn compact(at: Timestamp) -> String {
+    if far(at).is_some() {
+        return rfc3339(at).replace(':', "");
+    }
+    moment(at).strftime("%Y%m%dT%H%M%S%.6fZ").to_string()
+}
+
 /// Year, month, day, hour, minute and second of a time outside the years 1 to 9999, or in the last hours of
 /// 9999, which jiff has not: in the calendar of today carried on. File systems keep such times, and calendars
 /// for people have no room for them.

@@ -282,7 +282,7 @@ impl From<&Error> for Verdict {
             Error::NoSuchSnapshot(_) => Self::new(Failed, Reason::NoSuchSnapshot),
             Error::OnlyFormerKeys { .. } => Self::new(Failed, Reason::OnlyFormerKeys),
             Error::Ambiguous { .. } => Self::new(Usage, Reason::Ambiguous),
-            Error::NameTaken(_) => Self::new(Failed, Reason::NameTaken),
+            Error::NameTaken { .. } => Self::new(Failed, Reason::NameTaken),
             Error::BadName { .. } => Self::new(Usage, Reason::BadName),
             Error::NoSuchPath { .. } => Self::new(Failed, Reason::NoSuchPath),
             Error::KeysWentBack { .. } => Self::new(ExitCode::Integrity, Reason::KeysWentBack),
@@ -393,7 +393,7 @@ mod tests {
         check(&full, Verb::Create, 86, "disk-full");
         check(&full, Verb::Deploy, 79, "disk-full");
         check(&full, Verb::Other, 1, "disk-full");
-        check(&Error::NameTaken("x".into()), Verb::Create, 86, "name-taken");
+        check(&Error::NameTaken { name: "x".into(), holder: None }, Verb::Create, 86, "name-taken");
         check(&Error::Internal("x".into()), Verb::Other, 1, "internal");
     }
 

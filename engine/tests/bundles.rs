@@ -210,7 +210,7 @@ fn names_are_kept_apart() {
     let file = home.path("bundle");
     export_to(&home, &["monday"], None, &file).unwrap();
     let before = objects(&away);
-    assert!(matches!(import_from(&away, &file, None), Err(Error::NameTaken(name)) if name == "monday"));
+    assert!(matches!(import_from(&away, &file, None), Err(Error::NameTaken { name, .. }) if name == "monday"));
     assert_eq!(objects(&away), before);
     import_from(&away, &file, Some("theirs")).unwrap();
     check_deployed(&away, "theirs", &source);

@@ -99,7 +99,7 @@ fn check(text: &str, part: &str) {
 
 #[test]
 fn mistakes_are_refused_with_the_line() {
-    check("[app.a]\nmax_snapshot = 3 <--\n", "unknown field");
+    check("[app.a]\nmax_snapshot = 3 <--\n", "did you mean \"max_snapshots\"?");
     check("[app.a]\n[[app.a.source]]\nkind = \"oracle\" <--\npath = \"x\"\n", "no kind \"oracle\"");
     check("[app.a]\n[[app.a.source]]\nkind = \"sqlite\" <--\n", "needs \"path\"");
     check("[app.a]\n[[app.a.source]]\nkind = \"sqlite\"\npath = \"x\"\ndsn = \"y\" <--\n", "has no \"dsn\"");

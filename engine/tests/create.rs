@@ -353,7 +353,7 @@ fn of_two_creates_with_one_name_at_most_one_stays() {
                 (0..3).map(|_| scope.spawn(|| create(&world.context, &request(&name, &source)))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let taken = outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::NameTaken(_)))).count();
+        let taken = outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::NameTaken { .. }))).count();
         let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         assert!(done <= 1 && done + taken == 3, "{outcomes:?}");
         let again = create(&world.context, &request(&name, &source));

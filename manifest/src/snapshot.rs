@@ -403,6 +403,12 @@ impl Snapshot {
         self.rules.windows(2).all(|pair| pair[0].label < pair[1].label) && self.rules.iter().all(is_sound)
     }
 
+    /// Whether it was taken before a deploy, by itself.
+    #[must_use]
+    pub fn is_safety(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.safety)
+    }
+
     /// `APP/NAME`, or `NAME` without an application: what the name tag is computed over.
     #[must_use]
     pub fn full_name(app: &str, name: &str) -> String {

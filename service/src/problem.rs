@@ -159,10 +159,9 @@ impl Problem {
         Self::new(&kind(StatusCode::CONFLICT, ExitCode::Failed, code, hint), detail)
     }
 
-    /// A name that is there already, or under way.
-    pub fn name_taken(name: &str) -> Self {
-        let hint = "choose another name, or delete that snapshot first";
-        Self::conflict("name-taken", format!("a snapshot named {name:?} exists already, or is being made"), hint)
+    /// A name that an operation under way will give.
+    pub fn name_promised(name: &str) -> Self {
+        Self::conflict("name-taken", format!("a snapshot named {name:?} is being made"), ANOTHER_NAME)
     }
 
     /// No token, or one that is not known.
@@ -269,6 +268,9 @@ fn of(verdict: Verdict) -> Kind {
     kind(status, verdict.exit, verdict.reason.name(), hint)
 }
 
+const ANOTHER_NAME: &str =
+    "choose another name, leave it away (POST /snapshots) and one is made, or delete that snapshot first";
+
 /// How HTTP takes a reason, and what to do next, in routes.
 fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
@@ -280,7 +282,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::NoSuchSnapshot => (StatusCode::NOT_FOUND, "GET /snapshots lists the snapshots that are there"),
         Reason::OnlyFormerKeys => (CONFLICT, "if that is the one that you want, give its id instead of `latest`"),
         Reason::Ambiguous => (CONFLICT, "give the whole name or id of the snapshot"),
-        Reason::NameTaken => (CONFLICT, "choose another name, or delete that snapshot first"),
+        Reason::NameTaken => (CONFLICT, ANOTHER_NAME),
         Reason::BadName => (BAD, "choose another name, for example one of letters, digits, '-' and '.'"),
         Reason::NoSuchPath => (StatusCode::NOT_FOUND, "list the entries of the snapshot to see what is in it"),
         Reason::TargetNotEmpty => (CONFLICT, "agree to the replacement of what stands there"),
@@ -297,7 +299,7 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::SchemaNewer => (CONFLICT, "update the application first; nothing was touched"),
         Reason::SchemaUnordered => (
             CONFLICT,
-            "nothing was touched; give the source a version_order in copal.toml, or `copal deploy --any-schema` on the server",
+            "nothing was touched; give the source a version_order in copal.toml, or send {\"any_schema\": true} to have it migrated",
         ),
         Reason::NotReady => (CONFLICT, "wait for its upload, or take another snapshot"),
         Reason::OtherDigest => (CONFLICT, "this is another snapshot than the one meant"),
@@ -381,8 +383,13 @@ mod tests {
     #[test]
     fn errors_have_status_exit_code_and_word() {
         check(EngineError::NoSuchSnapshot("x".into()), 404, 1, "no-such-snapshot");
-        check(EngineError::NameTaken("x".into()), 409, 1, "name-taken");
-        check(Problem::from(EngineError::NameTaken("x".into())).during(Verb::Create), 409, 86, "name-taken");
+        check(EngineError::NameTaken { name: "x".into(), holder: None }, 409, 1, "name-taken");
+        check(
+            Problem::from(EngineError::NameTaken { name: "x".into(), holder: None }).during(Verb::Create),
+            409,
+            86,
+            "name-taken",
+        );
         check(EngineError::Pinned("x".into()), 409, 1, "pinned");
         check(StoreError::WrongKey, 422, 12, "wrong-key");
         check(StoreError::damaged("x", "y"), 500, 69, "damaged");
@@ -393,7 +400,7 @@ mod tests {
         check(Problem::deadline("4 h passed"), 504, 78, "deadline");
         let cause = Box::new(EngineError::Internal("x".into()));
         check(EngineError::DeployFailed { target: "/t".into(), cause }, 500, 79, "internal");
-        let cause = Box::new(EngineError::NameTaken("x".into()));
+        let cause = Box::new(EngineError::NameTaken { name: "x".into(), holder: None });
         check(EngineError::RolledBack { app: "a".into(), cause }, 500, 79, "name-taken");
     }
 

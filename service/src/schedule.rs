@@ -34,6 +34,7 @@ pub(crate) struct Planned {
 enum Kind {
     Create,
     Verify,
+    Collect,
 }
 
 /// Reads the schedules of all applications; one that cannot be read stops the start.
@@ -43,17 +44,20 @@ pub(crate) fn plan(applications: &Applications) -> Result<Vec<Planned>> {
         let Application { schedule, verify_schedule, .. } = application;
         for (text, kind) in [(schedule, Kind::Create), (verify_schedule, Kind::Verify)] {
             if let Some(text) = text {
-                planned.push(Planned { app: application.name.clone(), kind, when: parsed(&application.name, text)? });
+                let of = format!("the application {:?}", application.name);
+                planned.push(Planned { app: application.name.clone(), kind, when: parsed(&of, text)? });
             }
         }
+    }
+    if let Some(text) = applications.gc_schedule() {
+        planned.push(Planned { app: String::new(), kind: Kind::Collect, when: parsed("the collection", text)? });
     }
     Ok(planned)
 }
 
-fn parsed(app: &str, text: &str) -> Result<Cron> {
-    Cron::from_str(text).map_err(|error| {
-        Problem::bad_request(format!("the schedule {text:?} of the application {app:?} cannot be read: {error}"))
-    })
+fn parsed(of: &str, text: &str) -> Result<Cron> {
+    Cron::from_str(text)
+        .map_err(|error| Problem::bad_request(format!("the schedule {text:?} of {of} cannot be read: {error}")))
 }
 
 /// Runs until the daemon ends.
@@ -87,10 +91,15 @@ async fn begin(daemon: &Arc<Daemon>, planned: &Planned, now: &Zoned) {
             let name = now.timestamp().strftime("scheduled-%Y%m%dT%H%M%SZ").to_string();
             ("create", Ok(Task::Create { name, tags: BTreeMap::new(), pinned: false }))
         }
+        Kind::Collect => ("collect", Ok(Task::Collect { retention: true })),
         Kind::Verify => {
             ("verify", snapshots_of(daemon, &app).await.map(|snapshots| Task::Verify { snapshots, quick: false }))
         }
     };
+    // One that waits, or runs, does what this one would.
+    if planned.kind == Kind::Collect && daemon.operations.active().iter().any(|operation| operation.verb == "collect") {
+        return;
+    }
     let begun = match task {
         Ok(Task::Verify { snapshots, .. }) if snapshots.is_empty() => return,
         Ok(task) => daemon.submit(&app, task, None, "schedule").await,
@@ -106,7 +115,7 @@ async fn begin(daemon: &Arc<Daemon>, planned: &Planned, now: &Zoned) {
         token: None,
         peer: String::new(),
         method: method.into(),
-        path: format!("/apps/{app}/snapshots"),
+        path: if app.is_empty() { "/repository/collect".into() } else { format!("/apps/{app}/snapshots") },
         status: begun.as_ref().map_or_else(|problem| problem.status, |_| 202),
         operation: begun.as_ref().ok().map(|watch| watch.borrow().id.clone()),
         code: begun.err().map(|problem| problem.code.clone()),
@@ -145,6 +154,18 @@ mod tests {
         let from: Zoned = "2026-11-20T12:00:00+00:00[UTC]".parse().unwrap();
         let next = planned[0].when.find_next_occurrence(&from, false).unwrap();
         assert_eq!(next.to_string(), "2026-11-23T03:30:00+00:00[UTC]", "Friday noon to Monday");
+    }
+
+    #[test]
+    fn the_collection_has_a_schedule_of_its_own() {
+        let read = |schedule: &str| {
+            let text = format!("gc_schedule = \"{schedule}\"\n");
+            plan(&Applications::new(parse("copal.toml".as_ref(), &text).unwrap(), Tools::default()))
+        };
+        let planned = read("30 4 * * *").unwrap();
+        assert_eq!((planned.len(), planned[0].kind, planned[0].app.as_str()), (1, Kind::Collect, ""));
+        let problem = read("every day").unwrap_err();
+        assert!(problem.detail.contains("every day") && problem.detail.contains("collection"), "{}", problem.detail);
     }
 
     #[test]

@@ -24,8 +24,8 @@ use serde::Serialize;
 
 use crate::configuration;
 use crate::exit_code::{ExitCode, ProgramError};
-use crate::invocation::{Invocation, Run};
-use crate::shown::{count, duration, rfc3339, size, uuid};
+use crate::invocation::Invocation;
+use crate::shown::{count, duration, escaped, rfc3339, size, uuid};
 
 /// A command of a source without more to say may take so long.
 const LONG_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
@@ -38,7 +38,7 @@ pub(crate) fn configured(
     class: Option<&str>,
     invocation: &Invocation,
 ) -> Result<Application, ProgramError> {
-    let Configuration { mut applications, classes } =
+    let Configuration { mut applications, classes, .. } =
         configuration::load(invocation.global.config.as_deref(), &invocation.environment)?;
     let found = applications.remove(name).ok_or_else(|| {
         let known: Vec<String> = applications.keys().map(|name| format!("{name:?}")).collect();
@@ -168,6 +168,19 @@ pub(crate) fn create(
     Ok(captured.upload(context)?)
 }
 
+/// A create without a name begins anew: says which uploads were interrupted, and how they go on.
+pub(crate) fn tell_unfinished(context: &Context, app: &str) -> anyhow::Result<()> {
+    let Some(state) = &context.state_folder else { return Ok(()) };
+    let records = application::records(state, Some(app))?.into_iter();
+    for record in records.filter(|record| record.phase == CapturePhase::Uploading && record.resumable) {
+        let name = escaped(record.name.as_bytes());
+        context.monitor.notice(&format!(
+            "the upload of {name} was interrupted, or goes on elsewhere: `copal create {name} --app {app}` goes on with it"
+        ));
+    }
+    Ok(())
+}
+
 #[derive(Debug, Serialize)]
 struct CapturedDocument<'a> {
     id: String,
@@ -274,22 +287,22 @@ struct DeployedDocument<'a> {
 
 /// Puts an application back. Where nobody can say which schema is newer, a person may.
 pub(crate) fn deploy(
-    app: &str,
+    context: &Context,
+    application: &Application,
     request: &DeployRequest,
     may_ask: bool,
     invocation: &mut Invocation,
 ) -> anyhow::Result<ExitCode> {
-    let application = configured(app, None, invocation)?;
-    let context = invocation.open_for(Run::of(request.dry_run))?;
     let tools = tools()?;
-    let report = match application::deploy(&context, &application, request, &tools) {
+    let app = application.name.as_str();
+    let report = match application::deploy(context, application, request, &tools) {
         Err(Error::SchemaUnordered { label, found, supported }) if may_ask && invocation.has_terminal() => {
             invocation.monitor.finish();
             invocation.confirm(&format!(
                 "{label} has the schema {found:?}, and here is {supported:?}: which is newer is not known. \
                  Deploy it and have it migrated?"
             ))?;
-            application::deploy(&context, &application, &DeployRequest { any_schema: true, ..request.clone() }, &tools)?
+            application::deploy(context, application, &DeployRequest { any_schema: true, ..request.clone() }, &tools)?
         }
         outcome => outcome?,
     };

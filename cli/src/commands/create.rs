@@ -9,10 +9,11 @@ use clap::{Args, ValueHint};
 use copal_engine::Monitor;
 use copal_engine::application::config::{SourceSpec, TreeSpec};
 use copal_engine::application::{CaptureRecord, CaptureRequest};
-use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
+use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create, made_name};
 use serde::Serialize;
 
 use crate::commands::application;
+use crate::commands::naming::{self, Words};
 use crate::commands::snapshot::{full_name, phase};
 use crate::completion::{applications, snapshots};
 use crate::exit_code::{ExitCode, ProgramError};
@@ -24,27 +25,37 @@ const PATTERNS_NAMED_MAX: usize = 5;
 
 /// Takes a snapshot of folders, files, databases, or of an application
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "copal create [OPTIONS] [NAME] SOURCE...\n       copal create [OPTIONS] [NAME] --app APP",
+    after_help = "\
 Examples:
-  copal create monday /srv/data                       a folder's contents
+  copal create /srv/data                              a folder's contents; a name is made
+  copal create monday /srv/data                       the same under this name
   copal create monday db=/srv/hub.db files=/srv/bucket
   copal create monday /home --exclude '*.tmp' --exclude /cache/ --one-file-system
   copal create release-7 /srv/data --tag ticket=4711 --pin
   copal create monday db=sqlite:/srv/hub.db files=/srv/bucket
   copal create monday --app hub --detach              an application of copal.toml
 
+The first of several words is the NAME, unless it has a slash or an equals sign, or is KIND:WHAT; a
+word alone is a SOURCE. Where something of that name is here it could be both: ./WORD takes it, and
+--name WORD names the snapshot. Without a name one is made of host, source and time, and printed.
+
 A SOURCE is a folder, whose contents are taken, or one file, or KIND:WHAT: sqlite:PATH,
 postgres:DSN, image:PATH, command:ARGV, config:PATH, secret:PATH. LABEL=SOURCE names it. A path
 that has an equals sign is written with a slash before it: ./a=b. Patterns are lines of .gitignore,
-from the source's root; one that begins with the source's own path counts from there as well.")]
+from the source's root; one that begins with the source's own path counts from there as well."
+)]
 pub(crate) struct Arguments {
-    /// Name of the snapshot, unique in the repository
-    name: String,
-    /// What to take: PATH, KIND:WHAT, or LABEL= and either
-    #[arg(required_unless_present = "app", value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
-    sources: Vec<OsString>,
+    /// Name of the snapshot, unique in the repository, and what to take: PATH, KIND:WHAT, or LABEL= and
+    /// either
+    #[arg(required_unless_present = "app", value_name = "[NAME] SOURCE", value_hint = ValueHint::AnyPath)]
+    words: Vec<OsString>,
+    /// Name of the snapshot: then all words are sources
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Take this application of the configuration, all its sources at one instant
-    #[arg(long, value_name = "APP", add = applications(), conflicts_with_all = ["sources", "exclude", "exclude_file", "one_file_system", "parent"])]
+    #[arg(long, value_name = "APP", add = applications(), conflicts_with_all = ["exclude", "exclude_file", "one_file_system", "parent"])]
     app: Option<String>,
     /// Return once the application goes on; the upload is shown by `copal status`
     #[arg(long, requires = "app")]
@@ -103,15 +114,18 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     if let Some(app) = &arguments.app {
         return of_application(app, arguments, invocation);
     }
-    let typed = &arguments.sources;
+    let is_here = |path: &Path| path.symlink_metadata().is_ok();
+    let Words { name, sources: typed } = naming::of_sources(&arguments.words, arguments.name.as_deref(), &is_here)?;
     let sources = sources(typed)?;
     let exclude = below_sources(all_patterns(&arguments.exclude, &arguments.exclude_file)?, typed, &sources);
     let plain: Option<Vec<SourceRequest>> = sources.iter().map(Wanted::plain).collect();
+    let described = naming::described(&sources.first().map(Wanted::described).unwrap_or_default(), sources.len());
     let context = invocation.open()?;
+    let name = name.map_or_else(|| made_name(&context, "", &described), Ok)?;
     let report = match plain {
         Some(sources) => {
             let request = CreateRequest {
-                name: arguments.name.clone(),
+                name,
                 app: String::new(),
                 sources,
                 exclude,
@@ -126,7 +140,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         None => {
             let sources = sources.into_iter().map(|wanted| (wanted.label, wanted.spec)).collect();
             let unnamed = application::unnamed(sources, &exclude, arguments.one_file_system);
-            application::create(&context, &unnamed, &capture_request(arguments), None)?
+            application::create(&context, &unnamed, &capture_request(name, arguments), None)?
         }
     };
     finish(&report, invocation)
@@ -138,9 +152,9 @@ fn finish(report: &CreateReport, invocation: &mut Invocation) -> anyhow::Result<
     Ok(if report.unread_files > 0 { ExitCode::SomeUnread } else { ExitCode::Done })
 }
 
-fn capture_request(arguments: &Arguments) -> CaptureRequest {
+fn capture_request(name: String, arguments: &Arguments) -> CaptureRequest {
     CaptureRequest {
-        name: arguments.name.clone(),
+        name,
         tags: arguments.tag.clone(),
         pinned: arguments.pin,
         trigger: "manual".into(),
@@ -149,12 +163,20 @@ fn capture_request(arguments: &Arguments) -> CaptureRequest {
 }
 
 fn of_application(app: &str, arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
+    let Words { name, .. } = naming::of_application(&arguments.words, arguments.name.as_deref())?;
     let application = application::configured(app, arguments.class.as_deref(), invocation)?;
     if arguments.detach {
         return application::detach(invocation);
     }
     let context = invocation.open()?;
-    let request = capture_request(arguments);
+    let name = match name {
+        Some(name) => name,
+        None => {
+            application::tell_unfinished(&context, app)?;
+            made_name(&context, app, "")?
+        }
+    };
+    let request = capture_request(name, arguments);
     if arguments.detached {
         let json = invocation.output.is_json();
         let tell = |record: &CaptureRecord| application::tell_captured(record, json);
@@ -215,6 +237,16 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// In a made name: the last part of its path, else its label, else its kind.
+    fn described(&self) -> String {
+        let path = self.spec.path().map(|path| path.file_name().unwrap_or(OsStr::new("root")));
+        match path {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None if self.label.is_empty() => self.spec.kind().name().to_owned(),
+            None => self.label.clone(),
+        }
+    }
+
     /// A folder or a file.
     fn plain(&self) -> Option<SourceRequest> {
         match &self.spec {

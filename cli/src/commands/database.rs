@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use copal_engine::application::config::SourceSpec;
 use copal_engine::application::{self, DeployRequest};
-use copal_engine::catalogue::Catalogue;
+use copal_engine::catalogue::{Catalogue, Filter};
 use copal_manifest::snapshot::{Snapshot, SourceKind};
 use copal_source::postgres::{PostgresSpec, database_exists, named_database};
 
@@ -16,6 +16,8 @@ use crate::invocation::{Invocation, Run};
 /// What a command line asks for.
 pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
+    /// What `latest` chooses among.
+    pub(crate) filter: Filter,
     /// Which source of the snapshot; none: the only one of its kind.
     pub(crate) label: Option<&'a str>,
     pub(crate) dsn: &'a str,
@@ -41,7 +43,7 @@ pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow
     let question = format!("Replace the database {database} by that of {}?", wanted.name);
     let context = invocation.open_for(Run::of(wanted.dry_run))?;
     let catalogue = Catalogue::load(&context)?;
-    let snapshot = &catalogue.find(wanted.name)?.snapshot;
+    let snapshot = &catalogue.find_among(wanted.name, &wanted.filter)?.snapshot;
     let spec = PostgresSpec { load_as: Some(database.clone()), ..PostgresSpec::of_dsn(wanted.dsn) };
     let label = label_in(snapshot, wanted)?;
     let exists = database_exists(&spec, &database).map_err(copal_engine::Error::from)?;

@@ -9,8 +9,9 @@ use copal_engine::application;
 use copal_engine::deploy::{DeployMode, DeployRequest, abandon, target_is_occupied};
 use serde::Serialize;
 
-use crate::commands::database;
 use crate::commands::deployed::{self, Question};
+use crate::commands::filter::HostAndTag;
+use crate::commands::{database, latest};
 use crate::completion::{applications, snapshots};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
@@ -26,12 +27,14 @@ Examples:
   copal deploy latest /tmp/photos --path photos/2024
   copal deploy monday /srv/data --mode in-place --yes
   copal deploy hub/monday --app hub --yes        an application of copal.toml, as one unit
+  copal deploy latest /srv/data --source /srv/data --yes
   copal deploy --abandon /srv/data --yes         give up a deploy that cannot be finished any more
 
 With one unlabelled source TARGET is that source; with labels each source is TARGET/LABEL. A target
 is at every moment wholly old or wholly new: after a crash the next command finishes or takes back
 what was begun. What the snapshot's excludes and -x left out of it stays where it is, and so does
-what is mounted in TARGET. `copal restore` removes nothing at all.
+what is mounted in TARGET. `copal restore` removes nothing at all. Where `latest` is of another
+place or host, and TARGET has snapshots of its own, it is asked about, or needs --yes.
 
 A database that was captured as postgres:DSN goes to a TARGET postgres:DSN, under the name that this
 one has (postgres:dbname=shop_copy). Any other word with a colon that is no path is refused; write
@@ -58,6 +61,11 @@ pub(crate) struct Arguments {
     /// Deploy although it is not known which schema is newer, the snapshot's or the one here; it is migrated
     #[arg(long, requires = "app")]
     any_schema: bool,
+    #[command(flatten)]
+    taken: HostAndTag,
+    /// For `latest`: only those with this path among their sources; may be given again
+    #[arg(long, value_name = "PATH")]
+    source: Vec<PathBuf>,
     /// Only this path of the snapshot; TARGET becomes it
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
@@ -132,10 +140,14 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         invocation.refuse_without_terminal(&question)?;
     }
     let context = invocation.open_for(Run::of(arguments.dry_run))?;
+    let part = arguments.path.clone().map(OsString::into_vec);
+    let filter = arguments.taken.with(&arguments.source)?;
+    let meant = latest::for_target(&context, &arguments.name, &filter, target, part.as_deref())?;
+    meant.ask(arguments.yes, arguments.dry_run, invocation)?;
     let request = DeployRequest {
-        reference: arguments.name.clone(),
+        reference: meant.reference,
         target: target.clone(),
-        path: arguments.path.clone().map(OsString::into_vec),
+        path: part,
         mode: arguments.mode.into(),
         replace: arguments.yes || arguments.dry_run || must_ask,
         replace_kind: arguments.replace,
@@ -145,9 +157,10 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         skip_devices: arguments.skip_devices,
         ..DeployRequest::default()
     };
+    let question = format!("{} is not empty. Make it equal to {}?", target.display(), meant.said);
     let question = must_ask.then_some(Question { text: &question, is_due: &|_| true });
     let done = if arguments.dry_run { "would deploy" } else { "deployed" };
-    deployed::carry_out(&context, &request, question, done, invocation)
+    deployed::carry_out(&context, &request, question, &format!("{done} {}", meant.said), invocation)
 }
 
 /// Ends by hand what cannot be ended otherwise. Needs no repository.
@@ -182,6 +195,7 @@ fn to_database(dsn: &str, arguments: &Arguments, invocation: &mut Invocation) ->
     }
     let wanted = database::Wanted {
         name: &arguments.name,
+        filter: arguments.taken.with(&arguments.source)?,
         label: arguments.path.as_deref().and_then(std::ffi::OsStr::to_str),
         dsn,
         yes: arguments.yes,
@@ -192,17 +206,26 @@ fn to_database(dsn: &str, arguments: &Arguments, invocation: &mut Invocation) ->
 
 fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let app = arguments.app.as_deref().unwrap_or_default();
-    if !arguments.yes && !arguments.dry_run {
-        invocation.confirm(&format!("Replace what the application {app} has by {}?", arguments.name))?;
+    let may_ask = !arguments.yes && !arguments.dry_run;
+    let question = |name: &str| format!("Replace what the application {app} has by {name}?");
+    if may_ask {
+        invocation.refuse_without_terminal(&question(&arguments.name))?;
+    }
+    let application = super::application::configured(app, None, invocation)?;
+    let context = invocation.open_for(Run::of(arguments.dry_run))?;
+    let filter = arguments.taken.with(&arguments.source)?;
+    let meant = latest::for_application(&context, &arguments.name, &filter, app)?;
+    meant.ask(arguments.yes, arguments.dry_run, invocation)?;
+    if may_ask {
+        invocation.confirm(&question(&meant.said))?;
     }
     let request = application::DeployRequest {
-        reference: arguments.name.clone(),
+        reference: meant.reference,
         digest: arguments.sha256.clone(),
         labels: arguments.only.clone(),
         safety: !arguments.no_safety,
         dry_run: arguments.dry_run,
         any_schema: arguments.any_schema,
     };
-    let may_ask = !arguments.yes && !arguments.dry_run;
-    super::application::deploy(app, &request, may_ask, invocation)
+    super::application::deploy(&context, &application, &request, may_ask, invocation)
 }

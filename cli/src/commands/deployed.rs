@@ -41,7 +41,8 @@ pub(crate) struct Question<'a> {
     pub(crate) is_due: &'a dyn Fn(&DeployReport) -> bool,
 }
 
-/// Rehearses and asks, where there is a question; deploys, and says what was done: `done` is the verb.
+/// Rehearses and asks, where there is a question; deploys, and says what was done: `done` is the verb and the
+/// snapshot.
 pub(crate) fn carry_out(
     context: &Context,
     request: &DeployRequest,
@@ -58,7 +59,7 @@ pub(crate) fn carry_out(
     }
     let report = deploy(context, request)?;
     invocation.monitor.finish();
-    print(&report, &format!("{done} {} to", request.reference), request.dry_run, invocation)?;
+    print(&report, &format!("{done} to"), request.dry_run, invocation)?;
     // Whether all of the snapshot is there.
     Ok(if report.skipped.is_empty() { ExitCode::Done } else { ExitCode::SomeUnread })
 }

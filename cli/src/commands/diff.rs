@@ -5,10 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use clap::Args;
+use copal_engine::catalogue::is_by_age;
 use copal_engine::inspect::{DiffItem, DiffReport, diff, diff_with_disk};
 use copal_engine::{Context, Error};
 use serde::Serialize;
 
+use crate::commands::filter::FilterArguments;
+use crate::commands::latest;
 use crate::completion::{snapshots, snapshots_and_paths};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
@@ -32,6 +35,8 @@ pub(crate) struct Arguments {
     /// Snapshot, or a folder or file on disk
     #[arg(add = snapshots_and_paths())]
     b: OsString,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +62,17 @@ impl Item {
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
-    let report = compare(&context, &arguments.a, &arguments.b)?;
+    let filter = arguments.filter.filter()?;
+    let is_chosen = |word: &OsStr| !filter.is_empty() && word.to_str().is_some_and(is_by_age);
+    let (of_a, of_b) = (is_chosen(OsStr::new(&arguments.a)), is_chosen(&arguments.b));
+    if !filter.is_empty() && !of_a && !of_b {
+        let what = "a host, a path, a tag or an application choose only where A or B is `latest`";
+        return Err(ProgramError::usage(what, "leave the flags away, or write latest for one of them").into());
+    }
+    let chosen = |word: &str| latest::meant(&context, word, &filter);
+    let a = if of_a { chosen(&arguments.a)? } else { arguments.a.clone() };
+    let b = if of_b { chosen(&arguments.b.to_string_lossy())?.into() } else { arguments.b.clone() };
+    let report = compare(&context, &a, &b)?;
     if invocation.output.is_json() {
         let items = |items: &[DiffItem]| items.iter().map(Item::new).collect();
         invocation.output.document(&Document {

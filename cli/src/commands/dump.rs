@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use clap::Args;
 use copal_engine::inspect::{dump, walk};
 
+use crate::commands::filter::FilterArguments;
+use crate::commands::latest;
 use crate::completion::snapshots;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
@@ -32,6 +34,8 @@ pub(crate) struct Arguments {
     /// Write an archive of the path and all below it
     #[arg(long)]
     tar: bool,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
@@ -43,13 +47,14 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         .into());
     }
     let context = invocation.open()?;
+    let name = latest::meant(&context, &arguments.name, &arguments.filter.filter()?)?;
     let path = arguments.path.as_bytes();
     if arguments.tar {
         let mut archive = archive::Archive::new(&mut invocation.output, invocation.monitor.as_ref());
-        walk(&context, &arguments.name, path, &mut archive)?;
+        walk(&context, &name, path, &mut archive)?;
         archive.finish()?;
     } else {
-        dump(&context, &arguments.name, path, &mut invocation.output)?;
+        dump(&context, &name, path, &mut invocation.output)?;
     }
     invocation.output.flush().map_err(ProgramError::Output)?;
     Ok(ExitCode::Done)

@@ -13,6 +13,8 @@ use copal_store::keys::StretchCost;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::commands::filter::FilterArguments;
+use crate::commands::latest;
 use crate::completion::{snapshots, snapshots_and_paths};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
@@ -48,6 +50,8 @@ pub(crate) struct Arguments {
     /// Of a hub-tar: leave the instance's key out, so that no password is needed
     #[arg(long)]
     without_key: bool,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 /// What kind of file.
@@ -83,6 +87,9 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     if file != "-" {
         own::refuse(&context, Path::new(file))?;
     }
+    let filter = arguments.filter.filter()?;
+    let chosen = names.iter().map(|name| latest::meant(&context, name, &filter));
+    let names = chosen.collect::<anyhow::Result<Vec<String>>>()?;
     let asked = if arguments.without_key { None } else { password(invocation)? };
     let document = match arguments.format {
         Format::Native => native(arguments, &context, names, file, asked)?,

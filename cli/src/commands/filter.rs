@@ -8,18 +8,25 @@ use copal_engine::catalogue::Filter;
 use crate::completion::applications;
 use crate::exit_code::ProgramError;
 
-/// What `list`, `forget`, `stats` and `show latest` choose by.
-#[derive(Debug, Args)]
-pub(crate) struct FilterArguments {
+/// What every command that chooses among snapshots chooses by.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct HostAndTag {
     /// Only those of this host; may be given again
     #[arg(long, value_name = "HOST")]
     host: Vec<String>,
-    /// Only those with this path among their sources; may be given again
-    #[arg(long, value_name = "PATH")]
-    path: Vec<PathBuf>,
     /// Only those with this tag; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::tag::parse)]
     tag: Vec<(String, String)>,
+}
+
+/// What `list`, `forget`, `stats`, and `latest` of commands that only read choose by.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct FilterArguments {
+    #[command(flatten)]
+    taken: HostAndTag,
+    /// Only those with this path among their sources; may be given again
+    #[arg(id = "source", long = "path", alias = "source", value_name = "PATH")]
+    paths: Vec<PathBuf>,
     /// Only those of this application; '' means those of none
     #[arg(long, value_name = "APP", add = applications())]
     app: Vec<String>,
@@ -28,8 +35,15 @@ pub(crate) struct FilterArguments {
 impl FilterArguments {
     /// With absolute paths.
     pub(crate) fn filter(&self) -> Result<Filter, ProgramError> {
-        let paths = self.path.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
-        Ok(Filter { hosts: self.host.clone(), paths, tags: self.tag.clone(), apps: self.app.clone() })
+        Ok(Filter { apps: self.app.clone(), ..self.taken.with(&self.paths)? })
+    }
+}
+
+impl HostAndTag {
+    /// With these paths, absolute.
+    pub(crate) fn with(&self, paths: &[PathBuf]) -> Result<Filter, ProgramError> {
+        let paths = paths.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+        Ok(Filter { hosts: self.host.clone(), paths, tags: self.tag.clone(), apps: Vec::new() })
     }
 }
 

@@ -55,6 +55,9 @@ pub(crate) struct Arguments {
     /// Keep all that are at most so much older than the newest of its group: 36h, 7d, 2w, 3mo, 1y
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     keep_within: Option<u64>,
+    /// Keep what has this tag, whatever the rules say; may be given again
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::tag::parse)]
+    keep_tag: Vec<(String, String)>,
     /// What is counted apart: host, paths, tags with commas between them, or none
     #[arg(long, default_value = "host,paths", value_name = "WHAT", value_parser = group_by)]
     group_by: GroupBy,
@@ -87,7 +90,13 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     }
     let filter = arguments.filter.filter()?;
     let context = invocation.open_for(Run::of(arguments.dry_run))?;
-    let mut request = ForgetRequest { filter, rules, group_by: arguments.group_by, ..ForgetRequest::default() };
+    let mut request = ForgetRequest {
+        filter,
+        rules,
+        group_by: arguments.group_by,
+        keep_tags: arguments.keep_tag.clone(),
+        ..ForgetRequest::default()
+    };
     if !arguments.yes && !arguments.dry_run && invocation.has_terminal() {
         let planned = forget(&context, &request, true)?;
         let agreed: Vec<_> = planned.removed().map(|listed| listed.root).collect();

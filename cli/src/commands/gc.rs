@@ -15,6 +15,8 @@ Examples:
   copal gc --dry-run                     say how much would come back
   copal gc
 
+It removes no snapshot: `copal forget` does that, by rules such as --keep-daily 7.
+
 Nobody has to wait for it: creates and deploys may run meanwhile. What they may still need goes
 with the next gc.")]
 pub(crate) struct Arguments {

@@ -3,6 +3,7 @@
 use clap::Args;
 use copal_engine::application::{CaptureRecord, records};
 use copal_engine::catalogue::{Catalogue, Filter, Listed, Unreadable, UnreadableReason};
+use copal_engine::removal::is_safety;
 use copal_engine::{Context, Monitor};
 
 use crate::commands::filter::FilterArguments;
@@ -19,7 +20,9 @@ Examples:
   copal list
   copal list --tag ticket=4711
   copal list --host alder --path /srv/data
-  copal list --json | jq -r '.[].name'")]
+  copal list --json | jq -r '.[].name'
+
+What was taken before deploys of an application stands below the others (`safety` in JSON).")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     filter: FilterArguments,
@@ -81,11 +84,28 @@ fn verdict(catalogue: &Catalogue) -> anyhow::Result<ExitCode> {
 }
 
 fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut Invocation) -> Result<(), ProgramError> {
+    let (safety, asked): (Vec<&Listed>, Vec<&Listed>) =
+        snapshots.iter().copied().partition(|listed| is_safety(&listed.snapshot));
     let output = &mut invocation.output;
-    output.line(count(snapshots.len() as u64, "snapshot", "snapshots"))?;
-    if snapshots.is_empty() && under_way.is_empty() {
-        return Ok(());
+    let before = match safety.len() as u64 {
+        0 => String::new(),
+        number => format!(", and {} taken before deploys", count(number, "snapshot", "snapshots")),
+    };
+    output.line(format!("{}{before}", count(asked.len() as u64, "snapshot", "snapshots")))?;
+    let (begun_safety, begun): (Vec<&CaptureRecord>, Vec<&CaptureRecord>) =
+        under_way.iter().partition(|record| record.safety);
+    if !asked.is_empty() || !begun.is_empty() {
+        output.table(&table(&asked, &begun))?;
     }
+    // Apart: no rule of the others counts them, and nobody asked for them by name.
+    if !safety.is_empty() || !begun_safety.is_empty() {
+        output.line("before deploys:")?;
+        output.table(&table(&safety, &begun_safety))?;
+    }
+    Ok(())
+}
+
+fn table(snapshots: &[&Listed], under_way: &[&CaptureRecord]) -> Table {
     let mut table = Table::new(&[
         ("NAME", Align::Left),
         ("ID", Align::Left),
@@ -135,5 +155,5 @@ fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut In
             Vec::new(),
         ]);
     }
-    output.table(&table)
+    table
 }

@@ -8,6 +8,8 @@ use copal_engine::inspect::ls;
 use copal_manifest::entry::{Entry, EntryPath, Node};
 use serde::Serialize;
 
+use crate::commands::filter::FilterArguments;
+use crate::commands::latest;
 use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::Invocation;
@@ -30,6 +32,8 @@ pub(crate) struct Arguments {
     /// Everything below, too
     #[arg(short = 'R', long)]
     recursive: bool,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,8 +53,9 @@ struct Document {
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
     let asked = arguments.path.as_ref().map(|path| path.as_bytes().to_vec()).unwrap_or_default();
+    let name = latest::meant(&context, &arguments.name, &arguments.filter.filter()?)?;
     let output = &mut invocation.output;
-    ls(&context, &arguments.name, &asked, arguments.recursive, &mut |path, entry| {
+    ls(&context, &name, &asked, arguments.recursive, &mut |path, entry| {
         // The folder whose contents are asked for says nothing new.
         if entry.node == Node::Directory && (path.is_empty() || path == without_slashes(&asked)) {
             return Ok(());

@@ -5,10 +5,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use clap::Args;
+use copal_engine::catalogue::Filter;
 use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, target_is_occupied};
 
 use crate::commands::create::all_patterns;
 use crate::commands::deployed::{self, Question};
+use crate::commands::filter::HostAndTag;
+use crate::commands::latest;
 use crate::completion::snapshots;
 use crate::exit_code::ExitCode;
 use crate::invocation::{Invocation, Run};
@@ -32,6 +35,14 @@ pub(crate) struct Arguments {
     name: String,
     /// Where to
     target: PathBuf,
+    #[command(flatten)]
+    taken: HostAndTag,
+    /// For `latest`: only those with this path among their sources; may be given again
+    #[arg(long, value_name = "PATH")]
+    source: Vec<PathBuf>,
+    /// For `latest`: only those of this application; '' means those of none
+    #[arg(long, value_name = "APP")]
+    app: Vec<String>,
     /// Only this path of the snapshot; TARGET becomes it
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
@@ -70,10 +81,15 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         invocation.refuse_without_terminal(&question)?;
     }
     let context = invocation.open_for(Run::of(arguments.dry_run))?;
+    let part = arguments.path.clone().map(OsString::into_vec);
+    let filter = Filter { apps: arguments.app.clone(), ..arguments.taken.with(&arguments.source)? };
+    let meant = latest::for_target(&context, &arguments.name, &filter, &arguments.target, part.as_deref())?;
+    meant.ask(arguments.yes, arguments.dry_run, invocation)?;
+    let question = format!("Restore {} to {}?", meant.said, arguments.target.display());
     let request = DeployRequest {
-        reference: arguments.name.clone(),
+        reference: meant.reference,
         target: arguments.target.clone(),
-        path: arguments.path.clone().map(OsString::into_vec),
+        path: part,
         mode: DeployMode::Auto,
         replace: true,
         selection: Selection { include: arguments.include.clone(), exclude },
@@ -86,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let asks = may_ask && invocation.has_terminal();
     let question = asks.then_some(Question { text: &question, is_due: &replaces });
     let done = if arguments.dry_run { "would restore" } else { "restored" };
-    deployed::carry_out(&context, &request, question, done, invocation)
+    deployed::carry_out(&context, &request, question, &format!("{done} {}", meant.said), invocation)
 }
 
 /// Whether something that stands there would be lost.

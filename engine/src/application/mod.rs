@@ -15,6 +15,7 @@ mod hooks;
 mod kept;
 mod record;
 mod recover;
+mod retain;
 mod sources;
 mod state;
 mod upload;
@@ -31,6 +32,7 @@ pub use record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata, Reco
 
 use crate::application::capture::Component;
 use crate::application::state::{AppFolder, CaptureFolder, Held};
+use crate::catalogue::Listed;
 use crate::context::Context;
 use crate::create::{CreateReport, Creation};
 use crate::error::Result;
@@ -93,7 +95,8 @@ impl Captured {
         &self.record
     }
 
-    /// The second stage: everything into the repository, then the root. `max_snapshots` is applied after it.
+    /// The second stage: everything into the repository, then the root. The application's rules and
+    /// `max_snapshots` are applied after it.
     pub fn upload(self, context: &Context) -> Result<CreateReport> {
         self.run_upload(context)
     }
@@ -129,6 +132,12 @@ pub fn records(state_folder: &Path, app: Option<&str>) -> Result<Vec<CaptureReco
     }
     records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     Ok(records)
+}
+
+/// Removes what an application's rules and its count let go on this host, and says what that was. Busy while
+/// something else is under way on the application, which does the same at its end.
+pub fn retain(context: &Context, application: &Application) -> Result<Vec<Listed>> {
+    retain::retain(context, application)
 }
 
 /// What is under way on an application, in a few words: "a create", "a restore".

@@ -16,14 +16,14 @@ use crate::application::Captured;
 use crate::application::capture::{Component, fail_record};
 use crate::application::config::{Application, Pinning, Source, SourceSpec};
 use crate::application::record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata};
+use crate::application::retain;
 use crate::application::sources::{Held, input_of_folder, spool_path};
 use crate::application::state::{AppFolder, CaptureFolder, state_folder};
-use crate::catalogue::{Catalogue, Listed, is_of_the_future};
+use crate::catalogue::{Catalogue, Listed};
 use crate::context::{Context, Monitor, Progress};
 use crate::create::left_out::LeftOut;
 use crate::create::{Contents, CreateReport, Creation, Input, Naming, Taken, is_present};
 use crate::error::{Error, Result};
-use crate::removal;
 
 /// What was stored is made to last so often, so that a killed upload finds it again.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
@@ -195,7 +195,7 @@ impl Captured {
         // The snapshot is in the repository: nothing from here on is a failure of it.
         let tidied =
             place.remove_kept(&record).and_then(|()| place.remove()).and_then(|()| folder.forget_failures(true));
-        let evicted = tidied.and_then(|()| evict(context, &application, report.snapshot.id));
+        let evicted = tidied.and_then(|()| retain::after_create(context, &application, &report.snapshot));
         if let Err(error) = evicted {
             context.monitor.notice(&format!("the snapshot is taken, but tidying up after it failed: {error}"));
         }
@@ -259,33 +259,6 @@ fn checkpoint_now_and_then(context: &Context, creation: &Creation, bytes_total: 
             return;
         }
     }
-}
-
-/// The oldest of this host go when there are more than the application wants: safety snapshots and those of
-/// the future do not count, pinned ones stay, and so does the one that was just `taken`, whatever the clock
-/// says. What another key than an owner's has signed neither counts nor goes.
-fn evict(context: &Context, application: &Application, taken: SnapshotId) -> Result<()> {
-    let Some(max) = application.max_snapshots.filter(|_| !application.name.is_empty()) else { return Ok(()) };
-    let catalogue = Catalogue::load(context)?;
-    let now = context.clock.now();
-    let counted: Vec<_> = catalogue
-        .snapshots
-        .iter()
-        .filter(|listed| listed.snapshot.app == application.name && listed.snapshot.host == context.host)
-        .filter(|listed| !removal::is_safety(&listed.snapshot) && !is_of_the_future(&listed.snapshot, now))
-        .filter(|listed| context.repository.keys().builds_on(listed.signer))
-        .collect();
-    // For one that does not count none has to go, least of all the snapshot that is about to be deployed.
-    if counted.iter().all(|listed| listed.snapshot.id != taken) {
-        return Ok(());
-    }
-    let surplus = counted.len().saturating_sub(max as usize);
-    let oldest = counted.iter().filter(|listed| listed.snapshot.id != taken && !listed.snapshot.pinned);
-    let references: Vec<String> = oldest.take(surplus).map(|listed| listed.snapshot.id.to_string()).collect();
-    if !references.is_empty() {
-        removal::delete(context, &references)?;
-    }
-    Ok(())
 }
 
 /// Passes everything on, and shows progress in the record.
@@ -364,12 +337,12 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
         place.remove_kept(&record)?;
         place.remove()?;
         folder.forget_failures(true)?;
-        evict(context, application, id)?;
+        retain::after_create(context, application, &listed.snapshot)?;
         return Ok(report_of(listed));
     }
     let creation = match Creation::begin(context, naming, &places) {
         Ok(creation) => creation.of(id, record.created),
-        Err(error @ Error::NameTaken(_)) => {
+        Err(error @ Error::NameTaken { .. }) => {
             // By another one, meanwhile: this one can never be.
             fail_record(context, &folder, &place, &mut record, &error);
             return Err(error);

@@ -12,7 +12,7 @@ use crate::bundle::native::format::Item;
 use crate::bundle::receive::{Base, ChunkContents};
 use crate::bundle::walk::{Travelling, walk};
 use crate::bundle::{are_related, cuts_of, name_of};
-use crate::catalogue::{Catalogue, Listed};
+use crate::catalogue::{Catalogue, Listed, name_taken};
 use crate::context::{Context, Progress};
 use crate::create::creation::tidy_index;
 use crate::error::{Error, Result};
@@ -81,7 +81,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     chosen.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
     for listed in &chosen {
         if !is_here(&target, listed.snapshot.id) && has_name(there, &listed.snapshot) {
-            return Err(Error::NameTaken(name_of(&listed.snapshot)));
+            return Err(name_taken(to, name_of(&listed.snapshot)));
         }
     }
     let same_cuts = cuts_of(here) == cuts_of(there);

@@ -19,7 +19,7 @@ use crate::bundle::native::read::BundleReader;
 use crate::bundle::native::write::BundleFile;
 use crate::bundle::receive::{Base, Built, ChunkContents, Receiver};
 use crate::bundle::{Watch, cuts_of, name_of};
-use crate::catalogue::{Catalogue, Listed, payload_digest};
+use crate::catalogue::{Catalogue, Listed, name_taken, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::check_new_name;
 use crate::create::creation::{cutter_of, tidy_index};
@@ -186,7 +186,7 @@ impl Import<'_> {
         for snapshot in &there {
             let same_id = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == snapshot.id);
             if same_id.is_none() && has_name(self.session, snapshot) {
-                return Err(Error::NameTaken(name_of(snapshot)));
+                return Err(name_taken(self.context, name_of(snapshot)));
             }
         }
         self.context.monitor.phase("storing");
@@ -356,7 +356,7 @@ pub(super) fn receive_one(
     let name = name_of(&snapshot);
     let root = RootName { tag: session.repository().keys().name_tag(name.as_bytes()), snapshot: snapshot.id };
     durable.publish_root(root, &payload).map_err(|error| match error {
-        copal_store::Error::NameTaken => Error::NameTaken(name),
+        copal_store::Error::NameTaken => name_taken(context, name),
         other => Error::Store(other),
     })?;
     Ok((snapshot, payload_digest(&payload), bytes))

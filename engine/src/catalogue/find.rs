@@ -42,7 +42,13 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str, filter: &Filte
             app => snapshot.app == app,
         };
         let wanted = |listed: &Listed| is_meant(&listed.snapshot) && filter.matches(&listed.snapshot);
-        return latest(catalogue, reference, &wanted);
+        // Nobody asked for those that were taken before deploys: after a deploy the newest is what stood
+        // there before it.
+        let is_asked = |listed: &Listed| !listed.snapshot.is_safety() && wanted(listed);
+        return match latest(catalogue, reference, &is_asked) {
+            Err(Error::NoSuchSnapshot(_)) => latest(catalogue, reference, &wanted),
+            found => found,
+        };
     }
     if !filter.is_empty() {
         return Err(Error::Usage(format!(
@@ -67,6 +73,12 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str, filter: &Filte
         return only_by_name(catalogue, reference, named);
     }
     by_id(catalogue, reference)
+}
+
+/// Whether a word means a snapshot by its age.
+#[must_use]
+pub fn is_by_age(reference: &str) -> bool {
+    age_of(reference).is_some()
 }
 
 /// Of what the newest is meant: `latest`, `latest:APP`, `latest:/PATH`.

@@ -7,6 +7,8 @@ mod cache;
 mod filter;
 mod find;
 mod gone;
+mod holder;
+mod home;
 mod memory;
 mod relabel;
 
@@ -23,9 +25,12 @@ use copal_store::signing::SignerId;
 use copal_store::{Error as StoreError, SnapshotId};
 
 pub use filter::{Filter, is_same_path, plain_path};
-pub use find::{FUTURE_SECONDS, is_of_the_future};
+pub use find::{FUTURE_SECONDS, is_by_age, is_of_the_future};
 pub use gone::Gone;
 pub(crate) use gone::{forget_deleted, tell_what_is_gone};
+pub use holder::described;
+pub(crate) use holder::name_taken;
+pub use home::other_home;
 pub use memory::Memory;
 pub use relabel::relabel;
 

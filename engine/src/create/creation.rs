@@ -15,7 +15,7 @@ use copal_store::repository::RootName;
 use copal_store::roles::Action;
 use copal_store::session::Session;
 
-use crate::catalogue::payload_digest;
+use crate::catalogue::{name_taken, payload_digest};
 use crate::context::Context;
 use crate::create::CreateReport;
 use crate::create::clones::ContentIdentity;
@@ -79,7 +79,7 @@ impl Creation {
         let mut creation = Self { session, cutter, naming, parent: None, id, created, begun };
         let tag = creation.root(context).tag;
         if creation.session.roots().iter().any(|root| root.tag == tag) {
-            return Err(Error::NameTaken(creation.full_name()));
+            return Err(name_taken(context, creation.full_name()));
         }
         // A key that only creates opens no parent: it reads every file, and stores no deltas.
         if context.repository.keys().role().may(Action::OpenManifests) {
@@ -203,7 +203,7 @@ impl Creation {
         let payload = snapshot.encode()?;
         let published = durable.publish_root(root, &payload);
         let root_bytes = published.map_err(|error| match error {
-            copal_store::Error::NameTaken => Error::NameTaken(full_name),
+            copal_store::Error::NameTaken => name_taken(context, full_name),
             other => Error::Store(other),
         })?;
         session.end()?;

@@ -17,6 +17,7 @@ mod input;
 mod job;
 mod large;
 pub(crate) mod left_out;
+mod made_name;
 mod meter;
 mod nodes;
 mod parent;
@@ -33,6 +34,7 @@ pub use crate::create::creation::check_new_name;
 pub(crate) use crate::create::creation::{Contents, Creation, Naming, Taken};
 pub(crate) use crate::create::evidence::{is_past, is_present, is_unchanged_since, timestamp, trusted_before};
 pub(crate) use crate::create::input::{Input, InputContent};
+pub use crate::create::made_name::made_name;
 
 use crate::context::Context;
 use crate::error::{Error, Result};

@@ -67,6 +67,10 @@ pub struct ForgetRequest {
     pub safety_rules: Option<KeepRules>,
     /// What is counted together.
     pub group_by: GroupBy,
+    /// What has one of these tags stays whatever the rules say.
+    pub keep_tags: Vec<(String, String)>,
+    /// These stay whatever the rules say: somebody is at them.
+    pub in_use: Vec<SnapshotId>,
     /// Nothing else is removed, whatever the rules say by now: what a person has agreed to.
     pub agreed: Option<Vec<RootName>>,
 }
@@ -85,7 +89,20 @@ pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Resu
         (other, _) => History::Nobody(other.words()),
     };
     let rules = |group: &Group| request.safety_rules.filter(|_| group.safety).unwrap_or(request.rules);
-    let plan = Plan { rules: &rules, group_by: request.group_by, history_of: &history_of, now: context.clock.now() };
+    let protected_by = |listed: &Listed| {
+        let has = |tag| listed.snapshot.tags.contains(tag);
+        match listed.snapshot.id {
+            id if request.in_use.contains(&id) => Some("in use"),
+            _ => request.keep_tags.iter().any(has).then_some("tag"),
+        }
+    };
+    let plan = Plan {
+        rules: &rules,
+        group_by: request.group_by,
+        history_of: &history_of,
+        protected_by: &protected_by,
+        now: context.clock.now(),
+    };
     let mut report = retention::plan(candidates, &plan);
     if let Some(agreed) = &request.agreed {
         for group in &mut report.groups {

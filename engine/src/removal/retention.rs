@@ -121,7 +121,7 @@ impl Group {
 /// Whether it was taken before a deploy, by itself.
 #[must_use]
 pub fn is_safety(snapshot: &Snapshot) -> bool {
-    snapshot.live.as_ref().is_some_and(|live| live.safety)
+    snapshot.is_safety()
 }
 
 /// Whose snapshots are counted together.
@@ -168,6 +168,8 @@ pub(super) struct Plan<'p> {
     pub(super) rules: &'p dyn Fn(&Group) -> KeepRules,
     pub(super) group_by: GroupBy,
     pub(super) history_of: &'p dyn Fn(&Listed) -> History,
+    /// Why one stays whatever the rules say; it takes its place by the rules all the same.
+    pub(super) protected_by: &'p dyn Fn(&Listed) -> Option<&'static str>,
     pub(super) now: Timestamp,
 }
 
@@ -196,6 +198,12 @@ pub(super) fn plan(candidates: Vec<Listed>, plan: &Plan<'_>) -> ForgetReport {
             History::Nobody(why) => vec![vec![why]; members.len()],
             _ => reasons(&members, (plan.rules)(&group)),
         };
+        let protected = members.iter().map(|(listed, _)| (plan.protected_by)(listed));
+        let with_why = |(mut reasons, why): (Vec<&'static str>, Option<&'static str>)| {
+            reasons.extend(why);
+            reasons
+        };
+        let reasons: Vec<_> = reasons.into_iter().zip(protected).map(with_why).collect();
         let mut decided = GroupReport { kept: Vec::new(), removed: Vec::new(), group };
         for ((listed, _), reasons) in members.into_iter().zip(reasons) {
             if reasons.is_empty() {
@@ -297,7 +305,9 @@ mod tests {
 
     fn planned(candidates: Vec<Listed>, rules: KeepRules, history_of: &dyn Fn(&Listed) -> History) -> ForgetReport {
         let now = Timestamp { seconds: i64::MAX, nanoseconds: 0 };
-        plan(candidates, &Plan { rules: &|_| rules, group_by: GroupBy::default(), history_of, now })
+        let plan_of =
+            Plan { rules: &|_| rules, group_by: GroupBy::default(), history_of, protected_by: &|_| None, now };
+        plan(candidates, &plan_of)
     }
 
     #[test]

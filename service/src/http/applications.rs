@@ -1,9 +1,12 @@
 //! Applications: which there are, and how each stands.
 
+use std::collections::BTreeMap;
+
 use super::extract::Path;
 use axum::Json;
 use axum::extract::State;
 use copal_engine::application::Application;
+use copal_engine::application::config::Retention;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -30,12 +33,56 @@ pub(crate) struct ApplicationView {
     verify_schedule: Option<String>,
     /// Its oldest snapshots go when there are more.
     max_snapshots: Option<u32>,
+    /// By which rules its snapshots stay; null: all stay.
+    retention: Option<RetentionView>,
+    /// The word that groups it with others; empty for none.
+    namespace: String,
+    /// How it is captured: the snapshot class.
+    class: String,
+    /// What the configuration says of that class.
+    capabilities: BTreeMap<String, String>,
     /// How many snapshots it has.
     snapshots: u64,
     /// The operation that goes on: `CREATE`, `DEPLOY` …, or `IDLE`.
     status: String,
     /// Its operations that wait or run.
     operations: Vec<Operation>,
+}
+
+/// By which rules snapshots stay; what is 0 is no rule.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct RetentionView {
+    keep_last: u32,
+    keep_hourly: u32,
+    keep_daily: u32,
+    keep_weekly: u32,
+    keep_monthly: u32,
+    keep_yearly: u32,
+    /// In seconds.
+    keep_within: u64,
+    /// What has one of these tags, `KEY=VALUE`, always stays.
+    keep_tags: Vec<String>,
+    safety_keep: u32,
+    /// In seconds.
+    safety_within: u64,
+}
+
+impl RetentionView {
+    fn new(retention: &Retention) -> Self {
+        let Retention { rules, safety, keep_tags } = retention;
+        Self {
+            keep_last: rules.last,
+            keep_hourly: rules.hourly,
+            keep_daily: rules.daily,
+            keep_weekly: rules.weekly,
+            keep_monthly: rules.monthly,
+            keep_yearly: rules.yearly,
+            keep_within: rules.within_seconds,
+            keep_tags: keep_tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            safety_keep: safety.last,
+            safety_within: safety.within_seconds,
+        }
+    }
 }
 
 /// All applications.
@@ -86,6 +133,10 @@ fn view(daemon: &Daemon, spec: &Application, shelf: &Shelf) -> ApplicationView {
         schedule: spec.schedule.clone(),
         verify_schedule: spec.verify_schedule.clone(),
         max_snapshots: spec.max_snapshots,
+        retention: spec.retention.as_ref().map(RetentionView::new),
+        namespace: spec.namespace.clone(),
+        class: spec.class.name.clone(),
+        capabilities: spec.class.capabilities.clone(),
         snapshots: shelf.counts().get(spec.name.as_str()).copied().unwrap_or(0),
         status: running.map_or("IDLE".into(), |operation| operation.verb.to_uppercase()),
         operations,

@@ -108,7 +108,7 @@ fn described() -> (Router<Arc<Daemon>>, OpenApi) {
 /// The routes of one application's snapshots.
 fn of_snapshots() -> OpenApiRouter<Arc<Daemon>> {
     OpenApiRouter::new()
-        .routes(routes!(snapshots::list))
+        .routes(routes!(snapshots::list, snapshots::create_unnamed))
         .routes(routes!(snapshots::show, snapshots::create, snapshots::change, snapshots::delete))
         .routes(routes!(snapshots::deploy))
         .routes(routes!(snapshots::verify))

@@ -88,9 +88,18 @@ pub(crate) async fn verify(
     answer(watch, limit, Success::Done).await
 }
 
+/// How to collect.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CollectBody {
+    /// Removes first what the rules of the applications let go, as after each create.
+    retention: bool,
+}
+
 /// Returns the space of what no snapshot reaches.
 #[utoipa::path(post, path = "/repository/collect", tag = "repository",
     params(("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end")),
+    request_body = Option<CollectBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn collect(
     State(daemon): Shared,
@@ -99,9 +108,9 @@ pub(crate) async fn collect(
     body: Sent,
 ) -> Result<Response> {
     principal.may_all(Role::Administer)?;
-    body.nothing()?;
     let limit = wait.limit(Some(Duration::ZERO))?;
-    let watch = daemon.submit("", Task::Collect, None, &principal.name).await?;
+    let CollectBody { retention } = body.optional()?;
+    let watch = daemon.submit("", Task::Collect { retention }, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await
 }
 

@@ -1,5 +1,6 @@
 //! Snapshots: list, show, create, pin and tag, delete, deploy, verify.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,6 +14,7 @@ use super::answer::{Scope, SnapshotPath, Success, Wait, answer, application};
 use super::extract::{Path, Query, Sent, Unique};
 use super::{Shared, json};
 use crate::access::{Principal, Role};
+use crate::daemon::Daemon;
 use crate::operation::{Operation, Task};
 use crate::platform::{Line, SnapshotView, json_of};
 use crate::problem::{Problem, Result};
@@ -118,12 +120,40 @@ pub(crate) async fn create(
     Query(wait): Query<Wait>,
     body: Sent,
 ) -> Result<Response> {
-    let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
+    begin_create(&daemon, &principal, path.app, Some(path.name), wait, body).await
+}
+
+/// Takes a snapshot of the application under a name that is made: host and time.
+#[utoipa::path(post, path = "/snapshots", tag = "snapshots",
+    params(
+        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+    ),
+    request_body = Option<CreateBody>,
+    responses((status = 201, body = SnapshotView), (status = 202, body = Operation)))]
+pub(crate) async fn create_unnamed(
+    State(daemon): Shared,
+    principal: Principal,
+    Path(scope): Path<Scope>,
+    Query(wait): Query<Wait>,
+    body: Sent,
+) -> Result<Response> {
+    begin_create(&daemon, &principal, scope.app, None, wait, body).await
+}
+
+async fn begin_create(
+    daemon: &Arc<Daemon>,
+    principal: &Principal,
+    app: Option<String>,
+    name: Option<String>,
+    wait: Wait,
+    body: Sent,
+) -> Result<Response> {
+    let app = application(daemon, principal, app.as_deref(), Role::Create)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
     let CreateBody { tags, pinned } = body.optional()?;
-    let (asked, name) = (app.clone(), path.name.clone());
-    daemon.ask(move |platform| platform.check_free(&asked, &name)).await?;
-    let task = Task::Create { name: path.name, tags: tags.0, pinned };
+    let asked = app.clone();
+    let name = daemon.ask(move |platform| platform.name_for(&asked, name.as_deref())).await?;
+    let task = Task::Create { name, tags: tags.0, pinned };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Created).await
 }
@@ -191,15 +221,18 @@ pub(crate) struct DeployBody {
     /// touched.
     #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     sha256: Option<String>,
+    /// Goes on where it is not known which schema is newer, the snapshot's or the application's: it is
+    /// migrated.
+    any_schema: bool,
 }
 
 impl DeployBody {
-    fn digest(self) -> Result<Option<String>> {
-        match self.sha256 {
+    fn digest(&self) -> Result<Option<String>> {
+        match &self.sha256 {
             Some(text) if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 Err(Problem::unfit(format!("sha256 is {text:?}, and not 64 hexadecimal digits")))
             }
-            digest => Ok(digest.map(|digest| digest.to_ascii_lowercase())),
+            digest => Ok(digest.as_ref().map(|digest| digest.to_ascii_lowercase())),
         }
     }
 }
@@ -221,11 +254,12 @@ pub(crate) async fn deploy(
 ) -> Result<Response> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Deploy)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
-    let wanted = body.optional::<DeployBody>()?.digest()?;
+    let body: DeployBody = body.optional()?;
+    let (wanted, any_schema) = (body.digest()?, body.any_schema);
     let asked = app.clone();
-    let found = daemon.ask(move |platform| platform.find_to_deploy(&asked, &path.name, wanted)).await?;
+    let found = daemon.ask(move |platform| platform.find_to_deploy(&asked, &path.name, wanted, any_schema)).await?;
     let (id, name, digest) = (found.view.id, found.view.name, Some(found.view.digest));
-    let task = Task::Deploy { id, name, digest };
+    let task = Task::Deploy { id, name, digest, any_schema };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Done).await
 }

@@ -316,7 +316,7 @@ impl Shared {
         if let Some(name) = task.new_name()
             && lines.is_promised(&app, name)
         {
-            return Err(Problem::name_taken(name));
+            return Err(Problem::name_promised(name));
         }
         let waiting = lines.waiting.get(&app).map_or(0, VecDeque::len);
         if job.is_none() && waiting >= WAITING_MAX {

@@ -27,6 +27,9 @@ pub enum Task {
         /// SHA-256 of its root: what is deployed is what was looked at.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
+        /// Whether to go on where nobody can say which schema is newer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        any_schema: bool,
     },
     /// Deletes a snapshot.
     Delete {
@@ -57,7 +60,11 @@ pub enum Task {
         quick: bool,
     },
     /// Returns the space of what no snapshot reaches.
-    Collect,
+    Collect {
+        /// Whether what the rules of the applications let go is removed first.
+        #[serde(default)]
+        retention: bool,
+    },
 }
 
 impl Task {
@@ -71,7 +78,7 @@ impl Task {
             Self::Export { .. } => "export",
             Self::Import { .. } => "import",
             Self::Verify { .. } => "verify",
-            Self::Collect => "collect",
+            Self::Collect { .. } => "collect",
         }
     }
 
@@ -93,7 +100,7 @@ impl Task {
             | Self::Delete { name, .. }
             | Self::Export { name, .. }
             | Self::Import { name, .. } => name,
-            Self::Verify { .. } | Self::Collect => "",
+            Self::Verify { .. } | Self::Collect { .. } => "",
         }
     }
 }

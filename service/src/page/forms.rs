@@ -29,23 +29,32 @@ pub(crate) async fn create(
 ) -> Result<Response> {
     let app = daemon.platform.application(Some(&form.app))?.name.clone();
     principal.may(Role::Create, &app)?;
-    let name = form.name.trim().to_owned();
-    let (asked, wanted) = (app.clone(), name.clone());
-    daemon.ask(move |platform| platform.check_free(&asked, &wanted)).await?;
+    let wanted = Some(form.name.trim().to_owned()).filter(|name| !name.is_empty());
+    let asked = app.clone();
+    let name = daemon.ask(move |platform| platform.name_for(&asked, wanted.as_deref())).await?;
     let task = Task::Create { name, tags: Default::default(), pinned: false };
     Ok(to_operation(&daemon.submit(&app, task, None, &principal.name).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeployForm {
+    /// A box that is not ticked is not sent.
+    #[serde(default)]
+    any_schema: bool,
 }
 
 pub(crate) async fn deploy(
     State(daemon): State<Arc<Daemon>>,
     principal: Principal,
     Path(path): Path<SnapshotPath>,
+    Form(DeployForm { any_schema }): Form<DeployForm>,
 ) -> Result<Response> {
     let found = find(&daemon, &principal, path, Role::Deploy).await?;
     let asked = found.clone();
-    daemon.ask(move |platform| platform.check_deploy(&asked)).await?;
+    daemon.ask(move |platform| platform.check_deploy(&asked, any_schema)).await?;
     let digest = Some(found.view.digest);
-    let task = Task::Deploy { id: found.view.id, name: found.view.name, digest };
+    let task = Task::Deploy { id: found.view.id, name: found.view.name, digest, any_schema };
     Ok(to_operation(&daemon.submit(&found.view.app, task, None, &principal.name).await?))
 }
 
@@ -88,6 +97,23 @@ pub(crate) async fn pin(
     let back = place(&found.view);
     daemon.ask(move |platform| platform.relabel(&found.view.app, &found.view.id, Some(form.pinned), None)).await?;
     Ok(Redirect::to(&back).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CollectForm {
+    /// A box that is not ticked is not sent.
+    #[serde(default)]
+    retention: bool,
+}
+
+pub(crate) async fn collect(
+    State(daemon): State<Arc<Daemon>>,
+    principal: Principal,
+    Form(CollectForm { retention }): Form<CollectForm>,
+) -> Result<Response> {
+    principal.may_all(Role::Administer)?;
+    Ok(to_operation(&daemon.submit("", Task::Collect { retention }, None, &principal.name).await?))
 }
 
 pub(crate) async fn export(

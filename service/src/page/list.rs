@@ -12,7 +12,7 @@ use crate::http::Query;
 use crate::operation::Operation;
 use crate::page::shown::{age, count, name, place, size, time};
 use crate::page::{chart, layout, operation};
-use crate::platform::SnapshotView;
+use crate::platform::{Applications, SnapshotView};
 use crate::problem::Result;
 
 /// Snapshots on one page.
@@ -46,6 +46,8 @@ pub(crate) async fn page(
         .filter(|snapshot| query.app.is_empty() || snapshot.app == query.app)
         .filter(|snapshot| snapshot.name.contains(&query.q))
         .collect();
+    let charted = wanted.clone();
+    let (safety, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|snapshot| snapshot.safety);
     let pages = wanted.len().div_ceil(PER_PAGE).max(1);
     let number = query.page.unwrap_or(1).clamp(1, pages);
     let visible = &wanted[(number - 1) * PER_PAGE..wanted.len().min(number * PER_PAGE)];
@@ -59,6 +61,7 @@ pub(crate) async fn page(
     let active: Vec<Operation> =
         daemon.operations.active().into_iter().filter(|operation| principal.sees(&operation.app)).collect();
     let unique = |snapshot: &SnapshotView| costs.as_ref().and_then(|costs| costs.unique.get(&snapshot.id).copied());
+    let reader = Reader { principal: &principal, host: daemon.platform.host(), now };
     let main = html! {
         h1 { "Snapshots" }
         @if !active.is_empty() { (operation::active(&active)) }
@@ -70,9 +73,35 @@ pub(crate) async fn page(
         }
         @if principal.role >= Role::Create && !apps.is_empty() { (create_form(&apps)) }
         (filter(&apps, &query))
-        // On a narrow screen each row is a card: the roles stay what they are.
+        (table(&html! { (count(wanted.len() as u64, "snapshot", "snapshots")) @if pages > 1 { ", page " (number) " of " (pages) } }, &html! {
+            @for snapshot in visible { (row(snapshot, unique(snapshot), &reader)) }
+        }))
+        @if wanted.is_empty() { p.empty { "No snapshot is here yet." } }
+        @if pages > 1 { (pager(&query, number, pages)) }
+        @if !safety.is_empty() {
+            section aria-labelledby="safety-heading" {
+                h2 id="safety-heading" { "Before deploys" }
+                p { "What stood there before each deploy: the way back. Counts and rules of the other snapshots do not see these." }
+                (table(&html! {
+                    (count(safety.len() as u64, "snapshot", "snapshots"))
+                    @if safety.len() > PER_PAGE { ", the newest " (PER_PAGE) " of them" }
+                }, &html! {
+                    @for snapshot in safety.iter().take(PER_PAGE) { (row(snapshot, unique(snapshot), &reader)) }
+                }))
+            }
+        }
+        (chart::section(&charted, costs.as_deref()))
+        @if principal.role >= Role::Administer && !apps.is_empty() { (import_form(&apps)) }
+        @if principal.may_all(Role::Administer).is_ok() { (collect_form(daemon.platform.applications())) }
+    };
+    Ok(layout::page("Snapshots", Some(&principal), &main))
+}
+
+/// Rows under their headings. On a narrow screen each row is a card: the roles stay what they are.
+fn table(caption: &Markup, rows: &Markup) -> Markup {
+    html! {
         table.snapshots.cards role="table" {
-            caption { (count(wanted.len() as u64, "snapshot", "snapshots")) @if pages > 1 { ", page " (number) " of " (pages) } }
+            caption { (caption) }
             thead role="rowgroup" { tr role="row" {
                 th role="columnheader" scope="col" { "Application" } th role="columnheader" scope="col" { "Name" }
                 th role="columnheader" scope="col" { "Age" }
@@ -81,18 +110,21 @@ pub(crate) async fn page(
                 th role="columnheader" scope="col" { "Phase" } th role="columnheader" scope="col" { "Origin" }
                 th role="columnheader" scope="col" { "Actions" }
             } }
-            tbody role="rowgroup" { @for snapshot in visible { (row(snapshot, unique(snapshot), &principal, now)) } }
+            tbody role="rowgroup" { (rows) }
         }
-        @if wanted.is_empty() { p.empty { "No snapshot is here yet." } }
-        @if pages > 1 { (pager(&query, number, pages)) }
-        (chart::section(&wanted, costs.as_deref()))
-        @if principal.role >= Role::Administer && !apps.is_empty() { (import_form(&apps)) }
-    };
-    Ok(layout::page("Snapshots", Some(&principal), &main))
+    }
 }
 
-fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now: jiff::Timestamp) -> Markup {
+/// For whom the list is, where and when.
+struct Reader<'r> {
+    principal: &'r Principal,
+    host: &'r str,
+    now: jiff::Timestamp,
+}
+
+fn row(snapshot: &SnapshotView, unique: Option<u64>, reader: &Reader<'_>) -> Markup {
     let place = place(snapshot);
+    let elsewhere = Some(&snapshot.host).filter(|host| !host.is_empty() && *host != reader.host);
     html! {
         tr role="row" id={ "snapshot-" (snapshot.id) } {
             td role="cell" data-label="Application" { (snapshot.app) }
@@ -101,13 +133,13 @@ fn row(snapshot: &SnapshotView, unique: Option<u64>, principal: &Principal, now:
                 @if snapshot.pinned { " " span.badge { "pinned" } }
                 @if snapshot.safety { " " span.badge { "before a deploy" } }
             }
-            td.when role="cell" data-label="Age" { time datetime=(snapshot.created) title=(time(&snapshot.created)) { (age(&snapshot.created, now)) } }
+            td.when role="cell" data-label="Age" { time datetime=(snapshot.created) title=(time(&snapshot.created)) { (age(&snapshot.created, reader.now)) } }
             td.number role="cell" data-label="Size" { (size(snapshot.size)) }
             td.number role="cell" data-label="Costs" { (size(unique.unwrap_or(snapshot.stored_new))) }
             td role="cell" data-label="Phase" class={ "phase " (snapshot.phase) } { (snapshot.phase.replace('_', " ")) }
-            td role="cell" data-label="Origin" { (snapshot.origin) }
+            td role="cell" data-label="Origin" { (snapshot.origin) @if let Some(host) = elsewhere { " on " (name(host)) } }
             td.actions role="cell" {
-                @if principal.role >= Role::Deploy {
+                @if reader.principal.role >= Role::Deploy {
                     a.button href={ (place) "/deploy" } { "Deploy" span.hidden { " " (name(&snapshot.name)) } }
                 }
                 a href=(place) { "Details" span.hidden { " of " (name(&snapshot.name)) } }
@@ -132,7 +164,7 @@ fn create_form(apps: &[&str]) -> Markup {
         form.inline method="post" action="/ui/create" aria-label="Take a snapshot" {
             (application_choice(apps, "create-app"))
             label for="create-name" { "Name of a new snapshot" }
-            input id="create-name" name="name" required maxlength="200" autocomplete="off" placeholder="before-update";
+            input id="create-name" name="name" maxlength="200" autocomplete="off" placeholder="one is made";
             button.primary type="submit" { "Take a snapshot" }
         }
     }
@@ -180,6 +212,25 @@ fn import_form(apps: &[&str]) -> Markup {
                 label for="import-file" { "File" }
                 input id="import-file" name="file" type="file" required;
                 button type="submit" { "Import" }
+            }
+        }
+    }
+}
+
+fn collect_form(applications: &Applications) -> Markup {
+    html! {
+        section aria-labelledby="collect-heading" {
+            h2 id="collect-heading" { "Unused space" }
+            p {
+                "What no snapshot needs any more is returned; nobody has to wait for it."
+                @if let Some(schedule) = applications.gc_schedule() { " By itself at " code { (schedule) } "." }
+            }
+            form.inline method="post" action="/ui/collect" {
+                @if applications.have_rules() {
+                    input id="collect-retention" name="retention" type="checkbox" value="true";
+                    label for="collect-retention" { "First remove the snapshots that the rules of the applications let go" }
+                }
+                button type="submit" { "Return unused space" }
             }
         }
     }

@@ -45,6 +45,7 @@ pub(crate) fn router() -> Router<Arc<Daemon>> {
         .route("/ui/logout", post(login::end))
         .route("/ui/create", post(forms::create))
         .route("/ui/import", post(forms::import).layer(unlimited()))
+        .route("/ui/collect", post(forms::collect))
         .route("/ui/compare", get(compare::page))
         .route("/ui/apps/{app}/snapshots/{name}", get(snapshot::page))
         .route("/ui/apps/{app}/snapshots/{name}/browse", get(browse::page))

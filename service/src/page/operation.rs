@@ -15,6 +15,8 @@ use crate::page::shown::{count, name, size, time};
 use crate::page::{layout, to_operation};
 use crate::problem::{Problem, Result};
 
+/// Names of removed snapshots that one page shows.
+const NAMES_MAX: usize = 50;
 /// Operations on one page.
 const SHOWN_MAX: usize = 100;
 
@@ -118,6 +120,13 @@ fn outcome(operation: &Operation, result: &Value) -> Markup {
             }
             @if let Some(bytes) = number("stored_new") { dt { "The repository grew by" } dd { (size(bytes)) } }
             @if let Some(bytes) = number("bytes_freed") { dt { "Returned" } dd { (size(bytes)) } }
+            @if let Some(removed) = number("snapshots_removed").filter(|removed| *removed > 0) {
+                dt { "Removed by rules" }
+                dd { (count(removed, "snapshot", "snapshots")) ": " (named(&result["removed"])) }
+            }
+            @if let Some(packs) = number("packs_waiting").filter(|packs| *packs > 0) {
+                dt { "Waits" } dd { (count(packs, "pack", "packs")) " for what runs now; the next collection removes them" }
+            }
             @if let (Some(chunks), Some(bytes)) = (number("chunks"), number("bytes")) {
                 dt { "Verified" } dd { (count(chunks, "piece", "pieces")) " of " (size(bytes)) ": all are whole" }
             }
@@ -127,6 +136,14 @@ fn outcome(operation: &Operation, result: &Value) -> Markup {
             ul { @for warning in warnings.iter().filter_map(Value::as_str) { li { (warning) } } }
         }
     }
+}
+
+/// The first names of a list.
+fn named(list: &Value) -> String {
+    let names: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let shown: Vec<String> = names.iter().take(NAMES_MAX).map(|text| name(text)).collect();
+    let more = if names.len() > NAMES_MAX { " …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// The operations that are remembered.

@@ -1,5 +1,7 @@
 //! Values as people read them.
 
+use copal_engine::catalogue::FUTURE_SECONDS;
+
 use crate::http::escaped;
 use crate::platform::SnapshotView;
 
@@ -32,6 +34,9 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
 pub(super) fn age(created: &str, now: jiff::Timestamp) -> String {
     let Ok(created) = created.parse::<jiff::Timestamp>() else { return created.to_owned() };
     let seconds = now.as_second().saturating_sub(created.as_second());
+    if seconds < -FUTURE_SECONDS {
+        return "dated in the future".into();
+    }
     let (number, one, many) = match seconds {
         ..5 => return "just now".into(),
         5..60 => (seconds, "second", "seconds"),
@@ -71,6 +76,8 @@ mod tests {
         assert_eq!(age("2026-11-21T11:59:59Z", now), "just now");
         assert_eq!(age("2026-11-21T11:57:00Z", now), "3 minutes ago");
         assert_eq!(age("2026-11-20T10:00:00Z", now), "1 day ago");
+        assert_eq!(age("2026-11-21T12:05:00Z", now), "just now");
+        assert_eq!(age("2036-01-01T00:00:00Z", now), "dated in the future");
         assert_eq!(age("never", now), "never");
     }
 }

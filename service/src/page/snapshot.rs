@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use copal_engine::verdict::Reason;
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -149,10 +150,17 @@ pub(crate) async fn confirm_deploy(
     let asked = found.clone();
     // A target that cannot be read is the reason for the deploy more often than not: it must not stand in its
     // way.
-    let preview = daemon
+    let (unordered, preview) = daemon
         .ask(move |platform| {
-            platform.check_deploy(&asked)?;
-            Ok(platform.preview(&asked))
+            let unordered = match platform.check_deploy(&asked, false) {
+                // A person may know what the program does not; all else is checked as it would be then.
+                Err(problem) if problem.code == Reason::SchemaUnordered.name() => {
+                    platform.check_deploy(&asked, true)?;
+                    Some(problem)
+                }
+                checked => checked.map(|()| None)?,
+            };
+            Ok((unordered, platform.preview(&asked)))
         })
         .await?;
     let snapshot = &found.view;
@@ -161,6 +169,9 @@ pub(crate) async fn confirm_deploy(
         h1 { "Deploy " (name(&snapshot.name)) "?" }
         p { "The data of " strong { (snapshot.app) } " becomes what it was at "
             time datetime=(snapshot.created) { (time(&snapshot.created)) } "." }
+        @if !snapshot.host.is_empty() && snapshot.host != daemon.platform.host() {
+            p.problem { "It was taken on " strong { (name(&snapshot.host)) } ", and this is " (daemon.platform.host()) "." }
+        }
         @match &preview {
             Ok(preview) => { (what_changes(preview)) }
             Err(problem) => {
@@ -168,7 +179,16 @@ pub(crate) async fn confirm_deploy(
             }
         }
         form.row method="post" action={ (place) "/deploy" } {
-            button.primary type="submit" autofocus { "Deploy now" }
+            @if let Some(unordered) = &unordered {
+                div.problem {
+                    p { (unordered.detail) }
+                    p {
+                        input id="any-schema" name="any_schema" type="checkbox" value="true" required;
+                        label for="any-schema" { "It is not newer: deploy it, and have it migrated" }
+                    }
+                }
+            }
+            button.primary type="submit" autofocus[unordered.is_none()] { "Deploy now" }
             a href=(place) { "Leave everything as it is" }
         }
         @if let Ok(preview) = &preview { (compare::tables(preview, ["Brought back", "Removed", "Replaced"])) }

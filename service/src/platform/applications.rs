@@ -55,6 +55,36 @@ impl Applications {
         })
     }
 
+    /// When the daemon collects by itself.
+    #[must_use]
+    pub fn gc_schedule(&self) -> Option<&str> {
+        self.configuration.gc_schedule.as_deref()
+    }
+
+    /// Whether any has rules by which snapshots go.
+    #[must_use]
+    pub fn have_rules(&self) -> bool {
+        self.iter().any(|application| application.retention.is_some() || application.max_snapshots.is_some())
+    }
+
+    /// Removes what the rules of the applications let go; names of what that was. An application that is busy
+    /// does it itself when it is done.
+    pub(super) fn retain(&self, context: &Context) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for application in self.iter() {
+            match application::retain(context, application) {
+                Ok(removed) => names.extend(
+                    removed.iter().map(|listed| Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name)),
+                ),
+                Err(copal_engine::Error::Store(error @ copal_store::Error::Busy { .. })) => {
+                    context.monitor.notice(&format!("{error}; its rules are applied when that is done"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(names)
+    }
+
     /// Takes a snapshot; one whose upload was cut off goes on.
     pub(super) fn create(&self, context: &Context, app: &str, request: &CaptureRequest) -> Result<Value> {
         let application = self.find(Some(app))?;
@@ -99,10 +129,12 @@ impl Applications {
         Ok(application::records(folder, Some(app))?.iter().map(CaptureView::new).collect())
     }
 
-    pub(super) fn deploy(&self, context: &Context, app: &str, found: &Found, digest: Option<&str>) -> Result<Value> {
+    /// `wanted` says how; which, and that what stands there is captured first, is said here.
+    pub(super) fn deploy(&self, context: &Context, found: &Found, wanted: DeployRequest) -> Result<Value> {
+        let app = found.view.app.as_str();
         let application = self.find(Some(app))?;
         application::wait_until_free(context, app, LET_GO_MAX)?;
-        let request = DeployRequest { digest: digest.map(ToOwned::to_owned), ..deploy_request(&found.view.id, true) };
+        let request = DeployRequest { reference: found.view.id.clone(), safety: true, ..wanted };
         let report = application::deploy(context, application, &request, &self.tools)?;
         let components: Vec<Value> = report
             .components
@@ -122,10 +154,10 @@ impl Applications {
     }
 
     /// Refuses what a deploy would refuse. An application that is busy is checked when its turn comes.
-    pub(super) fn check_deploy(&self, context: &Context, app: &str, found: &Found) -> Result<()> {
-        let digest = Some(found.view.digest.clone());
-        let request = DeployRequest { dry_run: true, digest, ..deploy_request(&found.view.id, false) };
-        match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
+    pub(super) fn check_deploy(&self, context: &Context, found: &Found, any_schema: bool) -> Result<()> {
+        let (reference, digest) = (found.view.id.clone(), Some(found.view.digest.clone()));
+        let request = DeployRequest { reference, digest, any_schema, dry_run: true, ..DeployRequest::default() };
+        match application::deploy(context, self.find(Some(&found.view.app))?, &request, &self.tools) {
             Ok(_) | Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(()),
             Err(error) => Err(Problem::from(error).during(Verb::Deploy)),
         }
@@ -147,10 +179,6 @@ impl Applications {
 
 fn placed(label: &str, spec: &SourceSpec) -> (String, Option<PathBuf>) {
     (label.to_owned(), spec.path().map(Path::to_owned))
-}
-
-fn deploy_request(reference: &str, safety: bool) -> DeployRequest {
-    DeployRequest { reference: reference.to_owned(), safety, ..DeployRequest::default() }
 }
 
 fn created(context: &Context, report: CreateReport) -> Value {

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use copal_engine::application::{Application, CaptureRequest};
+use copal_engine::application::{Application, CaptureRequest, DeployRequest};
 use copal_engine::catalogue::{Listed, Memory, relabel};
 use copal_engine::context::SilentMonitor;
 use copal_engine::verdict::Verb;
@@ -40,6 +40,9 @@ use crate::staging::Staging;
 const ITEMS_TOLD: usize = 10;
 /// and so many paths of each.
 const PATHS_TOLD: usize = 20;
+
+/// Snapshots that an answer names which rules have removed.
+const NAMES_TOLD: usize = 1000;
 
 /// Most entries of a folder in one answer.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -90,6 +93,12 @@ impl Platform {
         }
     }
 
+    /// The host that it runs on.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.context.host
+    }
+
     /// What it serves.
     #[must_use]
     pub fn applications(&self) -> &Applications {
@@ -118,10 +127,7 @@ impl Platform {
         let missing = || Problem::from(copal_engine::Error::NoSuchSnapshot(Snapshot::full_name(app, reference)));
         let listed = match shelf.catalogue.find_in(app, reference)? {
             Some(listed) => listed.clone(),
-            None if reference == "latest" => shelf
-                .catalogue
-                .latest(&Snapshot::full_name(app, reference), &|listed| is_candidate(listed, app))?
-                .clone(),
+            None if reference == "latest" => self.latest(&shelf, app)?,
             None => {
                 return match shelf.catalogue.find_unreadable(&Snapshot::full_name(app, reference)) {
                     Some(unreadable) => Err(unreadable.error().into()),
@@ -130,6 +136,20 @@ impl Platform {
             }
         };
         Ok(Found { view: SnapshotView::new(&listed), listed })
+    }
+
+    /// The newest of an application that was asked for: of this host, where it has any. Another host's is not
+    /// what stood here.
+    fn latest(&self, shelf: &Shelf, app: &str) -> Result<Listed> {
+        let reference = Snapshot::full_name(app, "latest");
+        let is_own = |listed: &Listed| is_candidate(listed, app) && listed.snapshot.host == self.context.host;
+        let found = match shelf.catalogue.latest(&reference, &is_own) {
+            Err(copal_engine::Error::NoSuchSnapshot(_)) => {
+                shelf.catalogue.latest(&reference, &|listed| is_candidate(listed, app))?
+            }
+            found => found?,
+        };
+        Ok(found.clone())
     }
 
     /// Pins or unpins, and replaces tags.
@@ -266,11 +286,22 @@ impl Platform {
         }
     }
 
+    /// The name that a new snapshot of an application gets: as wanted, or a made one.
+    pub fn name_for(&self, app: &str, wanted: Option<&str>) -> Result<String> {
+        match wanted {
+            Some(name) => self.check_free(app, name).map(|()| name.to_owned()),
+            None => Ok(copal_engine::create::made_name(&self.context, app, "")?),
+        }
+    }
+
     /// Refuses a name that an application has already, or that no new snapshot can have.
     pub fn check_free(&self, app: &str, name: &str) -> Result<()> {
         copal_engine::create::check_new_name(name)?;
         match self.find(app, name) {
-            Ok(found) if found.view.name == name => Err(Problem::name_taken(name)),
+            Ok(found) if found.view.name == name => {
+                let holder = Some(copal_engine::catalogue::described(&found.listed.snapshot));
+                Err(copal_engine::Error::NameTaken { name: Snapshot::full_name(app, name), holder }.into())
+            }
             Err(problem) if problem.code != "no-such-snapshot" => Err(problem),
             _ => Ok(()),
         }
@@ -278,7 +309,13 @@ impl Platform {
 
     /// What a deploy of a reference is about. A snapshot whose upload goes on is there, but not ready.
     /// With another digest than the one wanted it is another snapshot.
-    pub fn find_to_deploy(&self, app: &str, reference: &str, wanted: Option<String>) -> Result<Found> {
+    pub fn find_to_deploy(
+        &self,
+        app: &str,
+        reference: &str,
+        wanted: Option<String>,
+        any_schema: bool,
+    ) -> Result<Found> {
         let found = match self.find(app, reference) {
             Err(problem) if problem.code == "no-such-snapshot" => {
                 let capturing = self.captures(app)?.into_iter().find(|capture| capture.name == reference);
@@ -298,7 +335,7 @@ impl Platform {
                 Problem::from(copal_engine::Error::OtherDigest { snapshot, found, wanted }).during(Verb::Deploy)
             );
         }
-        self.check_deploy(&found)?;
+        self.check_deploy(&found, any_schema)?;
         Ok(found)
     }
 
@@ -313,8 +350,8 @@ impl Platform {
     }
 
     /// Refuses what a deploy would refuse, before anybody waits for it.
-    pub fn check_deploy(&self, found: &Found) -> Result<()> {
-        self.applications.check_deploy(&self.quiet(), &found.view.app, found)
+    pub fn check_deploy(&self, found: &Found, any_schema: bool) -> Result<()> {
+        self.applications.check_deploy(&self.quiet(), found, any_schema)
     }
 
     /// Writes a bundle.
@@ -357,11 +394,15 @@ impl Platform {
         }))
     }
 
-    fn collect(&self, work: &Work) -> Result<Value> {
-        let report = removal::collect_garbage(&self.working(work), false)?;
+    fn collect(&self, retention: bool, work: &Work) -> Result<Value> {
+        let context = self.working(work);
+        let removed = if retention { self.applications.retain(&context)? } else { Vec::new() };
+        let report = removal::collect_garbage(&context, false)?;
+        let shown: Vec<&String> = removed.iter().take(NAMES_TOLD).collect();
         Ok(json!({
             "packs_removed": report.packs_removed, "packs_rewritten": report.packs_rewritten,
-            "bytes_freed": report.bytes_freed,
+            "packs_waiting": report.packs_waiting, "bytes_freed": report.bytes_freed,
+            "snapshots_removed": removed.len(), "removed": shown,
         }))
     }
 }
@@ -381,14 +422,18 @@ impl Performer for Platform {
                     .create(&self.working(work), app, &request)
                     .map_err(|problem| problem.during(Verb::Create))
             }
-            Task::Deploy { id, digest, .. } => self
+            Task::Deploy { id, digest, any_schema, .. } => self
                 .find(app, id)
-                .and_then(|found| self.applications.deploy(&self.working(work), app, &found, digest.as_deref()))
+                .and_then(|found| {
+                    let wanted =
+                        DeployRequest { digest: digest.clone(), any_schema: *any_schema, ..Default::default() };
+                    self.applications.deploy(&self.working(work), &found, wanted)
+                })
                 .map_err(|problem| problem.during(Verb::Deploy)),
             Task::Delete { id, .. } => self.delete(id),
             Task::Import { name, staged } => bundle::import(&self.working(work), app, name, staged, secret),
             Task::Verify { snapshots, quick } => self.verify(snapshots, *quick, work),
-            Task::Collect => self.collect(work),
+            Task::Collect { retention } => self.collect(*retention, work),
             Task::Export { .. } => Err(Problem::internal("an export runs beside the queues")),
         };
         self.shelves.expire();
@@ -419,7 +464,7 @@ impl Performer for Platform {
                 }
             }
             Task::Export { .. } => Err(Problem::interrupted("the download ended with the daemon")),
-            Task::Deploy { .. } | Task::Verify { .. } | Task::Collect => Ok(None),
+            Task::Deploy { .. } | Task::Verify { .. } | Task::Collect { .. } => Ok(None),
         }
     }
 

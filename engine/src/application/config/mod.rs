@@ -3,8 +3,10 @@
 //!
 //! Parsing is pure: it opens nothing and looks nothing up.
 
+pub mod keys;
 mod raw;
 mod resolve;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ pub struct Configuration {
     pub applications: BTreeMap<String, Application>,
     /// By name; `default` and `direct` are always there.
     pub classes: BTreeMap<String, SnapshotClass>,
+    /// When the daemon collects by itself, as cron writes it; the daemon checks it.
+    pub gc_schedule: Option<String>,
 }
 
 /// An application: services that are captured and put back as one unit.
@@ -43,8 +47,9 @@ pub struct Application {
     pub schedule: Option<String>,
     /// When the daemon verifies its snapshots, in the same way.
     pub verify_schedule: Option<String>,
-    /// What `forget` keeps of it by default.
-    pub retention: Option<KeepRules>,
+    /// What goes by itself after each create, after each deploy, and when the daemon collects; `None`:
+    /// nothing.
+    pub retention: Option<Retention>,
     /// How it is captured.
     pub class: SnapshotClass,
     /// What it takes for a snapshot to count.
@@ -53,6 +58,17 @@ pub struct Application {
     pub freeze_max: Duration,
     /// In dependency order: what a service depends on stands before it.
     pub services: Vec<Service>,
+}
+
+/// What of an application's snapshots stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Of those that were asked for; no rule keeps all.
+    pub rules: KeepRules,
+    /// Of those that were taken before deploys; no rule keeps all.
+    pub safety: KeepRules,
+    /// What has one of these stays whatever the rules say.
+    pub keep_tags: Vec<(String, String)>,
 }
 
 /// What may be missing from a snapshot, and what never.
@@ -219,6 +235,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Configuration, Box<Mistake>> {
         let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
         Box::new(Mistake { path: path.to_owned(), line, message })
     };
+    keys::check(text).map_err(|problem| at(Some(problem.span), problem.message))?;
     let raw: raw::Document =
         toml::from_str(text).map_err(|error| at(error.span(), error.message().trim_end().to_owned()))?;
     let folder = path.parent().unwrap_or(Path::new(""));

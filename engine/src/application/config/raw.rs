@@ -8,6 +8,7 @@ use toml::Spanned;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
+    pub(super) gc_schedule: Option<String>,
     #[serde(default)]
     pub(super) app: BTreeMap<Spanned<String>, App>,
     #[serde(default)]
@@ -38,7 +39,7 @@ pub(super) struct App {
     #[serde(default)]
     pub(super) partial: bool,
     pub(super) freeze_max: Option<Spanned<String>>,
-    pub(super) retention: Option<Retention>,
+    pub(super) retention: Option<Spanned<Retention>>,
     #[serde(default)]
     pub(super) source: Vec<Spanned<Source>>,
     #[serde(default)]
@@ -50,12 +51,17 @@ pub(super) struct App {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Retention {
-    pub(super) keep_last: Option<u32>,
-    pub(super) keep_hourly: Option<u32>,
-    pub(super) keep_daily: Option<u32>,
-    pub(super) keep_weekly: Option<u32>,
-    pub(super) keep_monthly: Option<u32>,
-    pub(super) keep_yearly: Option<u32>,
+    pub(super) keep_last: Option<Spanned<u32>>,
+    pub(super) keep_hourly: Option<Spanned<u32>>,
+    pub(super) keep_daily: Option<Spanned<u32>>,
+    pub(super) keep_weekly: Option<Spanned<u32>>,
+    pub(super) keep_monthly: Option<Spanned<u32>>,
+    pub(super) keep_yearly: Option<Spanned<u32>>,
+    pub(super) keep_within: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) keep_tags: Vec<Spanned<String>>,
+    pub(super) safety_keep: Option<Spanned<u32>>,
+    pub(super) safety_within: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

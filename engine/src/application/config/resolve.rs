@@ -14,9 +14,8 @@ use toml::Spanned;
 
 use super::{
     Application, Configuration, ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec,
-    VersionOrder, raw,
+    VersionOrder, raw, retention,
 };
-use crate::removal::KeepRules;
 use crate::timespan;
 
 /// An application is resumed after so long when it does not say.
@@ -33,9 +32,9 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
-type Resolved<T> = Result<T, Problem>;
+pub(super) type Resolved<T> = Result<T, Problem>;
 
-fn problem<T>(at: &Spanned<T>, message: impl Into<String>) -> Problem {
+pub(super) fn problem<T>(at: &Spanned<T>, message: impl Into<String>) -> Problem {
     Problem { span: at.span(), message: message.into() }
 }
 
@@ -69,7 +68,7 @@ pub(super) fn resolve(raw: raw::Document, folder: &Path) -> Resolved<Configurati
         let application = application(&name, app, &classes, folder)?;
         applications.insert(name.into_inner(), application);
     }
-    Ok(Configuration { applications, classes })
+    Ok(Configuration { applications, classes, gc_schedule: raw.gc_schedule })
 }
 
 fn class_of(name: &str, pinning: Pinning) -> SnapshotClass {
@@ -130,18 +129,7 @@ fn application(
     if labels.is_empty() {
         return Err(problem(name, format!("the application {:?} has no source", name.get_ref())));
     }
-    let retention = app.retention.map(|keep| {
-        let count = |kept: Option<u32>| kept.unwrap_or(0);
-        KeepRules {
-            last: count(keep.keep_last),
-            hourly: count(keep.keep_hourly),
-            daily: count(keep.keep_daily),
-            weekly: count(keep.keep_weekly),
-            monthly: count(keep.keep_monthly),
-            yearly: count(keep.keep_yearly),
-            within_seconds: 0,
-        }
-    });
+    let retention = app.retention.map(retention::resolve).transpose()?;
     Ok(Application {
         name: name.get_ref().clone(),
         namespace: app.namespace,

@@ -72,7 +72,11 @@ impl Component {
 pub(super) fn check(context: &Context, application: &Application, request: &DeployRequest) -> Result<Checked> {
     let catalogue = Catalogue::load(context)?;
     let own = Snapshot::full_name(&application.name, &request.reference);
-    let listed = catalogue.find(&own).or_else(|_| catalogue.find(&request.reference));
+    let listed = match request.reference.as_str() {
+        // Of this application: the latest of all may be another's.
+        "latest" if !application.name.is_empty() => catalogue.find(&format!("latest:{}", application.name)),
+        reference => catalogue.find(&own).or_else(|_| catalogue.find(reference)),
+    };
     let listed = match listed {
         Ok(listed) => listed,
         Err(error) => return Err(not_ready(context, application, request).unwrap_or(error)),

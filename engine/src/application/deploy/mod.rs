@@ -83,7 +83,17 @@ pub(super) fn deploy(
         warnings: Vec::new(),
     };
     if !request.dry_run {
-        deploy.run(&checked, request, tools, &mut report)?;
+        let done = deploy.run(&checked, request, tools, &mut report);
+        // Only now: until here what is being deployed had to be there, however old it is.
+        let in_use: Vec<_> = report.safety.into_iter().chain([checked.snapshot]).collect();
+        if report.safety.is_some() && !matches!(done, Err(Error::Interrupted)) {
+            let retained = crate::application::retain::after_deploy(context, application, &in_use);
+            if let Err(error) = retained {
+                let what = "what the rules of the application let go is still there";
+                context.monitor.notice(&format!("{what}: {error}"));
+            }
+        }
+        done?;
     }
     report.down_milliseconds = deploy.down / 1_000_000;
     report.warnings = deploy.warnings;

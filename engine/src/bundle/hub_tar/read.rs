@@ -21,7 +21,7 @@ use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, SQLITE_HEADER_BYTES, user_ve
 use crate::bundle::import::{Imported, has_name};
 use crate::bundle::ingest::{Ingest, with_ingest};
 use crate::bundle::{Watch, name_of};
-use crate::catalogue::payload_digest;
+use crate::catalogue::{name_taken, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::creation::{check_new_name, cutter_of, new_snapshot_id, tidy_index};
 use crate::error::{Error, Result};
@@ -83,7 +83,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     let session = Session::begin(&context.repository)?;
     let mut snapshot = snapshot_of(context, &manifest, request)?;
     if has_name(&session, &snapshot) {
-        return Err(Error::NameTaken(name_of(&snapshot)));
+        return Err(name_taken(context, name_of(&snapshot)));
     }
     context.monitor.phase("storing");
     let cutter = cutter_of(&session)?;
@@ -119,7 +119,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     let name = name_of(&snapshot);
     let root = RootName { tag: context.repository.keys().name_tag(name.as_bytes()), snapshot: snapshot.id };
     durable.publish_root(root, &payload).map_err(|error| match error {
-        copal_store::Error::NameTaken => Error::NameTaken(name),
+        copal_store::Error::NameTaken => name_taken(context, name),
         other => Error::Store(other),
     })?;
     let counters = session.counters();
