@@ -16,7 +16,7 @@ use crate::completion::snapshots;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, JsonPath, Table};
-use crate::shown::{escaped, rfc3339, size, time, uuid};
+use crate::shown::{count, escaped, rfc3339, size, time, uuid};
 
 /// Shows all that is known of one snapshot
 #[derive(Debug, Args)]
@@ -252,9 +252,9 @@ fn print(context: &Context, listed: &Listed, invocation: &mut Invocation) -> Res
         (
             "new",
             format!(
-                "{} in {} chunks, stored in {}",
+                "{} in {}, stored in {}",
                 size(snapshot.bytes_new),
-                snapshot.chunks_new,
+                count(snapshot.chunks_new, "chunk", "chunks"),
                 size(snapshot.stored_new)
             ),
         ),
