@@ -10,6 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use copal_manifest::snapshot::Snapshot;
+use copal_store::SnapshotId;
+use copal_store::backend::{ObjectKind, ObjectName};
+use copal_store::repository::RootName;
 use daemon::{Daemon, sql};
 use reqwest::Method;
 use reqwest::blocking::multipart::{Form, Part};
@@ -228,4 +232,68 @@ fn uploads_and_exports_are_streams() {
         both >> 20
     );
     assert!(both < 128 << 20, "the peak grew by {} MiB", both >> 20);
+}
+
+/// Somebody who may import into one application makes up a bundle that is told by its differences from
+/// another application's snapshot, whose id he has seen.
+#[test]
+fn t04_a_bundle_shows_nothing_of_another_application() {
+    let world = World::new();
+    for app in ["a", "b"] {
+        fs::create_dir(world.path(app)).unwrap();
+        fs::write(world.path(app).join("file"), format!("the secret of {app}\n")).unwrap();
+    }
+    let source = |app: &str| {
+        format!(
+            "[app.{app}]\ndefault = {}\n[[app.{app}.source]]\nkind = \"tree\"\nlabel = \"data\"\npath = \"{app}\"\n",
+            app == "a"
+        )
+    };
+    fs::write(world.path("copal.toml"), source("a") + &source("b")).unwrap();
+    world.ok(&["create", "--app", "b", "hidden"]);
+    world.ok(&["pin", "b/hidden"]);
+    let id = world.json(&["show", "b/hidden"])["id"].as_str().unwrap().replace('-', "");
+    // In a repository of his own an empty snapshot has that id, and another one is like it.
+    let own = World::new();
+    fs::create_dir(own.path("a")).unwrap();
+    fs::write(own.path("copal.toml"), source("a")).unwrap();
+    own.ok(&["create", "--app", "a", "base"]);
+    own.ok(&["create", "--app", "a", "probe"]);
+    let owner = support::forge::hold(&own, "key");
+    let named = |name: &[u8]| {
+        let tag = owner.keys().name_tag(name);
+        owner.roots().unwrap().into_iter().find(|root| root.tag == tag).unwrap()
+    };
+    let move_to = |name: &str, full: &str| {
+        let root = named(full.as_bytes());
+        let mut snapshot = Snapshot::decode(name, &owner.read_root(&root).unwrap()).unwrap();
+        owner.delete_roots(&[root]).unwrap();
+        snapshot.id = SnapshotId::from_hex(&id).unwrap();
+        let root = RootName { tag: root.tag, snapshot: snapshot.id };
+        let object = ObjectName::new(ObjectKind::Root, root.object_name()).unwrap();
+        support::forge::plant(&owner, &object, &snapshot.encode().unwrap());
+    };
+    move_to("base", "a/base");
+    let export = |arguments: &[&str]| {
+        let mut command = own.command(arguments);
+        command.env("COPAL_BUNDLE_PASSWORD", "open sesame");
+        let run = support::finish(command.output().unwrap());
+        assert_eq!(run.code, 0, "{run:#?}");
+    };
+    export(&["export", "a/probe", "since.copal", "--since", "a/base"]);
+    export(&["export", "a/base", "same.copal"]);
+    let daemon = Daemon::start(&world, &[]);
+    let since = fs::read(own.path("since.copal")).unwrap();
+    let (status, problem) = import(&daemon, "stolen", &since, Some("open sesame"));
+    assert!((400..500).contains(&status), "{status}: {problem}");
+    assert!(!problem.to_string().contains("hidden"), "{problem}");
+    // What has the id of another's snapshot arrives as one of its own.
+    let same = fs::read(own.path("same.copal")).unwrap();
+    let (status, made) = import(&daemon, "arrived", &same, Some("open sesame"));
+    assert!(status == 201 && !made.to_string().contains("hidden"), "{status}: {made}");
+    assert_ne!(made["id"].as_str().unwrap().replace('-', ""), id, "{made}");
+    assert_eq!(world.json(&["show", "a/arrived"])["pinned"], false);
+    world.ok(&["delete", "a/arrived", "--yes"]);
+    assert_eq!(world.json(&["show", "b/hidden"])["pinned"], true);
+    world.ok(&["verify"]);
 }

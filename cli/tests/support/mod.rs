@@ -14,6 +14,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub mod forge;
 pub mod guarded;
 pub mod kill;
 pub mod known;

@@ -1,13 +1,13 @@
 //! Copies snapshots to another repository: only what it lacks, with the same names, ids and times.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use copal_manifest::snapshot::Snapshot;
 use copal_store::SnapshotId;
 use copal_store::session::{ChunkSource, Session};
 
-use crate::bundle::import::{Evidence, Imported, Parts, has_name, is_here, receive_one};
+use crate::bundle::import::{Evidence, Imported, Parts, has_name, of_id, receive_one};
 use crate::bundle::native::format::Item;
 use crate::bundle::receive::{Base, ChunkContents};
 use crate::bundle::walk::{Travelling, walk};
@@ -80,30 +80,28 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     }
     chosen.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
     for listed in &chosen {
-        if !is_here(&target, listed.snapshot.id) && has_name(there, &listed.snapshot) {
+        if of_id(to, &target, listed.snapshot.id).is_none() && has_name(there, &listed.snapshot) {
             return Err(name_taken(to, name_of(&listed.snapshot)));
         }
     }
     let same_cuts = cuts_of(here) == cuts_of(there);
-    let mut at_target: HashMap<_, (Snapshot, bool)> = HashMap::new();
-    for listed in &target.snapshots {
-        at_target.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root, listed.signer)?));
-    }
     // What is copied is built on no snapshot of another key, whatever id that has.
-    let keys = to.repository.keys();
-    let of_others = target.snapshots.iter().filter(|listed| !keys.builds_on(listed.signer));
-    let of_others: HashSet<SnapshotId> = of_others.map(|listed| listed.snapshot.id).collect();
+    let mut bases: HashMap<SnapshotId, (Snapshot, bool)> = HashMap::new();
+    for listed in target.snapshots.iter().filter(|listed| to.repository.keys().builds_on(listed.signer)) {
+        bases.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root, listed.signer)?));
+    }
+    let mut of_former_owners = 0;
     to.monitor.phase("copying");
     let mut report = CopyReport::default();
     let mut known = HashMap::new();
     let contents = Contents { session: here, travelling: Mutex::default() };
     for listed in chosen {
         let snapshot = &listed.snapshot;
-        if let Some((there, _)) = at_target.get(&snapshot.id) {
-            let digest = target.snapshots.iter().find(|other| other.snapshot.id == snapshot.id);
+        if let Some(here) = of_id(to, &target, snapshot.id) {
+            of_former_owners += u64::from(!bases.contains_key(&snapshot.id));
             report.snapshots.push(Imported {
-                snapshot: there.clone(),
-                digest: digest.map(|other| other.digest.clone()).unwrap_or_default(),
+                snapshot: (*here.snapshot).clone(),
+                digest: here.digest.clone(),
                 digest_there: listed.digest.clone(),
                 was_here: true,
             });
@@ -111,12 +109,9 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
         }
         let base = source.snapshots.iter().rev().find(|other| {
             let before = (other.snapshot.created, other.snapshot.id) < (snapshot.created, snapshot.id);
-            before
-                && !of_others.contains(&other.snapshot.id)
-                && at_target.contains_key(&other.snapshot.id)
-                && are_related(snapshot, &other.snapshot)
+            before && bases.contains_key(&other.snapshot.id) && are_related(snapshot, &other.snapshot)
         });
-        let base_there = base.and_then(|base| at_target.get(&base.snapshot.id)).cloned();
+        let base_there = base.and_then(|base| bases.get(&base.snapshot.id)).cloned();
         let base_there = base_there.as_ref().map(|(snapshot, trusted)| Base { snapshot, trusted: *trusted });
         let already = report.bytes_read;
         let feed = |take: &mut dyn FnMut(Item, u64) -> Result<u64>| -> Result<()> {
@@ -142,13 +137,19 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
         };
         let (copied, digest, bytes) = receive_one(parts, (**snapshot).clone(), Evidence::Kept, &feed)?;
         report.bytes_read += bytes;
-        at_target.insert(copied.id, (copied.clone(), true));
+        bases.insert(copied.id, (copied.clone(), true));
         report.snapshots.push(Imported {
             snapshot: copied,
             digest,
             digest_there: listed.digest.clone(),
             was_here: false,
         });
+    }
+    if of_former_owners > 0 {
+        to.monitor.notice(&format!(
+            "{of_former_owners} of the snapshots were taken for copied already because of what owners' keys signed there \
+             that were removed since; one that you delete there is copied again"
+        ));
     }
     Ok(report)
 }

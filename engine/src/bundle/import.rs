@@ -10,6 +10,7 @@ use copal_manifest::snapshot::{Origin, Snapshot, is_name};
 use copal_store::repository::RootName;
 use copal_store::session::Session;
 use copal_store::stream::{STREAM_HEADER_BYTES, StreamKeys, StreamOpener, is_stream};
+use copal_store::trust::Standing;
 use copal_store::{ChunkId, SnapshotId};
 use zeroize::Zeroizing;
 
@@ -22,7 +23,7 @@ use crate::bundle::{Watch, cuts_of, name_of};
 use crate::catalogue::{Catalogue, Listed, name_taken, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::check_new_name;
-use crate::create::creation::{cutter_of, tidy_index};
+use crate::create::creation::{cutter_of, new_snapshot_id, tidy_index};
 use crate::error::{Error, Result};
 
 /// What to import.
@@ -116,14 +117,32 @@ pub fn verify(watch: Watch<'_>, file: File, password: &[u8]) -> Result<BundleSum
 /// Imports a bundle. It is verified wholly before the first byte is stored. Each snapshot is committed by
 /// itself; those that are here already are passed over, so that an interrupted import goes on.
 pub fn import(context: &Context, file: File, request: &ImportRequest) -> Result<ImportReport> {
+    import_seeing(context, file, request, Sees::Everything)
+}
+
+/// The same for somebody who may see one application only, the one that is named: what arrives is built on no
+/// snapshot of another one, and no such snapshot is here already. So a bundle that was made up shows nothing
+/// of the others, nor that they are there.
+pub fn import_within(context: &Context, file: File, request: &ImportRequest) -> Result<ImportReport> {
+    import_seeing(context, file, request, Sees::ItsApplication)
+}
+
+/// What of the repository may show in what is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sees {
+    Everything,
+    ItsApplication,
+}
+
+fn import_seeing(context: &Context, file: File, request: &ImportRequest, sees: Sees) -> Result<ImportReport> {
     let begun = context.clock.monotonic_nanoseconds();
     let (keys, bytes) = open_keys(&file, &request.password)?;
     context.monitor.phase("verifying");
     let reader = BundleReader::open(Watch::of(context), StreamOpener::new(&keys, BundleFile(file), bytes)?)?;
     let session = Session::begin(&context.repository)?;
     let same_cuts = reader.contents().cuts == keys.check(&cuts_of(&session));
-    let mut import =
-        Import { context, session: &session, reader: &reader, same_cuts, known: HashMap::new(), done: Vec::new() };
+    let (session_of, known, done) = (&session, HashMap::new(), Vec::new());
+    let mut import = Import { context, session: session_of, reader: &reader, sees, same_cuts, known, done };
     let mut report = match import.run(request) {
         Err(Error::Interrupted) => {
             session.checkpoint()?;
@@ -153,6 +172,7 @@ struct Import<'i> {
     context: &'i Context,
     session: &'i Session,
     reader: &'i BundleReader<'i>,
+    sees: Sees,
     same_cuts: bool,
     /// Chunks of the bundle that have an id here.
     known: HashMap<u32, ChunkId>,
@@ -174,24 +194,30 @@ impl Import<'_> {
             None => None,
             Some(since) => {
                 let here = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == since.id);
-                let here = here.filter(|listed| self.may_be_base(listed));
+                let here = here.filter(|listed| self.may_be_base(listed) && self.may_show(listed, request));
                 let missing = || Error::BundleBase { name: since.name.clone(), id: since.id.to_string() };
                 let here = here.ok_or_else(missing)?;
                 Some(((*here.snapshot).clone(), self.session.trusts(&here.root, here.signer)?))
             }
         };
-        let there: Vec<Snapshot> =
+        let mut there: Vec<Snapshot> =
             contents.snapshots.iter().map(|bundled| self.target(bundled, request)).collect::<Result<_>>()?;
+        for snapshot in &mut there {
+            let is_hidden = |listed: &Listed| !self.may_show(listed, request);
+            if of_id(self.context, &catalogue, snapshot.id).is_some_and(is_hidden) {
+                // Labels go by ids: one of its own keeps it apart from what it may not touch.
+                snapshot.id = new_snapshot_id(self.context, self.context.clock.now())?;
+            }
+        }
         // All names are looked at before anything is stored.
         for snapshot in &there {
-            let same_id = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == snapshot.id);
-            if same_id.is_none() && has_name(self.session, snapshot) {
+            if of_id(self.context, &catalogue, snapshot.id).is_none() && has_name(self.session, snapshot) {
                 return Err(name_taken(self.context, name_of(snapshot)));
             }
         }
         self.context.monitor.phase("storing");
         for (number, (bundled, snapshot)) in contents.snapshots.iter().zip(there).enumerate() {
-            if let Some(here) = catalogue.snapshots.iter().find(|listed| listed.snapshot.id == snapshot.id) {
+            if let Some(here) = of_id(self.context, &catalogue, snapshot.id) {
                 let notice = format!("the snapshot {} is here already", name_of(&here.snapshot));
                 self.context.monitor.notice(&notice);
                 let trusted = self.session.trusts(&here.root, here.signer)?;
@@ -217,6 +243,11 @@ impl Import<'_> {
     /// What arrives is built on no snapshot of another key, whatever id that has.
     fn may_be_base(&self, listed: &Listed) -> bool {
         self.context.repository.keys().builds_on(listed.signer)
+    }
+
+    /// Whether whoever imports may learn of a snapshot.
+    fn may_show(&self, listed: &Listed, request: &ImportRequest) -> bool {
+        self.sees == Sees::Everything || Some(&listed.snapshot.app) == request.app.as_ref()
     }
 
     /// The snapshot as it will stand here, but for its trees.
@@ -362,9 +393,15 @@ pub(super) fn receive_one(
     Ok((snapshot, payload_digest(&payload), bytes))
 }
 
-/// The id of a snapshot that is here, as `copy` and `import` find it.
-pub(super) fn is_here(catalogue: &Catalogue, id: SnapshotId) -> bool {
-    catalogue.snapshots.iter().any(|listed| listed.snapshot.id == id)
+/// The snapshot of an id that is here, as `copy` and `import` mean it: by the key in use or by an owner, who
+/// may have been removed since. What another key's holder has put there under that id is not it.
+pub(super) fn of_id<'c>(context: &Context, catalogue: &'c Catalogue, id: SnapshotId) -> Option<&'c Listed> {
+    let keys = context.repository.keys();
+    let is_of_owners = |listed: &&Listed| {
+        let was_owner = Standing::Removed { was_owner: true };
+        keys.builds_on(listed.signer) || keys.standing(listed.signer) == was_owner
+    };
+    catalogue.snapshots.iter().filter(|listed| listed.snapshot.id == id).find(is_of_owners)
 }
 
 /// For fuzzing: seals any plaintext as a bundle would, and reads it.

@@ -27,7 +27,7 @@ pub use copy::{CopyReport, CopyRequest, copy};
 pub use export::{ExportReport, ExportRequest, ExportTarget, export};
 #[doc(hidden)]
 pub use import::fuzz_native;
-pub use import::{BundleSummary, ImportReport, ImportRequest, Imported, import, is_native, verify};
+pub use import::{BundleSummary, ImportReport, ImportRequest, Imported, import, import_within, is_native, verify};
 
 pub(crate) use walk::unwrapped;
 

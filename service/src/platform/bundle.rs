@@ -95,7 +95,7 @@ pub(super) fn import(
     let (imported, warnings, bytes_new, stored_new) = if bundle::is_native(staged)? {
         let password = password.ok_or_else(|| Problem::from(copal_engine::Error::BundlePassword))?;
         let request = ImportRequest { password, name: Some(name.to_owned()), app: Some(app.to_owned()) };
-        let mut report = bundle::import(context, file, &request).map_err(blame_bundle)?;
+        let mut report = bundle::import_within(context, file, &request).map_err(blame_bundle)?;
         let imported = report.snapshots.pop().ok_or_else(|| Problem::bad_bundle("no snapshot is in the bundle"))?;
         (imported, report.warnings, report.bytes_new, report.stored_new)
     } else {
