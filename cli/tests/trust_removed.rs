@@ -97,7 +97,7 @@ fn t02_a_removed_key_pushes_out_nothing_not_even_its_own() {
 }
 
 #[test]
-fn t02_what_a_changed_key_signed_goes_by_the_rules_once_there_is_newer() {
+fn t02_what_a_changed_key_signed_goes_by_the_rules_as_before() {
     let world = with_key_of("full");
     for name in ["one", "two", "three"] {
         create(&world, "key", name);
@@ -107,13 +107,13 @@ fn t02_what_a_changed_key_signed_goes_by_the_rules_once_there_is_newer() {
     let forget = || with_key(&world, "new", &["forget", "--keep-last", "2", "--json"]);
     let run = forget();
     let removed = |run: &Run| -> Value { serde_json::from_slice::<Value>(&run.stdout).unwrap()["removed"].clone() };
-    assert_eq!(names(&removed(&run)), [] as [&str; 0]);
+    assert_eq!(names(&removed(&run)), ["one"]);
     for name in ["four", "five"] {
         create(&world, "new", name);
     }
     let mut gone: Vec<String> = names(&removed(&forget())).into_iter().map(str::to_owned).collect();
     gone.sort();
-    assert_eq!(gone, ["one", "three", "two"]);
+    assert_eq!(gone, ["three", "two"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Damage {
     }
 
     /// Of an error; other errors than of damage and of newer versions are given back.
-    fn of(kind: &'static str, id: &str, error: Error, chunks: Vec<ChunkId>) -> Result<Self> {
+    pub fn of(kind: &'static str, id: &str, error: Error, chunks: Vec<ChunkId>) -> Result<Self> {
         let trouble = match &error {
             error if error.is_integrity() => Trouble::Damaged,
             error if error.is_unsupported() => Trouble::Newer,
@@ -112,14 +112,15 @@ pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
         report.damaged =
             vec![damage("pack", &format!("{number} of its records do not verify; its parity brings them back"))];
     } else if report.damaged.is_empty() && names_pack(session, pack)? {
-        match parity::judge(repository, pack)? {
-            None | Some(Verdict::Sound) => {}
-            Some(Verdict::PackHurt) => {
+        match parity::judge(repository, pack) {
+            Ok(None | Some(Verdict::Sound)) => {}
+            Ok(Some(Verdict::PackHurt)) => {
                 report
                     .damaged
                     .push(damage("pack", "its records verify, and other bytes of it are not as they were written"));
             }
-            Some(Verdict::ParityHurt(detail)) => report.damaged.push(damage("parity", &detail)),
+            Ok(Some(Verdict::ParityHurt(detail))) => report.damaged.push(damage("parity", &detail)),
+            Err(error) => report.damaged.push(Damage::of("parity", &pack.to_string(), error, Vec::new())?),
         }
     }
     Ok(report)
@@ -139,7 +140,7 @@ pub fn renew_parity(repository: &Repository) -> Result<u64> {
     let mut renewed = 0;
     for pack in packs(repository)? {
         let damaged = check_pack(&session, pack)?.damaged;
-        if matches!(damaged.as_slice(), [only] if only.kind == "parity") {
+        if matches!(damaged.as_slice(), [only] if only.kind == "parity" && only.trouble == Trouble::Damaged) {
             parity::renew(repository, pack)?;
             renewed += 1;
         }

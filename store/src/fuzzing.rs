@@ -5,12 +5,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::Result;
-use crate::backend::ObjectName;
+use crate::backend::{ObjectKind, ObjectName};
 use crate::envelope::Sealing;
 use crate::ids::{ChunkId, ObjectId, PackId};
 use crate::index::{Block, build_fragment, fragment_name};
 use crate::keys::Keys;
-use crate::location::{Location, RecordKind};
+use crate::location::{Encoding, Location, RecordKind};
+use crate::pack::PackSealer;
 use crate::repository::Repository;
 use crate::sealed::{PartsSealer, seal_object, seal_unsigned};
 use crate::signing::SignerId;
@@ -46,6 +47,45 @@ pub fn seal_parts(keys: &Keys, name: &ObjectName, parts: &[(&[u8], &[u8])], dire
     for (bound, plain) in parts {
         sealer.seal_part(bound, plain, &mut out)?;
     }
+    sealer.finish(directory, &mut out)?;
+    Ok(out)
+}
+
+/// A record of a pack, as its writer says it is.
+pub struct ForgedRecord<'a> {
+    /// How it is said to be encoded.
+    pub encoding: Encoding,
+    /// The chunks that are said to be in it, with their lengths.
+    pub members: &'a [(ChunkId, u32)],
+    /// The base that it is said to have.
+    pub base: Option<ChunkId>,
+    /// What is in it.
+    pub payload: &'a [u8],
+}
+
+/// A pack of any records, with a list of them that opens; and the places that follow from that list.
+pub fn seal_pack(
+    repository: &Repository,
+    pack: PackId,
+    kind: RecordKind,
+    records: &[ForgedRecord<'_>],
+) -> Result<(Vec<u8>, Vec<(ChunkId, Location)>)> {
+    let mut out = Vec::new();
+    let mut sealer = PackSealer::new(repository.keys(), pack, kind, &mut out)?;
+    for ForgedRecord { encoding, members, base, payload } in records {
+        sealer.seal_record(*encoding, members, *base, payload, &mut out)?;
+    }
+    let (trailer, _) = sealer.finish(&mut out)?;
+    let entries = trailer.entries(pack).collect();
+    Ok((out, entries))
+}
+
+/// A pack of data with parts that open and any text for the list of them.
+pub fn seal_pack_parts(repository: &Repository, pack: PackId, part: &[u8], directory: &[u8]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let id = ObjectId(pack.0);
+    let mut sealer = PartsSealer::new(repository.keys(), ObjectKind::Pack, id, Sealing::ForData, &mut out)?;
+    sealer.seal_part(b"", part, &mut out)?;
     sealer.finish(directory, &mut out)?;
     Ok(out)
 }

@@ -5,20 +5,29 @@
 //! both before the roster that names it: the roster is the commit. What an interrupted change leaves behind
 //! is in no roster, and counts for nothing.
 
+use std::io::ErrorKind;
+
 use crate::backend::{Hold, ObjectKind, ObjectName, publish_bytes};
-use crate::collect::take_over;
+use crate::collect::{take_over, take_over_roots};
 use crate::epochs::{EpochKeys, epoch_of};
 use crate::grants::{self, KeyObject, RosterName};
 use crate::ids::ObjectId;
 use crate::keys::{Credential, KeySlotInfo, SLOTS_MAX, StretchCost};
 use crate::repository::Repository;
 use crate::roles::{Action, Role};
-use crate::roster::{self, Body, Draft, Member, ROSTER_BYTES_MAX, Roster};
+use crate::roster::{self, Anchor, Body, Draft, Member, ROSTER_BYTES_MAX, Roster};
 use crate::sealed_to::PUBLIC_KEY_BYTES;
 use crate::signing::Signer;
 use crate::slots::{NewSlot, SLOT_BYTES_MAX, unsigned_slot_info};
 use crate::trust::StrangeKeyObject;
 use crate::{Error, Result};
+
+/// What becomes of the snapshots of a key that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshots {
+    StayItsOwn,
+    AreTakenOver,
+}
 
 /// How often the list of keys is read again when it changed while it was looked at.
 const LOOKS_MAX: usize = 8;
@@ -143,6 +152,7 @@ impl Repository {
         let lease = self.keys_lease()?;
         self.refresh_keys()?;
         let roster = self.roster_or_old("add a key")?;
+        self.end_introduction(&roster)?;
         self.check_role(role)?;
         if roster.body.current().count() >= SLOTS_MAX {
             return Err(Error::Limit { what: "the number of key slots".into(), limit: SLOTS_MAX as u64 });
@@ -152,7 +162,7 @@ impl Repository {
         let mut body = roster.body.clone();
         body.members.push(member_of(&new, role, label, created_seconds));
         let draft = Draft::after(Some(&roster), body, self.keys().repository())?;
-        self.introduce(new, role, &self.known_epochs(), draft, &self.keys().signing_key()?)?;
+        self.introduce(new, role, &self.known_epochs(), draft, &self.keys().signing_key()?, &*lease)?;
         lease.release()?;
         Ok(id)
     }
@@ -160,23 +170,45 @@ impl Repository {
     /// Removes a slot; the last owner's cannot be removed. What its holder copied of the keys stays known to
     /// him: see [`Self::rotate_keys`]. What a key signed that decides over others, labels and the index, is
     /// signed again by the key in use, because from now on the removed one's signatures count for nothing.
-    /// [`Error::Busy`] while a collection runs.
+    /// Its snapshots stay its own. [`Error::Busy`] while a collection runs.
     pub fn remove_key_slot(&self, slot: ObjectId, removed_seconds: i64) -> Result<()> {
+        self.remove_slot(slot, removed_seconds, Snapshots::StayItsOwn).map(drop)
+    }
+
+    /// Removes the slot that the key in use takes the place of, because its holder has changed it: what it
+    /// signed is signed again by the key in use, its snapshots too. Returns the number of those.
+    pub fn replace_key_slot(&self, slot: ObjectId, removed_seconds: i64) -> Result<u64> {
+        self.remove_slot(slot, removed_seconds, Snapshots::AreTakenOver)
+    }
+
+    fn remove_slot(&self, slot: ObjectId, removed_seconds: i64, snapshots: Snapshots) -> Result<u64> {
+        let mut signed = 0;
         self.keys().role().require(Action::ManageKeys)?;
         let lease = self.keys_lease()?;
         self.refresh_keys()?;
         match self.keys().roster() {
-            Some(roster) => self.remove_member(&roster, slot, removed_seconds)?,
+            Some(roster) => {
+                self.end_introduction(&roster)?;
+                signed = self.remove_member(&roster, slot, removed_seconds, snapshots, &*lease)?;
+            }
             None => self.check_unsigned_removal(slot)?,
         }
         self.delete_slot(slot)?;
-        lease.release()
+        lease.release()?;
+        Ok(signed)
     }
 
-    fn remove_member(&self, roster: &Roster, slot: ObjectId, removed_seconds: i64) -> Result<()> {
+    fn remove_member(
+        &self,
+        roster: &Roster,
+        slot: ObjectId,
+        removed_seconds: i64,
+        snapshots: Snapshots,
+        keys_lease: &dyn Hold,
+    ) -> Result<u64> {
         let is_it = |member: &&Member| member.slot == slot;
         let Some(member) = roster.body.current().find(is_it) else {
-            return self.check_stray(slot);
+            return self.check_stray(slot).map(|()| 0);
         };
         let owners = roster.body.current().filter(|member| member.role == Role::Full).count();
         if member.role == Role::Full && owners == 1 {
@@ -191,13 +223,18 @@ impl Repository {
             true => Some(take_over(self, &|signer| signer == Some(member.signer))?),
             false => None,
         };
+        let signed = match snapshots {
+            Snapshots::StayItsOwn => 0,
+            Snapshots::AreTakenOver => take_over_roots(self, &|signer| signer == Some(member.signer))?,
+        };
         let mut body = roster.body.clone();
         for member in body.members.iter_mut().filter(|member| member.slot == slot) {
             member.removed_seconds = member.removed_seconds.or(Some(removed_seconds));
         }
         let draft = Draft::after(Some(roster), body, self.keys().repository())?;
-        self.publish_roster(draft, &self.keys().signing_key()?)?;
-        lease.map_or(Ok(()), |lease| lease.release())
+        self.publish_roster(draft, &self.keys().signing_key()?, Some(keys_lease))?;
+        lease.map_or(Ok(()), |lease| lease.release())?;
+        Ok(signed)
     }
 
     /// A slot that is in no roster is only an object, or grants that an interrupted command left: it may go,
@@ -252,6 +289,7 @@ impl Repository {
         epochs: &[EpochKeys],
         draft: Draft,
         signer: &Signer,
+        lease: &dyn Hold,
     ) -> Result<()> {
         let (id, sealing) = (new.id, new.sealing);
         for epoch in epochs {
@@ -259,11 +297,14 @@ impl Repository {
         }
         let bytes = new.seal(self.keys(), role, draft.anchor())?;
         publish_bytes(&**self.backend(), &KeyObject::Slot(id).name(), &bytes)?;
-        self.publish_roster(draft, signer)
+        self.publish_roster(draft, signer, Some(lease))
     }
 
-    /// Publishes a roster and its copy; from then on it counts, and the older ones go.
-    pub(crate) fn publish_roster(&self, draft: Draft, signer: &Signer) -> Result<()> {
+    /// Publishes a roster and its copy; from then on it counts, and the older ones go. [`Error::Busy`] when
+    /// another process has changed the keys since the draft was made: where locks do not carry, the lease
+    /// alone keeps nobody out. `lease`: of the keys; nobody but `init` has none.
+    pub(crate) fn publish_roster(&self, draft: Draft, signer: &Signer, lease: Option<&dyn Hold>) -> Result<()> {
+        let previous = draft.previous();
         let (roster, document) = draft.signed(self.keys().repository(), signer)?;
         let sequence = roster.anchor().sequence;
         let sealed = roster::seal(&*self.keys().roster_key()?, self.new_object_id()?, &document)?;
@@ -274,12 +315,11 @@ impl Repository {
                 limit: ROSTER_BYTES_MAX,
             });
         }
-        for name in RosterName::both(sequence) {
-            // What stands there does not continue the chain, or it would have been the newest: it was
-            // planted.
-            self.backend().delete(&[name.object()])?;
-            publish_bytes(&**self.backend(), &name.object(), &sealed)?;
-        }
+        let [own, copy] = RosterName::both(sequence).map(RosterName::object);
+        self.publish_next(&own, &sealed, &|| self.check_unchanged(previous, lease))?;
+        // With the first of the two the roster is in force: what stands at the name of the other is not its
+        // copy.
+        self.publish_next(&copy, &sealed, &|| Ok(()))?;
         let older: Vec<ObjectName> = grants::rosters(&**self.backend())?
             .into_iter()
             .filter(|name| name.sequence < sequence)
@@ -288,6 +328,36 @@ impl Repository {
         self.backend().delete(&older)?;
         self.clear_grants_of_nobody(&roster)?;
         self.keys().adopt_roster(roster)
+    }
+
+    /// Publishes an object of a roster. What stands at its name does not continue the chain, as the check
+    /// says each time: it was planted, and goes.
+    fn publish_next(&self, name: &ObjectName, sealed: &[u8], check: &dyn Fn() -> Result<()>) -> Result<()> {
+        for _ in 0..LOOKS_MAX {
+            check()?;
+            match publish_bytes(&**self.backend(), name, sealed) {
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+                published => return published,
+            }
+            check()?;
+            self.backend().delete(std::slice::from_ref(name))?;
+        }
+        Err(keys_changed())
+    }
+
+    /// Whether a roster that continues `previous` may be published: nobody has published another one.
+    fn check_unchanged(&self, previous: Option<Anchor>, lease: Option<&dyn Hold>) -> Result<()> {
+        if !lease.map_or(Ok(true), Hold::is_current)? {
+            return Err(keys_changed());
+        }
+        let is_unchanged = match previous {
+            None => self.keys().any_roster(&**self.backend())?.is_none(),
+            Some(_) => {
+                self.refresh_keys()?;
+                self.keys().anchor() == previous
+            }
+        };
+        if is_unchanged { Ok(()) } else { Err(keys_changed()) }
     }
 
     pub(crate) fn write_grant(&self, slot: ObjectId, public: &[u8; PUBLIC_KEY_BYTES], epoch: &EpochKeys) -> Result<()> {
@@ -330,6 +400,10 @@ impl Repository {
             held => held,
         }
     }
+}
+
+fn keys_changed() -> Error {
+    Error::Busy { what: "the list of keys, which was changed meanwhile,".into() }
 }
 
 fn last_owner() -> Error {

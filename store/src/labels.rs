@@ -4,6 +4,7 @@
 //! A label decides what retention removes: in a repository that has a roster one counts only when a key that
 //! may label has signed it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -12,7 +13,7 @@ use crate::envelope::Envelope;
 use crate::ids::SnapshotId;
 use crate::repository::Repository;
 use crate::roles::Action;
-use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
+use crate::sealed::{Content, PAYLOAD_BYTES_MAX, open_object, seal_object};
 use crate::signing::SignerId;
 use crate::{Error, Result};
 
@@ -72,6 +73,8 @@ impl Repository {
     /// read it and try again.
     pub fn replace_label(&self, snapshot: SnapshotId, seen: Option<u64>, payload: &[u8]) -> Result<()> {
         self.keys().role().require(Action::Maintain)?;
+        // A label of a key that was removed meanwhile would take the place of one that counts.
+        self.refresh_keys()?;
         let busy = || Error::Busy { what: format!("the label of the snapshot {snapshot}") };
         let mut old = self.label_seqs(snapshot)?;
         if old.iter().copied().max() != seen {
@@ -132,63 +135,108 @@ impl Repository {
         self.open_label(name, self.backend().read(name, PAYLOAD_BYTES_MAX)?).map(drop)
     }
 
-    /// Seals a label again under the newest keys; `false` when it is already, or was replaced meanwhile. One
-    /// that no maintainer signed stays what it is.
-    pub(crate) fn reseal_label(&self, snapshot: SnapshotId, seq: u64) -> Result<bool> {
-        let name = label_name(snapshot, seq)?;
-        let bytes = match self.backend().read(&name, PAYLOAD_BYTES_MAX) {
-            Err(Error::Missing { .. }) => return Ok(false),
-            read => read?,
+    /// Seals the label of a snapshot again under the newest keys: the one that is in force, whatever somebody
+    /// has put above it. `false` when it is already, or was replaced meanwhile. One that no maintainer signed
+    /// stays what it is; of what does not open, the error.
+    pub(crate) fn reseal_label(&self, snapshot: SnapshotId) -> Result<bool> {
+        let seqs = self.label_seqs(snapshot)?;
+        let Some(label) = self.in_force(snapshot, seqs, &|signer| self.may_label(signer))? else {
+            return self.read_label(snapshot).map(|_| false);
         };
-        if Envelope::decode(&name.to_string(), ObjectKind::Label, &bytes)?.epoch == self.keys().epoch() {
-            return Ok(false);
-        }
-        let payload = self.open_label(&name, bytes)?;
-        match self.replace_label(snapshot, Some(seq), &payload) {
-            Err(Error::Busy { .. }) => Ok(false),
-            replaced => replaced.map(|()| true),
+        let is_written = label.epoch != self.keys().epoch() && self.write_again(snapshot, &label)?;
+        match label.unsure {
+            Some(seq) => self.check_label(&label_name(snapshot, seq)?).map(|()| is_written),
+            None => Ok(is_written),
         }
     }
 
-    /// Signs labels again whose signer the caller names, with the key in use. Older ones below one that
-    /// counts, which an interrupted change has left, go.
+    /// Signs labels again whose signer the caller names, with the key in use: of each snapshot the one that
+    /// is in force, whatever somebody has put above it. Older ones below it, which an interrupted change has
+    /// left, go.
     pub(crate) fn resign_labels(&self, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
         let mut signed = 0;
-        let all = self.label_objects()?;
-        for (snapshot, seq) in self.labels()? {
-            let name = label_name(snapshot, seq)?;
-            let opened = match self.backend().read(&name, PAYLOAD_BYTES_MAX) {
-                Ok(bytes) => open_object(self.keys(), &name, bytes),
-                Err(error) => Err(error),
-            };
-            match opened {
-                Ok(content) if whose(content.signer) => match self.replace_label(snapshot, Some(seq), &content.payload)
-                {
-                    Err(Error::Busy { .. }) => {}
-                    replaced => {
-                        replaced?;
-                        signed += 1;
-                    }
-                },
-                Ok(_) if self.check_label(&name).is_ok() => {
-                    let below = all.iter().filter(|(of, other, _)| *of == snapshot && *other < seq);
-                    let below: Vec<ObjectName> = below.map(|(_, _, name)| name.clone()).collect();
-                    if !below.is_empty() {
-                        self.backend().delete(&below)?;
-                    }
-                }
-                Ok(_) => {}
-                Err(error) if error.concerns_one_object() => {}
-                Err(error) => return Err(error),
+        let mut all: BTreeMap<SnapshotId, Vec<u64>> = BTreeMap::new();
+        for (snapshot, seq, _) in self.label_objects()? {
+            all.entry(snapshot).or_default().push(seq);
+        }
+        for (snapshot, seqs) in all {
+            let counts = |signer| whose(signer) || self.may_label(signer);
+            let Some(label) = self.in_force(snapshot, seqs.clone(), &counts)? else { continue };
+            if whose(label.content.signer) {
+                signed += u64::from(self.write_again(snapshot, &label)?);
+            }
+            let below = seqs.into_iter().filter(|seq| *seq < label.seq);
+            let below = below.map(|seq| label_name(snapshot, seq)).collect::<Result<Vec<_>>>()?;
+            if !below.is_empty() {
+                self.backend().delete(&below)?;
             }
         }
         Ok(signed)
     }
 
+    /// The newest label that counts, of those that stand there.
+    fn in_force(
+        &self,
+        snapshot: SnapshotId,
+        mut seqs: Vec<u64>,
+        counts: &dyn Fn(Option<SignerId>) -> bool,
+    ) -> Result<Option<InForce>> {
+        seqs.sort_unstable_by_key(|seq| Reverse(*seq));
+        let newest = seqs.first().copied();
+        let mut unsure = None;
+        for seq in seqs {
+            let name = label_name(snapshot, seq)?;
+            let read = self.backend().read(&name, PAYLOAD_BYTES_MAX).and_then(|bytes| {
+                let epoch = Envelope::decode(&name.to_string(), ObjectKind::Label, &bytes)?.epoch;
+                Ok((epoch, open_object(self.keys(), &name, bytes)?))
+            });
+            match read {
+                Ok((epoch, content)) if counts(content.signer) => {
+                    return Ok(Some(InForce { seq, epoch, content, newest, unsure }));
+                }
+                // Somebody put it there: it never was a label.
+                Ok(_) | Err(Error::Missing { .. }) => {}
+                Err(error) if error.concerns_one_object() => unsure = Some(seq),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a label again with the same content; `false` when it was replaced meanwhile. Above what nobody
+    /// who counts has signed; below what does not open, because that may have been a pin.
+    fn write_again(&self, snapshot: SnapshotId, label: &InForce) -> Result<bool> {
+        let payload = &label.content.payload;
+        let Some(unsure) = label.unsure else {
+            return match self.replace_label(snapshot, label.newest, payload) {
+                Err(Error::Busy { .. }) => Ok(false),
+                replaced => replaced.map(|()| true),
+            };
+        };
+        let (old, above) = (label_name(snapshot, label.seq)?, label.seq.saturating_add(1));
+        let name = if above < unsure { label_name(snapshot, above)? } else { old.clone() };
+        let sealed = seal_object(self.keys(), &name, self.new_object_id()?, payload)?;
+        if name == old {
+            self.backend().delete(std::slice::from_ref(&old))?;
+        }
+        match publish_bytes(&**self.backend(), &name, &sealed) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            published => published?,
+        }
+        if name != old {
+            self.backend().delete(&[old])?;
+        }
+        Ok(true)
+    }
+
+    fn may_label(&self, signer: Option<SignerId>) -> bool {
+        !self.keys().is_signed() || self.keys().vouches(signer, Action::Maintain)
+    }
+
     /// A label decides what retention removes: it counts only when a key that may label has signed it.
     fn open_label(&self, name: &ObjectName, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let content = open_object(self.keys(), name, bytes)?;
-        if self.keys().is_signed() && !self.keys().vouches(content.signer, Action::Maintain) {
+        if !self.may_label(content.signer) {
             return Err(Error::damaged(name, "no key that may label has signed it"));
         }
         Ok(content.payload)
@@ -208,6 +256,17 @@ impl Repository {
         };
         Ok(listed.into_iter().filter_map(parse).collect())
     }
+}
+
+/// A label that counts, as it stands among others.
+struct InForce {
+    seq: u64,
+    epoch: u32,
+    content: Content,
+    /// The highest number that any label of the snapshot has.
+    newest: Option<u64>,
+    /// The lowest number above it of what does not open: it may have been a label that counted.
+    unsure: Option<u64>,
 }
 
 fn label_name(snapshot: SnapshotId, seq: u64) -> Result<ObjectName> {

@@ -17,10 +17,10 @@ use crate::mutants::Mutant;
 use crate::roles::{Action, Role};
 use crate::roster::{Anchor, Draft};
 use crate::sealed::{
-    Content, PAYLOAD_BYTES_MAX, Unsealed, Unsigned, open_object, reseal_object, seal_object, unseal_object,
+    Content, PAYLOAD_BYTES_MAX, Unsealed, Word, open_object, reseal_object, seal_object, unseal_object,
 };
 use crate::signing::SignerId;
-use crate::slots::{Holds, NewSlot, OpenSlot, SLOT_BYTES_MAX, SLOTS_MAX, is_slot, open_slot};
+use crate::slots::{Choice, Holds, NewSlot, OpenSlot, SLOT_BYTES_MAX, SlotFile, open_slot};
 use crate::trust::{Door, Trust};
 use crate::{Error, Result};
 
@@ -81,7 +81,7 @@ impl Repository {
         let keys = ring(opened.keys.clone());
         publish_bytes(&*backend, &name, &bytes)?;
         let made = Self::of(Arc::clone(&backend), Arc::clone(&entropy), config, keys, opened.unlocked);
-        made.publish_roster(draft, &signer)?;
+        made.publish_roster(draft, &signer, None)?;
         // Once: both copies have the same key and nonce.
         let sealed = made.config.seal(&made.keys)?;
         for name in config_names() {
@@ -92,39 +92,24 @@ impl Repository {
 
     /// Opens a repository with a password or key.
     pub fn open(backend: Arc<dyn Backend>, entropy: Arc<dyn Entropy>, credential: &Credential) -> Result<Self> {
-        Self::open_seen(backend, entropy, credential, None)
+        Self::open_seen(backend, entropy, credential, &Seen::default())
     }
 
-    /// The same where a place in the chain of its rosters has been seen before: keys that do not continue it
-    /// are refused, by [`Error::KeysWentBack`].
+    /// The same where it has been opened before: keys that do not continue the place in the chain of its
+    /// rosters that was seen are refused, by [`Error::KeysWentBack`].
     pub fn open_seen(
         backend: Arc<dyn Backend>,
         entropy: Arc<dyn Entropy>,
         credential: &Credential,
-        seen: Option<Anchor>,
+        seen: &Seen,
     ) -> Result<Self> {
         let configs = read_configs(&*backend)?;
-        let listed = backend.list(ObjectKind::KeySlot)?;
-        let slots = listed.into_iter().map(|object| object.name);
-        let slots = slots.filter(|name| matches!(KeyObject::parse(name), None | Some(KeyObject::Slot(_))));
-        let mut unusable = None;
-        // Only what looks like a slot, and costs a stretching, counts among so many: what stands beside them
-        // locks nobody out.
-        let is_stretched = matches!(credential, Credential::Password(_));
-        let (mut tried, mut stretched) = (0, 0);
-        for name in slots {
-            if stretched == SLOTS_MAX {
-                break;
-            }
-            let opened = backend.read(&name, SLOT_BYTES_MAX).and_then(|bytes| {
-                let counts = is_slot(&name, &bytes);
-                tried += usize::from(counts);
-                stretched += usize::from(counts && is_stretched);
-                open_slot(&name, &bytes, credential)
-            });
+        let (choice, mut unusable) = Choice::look(&*backend, credential, &seen.slots)?;
+        for SlotFile { name, .. } in &choice.tried {
+            let opened = backend.read(name, SLOT_BYTES_MAX).and_then(|bytes| open_slot(name, &bytes, credential));
             let outcome = match opened {
                 Ok(None) => continue,
-                Ok(Some(opened)) => Self::open_with(&backend, &entropy, &configs, &opened, seen),
+                Ok(Some(opened)) => Self::open_with(&backend, &entropy, &configs, &opened, seen.anchor),
                 Err(error) => Err(error),
             };
             match outcome {
@@ -135,8 +120,9 @@ impl Repository {
             }
         }
         match unusable {
+            _ if choice.passed_over > 0 => Err(choice.is_not_all()),
             Some(error) => Err(error),
-            None if tried == 0 => Err(Error::Missing { object: "every key slot".into() }),
+            None if choice.tried.is_empty() => Err(Error::Missing { object: "every key slot".into() }),
             None => Err(Error::WrongKey),
         }
     }
@@ -158,11 +144,6 @@ impl Repository {
             }
         };
         let (keys, config) = open_config(ring, configs)?;
-        let is_anchored = opened.keys.as_ref().is_some_and(|slot| slot.anchor.is_some());
-        if !is_anchored && keys.has_roster(&**backend)? {
-            let detail = "this slot was made before the repository had a signed list of its keys, and is not in it";
-            return Err(Error::KeySlot { detail: detail.into() });
-        }
         keys.learn()?;
         if seen.is_some() && !keys.is_signed() {
             return Err(Error::KeysWentBack);
@@ -349,11 +330,12 @@ impl Repository {
     }
 
     /// Seals a root again under the newest keys; `false` when it is already. Who signed it signed its
-    /// content: that stays. It goes to a name of the epoch, and back to its own: so nobody can put another
-    /// beside it that would be read in its stead. What stands under such a name beside it and says the same
-    /// is left over, and goes; what says something else goes only beside what an owner, or the key in use,
-    /// has signed: otherwise nothing here tells which one is true, and all of them stay.
-    pub(crate) fn reseal_root(&self, root: &RootName, unsigned: Unsigned) -> Result<bool> {
+    /// content: that stays, unless the caller takes over what this signer has signed. It goes to a name of
+    /// the epoch, and back to its own: so nobody can put another beside it that would be read in its stead.
+    /// What stands under such a name beside it and says the same is left over, and goes; what says something
+    /// else goes only beside what an owner, or the key in use, has signed: otherwise nothing here tells
+    /// which one is true, and all of them stay.
+    pub(crate) fn reseal_root(&self, root: &RootName, takes_over: &dyn Fn(Option<SignerId>) -> bool) -> Result<bool> {
         let current = self.keys.epoch();
         let own = root.object()?;
         let (mut standing, mut problem) = (Vec::new(), None);
@@ -383,11 +365,11 @@ impl Repository {
         if let Some(error) = problem.filter(|_| trusted.is_none() && best.name != own) {
             return Err(error);
         }
-        let is_done = best.epoch == current && best.name == own;
+        let word = if takes_over(best.signer) { Word::IsTakenOver } else { Word::Stays };
+        let is_done = best.epoch == current && best.name == own && word == Word::Stays;
         if !is_done {
-            let sealed = |name: &ObjectName| {
-                reseal_object(&self.keys, name, self.new_object_id()?, best.content.clone(), unsigned)
-            };
+            let sealed =
+                |name: &ObjectName| reseal_object(&self.keys, name, self.new_object_id()?, best.content.clone(), word);
             let way = root.object_of(current)?;
             if best.name != way {
                 self.replace_taken(&way, &sealed(&way)?)?;
@@ -428,6 +410,7 @@ impl Repository {
     /// Removes roots, then their labels: durable when it returns. Their chunks stay until collection.
     pub fn delete_roots(&self, roots: &[RootName]) -> Result<()> {
         self.keys.role().require(Action::Maintain)?;
+        self.refresh_keys()?;
         self.withdraw_roots(roots)
     }
 
@@ -474,6 +457,15 @@ impl StandingRoot {
         let signer = content.signer(keys, &name)?;
         Ok(Self { name, epoch, content, signer })
     }
+}
+
+/// What is remembered of a repository that was opened before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The newest place in the chain of its rosters.
+    pub anchor: Option<Anchor>,
+    /// The slots that opened it, the last one first.
+    pub slots: Vec<ObjectId>,
 }
 
 /// The configuration and its copy, those that are sound as far as can be told without a key.

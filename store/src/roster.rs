@@ -162,6 +162,12 @@ impl Draft {
         self.anchor
     }
 
+    /// The place in the chain that it continues; `None`: it is the first.
+    pub(crate) fn previous(&self) -> Option<Anchor> {
+        let sequence = self.handover.sequence - 1;
+        (sequence > 0).then_some(Anchor { sequence, digest: self.handover.previous })
+    }
+
     /// Signs it: `sign` appends signer and signature to a content under a statement.
     pub(crate) fn signed(
         mut self,

@@ -1,7 +1,7 @@
 //! Rotation of the keys, and the step from formats 1 and 2 to a repository whose keys are signed for.
 
-use crate::backend::{ObjectKind, ObjectName};
-use crate::collect::take_over;
+use crate::backend::{Hold, ObjectKind, ObjectName};
+use crate::collect::{take_over, take_over_roots};
 use crate::envelope::Envelope;
 use crate::epochs::{EPOCHS_MAX, EpochKeys, epoch_of};
 use crate::grants::{self, KeyObject};
@@ -62,19 +62,28 @@ impl Repository {
         self.refresh_keys()?;
         let rotation = match self.keys().roster() {
             Some(roster) => {
-                if roster.is_being_introduced() {
-                    self.remove_older_keys(&roster)?;
-                    take_over(self, &|signer| signer.is_none())?.release()?;
-                }
-                self.rotate_signed(&roster, created_seconds)?
+                self.end_introduction(&roster)?;
+                self.rotate_signed(&roster, created_seconds, &*lease)?
             }
-            None => self.give_roster(credential, stretch, created_seconds)?,
+            None => self.give_roster(credential, stretch, created_seconds, &*lease)?,
         };
         lease.release()?;
         Ok(rotation)
     }
 
-    fn rotate_signed(&self, roster: &Roster, created_seconds: i64) -> Result<Rotation> {
+    /// Does again what the step to format 3 does after its first roster, where it was interrupted there: the
+    /// next roster says that it is done, and from then on what nobody signed counts for nothing.
+    pub(crate) fn end_introduction(&self, roster: &Roster) -> Result<()> {
+        if !roster.is_being_introduced() {
+            return Ok(());
+        }
+        self.remove_older_keys(roster)?;
+        let lease = take_over(self, &|signer| signer.is_none())?;
+        take_over_roots(self, &|signer| signer.is_none())?;
+        lease.release()
+    }
+
+    fn rotate_signed(&self, roster: &Roster, created_seconds: i64, lease: &dyn Hold) -> Result<Rotation> {
         let epoch = EpochKeys::generate(next_number(roster.epoch())?, &**self.entropy())?;
         let mut slots = 0;
         for member in roster.body.current() {
@@ -84,7 +93,7 @@ impl Repository {
         let mut body = roster.body.clone();
         body.epochs.push(begun(&epoch, created_seconds));
         let draft = Draft::after(Some(roster), body, self.keys().repository())?;
-        self.publish_roster(draft, &self.keys().signing_key()?)?;
+        self.publish_roster(draft, &self.keys().signing_key()?, Some(lease))?;
         let number = epoch.number;
         self.keys().adopt_epoch(epoch);
         Ok(Rotation { epoch: number, replaced: None, slots })
@@ -93,7 +102,13 @@ impl Repository {
     /// The first roster of a repository of format 1 or 2. Whoever had the master key can make slots of those
     /// formats, so none but the one in use is taken over; and what is there now is signed by it, because it
     /// could be made by anybody later.
-    fn give_roster(&self, credential: &Credential, stretch: StretchCost, created_seconds: i64) -> Result<Rotation> {
+    fn give_roster(
+        &self,
+        credential: &Credential,
+        stretch: StretchCost,
+        created_seconds: i64,
+        lease: &dyn Hold,
+    ) -> Result<Rotation> {
         let slots = self.unsigned_slots()?;
         let old = only_current(&slots)?;
         let known = self.unsigned_epochs();
@@ -106,15 +121,14 @@ impl Repository {
         let draft = Draft::after(None, Body { members, epochs }, self.keys().repository())?;
         let mut given = self.known_epochs();
         given.push(epoch.clone());
-        self.introduce(new, Role::Full, &given, draft, &signer)?;
+        self.introduce(new, Role::Full, &given, draft, &signer, lease)?;
         let signed = Self::open(self.backend().clone(), self.entropy().clone(), credential)?;
         let roster = signed.roster_or_old("end the rotation")?;
-        signed.remove_older_keys(&roster)?;
-        take_over(&signed, &|signer| signer.is_none())?.release()?;
+        signed.end_introduction(&roster)?;
         // The second roster says that this is done: from then on what nobody signed was put there by
         // somebody.
         let draft = Draft::after(Some(&roster), roster.body.clone(), signed.keys().repository())?;
-        signed.publish_roster(draft, &signer)?;
+        signed.publish_roster(draft, &signer, Some(lease))?;
         Ok(Rotation { epoch: epoch.number, replaced: Some((old.id, id)), slots: 1 })
     }
 

@@ -186,27 +186,28 @@ pub(crate) fn seal_object(keys: &Keys, name: &ObjectName, id: ObjectId, payload:
     seal_content(keys, name, id, &signed(keys, name, payload.to_vec())?)
 }
 
-/// What becomes of a content that nobody signed, when it is sealed again.
+/// Whose word a content is, when it is sealed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unsigned {
-    /// It stays what it is: anybody who has a key could have made it.
+pub(crate) enum Word {
+    /// It stays what it is: the signature, or that nobody signed it.
     Stays,
-    /// The key in use signs it: it was there before the repository had signatures.
-    IsSigned,
+    /// The key in use signs it.
+    IsTakenOver,
 }
 
-/// Seals again what was sealed before, under the newest keys. A signature stays.
+/// Seals again what was sealed before, under the newest keys.
 pub(crate) fn reseal_object(
     keys: &Keys,
     name: &ObjectName,
     id: ObjectId,
     content: Unsealed,
-    unsigned: Unsigned,
+    word: Word,
 ) -> Result<Vec<u8>> {
-    match (content.is_signed, unsigned) {
-        (true, _) => seal_content(keys, name, id, &content.bytes),
-        (false, Unsigned::IsSigned) => seal_content(keys, name, id, &signed(keys, name, content.bytes)?),
-        (false, Unsigned::Stays) => seal_unsigned(keys, name, id, &content.bytes),
+    match (content.is_signed, word) {
+        (true, Word::Stays) => seal_content(keys, name, id, &content.bytes),
+        (false, Word::Stays) => seal_unsigned(keys, name, id, &content.bytes),
+        (true, Word::IsTakenOver) => seal_object(keys, name, id, &verified(keys, name, content.bytes)?.payload),
+        (false, Word::IsTakenOver) => seal_object(keys, name, id, &content.bytes),
     }
 }
 

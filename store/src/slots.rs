@@ -7,8 +7,11 @@
 //! without knowing a password, the other signs. Their public halves stand in the roster, and a slot that is
 //! not there opens nothing. Slots of versions 1 and 2 (modules `first` and `second`) are only read.
 
+mod choice;
 mod first;
 mod second;
+
+pub(crate) use choice::{Choice, SlotFile};
 
 use std::fmt;
 use std::sync::Arc;
@@ -109,7 +112,7 @@ pub const STRETCH_LANES_MAX: u32 = 64;
 pub(crate) const SLOT_BYTES_MAX: u64 = 16 << 10;
 /// Longest label in bytes.
 const LABEL_BYTES_MAX: usize = 255;
-/// Slots of one repository; each wrong password costs a stretching for each.
+/// Slots of one repository.
 pub const SLOTS_MAX: usize = 64;
 
 impl Default for StretchCost {
@@ -344,15 +347,21 @@ pub(crate) fn open_slot(name: &ObjectName, bytes: &[u8], credential: &Credential
     Ok(Some(OpenSlot { unlocked: Unlocked { slot: envelope.id, stretched }, holds, keys: Some(Arc::new(keys)) }))
 }
 
-/// Whether an object looks like a slot, so that it counts among those that a credential is tried on.
+/// Whether an object looks like a slot.
 pub(crate) fn is_slot(name: &ObjectName, bytes: &[u8]) -> bool {
-    let Ok(envelope) = decode_any_envelope(name, bytes) else { return false };
+    stretching_in(name, bytes).is_some()
+}
+
+/// How an object that looks like a slot stretches its credential; `None`: it is none. And the id that it has.
+fn stretching_in(name: &ObjectName, bytes: &[u8]) -> Option<(ObjectId, Stretching)> {
+    let envelope = decode_any_envelope(name, bytes).ok()?;
     let (object, document) = (name.to_string(), &bytes[ENVELOPE_BYTES..]);
-    match envelope.version {
-        FIRST_VERSION => first::decodes(&object, document),
-        EPOCH_VERSION => second::decodes(&object, document),
-        _ => codec::decode::<SlotDocument>(&object, document).is_ok(),
-    }
+    let stretching = match envelope.version {
+        FIRST_VERSION => first::stretching(&object, document)?,
+        EPOCH_VERSION => second::stretching(&object, document)?,
+        _ => codec::decode::<SlotDocument>(&object, document).ok()?.stretching,
+    };
+    Some((envelope.id, stretching))
 }
 
 /// What an owner sees of a slot of a repository without a roster.

@@ -304,13 +304,18 @@ impl Keys {
 
     /// Takes in the newest roster, and what was granted to the slot and is not known yet.
     pub(crate) fn learn(&self) -> Result<()> {
-        let Some((door, slot)) = self.trust().slot() else { return Ok(()) };
+        let Some((door, slot)) = self.trust().slot() else { return self.check_first_slot() };
+        if slot.anchor.is_none() {
+            self.check_unsigned(&*door.backend)?;
+        }
         if let Some(anchor) = slot.anchor {
             let newest = self.newest_roster(&*door.backend, anchor, door.seen)?;
             if !newest.body.has_slot(slot.slot) {
-                let detail =
-                    "the slot of this password or key was removed, or never put into the list of keys by an owner";
-                return Err(Error::KeySlot { detail: detail.into() });
+                let detail = format!(
+                    "{}, the slot of this password or key, was removed, or never put into the list of keys by an owner",
+                    KeyObject::Slot(slot.slot).name()
+                );
+                return Err(Error::KeySlot { detail });
             }
             self.adopt_roster(newest)?;
         }
@@ -332,6 +337,23 @@ impl Keys {
             self.note_problem(number, Unreadable::of(problem)?);
         }
         Ok(())
+    }
+
+    /// A slot of the first format is given nothing; and it counts no more once there is a roster.
+    fn check_first_slot(&self) -> Result<()> {
+        match &self.trust().door {
+            Some(door) if self.roster_key().is_ok() => self.check_unsigned(&*door.backend),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_unsigned(&self, backend: &dyn Backend) -> Result<()> {
+        let Some(roster) = self.any_roster(backend)? else { return Ok(()) };
+        let detail = format!(
+            "the slot of this password or key was made before the repository had a signed list of its keys, {roster}, and \
+             is not in it"
+        );
+        Err(Error::KeySlot { detail })
     }
 
     /// A roster that was just read or signed. It never goes back to an earlier one.
@@ -371,17 +393,19 @@ impl Keys {
     }
 
     /// Whether somebody with a key has made a roster: then slots without an anchor count no more.
-    pub(crate) fn has_roster(&self, backend: &dyn Backend) -> Result<bool> {
+    pub(crate) fn any_roster(&self, backend: &dyn Backend) -> Result<Option<ObjectName>> {
         let key = self.roster_key()?;
         for name in grants::rosters(backend)? {
             match backend.read(&name.object(), ROSTER_BYTES_MAX) {
-                Ok(bytes) if roster::open(&name.object().to_string(), &key, &bytes).is_ok() => return Ok(true),
+                Ok(bytes) if roster::open(&name.object().to_string(), &key, &bytes).is_ok() => {
+                    return Ok(Some(name.object()));
+                }
                 Ok(_) => {}
                 Err(error) if error.is_integrity() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Checks the grant of an epoch to the slot in use.

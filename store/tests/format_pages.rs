@@ -317,7 +317,9 @@ fn condemned() {
     let mut expected = rename(blocks_of(&example.repository, &example.sentence), "sentence");
     expected.extend(rename(blocks_of(&example.repository, &example.sessions), "sessions"));
     check("condemned.md", &expected);
-    assert!(expected["text fields sentence"].contains(&format!("marked: {SNAPSHOT}")));
+    // A mark is no id: another root may have that.
+    let sentence = &expected["text fields sentence"];
+    assert!(sentence.contains("marked: ") && !sentence.contains(&SNAPSHOT.to_string()));
 }
 
 #[test]

@@ -156,10 +156,15 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
             let id = add(&context, &old.label, old.role, &credential)?;
             let replacing = invocation.open_at(context.repository.backend().clone(), &credential)?;
-            replacing.remove_key_slot(old.id, now())?;
+            let signed = replacing.replace_key_slot(old.id, now())?;
             known_keys::remember(context.state_folder.as_deref(), &replacing);
-            let both = json!({ "added": id.to_string(), "removed": old.id.to_string() });
-            say(invocation, &format!("replaced the key slot {} by {id}", old.id), both)?;
+            let document =
+                json!({ "added": id.to_string(), "removed": old.id.to_string(), "snapshots_signed_again": signed });
+            let signed = match signed {
+                0 => String::new(),
+                number => format!("; {} signed again", count(number, "snapshot was", "snapshots were")),
+            };
+            say(invocation, &format!("replaced the key slot {} by {id}{signed}", old.id), document)?;
         }
         Action::Rotate { reseal } => {
             let credential = invocation.credential(Ask::Once)?;

@@ -231,6 +231,8 @@ pub(crate) fn payload_digest(payload: &[u8]) -> String {
 /// One reading of the catalogue.
 struct Gathering<'a> {
     context: &'a Context,
+    /// How often the keys were changed, before anything was read.
+    changes: u32,
     /// What the cache knew and nobody has asked for yet.
     known: Entries,
     /// What had to be read.
@@ -250,7 +252,7 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     };
     let mut catalogue = Catalogue { asked, ..Catalogue::default() };
     let memory = context.memory.as_ref().filter(|_| remember);
-    let recalled = memory.and_then(|memory| memory.recall(roots, &labels));
+    let recalled = memory.and_then(|memory| memory.recall(context.repository.keys(), roots, &labels));
     let (state, missing) = match recalled {
         Some((snapshots, missing)) => {
             catalogue.snapshots = snapshots;
@@ -262,7 +264,8 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
         }
     };
     let (state, known) = state.map_or((CacheState::Unusable, Entries::new()), |cached| (cached.state, cached.entries));
-    let mut gathering = Gathering { context, known, added: Entries::new(), unsure: Vec::new() };
+    let changes = changes_of(context.repository.keys());
+    let mut gathering = Gathering { context, changes, known, added: Entries::new(), unsure: Vec::new() };
     for root in &missing {
         context.check_interrupt()?;
         match gathering.listed(root, &labels) {
@@ -280,21 +283,27 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     let Gathering { added, known, unsure, .. } = gathering;
     cache::keep(context, state, &added, &gone::keep_what_is_to_be_told(known));
     if let Some(memory) = memory {
-        memory.learn(&catalogue.snapshots, &labels, &unsure);
+        memory.learn(changes, &catalogue.snapshots, &labels, &unsure);
     }
     Ok(catalogue)
 }
 
 impl Gathering<'_> {
+    fn keys(&self) -> &Keys {
+        self.context.repository.keys()
+    }
+
     /// `None`: it was deleted since it was listed.
     fn listed(&mut self, root: &RootName, labels: &BTreeMap<SnapshotId, u64>) -> Result<Option<Listed>> {
         let object = object_of(root);
-        let (known, read) = match self.known.remove(&object) {
+        let known = self.known.remove(&object).filter(|known| is_settled(self.keys(), known.signer, known.seen));
+        let (known, read) = match known {
             Some(cached) => (cached, None),
             None => {
                 let Some(read) = read_root(&self.context.repository, root)? else { return Ok(None) };
                 let SignedPayload { payload, signer } = read;
-                (Cached { digest: payload_digest(&payload), payload, signer }, Some(object.clone()))
+                let digest = payload_digest(&payload);
+                (Cached { digest, payload, signer, seen: self.changes }, Some(object.clone()))
             }
         };
         let mut snapshot = open_root(&object, root, &known.payload)?;
@@ -358,11 +367,22 @@ impl Gathering<'_> {
             Err(error) => Err(error),
             Ok(payload) => {
                 let label = Label::decode(&object, &payload)?;
-                self.added.insert(object, Cached { digest: payload_digest(&payload), payload, signer: None });
+                self.added.insert(object, Cached { digest: payload_digest(&payload), payload, signer: None, seen: 0 });
                 Ok(Some(label))
             }
         }
     }
+}
+
+/// How often the keys of the repository were changed, as far as is known here.
+fn changes_of(keys: &Keys) -> u32 {
+    keys.anchor().map_or(0, |anchor| anchor.sequence)
+}
+
+/// Whether what was read of a root holds still. Its content does for ever; but a root whose signer counts no
+/// more may have been signed again when that was changed.
+fn is_settled(keys: &Keys, signer: Option<SignerId>, seen: u32) -> bool {
+    seen == changes_of(keys) || keys.standing(signer).may_create()
 }
 
 /// `None`: it was deleted since it was listed.

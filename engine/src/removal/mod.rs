@@ -78,6 +78,8 @@ pub struct ForgetRequest {
 /// Applies retention to each group of snapshots. What a removed key has signed pushes nothing out: its holder
 /// can go on signing.
 pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Result<ForgetReport> {
+    // A key may have been removed since the repository was opened.
+    context.repository.refresh_keys()?;
     let catalogue = Catalogue::load(context)?;
     let candidates =
         catalogue.snapshots.into_iter().filter(|listed| request.filter.matches(&listed.snapshot)).collect();

@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use copal_manifest::snapshot::Snapshot;
+use copal_manifest::snapshot::{Label, Snapshot};
 use copal_store::backend::ObjectKind;
-use copal_store::check::{self, CheckReport, Trouble, check_pack, packs};
+use copal_store::check::{self, CheckReport, Damage, Trouble, check_pack, packs};
 use copal_store::repository::RootName;
 use copal_store::roles::Action;
-use copal_store::session::Session;
+use copal_store::session::{ChunkSource, Session};
 use copal_store::{PackId, collect};
 
 pub use crate::catalogue::Gone;
@@ -122,10 +122,17 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
     if request.repair {
         if checked.hurts_packs_or_index() {
             context.monitor.phase("repairing");
-            let chunks = check::rebuild_index(&context.repository)?;
-            repaired.push(format!(
-                "the index was made again from the packs: {chunks} sound chunks; records that do not verify are in it no more"
-            ));
+            match check::rebuild_index(&context.repository) {
+                // It was named as not verified; nothing is written beside it that it may contradict.
+                Err(error) if error.is_unsupported() => {
+                    context.monitor.notice(&format!("the index was not made again, because {error}"));
+                }
+                chunks => repaired.push(format!(
+                    "the index was made again from the packs: {} sound chunks; records that do not verify are in it no \
+                     more",
+                    chunks?
+                )),
+            }
             checked = check(context, request)?;
         }
         if checked.report.damaged.iter().any(|item| item.kind == "parity") {
@@ -146,7 +153,12 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
             }
             repaired.push(format!("{chunks} chunks were stored again from the sources given"));
         }
-        distrust_what_is_hurt(context, &checked)?;
+        match distrust_what_is_hurt(context, &checked) {
+            // Beside a decision of the collector that nobody here can read nothing is stored, and so nothing
+            // is built on what is hurt.
+            Err(Error::Store(error)) if error.is_unsupported() => {}
+            done => done?,
+        }
     }
     checked.report.repaired = repaired;
     if request.references.is_empty() {
@@ -175,7 +187,10 @@ impl Checked {
 
     fn hurts_packs_or_index(&self) -> bool {
         let kinds = ["pack", "chunk", "node", "index"];
+        // What only a fragment of a newer version may know, the packs may know as well.
+        let is_missed = |item: &DamagedItem| item.kind == "index" && !item.snapshots.is_empty();
         self.report.damaged.iter().any(|item| kinds.contains(&item.kind.as_str()))
+            || self.report.not_verified.iter().any(is_missed)
     }
 }
 
@@ -213,11 +228,8 @@ fn look(context: &Context, request: &VerifyRequest) -> Result<Checked> {
         let wanted = if all { packs(&context.repository)? } else { structure.packs.into_iter().collect() };
         let checked = check_packs(context, &session, &wanted)?;
         (report.packs, report.chunks, report.bytes) = (checked.packs, checked.chunks, checked.bytes);
-        for damage in checked.damaged {
-            found.push_damage(damage);
-        }
-        for damage in check::check_places(&session, &wanted)? {
-            found.push_damage(damage);
+        for damage in checked.damaged.into_iter().chain(check::check_places(&session, &wanted)?) {
+            found.push_damage(without_what_stands_elsewhere(&session, damage));
         }
         for damage in check::check_index(&context.repository)? {
             found.push_damage(damage);
@@ -243,7 +255,8 @@ fn name_unreadable_roots(catalogue: &Catalogue, found: &mut Findings) {
 }
 
 fn name_small_objects(context: &Context, catalogue: &Catalogue, found: &mut Findings) -> Result<()> {
-    for damage in check::check_small_objects(&context.repository)? {
+    let labels = labels_that_say_nothing(context)?;
+    for damage in check::check_small_objects(&context.repository)?.into_iter().chain(labels) {
         let item = match damage.trouble {
             Trouble::Damaged => found.item(damage.kind, &damage.id, &damage.detail),
             Trouble::Newer => found.newer(damage.kind, &damage.id, &damage.detail),
@@ -256,6 +269,27 @@ fn name_small_objects(context: &Context, catalogue: &Catalogue, found: &mut Find
         }
     }
     Ok(())
+}
+
+/// Of a record that does not hold, the chunks that a reader gets all the same, from another place, are not
+/// lost: whoever has a key can make up such records.
+fn without_what_stands_elsewhere(session: &Session, mut damage: Damage) -> Damage {
+    damage.chunks.retain(|chunk| session.read_chunk(chunk).is_err());
+    damage
+}
+
+/// Labels that open and are none: a reader takes such a snapshot for pinned.
+fn labels_that_say_nothing(context: &Context) -> Result<Vec<Damage>> {
+    let mut damaged = Vec::new();
+    for (snapshot, seq) in context.repository.labels()? {
+        let name = format!("{snapshot}-{seq:016x}");
+        // What does not open was named with all other objects.
+        let Ok(payload) = context.repository.read_label_at(snapshot, seq) else { continue };
+        if let Err(error) = Label::decode(&format!("labels/{name}"), &payload) {
+            damaged.push(Damage::of("label", &name, error, Vec::new())?);
+        }
+    }
+    Ok(damaged)
 }
 
 /// What is lost is found again by the next create of the same data, when that does not believe a hurt parent.
@@ -273,9 +307,10 @@ fn distrust_what_is_hurt(context: &Context, checked: &Checked) -> Result<()> {
     for listed in catalogue.snapshots.iter().filter(is_hurt) {
         believed |= session.trusts(&listed.root, listed.signer)?;
     }
-    let whole = catalogue.snapshots.iter().filter(|listed| !is_hurt(listed)).map(|listed| listed.snapshot.id).collect();
+    let whole: Vec<RootName> =
+        catalogue.snapshots.iter().filter(|listed| !is_hurt(listed)).map(|listed| listed.root).collect();
     session.end()?;
-    if believed { Ok(collect::distrust_all_but(&context.repository, whole)?) } else { Ok(()) }
+    if believed { Ok(collect::distrust_all_but(&context.repository, &whole)?) } else { Ok(()) }
 }
 
 /// Packs are checked side by side, each by one thread.

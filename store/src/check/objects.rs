@@ -31,12 +31,8 @@ pub fn check_small_objects(repository: &Repository) -> Result<Vec<Damage>> {
         Damage::new("key", strange.object.rsplit('/').next().unwrap_or_default(), strange.detail, Vec::new())
     }));
     damaged.extend(each(repository, ObjectKind::Label, "label", &mut |listed| repository.check_label(&listed.name))?);
-    damaged.extend(each(repository, ObjectKind::Condemned, "condemned", &mut |listed| match condemned::is_unvouched(
-        repository,
-        &listed.name,
-    )? {
-        false => Ok(()),
-        true => Err(Error::damaged(&listed.name, "no key that may collect has signed it")),
+    damaged.extend(each(repository, ObjectKind::Condemned, "condemned", &mut |listed| {
+        condemned::check(repository, &listed.name)
     })?);
     Ok(damaged)
 }

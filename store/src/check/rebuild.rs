@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use crate::Result;
-use crate::backend::ObjectKind;
+use crate::backend::{ObjectKind, ObjectStat};
 use crate::check::RecordChecker;
 use crate::check::salvage::{Judge, salvage};
-use crate::collect::{maintenance_lease, publish_fragment};
+use crate::collect::{author_of_copy, maintenance_lease, publish_fragment};
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
 use crate::index::Fragment;
@@ -23,18 +23,10 @@ use crate::session::{ChunkSource, Session};
 /// brings back, everything. Returns the number of sound chunks. [`crate::Error::Busy`] when a collection
 /// runs. The new fragments are durable before the old ones go, and nothing is in them that was not hashed
 /// before: a create that runs beside builds on them. First what is no delta, then the deltas whose bases are
-/// among that.
+/// among that. Fragments and packs of a newer version stay, and what the index said of them.
 pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let lease = maintenance_lease(repository)?;
-    let old = repository.backend().list(ObjectKind::Index)?;
-    // One of a newer version, or that another key would open, is sound, and knows what nothing here can put
-    // into its place.
-    for listed in &old {
-        match Fragment::open(&**repository.backend(), repository.keys(), listed) {
-            Err(error) if !error.is_integrity() || error.is_of_keys() => return Err(error),
-            _ => {}
-        }
-    }
+    let old = readable_fragments(repository)?;
     let mut scan = Scan::default();
     let mut copier = PackCopier::new(repository);
     for pack in parity::packs_or_their_parity(repository)? {
@@ -68,10 +60,58 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     let count = (scan.whole.len() + deltas.sound.len()) as u64;
     session.end()?;
     publish_fragment(repository, &mut entries, repository.keys().author_of_own())?;
+    keep_what_is_closed(repository, &old, &scan)?;
     let old: Vec<_> = old.into_iter().map(|listed| listed.name).collect();
     repository.backend().delete(&old)?;
     lease.release()?;
     Ok(count)
+}
+
+/// The fragments that are replaced. One of a newer version stays as it is: it is sound, and knows what
+/// nothing here can put into its place. Beside one that another key would open nothing is replaced.
+fn readable_fragments(repository: &Repository) -> Result<Vec<ObjectStat>> {
+    let mut readable = Vec::new();
+    for listed in repository.backend().list(ObjectKind::Index)? {
+        match Fragment::open(&**repository.backend(), repository.keys(), &listed) {
+            Err(error) if error.is_unsupported() => {}
+            Err(error) if !error.is_integrity() || error.is_of_keys() => return Err(error),
+            _ => readable.push(listed),
+        }
+    }
+    Ok(readable)
+}
+
+/// Publishes again what fragments say of packs that nobody here can look into, and of deltas whose bases
+/// stand there, as the word of whose it was.
+fn keep_what_is_closed(repository: &Repository, fragments: &[ObjectStat], scan: &Scan) -> Result<()> {
+    if scan.closed.is_empty() {
+        return Ok(());
+    }
+    let backend = &**repository.backend();
+    let is_closed = |location: &Location| scan.closed.contains(&location.pack);
+    let (mut opened, mut closed) = (Vec::new(), HashSet::new());
+    for listed in fragments {
+        let fragment = match Fragment::open(backend, repository.keys(), listed) {
+            Err(error) if error.is_integrity() => continue,
+            fragment => fragment?,
+        };
+        fragment.for_each_readable(backend, &mut |id, location| {
+            if is_closed(&location) && !scan.whole.contains(&id) {
+                closed.insert(id);
+            }
+        })?;
+        opened.push(fragment);
+    }
+    for fragment in opened {
+        let mut kept = Vec::new();
+        fragment.for_each_readable(backend, &mut |id, location| {
+            if is_closed(&location) || location.base.is_some_and(|base| closed.contains(&base)) {
+                kept.push((id, location));
+            }
+        })?;
+        publish_fragment(repository, &mut kept, author_of_copy(repository, &fragment))?;
+    }
+    Ok(())
 }
 
 /// What the packs hold.
@@ -86,6 +126,8 @@ struct Scan {
     /// Packs that their parity brings back.
     healed: Vec<PackId>,
     without_trailer: HashSet<PackId>,
+    /// Packs of a newer version.
+    closed: HashSet<PackId>,
 }
 
 impl Scan {
@@ -101,6 +143,10 @@ impl Scan {
             Ok(trailer) => trailer,
             // With another key it opens: the index must not forget what is in it.
             Err(error) if error.is_of_keys() => return Err(error),
+            Err(error) if error.is_unsupported() => {
+                self.closed.insert(pack);
+                return Ok(());
+            }
             Err(error) if error.is_integrity() => {
                 self.without_trailer.insert(pack);
                 return Ok(());

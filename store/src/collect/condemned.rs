@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{ObjectKind, ObjectName, publish_bytes};
 use crate::describe::Fields;
 use crate::error::Unreadable;
-use crate::ids::{ObjectId, PackId, SnapshotId};
+use crate::ids::{ObjectId, PackId};
 use crate::repository::{Repository, RootName};
 use crate::roles::Action;
 use crate::sealed::{PAYLOAD_BYTES_MAX, open_object, seal_object};
@@ -17,11 +17,28 @@ use crate::{Error, Result, codec};
 /// Names of sessions stand in a second object beside the first.
 const SESSIONS_SUFFIX: &str = "-sessions";
 
-/// Packs that wait to be deleted, and the snapshots whose reach was marked when they were chosen.
+/// A root whose reach was marked: of its whole name, because another root may have the same snapshot id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Mark([u8; 16]);
+
+impl Mark {
+    pub(super) fn of(root: &RootName) -> Self {
+        let hash = blake3::derive_key(MARK, &[root.tag, root.snapshot.0].concat());
+        let mut mark = [0; 16];
+        mark.copy_from_slice(&hash[..16]);
+        Self(mark)
+    }
+}
+
+const MARK: &str = "copal v3 mark of a root";
+
+/// Packs that wait to be deleted, and the roots whose reach was marked when they were chosen. Sentences of
+/// older programs have the ids of snapshots in their place, which are no marks of any root: then all of them
+/// are marked again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sentence {
     pub(super) packs: Vec<PackId>,
-    pub(super) marked: Vec<SnapshotId>,
+    pub(super) marked: Vec<Mark>,
 }
 
 /// One condemned object with its sessions.
@@ -43,7 +60,7 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Condemned {
     packs: HashSet<PackId>,
-    marked: Vec<HashSet<SnapshotId>>,
+    marked: Vec<HashSet<Mark>>,
     unreadable: Option<Unreadable>,
 }
 
@@ -91,7 +108,7 @@ impl Condemned {
 
     /// Whether every sentence was passed knowing this root: then none of its chunks is in a condemned pack.
     pub(crate) fn all_marked(&self, root: &RootName) -> bool {
-        self.marked.iter().all(|marked| marked.contains(&root.snapshot))
+        self.marked.iter().all(|marked| marked.contains(&Mark::of(root)))
     }
 }
 
@@ -114,11 +131,18 @@ pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
     Ok(pending)
 }
 
-/// Whether nobody whose word counts has passed a sentence, or listed its sessions.
-pub(crate) fn is_unvouched(repository: &Repository, name: &ObjectName) -> Result<bool> {
-    let bytes = repository.backend().read(name, PAYLOAD_BYTES_MAX)?;
-    let signer = open_object(repository.keys(), name, bytes)?.signer;
-    Ok(repository.keys().is_signed() && !repository.keys().vouches(signer, Action::Maintain))
+/// Checks a sentence, or its list of sessions: that it says something, and that somebody has passed it whose
+/// word counts.
+pub(crate) fn check(repository: &Repository, name: &ObjectName) -> Result<()> {
+    let signer = match name.name().ends_with(SESSIONS_SUFFIX) {
+        true => read::<Vec<String>>(repository, name)?.map(|(_, signer)| signer),
+        false => read::<Sentence>(repository, name)?.map(|(_, signer)| signer),
+    };
+    let is_vouched = |signer| !repository.keys().is_signed() || repository.keys().vouches(signer, Action::Maintain);
+    match signer {
+        Some(signer) if !is_vouched(signer) => Err(Error::damaged(name, "no key that may collect has signed it")),
+        _ => Ok(()),
+    }
 }
 
 /// Lifts sentences that do not verify, under the maintenance lease: their packs are what they were before,
@@ -206,8 +230,8 @@ pub(crate) fn describe(name: &ObjectName, payload: &[u8], fields: &mut Fields) -
     for pack in sentence.packs {
         fields.add("pack", pack);
     }
-    for snapshot in sentence.marked {
-        fields.add("marked", snapshot);
+    for Mark(mark) in sentence.marked {
+        fields.add("marked", hex::encode(mark));
     }
     Ok(())
 }

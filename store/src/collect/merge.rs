@@ -167,8 +167,13 @@ fn replace<F: std::borrow::Borrow<Fragment>>(
     old: &[F],
     without: &HashSet<PackId>,
 ) -> Result<()> {
-    let author = old.first().and_then(|fragment| word_of(fragment.borrow()));
-    replace_as(repository, old, without, author.or_else(|| repository.keys().is_signed().then_some(NOBODY)))
+    let author = old.first().and_then(|fragment| author_of_copy(repository, fragment.borrow()));
+    replace_as(repository, old, without, author)
+}
+
+/// Whose word the entries of a fragment are in a copy of it.
+pub(crate) fn author_of_copy(repository: &Repository, fragment: &Fragment) -> Option<SignerId> {
+    word_of(fragment).or_else(|| repository.keys().is_signed().then_some(NOBODY))
 }
 
 /// The author of entries that nobody vouches for.

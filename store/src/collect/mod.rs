@@ -21,12 +21,12 @@ mod sweep;
 use std::collections::{HashMap, HashSet};
 
 use crate::backend::{Hold, ObjectKind, ObjectName};
-use crate::collect::condemned::Sentence;
+use crate::collect::condemned::{Mark, Sentence};
 use crate::collect::mark::Marks;
-pub(crate) use crate::collect::merge::publish_fragment;
+pub(crate) use crate::collect::merge::{author_of_copy, publish_fragment};
 pub use crate::collect::reseal::{ResealReport, reseal};
-pub(crate) use crate::collect::resign::take_over;
-use crate::ids::{ChunkId, PackId, SnapshotId};
+pub(crate) use crate::collect::resign::{take_over, take_over_roots};
+use crate::ids::{ChunkId, PackId};
 use crate::index::Index;
 use crate::location::RecordKind;
 use crate::mutants::Mutant;
@@ -165,9 +165,10 @@ fn collect_forced(
 /// Makes sessions that begin from now on look up every chunk that they reuse from a snapshot that is not
 /// listed: something of the others is lost, and a create that believed them would lose it again. It lasts
 /// until a collection finds every snapshot whole. A sentence without packs says so.
-pub fn distrust_all_but(repository: &Repository, whole: Vec<SnapshotId>) -> Result<()> {
+pub fn distrust_all_but(repository: &Repository, whole: &[RootName]) -> Result<()> {
     let lease = maintenance_lease(repository)?;
-    let id = condemned::publish(repository, &Sentence { packs: Vec::new(), marked: whole })?;
+    let marked = whole.iter().map(Mark::of).collect();
+    let id = condemned::publish(repository, &Sentence { packs: Vec::new(), marked })?;
     condemned::publish_sessions(repository, id, &Vec::new())?;
     lease.release()
 }
@@ -195,9 +196,18 @@ pub fn merge_index(repository: &Repository) -> Result<u64> {
 
 pub(crate) fn maintenance_lease(repository: &Repository) -> Result<Box<dyn Hold>> {
     let name = ObjectName::new(ObjectKind::Lease, "maintenance").expect("a constant name");
-    match repository.backend().hold(&name, b"") {
-        Err(Error::Busy { .. }) => Err(lease_is_held()),
-        held => held,
+    let lease = match repository.backend().hold(&name, b"") {
+        Err(Error::Busy { .. }) => return Err(lease_is_held()),
+        held => held?,
+    };
+    // What a key signs that was removed while this process lived would be nobody's word, in the place of what
+    // it replaces.
+    match repository.refresh_keys() {
+        Ok(()) => Ok(lease),
+        Err(error) => {
+            lease.release()?;
+            Err(error)
+        }
     }
 }
 
@@ -212,7 +222,7 @@ struct Plan {
     rewritten: Vec<(PackId, u64)>,
     live_in_rewritten: mark::LiveChunks,
     live_bytes_rewritten: u64,
-    marked: Vec<SnapshotId>,
+    marked: Vec<Mark>,
     /// Packs that the index names and that are gone: a sweep died before it was done, or an old fragment came
     /// back.
     gone: HashSet<PackId>,
@@ -275,7 +285,7 @@ fn plan(
                 if doubled.contains(root) {
                     mark_beside(repository, reachability, root, &payload, &marks)?;
                 }
-                plan.marked.push(root.snapshot);
+                plan.marked.push(Mark::of(root));
             }
             // Deleted since it was listed.
             Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}

@@ -13,7 +13,6 @@ use crate::epochs::epoch_of;
 use crate::ids::PackId;
 use crate::repository::Repository;
 use crate::roles::Action;
-use crate::sealed::Unsigned;
 
 /// Packs of one round: at most 16 GiB are there twice, and some 12 MiB of chunk ids in memory.
 const PACKS_PER_ROUND: usize = 256;
@@ -61,11 +60,11 @@ pub fn reseal(
     for name in repository.older_than(ObjectKind::Index, epoch)? {
         report.fragments += report_one(&mut report.unopened, merge::reseal(repository, &name).map(|()| true))?;
     }
-    for (snapshot, seq) in repository.labels()? {
-        report.labels += report_one(&mut report.unopened, repository.reseal_label(snapshot, seq))?;
+    for (snapshot, _) in repository.labels()? {
+        report.labels += report_one(&mut report.unopened, repository.reseal_label(snapshot))?;
     }
     for root in repository.roots()? {
-        report.roots += report_one(&mut report.unopened, repository.reseal_root(&root, Unsigned::Stays))?;
+        report.roots += report_one(&mut report.unopened, repository.reseal_root(&root, &|_| false))?;
     }
     lease.release()?;
     Ok(report)

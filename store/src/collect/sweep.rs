@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::collect::condemned::{self, Pending};
+use crate::collect::condemned::{self, Mark, Pending};
 use crate::collect::mark::{self, Marks};
 use crate::collect::{CollectReport, Reachability, living_sessions, mark_beside, merge};
 use crate::ids::PackId;
@@ -67,7 +67,7 @@ fn sweep(
     let marked: HashSet<_> = pending.sentence.marked.iter().collect();
     let session = Session::begin(repository)?;
     let since: Vec<RootName> =
-        session.roots().iter().filter(|root| !marked.contains(&root.snapshot)).copied().collect();
+        session.roots().iter().filter(|root| !marked.contains(&Mark::of(root))).copied().collect();
     let index = Index::load(repository.backend(), repository.keys())?;
     // Listed last: every pack that a listed root or the index names is there by now, unless it is gone.
     let present = mark::present(repository)?;

@@ -244,6 +244,14 @@ impl Fragment {
         &self.filter
     }
 
+    /// An error of one of its blocks, with its name.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Damaged { object, detail } => Error::damaged(&self.name, format!("{object}: {detail}")),
+            error => error,
+        }
+    }
+
     /// The one block that can hold an id; `None` when the filter or the fences say no.
     pub(crate) fn block_of(&self, id: &ChunkId) -> Option<u32> {
         if !filter::may_contain(&self.filter, id) {
@@ -270,7 +278,7 @@ impl Fragment {
         {
             return Err(Error::damaged(&self.name, "a block that is not the one that was signed"));
         }
-        let block = Block::new(sealed)?;
+        let block = Block::new(sealed).map_err(|error| self.named(error))?;
         let last = number as usize + 1 == self.blocks.len();
         let counted =
             if last { self.entries - u64::from(number) * BLOCK_ENTRIES_MAX as u64 } else { BLOCK_ENTRIES_MAX as u64 };
@@ -294,7 +302,8 @@ impl Fragment {
         for number in 0..self.blocks.len() as u32 {
             let block = self.read_block(backend, number)?;
             for row in 0..block.count() {
-                visit(self.ordinal(number, row), block.id(row), block.location(row, &self.packs)?)?;
+                let location = block.location(row, &self.packs).map_err(|error| self.named(error))?;
+                visit(self.ordinal(number, row), block.id(row), location)?;
             }
         }
         Ok(())

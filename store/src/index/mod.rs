@@ -121,21 +121,33 @@ impl Index {
             if !which(fragment.standing()) {
                 continue;
             }
-            let Some(block_number) = fragment.block_of(id) else { continue };
-            let block = match self.block(fragment, block_number) {
-                Err(Error::Damaged { object, detail }) => {
-                    *self.lock_unreadable() = Some(Unreadable::Damaged { object, detail });
-                    continue;
-                }
-                block => block?,
-            };
-            if let Some((row, location)) = block.find(id, fragment.packs())?
+            if let Some((ordinal, location)) = self.passing_over_damage(self.look_up(fragment, id))?
                 && accept(&location)?
             {
-                return Ok(Some(Found { fragment: number, ordinal: fragment.ordinal(block_number, row), location }));
+                return Ok(Some(Found { fragment: number, ordinal, location }));
             }
         }
         Ok(None)
+    }
+
+    /// What one fragment says of a chunk, with the entry's number there.
+    fn look_up(&self, fragment: &Fragment, id: &ChunkId) -> Result<Option<(u64, Location)>> {
+        let Some(number) = fragment.block_of(id) else { return Ok(None) };
+        let block = self.block(fragment, number)?;
+        let found = block.find(id, fragment.packs()).map_err(|error| fragment.named(error))?;
+        Ok(found.map(|(row, location)| (fragment.ordinal(number, row), location)))
+    }
+
+    /// A block that does not open, or a row that cannot be, says nothing, and costs no other fragment's
+    /// answer.
+    fn passing_over_damage<T>(&self, looked_up: Result<Option<T>>) -> Result<Option<T>> {
+        match looked_up {
+            Err(Error::Damaged { object, detail }) => {
+                *self.lock_unreadable() = Some(Unreadable::Damaged { object, detail });
+                Ok(None)
+            }
+            looked_up => looked_up,
+        }
     }
 
     /// The standings of its fragments, each once.
@@ -149,14 +161,24 @@ impl Index {
         standings
     }
 
-    /// Every place of a chunk. See [`Self::find`] for errors.
+    /// The places of a chunk that can be read, for whoever tries one after the other. See [`Self::find`] for
+    /// errors.
+    pub(crate) fn find_readable(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        let mut all = Vec::new();
+        for fragment in self.fragments().iter() {
+            let found = self.passing_over_damage(self.look_up(fragment, id))?;
+            all.extend(found.map(|(_, location)| location));
+        }
+        Ok(all)
+    }
+
+    /// Every place of a chunk: collection gives up what is not among them, so damage is an error. See
+    /// [`Self::find`] for others.
     pub(crate) fn find_all(&self, id: &ChunkId) -> Result<Vec<Found>> {
         let mut all = Vec::new();
         for (number, fragment) in self.fragments().iter().enumerate() {
-            let Some(block_number) = fragment.block_of(id) else { continue };
-            let block = self.block(fragment, block_number)?;
-            if let Some((row, location)) = block.find(id, fragment.packs())? {
-                all.push(Found { fragment: number, ordinal: fragment.ordinal(block_number, row), location });
+            if let Some((ordinal, location)) = self.look_up(fragment, id)? {
+                all.push(Found { fragment: number, ordinal, location });
             }
         }
         Ok(all)

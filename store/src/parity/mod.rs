@@ -111,7 +111,8 @@ pub(crate) fn heal(repository: &Repository, pack: PackId) -> Result<Option<Arc<H
             Ok(Some(Arc::new(HealedPack::new(Arc::clone(repository.backend()), pack_name(pack), bytes))))
         }
         Ok(None) => Ok(None),
-        Err(error) if error.is_integrity() => Ok(None),
+        // What a newer version wrote brings nothing back here.
+        Err(error) if error.is_integrity() || error.is_unsupported() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -292,7 +292,7 @@ impl Session {
     /// Every place that any fragment names.
     fn places(&self, id: &ChunkId) -> Result<Vec<Location>> {
         self.with_index(|index, present| {
-            let all = index.find_all(id)?.into_iter().map(|found| found.location);
+            let all = index.find_readable(id)?.into_iter();
             Ok(all.filter(|location| present.contains(&location.pack)).collect())
         })
     }

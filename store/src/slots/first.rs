@@ -85,6 +85,6 @@ fn decode(keys: &Keys, name: &ObjectName, bytes: &[u8], envelope: Envelope) -> R
     Ok((document, info))
 }
 
-pub(super) fn decodes(object: &str, document: &[u8]) -> bool {
-    codec::decode::<FirstDocument>(object, document).is_ok()
+pub(super) fn stretching(object: &str, document: &[u8]) -> Option<Stretching> {
+    codec::decode::<FirstDocument>(object, document).ok().map(|document| document.stretching)
 }

@@ -120,6 +120,6 @@ fn decode(keys: &Keys, name: &ObjectName, bytes: &[u8], envelope: Envelope) -> R
     }
 }
 
-pub(super) fn decodes(object: &str, document: &[u8]) -> bool {
-    codec::decode::<SecondDocument>(object, document).is_ok()
+pub(super) fn stretching(object: &str, document: &[u8]) -> Option<Stretching> {
+    codec::decode::<SecondDocument>(object, document).ok().map(|document| document.stretching)
 }

@@ -22,7 +22,7 @@ use crate::catalogue::cache::seal::Sharing;
 use crate::context::Context;
 
 /// Version of everything in the file.
-const CACHE_VERSION: u16 = 2;
+const CACHE_VERSION: u16 = 3;
 const FILE_NAME: &str = "state.redb";
 /// A longer payload is read from the repository each time.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -42,6 +42,9 @@ pub(super) struct Cached {
     pub(super) payload: Vec<u8>,
     /// Of a root.
     pub(super) signer: Option<SignerId>,
+    /// The change of keys, by its number, before which the signer was read: a later one may have signed the
+    /// root again.
+    pub(super) seen: u32,
 }
 
 /// What was found.
