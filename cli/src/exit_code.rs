@@ -23,7 +23,7 @@ pub(crate) enum ProgramError {
     #[error("the password command failed: {0}")]
     PasswordCommand(String),
     /// A report says so in detail.
-    #[error("{count} things in the repository do not verify")]
+    #[error("{} in the repository {}", crate::shown::count(*count as u64, "thing", "things"), if *count == 1 { "does not verify" } else { "do not verify" })]
     DoesNotVerify { count: usize },
     /// Snapshots that a listing could not open.
     #[error("{0}")]
@@ -182,6 +182,9 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::NotReady => "`copal status` shows what is under way; wait, or take another snapshot",
         Reason::OtherDigest => "compare it with what was written down when the snapshot was taken; nothing was touched",
+        Reason::NotKept => {
+            "mend the program that writes it; or, when it is not needed any more, deploy that source by itself with --only LABEL --no-safety"
+        }
         Reason::FreezeBroken => "allow the application to be held for longer (freeze_max), or make the capture shorter",
         Reason::WrongBundlePassword => "a bundle has a password of its own: see --bundle-password-file",
         Reason::BadBundle => "nothing of it was taken; have it exported again",

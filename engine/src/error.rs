@@ -192,6 +192,14 @@ pub enum Error {
         /// Cause.
         cause: Box<Error>,
     },
+    /// What stands at a source could neither be captured nor be put aside.
+    #[error("what stands at {label:?} would be in no snapshot and nowhere else: {detail}")]
+    NotKept {
+        /// The source.
+        label: String,
+        /// Why.
+        detail: String,
+    },
     /// The application was not held still for long enough, or not at all.
     #[error("the application {app:?} was let go on before all was captured: {detail}")]
     FreezeBroken {

@@ -126,6 +126,8 @@ reasons! {
     NotReady = "not-ready",
     /// Another snapshot than the one that was meant.
     OtherDigest = "other-digest",
+    /// What a deploy replaces could not be kept.
+    NotKept = "not-kept",
     /// The application was let go on too early.
     FreezeBroken = "freeze-broken",
     /// A bundle does not open.
@@ -302,6 +304,7 @@ impl From<&Error> for Verdict {
             Error::SchemaUnordered { .. } => Self::new(Failed, Reason::SchemaUnordered),
             Error::NotReady { .. } => Self::new(Failed, Reason::NotReady),
             Error::OtherDigest { .. } => Self::new(ExitCode::Integrity, Reason::OtherDigest),
+            Error::NotKept { .. } => Self::new(Failed, Reason::NotKept),
             Error::FreezeBroken { .. } => Self::new(Failed, Reason::FreezeBroken),
             Error::BundlePassword => Self::new(ExitCode::WrongKey, Reason::WrongBundlePassword),
             Error::BadBundle(_) => Self::new(ExitCode::Integrity, Reason::BadBundle),

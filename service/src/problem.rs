@@ -303,6 +303,10 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         ),
         Reason::NotReady => (CONFLICT, "wait for its upload, or take another snapshot"),
         Reason::OtherDigest => (CONFLICT, "this is another snapshot than the one meant"),
+        Reason::NotKept => (
+            CONFLICT,
+            "mend the program that writes it; when it is not needed any more: copal deploy --only --no-safety",
+        ),
         Reason::FreezeBroken => {
             (INTERNAL, "allow the application to be held for longer (freeze_max), or make the capture shorter")
         }

@@ -24,8 +24,8 @@ use session::Session;
 
 /// Roles and tablespaces in a dump's folder.
 const GLOBALS: &str = "globals.sql";
-/// What a database was made with, in its folder.
-const SETTINGS: &str = "settings";
+/// What a database was made with, in its folder: its name first.
+pub const SETTINGS: &str = "settings";
 /// The dump of a database, in its folder.
 const DUMP: &str = "dump";
 /// What belongs to a database as a whole, in its folder: statements, [`properties::NAME`] standing for its
@@ -235,6 +235,12 @@ impl PostgresPin {
             outcome
         })
     }
+}
+
+/// The name of a database, as the [`SETTINGS`] of its dump have it.
+#[must_use]
+pub fn named_in(settings: &str) -> &str {
+    settings.split('\u{1f}').next().unwrap_or_default()
 }
 
 /// The schema's version of databases as they stand.

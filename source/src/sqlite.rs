@@ -471,27 +471,50 @@ pub enum Asking {
 
 /// The schema's version of a database as it stands. A link in its place is not followed.
 pub fn standing_version(spec: &SqliteSpec, asking: Asking, patience: Duration) -> Result<String> {
-    let failed = |error| Error::io("opening", &spec.path, error);
-    let (parent, name) = (crate::beneath::parent_of(&spec.path), spec.path.file_name().unwrap_or_default());
+    schema_version(&open_standing(&spec.path, asking, patience)?, spec)
+}
+
+/// Whether a database that stands somewhere is whole, as `PRAGMA quick_check` says; of one with more bytes than
+/// so many, whether it opens. Nothing is written; one that cannot be asked so is [`Error::Refused`].
+pub fn check_standing(path: &Path, bytes_max: u64, patience: Duration) -> Result<()> {
+    let failed = |error| Error::io("looking at", path, error);
+    let bytes = fs::metadata(path).map_err(failed)?.len();
+    let mut head = [0; MAGIC.len()];
+    let magic = fs::File::open(path).map_err(failed)?.read_at(&mut head, 0).map(|read| head[..read] == MAGIC[..read]);
+    if !magic.map_err(failed)? {
+        return Err(Error::Corrupt { place: path.display().to_string(), detail: "it is no database".into() });
+    }
+    let connection = open_standing(path, Asking::WithoutWriting, patience)?;
+    let question = match bytes {
+        bytes if bytes <= bytes_max => "PRAGMA quick_check(1)",
+        _ => "SELECT iif(count(*) < 0, '', 'ok') FROM sqlite_schema",
+    };
+    let said: String =
+        connection.query_row(question, [], |row| row.get(0)).map_err(|error| of_sqlite("checking", path, &error))?;
+    if said == "ok" { Ok(()) } else { Err(Error::Corrupt { place: path.display().to_string(), detail: said }) }
+}
+
+fn open_standing(path: &Path, asking: Asking, patience: Duration) -> Result<Connection> {
+    let failed = |error| Error::io("opening", path, error);
+    let (parent, name) = (crate::beneath::parent_of(path), path.file_name().unwrap_or_default());
     // Links above it are those of whoever named it.
     let path = fs::canonicalize(parent).map_err(failed)?.join(name);
     refuse_other_kinds(&path)?;
     let quiet = without_writing(&path);
-    let connection = match (quiet, asking) {
+    match (quiet, asking) {
         (Some(how), _) => {
             let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NOFOLLOW;
             let uri = format!("{}?{how}", uri_of(&path));
             let opened = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_READ_ONLY);
             let connection = opened.map_err(|error| of_sqlite("opening", &path, &error))?;
             configure(&connection, patience, true).map_err(|error| of_sqlite("opening", &path, &error))?;
-            connection
+            Ok(connection)
         }
-        (None, Asking::AsItsPrograms) => connect_in_place(&path, patience)?,
+        (None, Asking::AsItsPrograms) => connect_in_place(&path, patience),
         (None, Asking::WithoutWriting) => {
-            return Err(Error::refused(path, "has a log that cannot be read without writing beside it"));
+            Err(Error::refused(path, "has a log that cannot be read without writing beside it"))
         }
-    };
-    schema_version(&connection, spec)
+    }
 }
 
 /// How a database is opened so that nothing is written beside it, as parameters of its URI; none: what stands

@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use copal_engine::Context;
 use copal_engine::application::config::{
     ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec,
 };
 use copal_engine::application::{
-    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Captured, Configuration, DeployReport,
-    DeployRequest, Tools,
+    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Captured, Configuration, Tools,
 };
 use copal_engine::create::CreateReport;
-use copal_engine::{Context, Error, Monitor};
 use copal_manifest::snapshot::Consistency;
 use copal_source::postgres::PostgresSpec;
 use copal_source::sqlite::SqliteSpec;
@@ -25,7 +24,7 @@ use serde::Serialize;
 use crate::configuration;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
-use crate::shown::{count, duration, escaped, rfc3339, size, uuid};
+use crate::shown::{escaped, rfc3339, uuid};
 
 /// A command of a source without more to say may take so long.
 const LONG_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
@@ -213,11 +212,9 @@ pub(crate) fn tell_captured(record: &CaptureRecord, json: bool) -> Result<(), Pr
         )
     };
     let mut output = io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.write_all(&[b'\n', TOLD]))
-        .and_then(|()| output.flush())
-        .map_err(ProgramError::Output)?;
+    // Who waits for it may be gone: the capture stands all the same.
+    let _ =
+        output.write_all(text.as_bytes()).and_then(|()| output.write_all(&[b'\n', TOLD])).and_then(|()| output.flush());
     // From here on no terminal speaks to it.
     let _ = rustix::process::setsid();
     Ok(())
@@ -257,109 +254,7 @@ pub(crate) fn detach(invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
         }
     }
     let status = child.wait().map_err(failed)?;
-    io::stderr().write_all(&fs::read(&log).unwrap_or_default()).map_err(failed)?;
+    // What cannot be said there changes nothing of how it ended.
+    let _ = io::stderr().write_all(&fs::read(&log).unwrap_or_default());
     Ok(ExitCode::of_number(status.code().unwrap_or(1)))
-}
-
-#[derive(Debug, Serialize)]
-struct DeployDocument<'a> {
-    id: String,
-    target: String,
-    mode: &'static str,
-    safety: Option<String>,
-    migrated: bool,
-    bytes_total: u64,
-    bytes_written: u64,
-    down_ms: u64,
-    duration_ms: u64,
-    dry_run: bool,
-    components: Vec<DeployedDocument<'a>>,
-    warnings: &'a [String],
-}
-
-#[derive(Debug, Serialize)]
-struct DeployedDocument<'a> {
-    label: &'a str,
-    target: String,
-    bytes_total: u64,
-    bytes_written: u64,
-}
-
-/// Puts an application back. Where nobody can say which schema is newer, a person may.
-pub(crate) fn deploy(
-    context: &Context,
-    application: &Application,
-    request: &DeployRequest,
-    may_ask: bool,
-    invocation: &mut Invocation,
-) -> anyhow::Result<ExitCode> {
-    let tools = tools()?;
-    let app = application.name.as_str();
-    let report = match application::deploy(context, application, request, &tools) {
-        Err(Error::SchemaUnordered { label, found, supported }) if may_ask && invocation.has_terminal() => {
-            invocation.monitor.finish();
-            invocation.confirm(&format!(
-                "{label} has the schema {found:?}, and here is {supported:?}: which is newer is not known. \
-                 Deploy it and have it migrated?"
-            ))?;
-            application::deploy(context, application, &DeployRequest { any_schema: true, ..request.clone() }, &tools)?
-        }
-        outcome => outcome?,
-    };
-    invocation.monitor.finish();
-    let sources = count(report.components.len() as u64, "source", "sources");
-    let said = format!("{app}/{} to the application {app}, {sources}", report.name);
-    print_deployed(&report, app, &said, request.dry_run, invocation)?;
-    Ok(ExitCode::Done)
-}
-
-/// Tells what was deployed: `target` for programs, `said` for people.
-pub(crate) fn print_deployed(
-    report: &DeployReport,
-    target: &str,
-    said: &str,
-    dry_run: bool,
-    invocation: &mut Invocation,
-) -> Result<(), ProgramError> {
-    let total = report.components.iter().map(|one| one.bytes_total).sum();
-    let written = report.components.iter().map(|one| one.bytes_written).sum();
-    let output = &mut invocation.output;
-    if output.is_json() {
-        let components = report.components.iter().map(|one| DeployedDocument {
-            label: &one.label,
-            target: one.target.display().to_string(),
-            bytes_total: one.bytes_total,
-            bytes_written: one.bytes_written,
-        });
-        return output.document(&DeployDocument {
-            id: uuid(report.snapshot),
-            target: target.to_owned(),
-            mode: "unit",
-            safety: report.safety.map(uuid),
-            migrated: report.migrated,
-            bytes_total: total,
-            bytes_written: written,
-            down_ms: report.down_milliseconds,
-            duration_ms: report.duration_ms,
-            dry_run,
-            components: components.collect(),
-            warnings: &report.warnings,
-        });
-    }
-    let done = if dry_run { "would deploy" } else { "deployed" };
-    output.line(format!("{done} {said}"))?;
-    let migrated = if report.migrated { "yes: its schema is older" } else { "not needed" };
-    let safety = report.safety.map_or_else(|| "none".to_owned(), uuid);
-    output.figures(&[
-        ("size", size(total)),
-        ("written", size(written)),
-        ("migration", migrated.to_owned()),
-        ("safety snapshot", safety),
-        ("down", duration(report.down_milliseconds)),
-        ("time", duration(report.duration_ms)),
-    ])?;
-    for warning in &report.warnings {
-        invocation.monitor.notice(warning);
-    }
-    Ok(())
 }

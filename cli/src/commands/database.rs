@@ -3,13 +3,14 @@
 
 use std::ffi::OsStr;
 
+use copal_engine::application::DeployRequest;
 use copal_engine::application::config::SourceSpec;
-use copal_engine::application::{self, DeployRequest};
 use copal_engine::catalogue::{Catalogue, Filter};
 use copal_manifest::snapshot::{Snapshot, SourceKind};
 use copal_source::postgres::{PostgresSpec, database_exists, named_database};
 
-use crate::commands::application::{print_deployed, tools, unnamed};
+use crate::commands::application::unnamed;
+use crate::commands::unit::{carry_out, print};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
 
@@ -47,8 +48,9 @@ pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow
     let spec = PostgresSpec { load_as: Some(database.clone()), ..PostgresSpec::of_dsn(wanted.dsn) };
     let label = label_in(snapshot, wanted)?;
     let exists = database_exists(&spec, &database).map_err(copal_engine::Error::from)?;
-    if exists && !wanted.yes && !wanted.dry_run {
-        invocation.confirm(&question)?;
+    let must_ask = exists && !wanted.yes && !wanted.dry_run;
+    if must_ask {
+        invocation.refuse_without_terminal(&question)?;
     }
     let application = unnamed(vec![(label, SourceSpec::Postgres(spec))], &[], false);
     let request = DeployRequest {
@@ -57,10 +59,9 @@ pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow
         dry_run: wanted.dry_run,
         ..DeployRequest::default()
     };
-    let report = application::deploy(&context, &application, &request, &tools()?)?;
-    invocation.monitor.finish();
+    let report = carry_out(&context, &application, &request, must_ask.then_some(question.as_str()), invocation)?;
     let said = format!("{} to the database {database}", report.name);
-    print_deployed(&report, &format!("postgres:{database}"), &said, wanted.dry_run, invocation)?;
+    print(&report, &format!("postgres:{database}"), &said, wanted.dry_run, invocation)?;
     Ok(ExitCode::Done)
 }
 

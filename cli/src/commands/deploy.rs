@@ -206,9 +206,9 @@ fn to_database(dsn: &str, arguments: &Arguments, invocation: &mut Invocation) ->
 
 fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let app = arguments.app.as_deref().unwrap_or_default();
-    let may_ask = !arguments.yes && !arguments.dry_run;
+    let must_ask = !arguments.yes && !arguments.dry_run;
     let question = |name: &str| format!("Replace what the application {app} has by {name}?");
-    if may_ask {
+    if must_ask {
         invocation.refuse_without_terminal(&question(&arguments.name))?;
     }
     let application = super::application::configured(app, None, invocation)?;
@@ -216,9 +216,7 @@ fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let filter = arguments.taken.with(&arguments.source)?;
     let meant = latest::for_application(&context, &arguments.name, &filter, app)?;
     meant.ask(arguments.yes, arguments.dry_run, invocation)?;
-    if may_ask {
-        invocation.confirm(&question(&meant.said))?;
-    }
+    let asked = must_ask.then(|| question(&meant.said));
     let request = application::DeployRequest {
         reference: meant.reference,
         digest: arguments.sha256.clone(),
@@ -226,6 +224,7 @@ fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         safety: !arguments.no_safety,
         dry_run: arguments.dry_run,
         any_schema: arguments.any_schema,
+        ..application::DeployRequest::default()
     };
-    super::application::deploy(&context, &application, &request, may_ask, invocation)
+    super::unit::deploy(&context, &application, &request, asked.as_deref(), invocation)
 }

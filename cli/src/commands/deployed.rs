@@ -129,7 +129,7 @@ fn show(rehearsal: &DeployReport, invocation: &Invocation) {
 
 /// The lists, for programs.
 #[derive(Debug, Serialize)]
-struct OutlineDocument {
+pub(super) struct OutlineDocument {
     removed: Vec<JsonPath>,
     replaced: Vec<JsonPath>,
     added: Vec<JsonPath>,
@@ -137,7 +137,7 @@ struct OutlineDocument {
 }
 
 impl OutlineDocument {
-    fn new(outline: &Outline) -> Self {
+    pub(super) fn new(outline: &Outline) -> Self {
         let paths = |list: &[PathBuf]| list.iter().map(|path| JsonPath::new(path.as_os_str().as_bytes())).collect();
         Self {
             removed: paths(&outline.removed),
@@ -150,21 +150,21 @@ impl OutlineDocument {
 
 /// Something that stays, for programs.
 #[derive(Debug, Serialize)]
-struct StayedDocument {
+pub(super) struct StayedDocument {
     #[serde(flatten)]
     path: JsonPath,
     why: &'static str,
 }
 
 impl StayedDocument {
-    fn new(stayed: &Stayed) -> Self {
+    pub(super) fn new(stayed: &Stayed) -> Self {
         let why = if stayed.is_mount_point { "mounted" } else { "left out of the snapshot" };
         Self { path: JsonPath::new(stayed.path.as_os_str().as_bytes()), why }
     }
 }
 
 /// The lists, for people: a line with a number, then the first paths.
-fn lines(outline: &Outline) -> Vec<String> {
+pub(super) fn lines(outline: &Outline) -> Vec<String> {
     let mut lines = Vec::new();
     let lists = [
         ("removed", &outline.removed),
@@ -183,7 +183,7 @@ fn lines(outline: &Outline) -> Vec<String> {
 }
 
 /// What stays, for people; nothing when nothing does.
-fn stayed_lines(stays: &[Stayed]) -> Vec<String> {
+pub(super) fn stayed_lines(stays: &[Stayed]) -> Vec<String> {
     let mut lines = Vec::new();
     for (is_mount_point, why) in [(false, "left out of the snapshot"), (true, "mounted there")] {
         let chosen = stays.iter().filter(|stayed| stayed.is_mount_point == is_mount_point);

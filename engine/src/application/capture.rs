@@ -255,16 +255,11 @@ impl Run<'_> {
     fn tolerated<T>(&mut self, source: &Source, outcome: Result<T>) -> Result<Result<T, String>> {
         match outcome {
             Ok(value) => Ok(Ok(value)),
-            Err(error @ (Error::Interrupted | Error::Store(_))) => Err(error),
-            Err(error) if self.application.policy.partial => {
-                let message = shortened(error.to_string());
-                if let Some(state) = self.record.components.iter_mut().find(|state| state.label == source.label) {
-                    state.phase = CapturePhase::Failed;
-                    state.error = Some(message.clone());
-                }
+            Err(error) => {
+                let message = of_one_source(self.application, error)?;
+                self.record.note_failure(&source.label, &message);
                 Ok(Err(message))
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -377,6 +372,16 @@ impl Run<'_> {
 
     fn fail(&mut self, error: &Error) {
         fail_record(self.context, &self.folder, &self.place, &mut self.record, error);
+    }
+}
+
+/// A failure of one source, as a sentence, where the policy says that it is not one of the capture. One of the
+/// repository always is.
+pub(super) fn of_one_source(application: &Application, error: Error) -> Result<String> {
+    match error {
+        Error::Interrupted | Error::Store(_) => Err(error),
+        error if application.policy.partial => Ok(shortened(error.to_string())),
+        error => Err(error),
     }
 }
 

@@ -17,6 +17,7 @@ mod record;
 mod recover;
 mod retain;
 mod sources;
+mod standing;
 mod state;
 mod upload;
 mod watchdog;
@@ -35,6 +36,7 @@ use crate::application::state::{AppFolder, CaptureFolder, Held};
 use crate::catalogue::Listed;
 use crate::context::Context;
 use crate::create::{CreateReport, Creation};
+use crate::deploy::{Outline, Stayed};
 use crate::error::Result;
 
 /// The trigger of what is taken before a deploy.
@@ -183,8 +185,44 @@ pub struct DeployRequest {
     pub safety: bool,
     /// Check only.
     pub dry_run: bool,
+    /// How far a check looks at what stands there.
+    pub look: Look,
     /// Whether to go on where nobody can say that the snapshot's schema is not newer.
     pub any_schema: bool,
+}
+
+/// How far a check looks at what stands at the targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Look {
+    /// Not at all: it only tells whether a deploy may begin.
+    #[default]
+    No,
+    /// It tells what cannot be captured as what it is, as far as that is seen without reading all of it.
+    Soundness,
+    /// It tells that, and what would be done to each path.
+    Paths,
+}
+
+/// What stood at a source, or stands there, and cannot be captured as what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSource {
+    /// The source's label.
+    pub label: String,
+    /// Why.
+    pub why: String,
+    /// Where it is; none of a check, where it is not decided yet.
+    pub place: Option<KeptPlace>,
+}
+
+/// Where what stood at a source is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptPlace {
+    /// In the safety snapshot, byte for byte, under these labels.
+    Snapshot(Vec<String>),
+    /// On disk, under another name.
+    Beside(PathBuf),
+    /// On its server, under these names.
+    Databases(Vec<String>),
 }
 
 /// What a deploy did.
@@ -204,8 +242,10 @@ pub struct DeployReport {
     pub down_milliseconds: u64,
     /// Milliseconds of all.
     pub duration_ms: u64,
-    /// What could not be set.
+    /// What could not be set, and what could not be captured.
     pub warnings: Vec<String>,
+    /// What stood there and could not be captured as what it is: where it is now.
+    pub kept: Vec<KeptSource>,
 }
 
 /// One source of a deploy.
@@ -219,6 +259,8 @@ pub struct DeployedComponent {
     pub bytes_total: u64,
     /// Bytes written.
     pub bytes_written: u64,
+    /// Of a check with [`Look::Paths`]: what would be done to each path, and what stays.
+    pub outline: Option<(Outline, Vec<Stayed>)>,
 }
 
 /// Check → stage → stop → safety snapshot → switch, all or nothing → rewrite → migrate → start → health.

@@ -228,6 +228,14 @@ impl CaptureRecord {
         Ok(Some(record))
     }
 
+    /// One source is not captured as what it is.
+    pub(super) fn note_failure(&mut self, label: &str, why: &str) {
+        for state in self.components.iter_mut().filter(|state| state.label == label) {
+            state.phase = CapturePhase::Failed;
+            state.error = Some(why.to_owned());
+        }
+    }
+
     pub(crate) const fn version() -> u16 {
         VERSION
     }

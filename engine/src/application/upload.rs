@@ -13,7 +13,7 @@ use copal_source::scan::FileTime;
 use copal_store::{SnapshotId, codec};
 
 use crate::application::Captured;
-use crate::application::capture::{Component, fail_record};
+use crate::application::capture::{Component, fail_record, of_one_source};
 use crate::application::config::{Application, Pinning, Source, SourceSpec};
 use crate::application::record::{CapturePhase, CaptureRecord, ComponentState, KeptMetadata};
 use crate::application::retain;
@@ -41,16 +41,20 @@ impl Captured {
     pub(super) fn run_upload(mut self, context: &Context) -> Result<CreateReport> {
         let outcome = self.store_all(context);
         match outcome {
-            Ok((taken, hurt)) => self.commit(context, taken, hurt),
-            Err(error) => {
-                fail_record(context, &self.folder, &self.place, &mut self.record, &error);
-                Err(error)
-            }
+            Ok(taken) => self.commit(context, taken),
+            Err(error) => Err(self.fail(context, error)),
         }
     }
 
-    fn store_all(&mut self, context: &Context) -> Result<(Vec<Taken>, bool)> {
-        self.describe(context)?;
+    pub(super) fn fail(&mut self, context: &Context, error: Error) -> Error {
+        fail_record(context, &self.folder, &self.place, &mut self.record, &error);
+        error
+    }
+
+    /// Stores every source that is held. One that cannot be read or is damaged is one of its own, where the
+    /// policy says so: the others go on without it.
+    pub(super) fn store_all(&mut self, context: &Context) -> Result<Vec<Taken>> {
+        self.describe()?;
         if self.application.class.pinning == Pinning::Spool && !self.application.name.is_empty() {
             self.make_lasting(context)?;
         }
@@ -58,43 +62,67 @@ impl Captured {
         let progress = std::sync::Arc::new(Showing::new(context, &self.place, &self.record));
         let context = &Context { monitor: progress.clone(), ..context.clone() };
         let mut stored = Vec::new();
+        let mut failures: Vec<(String, Error)> = Vec::new();
         let ended = AtomicBool::new(false);
         let creation = &self.creation;
         let (components, place) = (&self.components, &self.place);
         let total = self.record.bytes_total;
-        let outcome = std::thread::scope(|scope| {
+        let one_may_fail = self.application.policy.partial;
+        std::thread::scope(|scope| {
             let checks: Vec<_> = components
                 .iter()
-                .filter_map(|component| component.held.as_ref().ok())
-                .map(|held| scope.spawn(move || held.check(context)))
+                .filter_map(|component| Some((&component.source.label, component.held.as_ref().ok()?)))
+                .map(|(label, held)| (label, scope.spawn(move || held.check(context))))
                 .collect();
             let checkpoints = scope.spawn(|| checkpoint_now_and_then(context, creation, total, &ended));
-            let outcome = components.iter().try_for_each(|component| {
-                let taken = store_one(context, creation, component, place)?;
-                stored.extend(taken.map(|taken| (component.source.label.clone(), taken)));
-                Ok(())
-            });
+            for component in components {
+                match store_one(context, creation, component, place) {
+                    Ok(taken) => stored.extend(taken.map(|taken| (component.source.label.clone(), taken))),
+                    Err(error) => failures.push((component.source.label.clone(), error)),
+                }
+                if !failures.is_empty() && !one_may_fail {
+                    break;
+                }
+            }
             ended.store(true, Ordering::Release);
             checkpoints.thread().unpark();
-            checks.into_iter().try_fold(outcome, |outcome, check| {
+            for (label, check) in checks {
                 let checked = check.join().unwrap_or_else(|_| Err(Error::Internal("a check died".into())));
-                Ok::<_, Error>(outcome.and(checked))
-            })?
+                failures.extend(checked.err().map(|error| (label.clone(), error)));
+            }
         });
-        outcome?;
+        for (label, error) in failures {
+            stored.retain(|(stored, _)| *stored != label);
+            self.give_up(&label, error)?;
+        }
         self.record.bytes_done = self.record.bytes_total;
         self.record.bytes_new = self.creation.bytes_new();
-        let hurt = self.components.iter().any(|component| component.held.is_err());
-        Ok((stored.into_iter().map(|(_, taken)| taken).collect(), hurt))
+        Ok(stored.into_iter().map(|(_, taken)| taken).collect())
+    }
+
+    /// A source is left out, where the policy says that the others can do without it.
+    fn give_up(&mut self, label: &str, error: Error) -> Result<()> {
+        let why = of_one_source(&self.application, error)?;
+        self.record.note_failure(label, &why);
+        for component in self.components.iter_mut().filter(|component| component.source.label == label) {
+            component.held = Err(why.clone());
+        }
+        Ok(())
     }
 
     /// Versions of schemas are asked in the pinned state, now that nobody waits for it.
-    fn describe(&mut self, _context: &Context) -> Result<()> {
-        for component in &mut self.components {
+    fn describe(&mut self) -> Result<()> {
+        for number in 0..self.components.len() {
+            let component = &mut self.components[number];
+            let label = component.source.label.clone();
             let Ok(held) = &mut component.held else { continue };
-            let version = held.schema_version()?;
-            if let Some(state) = self.record.components.iter_mut().find(|state| state.label == component.source.label) {
-                state.schema_version = version;
+            match held.schema_version() {
+                Ok(version) => {
+                    for state in self.record.components.iter_mut().filter(|state| state.label == label) {
+                        state.schema_version.clone_from(&version);
+                    }
+                }
+                Err(error) => self.give_up(&label, error)?,
             }
         }
         Ok(())
@@ -104,12 +132,17 @@ impl Captured {
     fn make_lasting(&mut self, context: &Context) -> Result<()> {
         context.monitor.phase("spooling");
         let spool = self.place.spool();
-        for component in &mut self.components {
+        for number in 0..self.components.len() {
+            let component = &mut self.components[number];
+            let label = component.source.label.clone();
             let Ok(held) = &mut component.held else { continue };
-            held.spool(context, &component.source, &spool)?;
-            if let Held::Postgres(pin) = held {
-                let folder = spool_path(&spool, &component.source.label)?;
-                pin.dump(&folder, context.worker_threads())?;
+            let mut spooled = held.spool(context, &component.source, &spool);
+            if let (Ok(()), Held::Postgres(pin)) = (&spooled, held) {
+                let folder = spool_path(&spool, &label)?;
+                spooled = pin.dump(&folder, context.worker_threads()).map_err(Error::from);
+            }
+            if let Err(error) = spooled {
+                self.give_up(&label, error)?;
             }
         }
         let frozen_reads = self.components.iter().any(|component| matches!(component.held, Ok(Held::Stored(_))));
@@ -152,8 +185,9 @@ impl Captured {
         Ok(())
     }
 
-    fn commit(self, context: &Context, taken: Vec<Taken>, hurt: bool) -> Result<CreateReport> {
+    pub(super) fn commit(self, context: &Context, taken: Vec<Taken>) -> Result<CreateReport> {
         let Self { mut record, place, folder, creation, consistency, application, hooks, components, held } = self;
+        let hurt = components.iter().any(|component| component.held.is_err());
         let mut states: Vec<&ComponentState> = record.components.iter().collect();
         states.sort_by(|a, b| a.label.cmp(&b.label));
         let unnamed_plain =
@@ -357,7 +391,6 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
             return Err(error);
         }
     };
-    let hurt = components.iter().any(|component| component.held.is_err());
     let consistency = record.consistency;
     let hooks = record.hooks.clone();
     let captured = Captured {
@@ -371,7 +404,7 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
         hooks,
         held: Some(held),
     };
-    captured.commit(context, taken, hurt)
+    captured.commit(context, taken)
 }
 
 /// Of a snapshot whose create was killed after its commit.

@@ -82,8 +82,7 @@ pub(super) fn compare(
     let mut standing = scan(target, &options)?.filter_map(|found| match found {
         Ok(found) if !hidden.is_empty() && hidden.contains(&top(&found.path)) => None,
         Ok(found) => {
-            let path = EntryPath::from_slashes(&found.path)
-                .ok_or_else(|| Error::Internal("the scan delivered a path that is none".into()));
+            let path = EntryPath::from_slashes(&found.path).ok_or_else(|| too_long(target, &found.path));
             Some(path.map(|path| (path, found)))
         }
         Err(error) => Some(Err(error.into())),
@@ -463,6 +462,14 @@ impl Comparison<'_, '_, '_, '_> {
         }
         plan
     }
+}
+
+/// Deeper than any snapshot goes.
+fn too_long(target: &Path, path: &[u8]) -> Error {
+    let path = target.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path));
+    let shown = path.iter().take(target.iter().count() + 1).collect();
+    let detail = "holds folders that are too deep to be compared: move it away".into();
+    copal_source::Error::Refused { path: shown, detail }.into()
 }
 
 fn removal(path: EntryPath) -> Pending {

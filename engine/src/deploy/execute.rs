@@ -13,7 +13,7 @@ use super::compare::{How, compare, plan_fresh};
 use super::databases::Databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
-use super::fit::{capabilities, place_of_kind, refuse_device, refuse_mounts};
+use super::fit::{Top, capabilities, place_of_kind, refuse_device, refuse_mounts};
 use super::kept::reason_against;
 use super::memory::Memory;
 use super::obstacles;
@@ -77,7 +77,10 @@ pub(super) fn execute(
         return Err(Error::TargetNotEmpty(place.path));
     }
     refuse_device(&place)?;
-    refuse_mounts(&place, single)?;
+    let is_compared = matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single;
+    if !is_compared {
+        refuse_mounts(&place.path, Top::Replaced)?;
+    }
     // Only now is it known that this is a target that may be written to.
     let (ledger, hidden) = settle_before(&run, &place, request.dry_run)?;
     let (ledger, hidden) = (ledger.as_ref(), hidden.as_slice());
@@ -89,7 +92,9 @@ pub(super) fn execute(
     let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, how };
     let mut decided = job.decide(context, request, &catalogue, &session)?;
     let databases = job.databases(Some(&decided.plan))?;
-    job.refuse_holders_of(&databases, (decided.way == Way::InPlace).then_some(&decided.plan))?;
+    if !(request.dry_run && request.stops_holders) {
+        job.refuse_holders_of(&databases, (decided.way == Way::InPlace).then_some(&decided.plan))?;
+    }
     // Everything can be done: only now a standing database is touched, and what comes out of its log is
     // compared as well.
     let mut damaged = Vec::new();

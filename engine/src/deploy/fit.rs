@@ -55,13 +55,22 @@ pub(super) fn place_of_kind(
     }
 }
 
-/// What is mounted can neither be replaced nor go with a folder that is.
-pub(super) fn refuse_mounts(place: &Place, single: bool) -> Result<()> {
-    let is_compared = matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single;
-    let found = if is_compared { None } else { mount_points_from(&place.path)?.into_iter().next() };
-    let Some(mount) = found else { return Ok(()) };
-    let detail = format!("something is mounted at {}: unmount that, or deploy to another place", mount.display());
-    Err(Error::UnfitTarget { target: place.path.clone(), detail })
+/// What becomes of a place itself, as what is mounted there sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Top {
+    /// It stays where it is, and what is in it changes.
+    Entered,
+    /// Something else takes its name.
+    Replaced,
+}
+
+/// What is mounted below a place can neither be replaced nor go with it, and no more can a mount point itself
+/// that something else takes the name of. The path is free of links.
+pub(crate) fn refuse_mounts(path: &Path, top: Top) -> Result<()> {
+    let mounts = mount_points_from(path)?;
+    let Some(mount) = mounts.iter().find(|mount| top == Top::Replaced || *mount != path) else { return Ok(()) };
+    let detail = format!("{} is mounted there: unmount that, or use another place", mount.display());
+    Err(Error::UnfitTarget { target: path.to_owned(), detail })
 }
 
 /// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that

@@ -45,6 +45,7 @@ use crate::error::{Error, Result};
 use crate::own;
 pub(crate) use databases::refuse_holders as databases_held;
 use desired::Desired;
+pub(crate) use fit::{Top, refuse_mounts};
 pub use outline::{Outline, Stayed};
 use place::{Place, Standing};
 pub(crate) use place::{failed, private_folder, remove_whole};
@@ -117,6 +118,8 @@ pub struct DeployRequest {
     pub skip_devices: bool,
     /// Compare every byte of the target instead of believing its metadata.
     pub force_read: bool,
+    /// Whether the caller ends who has a database open before anything is replaced: of a check only.
+    pub stops_holders: bool,
 }
 
 /// What was done, or would be.

@@ -150,7 +150,7 @@ pub(crate) async fn confirm_deploy(
     let asked = found.clone();
     // A target that cannot be read is the reason for the deploy more often than not: it must not stand in its
     // way.
-    let (unordered, preview) = daemon
+    let (unordered, preview, unsound) = daemon
         .ask(move |platform| {
             let unordered = match platform.check_deploy(&asked, false) {
                 // A person may know what the program does not; all else is checked as it would be then.
@@ -160,7 +160,8 @@ pub(crate) async fn confirm_deploy(
                 }
                 checked => checked.map(|()| None)?,
             };
-            Ok((unordered, platform.preview(&asked)))
+            let unsound = platform.unsound(&asked).unwrap_or_else(|problem| vec![problem.detail.clone()]);
+            Ok((unordered, platform.preview(&asked), unsound))
         })
         .await?;
     let snapshot = &found.view;
@@ -177,6 +178,11 @@ pub(crate) async fn confirm_deploy(
             Err(problem) => {
                 div.problem { p { "What stands there now cannot be compared: " (problem.detail) } p { "A deploy replaces it." } }
             }
+        }
+        p { "What stands there is kept first: in a snapshot, or, where it cannot be captured, beside its place under "
+            "another name. The operation says where." }
+        @if !unsound.is_empty() {
+            div.problem { @for sentence in &unsound { p { (name(sentence)) } } }
         }
         form.row method="post" action={ (place) "/deploy" } {
             @if let Some(unordered) = &unordered {

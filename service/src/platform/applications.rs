@@ -8,7 +8,8 @@ use std::time::Duration;
 use copal_engine::Context;
 use copal_engine::application::config::SourceSpec;
 use copal_engine::application::{
-    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Configuration, DeployRequest, Tools,
+    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Configuration, DeployRequest, KeptPlace,
+    KeptSource, Look, Tools,
 };
 use copal_engine::catalogue::Listed;
 use copal_engine::create::CreateReport;
@@ -146,11 +147,22 @@ impl Applications {
                 })
             })
             .collect();
+        let kept: Vec<Value> = report.kept.iter().map(kept_value).collect();
         Ok(json!({
             "id": found.view.id, "name": report.name, "safety": report.safety.map(uuid), "migrated": report.migrated,
-            "components": components, "down_ms": report.down_milliseconds, "duration_ms": report.duration_ms,
+            "components": components, "kept": kept, "down_ms": report.down_milliseconds, "duration_ms": report.duration_ms,
             "warnings": report.warnings,
         }))
+    }
+
+    /// What stands there and cannot be captured as what it is before a deploy replaces it, in sentences.
+    pub(super) fn unsound(&self, context: &Context, app: &str, found: &Found) -> Result<Vec<String>> {
+        let request = DeployRequest { dry_run: true, look: Look::Soundness, ..deploy_request(&found.view.id, true) };
+        match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
+            Ok(report) => Ok(report.kept.iter().map(KeptSource::sentence).collect()),
+            Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(Vec::new()),
+            Err(error) => Err(Problem::from(error).during(Verb::Deploy)),
+        }
     }
 
     /// Refuses what a deploy would refuse. An application that is busy is checked when its turn comes.
@@ -175,6 +187,20 @@ impl Applications {
             None => record.kind.is_plain().then(|| bytes_path(&record.path)),
         })
     }
+}
+
+/// As `copal deploy --app --json` has it.
+fn kept_value(kept: &KeptSource) -> Value {
+    let (mut snapshot, mut beside, mut databases) = (Value::Null, Value::Null, Value::Null);
+    match &kept.place {
+        None => {}
+        Some(KeptPlace::Snapshot(labels)) => snapshot = json!(labels),
+        Some(KeptPlace::Beside(path)) => beside = json!({ "path": path.display().to_string() }),
+        Some(KeptPlace::Databases(names)) => databases = json!(names),
+    }
+    json!({
+        "label": kept.label, "why": kept.why, "snapshot": snapshot, "beside": beside, "databases": databases,
+    })
 }
 
 fn placed(label: &str, spec: &SourceSpec) -> (String, Option<PathBuf>) {

@@ -60,6 +60,7 @@ impl Component {
             target: self.target().unwrap_or_default(),
             bytes_total: self.record.bytes,
             bytes_written: 0,
+            outline: None,
         }
     }
 
@@ -83,7 +84,7 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
     };
     let snapshot = &listed.snapshot;
     if snapshot.phase != Phase::Completed && !application.policy.partial {
-        return Err(Error::NotReady { snapshot: own, phase: "partially_failed".into() });
+        refuse_partial(snapshot, request, own.clone())?;
     }
     if let Some(wanted) = request.digest.as_ref().filter(|wanted| !wanted.eq_ignore_ascii_case(&listed.digest)) {
         let (found, wanted) = (listed.digest.clone(), wanted.clone());
@@ -101,6 +102,13 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
                 let component = Component { source: source.clone(), record: record.clone() };
                 component.target().map_or(Ok(()), |target| own::refuse(context, &target))?;
                 components.push(component);
+            }
+            Some(record) if hurt_in(snapshot).any(|hurt| hurt == source.label) => {
+                let label = &record.label;
+                return Err(Error::Usage(format!(
+                    "the snapshot has {label:?} as plain files only: put them somewhere with --path {label}, \
+                     and the other sources here with --only"
+                )));
             }
             Some(record) => {
                 let (label, kind) = (&source.label, record.kind.name());
@@ -128,6 +136,25 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
         versions,
         warnings,
     })
+}
+
+/// The sources that the record of a capture names as not captured as what they are.
+fn hurt_in(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    let components = snapshot.live.iter().flat_map(|live| &live.components);
+    components.filter(|component| component.error.is_some()).map(|component| component.label.as_str())
+}
+
+/// What a deploy has put aside names what is not whole in it: the rest can go back without that.
+fn refuse_partial(snapshot: &Snapshot, request: &DeployRequest, own: String) -> Result<()> {
+    let names_all = snapshot.live.as_ref().is_some_and(|live| live.safety);
+    let is_wanted = |label: &&str| request.labels.is_empty() || request.labels.iter().any(|wanted| wanted == label);
+    let hurt: Vec<String> = hurt_in(snapshot).filter(is_wanted).map(|label| format!("{label:?}")).collect();
+    let phase = match (names_all, hurt.as_slice()) {
+        (true, []) => return Ok(()),
+        (true, hurt) => format!("partially_failed ({} not whole; --only takes the others)", hurt.join(", ")),
+        (false, _) => "partially_failed".to_owned(),
+    };
+    Err(Error::NotReady { snapshot: own, phase })
 }
 
 /// A larger device is fine: what is behind the end of the image stays.

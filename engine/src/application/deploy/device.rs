@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use copal_source::device::{BlockDevice, device_identity};
+use copal_source::target::rename_new;
 
 use crate::deploy::{failed, remove_whole};
 use crate::error::{Error, Result};
@@ -36,7 +37,12 @@ pub(super) fn undo(path: &Path, folder: &Path, identity: &str) -> Result<()> {
     remove_whole(folder)
 }
 
-pub(super) fn finish(folder: &Path) -> Result<()> {
+/// Removes the copy, or gives it the name under which it stays.
+pub(super) fn finish(folder: &Path, kept: Option<&Path>) -> Result<()> {
+    let old = folder.join("old");
+    if let Some(kept) = kept.filter(|_| old.exists()) {
+        rename_new(&old, kept)?;
+    }
     remove_whole(folder)
 }
 

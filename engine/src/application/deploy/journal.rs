@@ -15,7 +15,7 @@ use crate::application::state::AppFolder;
 use crate::error::{Error, Result};
 use crate::state::Known;
 
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// Journals that were set aside.
 const ASIDE_MAX: u32 = 1000;
 static NOTHING: Carried = Carried::new();
@@ -68,6 +68,9 @@ pub(super) enum Target {
         old: Option<Known>,
         /// Files that belong to what stood there, and where they are meanwhile.
         asides: Vec<(PathBuf, PathBuf)>,
+        /// Where the old state stays in the end; none: it is removed.
+        #[serde(default)]
+        kept: Option<PathBuf>,
     },
     /// A folder that cannot be exchanged: a mount point.
     Within {
@@ -75,8 +78,15 @@ pub(super) enum Target {
         path: PathBuf,
         /// The new state before the switch, in it.
         staged: PathBuf,
+        /// Which folder it is: another one may be mounted there by the time that it is taken back. None in
+        /// journals of before.
+        #[serde(default)]
+        identity: Option<Known>,
         /// When it was changed last, by others and by what is built in it.
         times: Times,
+        /// Where the old state stays in the end, in it; none: it is removed.
+        #[serde(default)]
+        kept: Option<PathBuf>,
     },
     /// A block device.
     Device {
@@ -86,6 +96,9 @@ pub(super) enum Target {
         folder: PathBuf,
         /// Which device it is.
         identity: String,
+        /// Where its old state stays in the end; none: it is removed.
+        #[serde(default)]
+        kept: Option<PathBuf>,
     },
     /// Databases of a server.
     Databases {
@@ -97,6 +110,9 @@ pub(super) enum Target {
         timeout: u64,
         /// The final name, that of the new state, that of the old one meanwhile, and whether there was one.
         names: Vec<(String, String, String, bool)>,
+        /// Whether the old states stay in the end, under the names that they have meanwhile.
+        #[serde(default)]
+        kept: bool,
     },
 }
 

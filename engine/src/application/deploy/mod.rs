@@ -8,6 +8,8 @@ mod carry;
 mod check;
 mod device;
 mod journal;
+mod keep;
+mod rehearsal;
 mod stage;
 mod switch;
 mod version;
@@ -19,11 +21,11 @@ use copal_source::hook::{Action, When};
 
 use self::check::{Checked, Verdict};
 use self::journal::{Found, Journal, Stage};
-use crate::application::config::{Application, SourceSpec};
+use crate::application::config::Application;
 use crate::application::hooks::{Hooks, Order, run_step};
 use crate::application::record::{ResumeAction, ResumeStep};
 use crate::application::state::{AppFolder, CHECK, state_folder};
-use crate::application::{CaptureRequest, DeployReport, DeployRequest, SAFETY, Tools};
+use crate::application::{DeployReport, DeployRequest, KeptSource, Tools};
 use crate::context::Context;
 use crate::deploy::remove_whole;
 use crate::error::{Error, Result};
@@ -69,6 +71,9 @@ pub(super) fn deploy(
             steps(application, When::Start, Order::Forward),
         ),
         warnings: checked.warnings.clone(),
+        labels: Vec::new(),
+        to_put_aside: Vec::new(),
+        kept: Vec::new(),
         down_since: None,
         down: 0,
     };
@@ -81,8 +86,13 @@ pub(super) fn deploy(
         down_milliseconds: 0,
         duration_ms: 0,
         warnings: Vec::new(),
+        kept: Vec::new(),
     };
-    if !request.dry_run {
+    if request.dry_run {
+        let seen = rehearsal::look(context, &checked, request, &mut report)?;
+        deploy.kept = seen.kept;
+        deploy.warnings.extend(seen.warnings);
+    } else {
         let done = deploy.run(&checked, request, tools, &mut report);
         // Only now: until here what is being deployed had to be there, however old it is.
         let in_use: Vec<_> = report.safety.into_iter().chain([checked.snapshot]).collect();
@@ -95,6 +105,7 @@ pub(super) fn deploy(
         }
         done?;
     }
+    report.kept = deploy.kept;
     report.down_milliseconds = deploy.down / 1_000_000;
     report.warnings = deploy.warnings;
     report.duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(begun) / 1_000_000;
@@ -109,6 +120,11 @@ struct Deploy<'a> {
     hooks: Hooks,
     journal: Journal,
     warnings: Vec<String>,
+    /// Of each target of the journal, the source's label.
+    labels: Vec<String>,
+    /// Sources that are in no snapshot as they stand, and why.
+    to_put_aside: Vec<(String, String)>,
+    kept: Vec<KeptSource>,
     down_since: Option<u64>,
     down: u64,
 }
@@ -153,6 +169,7 @@ impl Deploy<'_> {
             let Some(mut target) = planned else { continue };
             // Before it is built: a kill leaves nothing that nobody knows of.
             self.journal.targets.push(target.clone());
+            self.labels.push(component.source.label.clone());
             self.write()?;
             if stage::make(&mut target)? {
                 self.note(&target)?;
@@ -182,6 +199,7 @@ impl Deploy<'_> {
         self.context.check_interrupt()?;
         self.context.monitor.phase("switching");
         self.note_old()?;
+        self.put_aside(&checked.mark);
         self.journal.carried = stage::carried(self.context, checked, &self.journal.targets)?;
         self.write()?;
         stage::refuse_new_mounts(checked)?;
@@ -232,57 +250,6 @@ impl Deploy<'_> {
     fn note_up(&mut self) {
         if let Some(since) = self.down_since.take() {
             self.down = self.context.clock.monotonic_nanoseconds().saturating_sub(since);
-        }
-    }
-
-    /// What stands there becomes a snapshot of its own. A source that cannot be captured because it is
-    /// damaged or gone is why somebody deploys: it is said, and is no reason to stop.
-    fn safety_snapshot(&mut self, checked: &Checked, tools: &Tools) -> Result<Option<copal_store::SnapshotId>> {
-        let mut standing = self.application.clone();
-        standing.policy.partial = true;
-        standing.policy.wanted = copal_manifest::snapshot::Consistency::Crash;
-        for service in &mut standing.services {
-            service.sources.retain(|source| source.spec.path().is_none_or(std::path::Path::exists));
-            for source in &mut service.sources {
-                if let SourceSpec::Tree(tree) = &mut source.spec {
-                    // What is being built there does not stand there.
-                    tree.exclude.push(format!("*.copal-unit-{}*", checked.mark));
-                }
-            }
-        }
-        if standing.sources().count() == 0 {
-            return Ok(None);
-        }
-        self.context.monitor.phase("capturing what stands there");
-        let now = self.context.clock.now();
-        let request = CaptureRequest {
-            name: format!("safety-{}-{:09}", now.seconds, now.nanoseconds),
-            trigger: SAFETY.into(),
-            tags: vec![("before".into(), checked.name.clone())],
-            ..CaptureRequest::default()
-        };
-        let taken = crate::application::capture::begin(
-            self.context,
-            &standing,
-            &request,
-            tools,
-            self.folder.clone(),
-            None,
-            When::Stop,
-        )
-        .and_then(|captured| captured.run_upload(self.context));
-        match taken {
-            Ok(report) => {
-                let missing =
-                    report.warnings.iter().map(|why| format!("what stood there could not be captured whole: {why}"));
-                self.warnings.extend(missing);
-                Ok(Some(report.snapshot.id))
-            }
-            Err(Error::Source(error)) => {
-                self.warnings.push(format!("what stood there could not be captured: {error}"));
-                Ok(None)
-            }
-            Err(error) => Err(error),
         }
     }
 
@@ -384,7 +351,7 @@ fn steps(application: &Application, when: When, order: Order) -> Vec<ResumeStep>
 }
 
 fn undo(folder: &AppFolder, journal: &Journal) -> Result<()> {
-    journal.switches().rev().try_for_each(|(target, carried)| switch::undo(target, carried))?;
+    journal.switches().rev().try_for_each(|(target, carried)| switch::undo(target, carried, journal.stage))?;
     remove_whole(&folder.deploy_journal())
 }
 

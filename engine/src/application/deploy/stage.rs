@@ -9,7 +9,6 @@ use copal_manifest::snapshot::SourceKind;
 use copal_source::device::device_identity;
 use copal_source::holders::Places;
 use copal_source::kept::is_block_device;
-use copal_source::mounts::mount_points_from;
 use copal_source::postgres::{database_exists, load, plan};
 use copal_source::process::{Program, run};
 use copal_source::target::TargetTree;
@@ -24,8 +23,8 @@ use crate::application::config::SourceSpec;
 use crate::application::state::AppFolder;
 use crate::context::Context;
 use crate::deploy::{
-    DeployMode, DeployRequest, databases_held, deploy_within, failed, obstacle_to_exchange, remove_whole, stage_beside,
-    what_stays,
+    DeployMode, DeployRequest, Top, databases_held, deploy_within, failed, obstacle_to_exchange, refuse_mounts,
+    remove_whole, stage_beside, what_stays,
 };
 use crate::error::{Error, Result};
 use crate::state::{open_parent, real};
@@ -79,21 +78,22 @@ pub(super) fn target(
                 names.push((one.name, one.staged, one.aside, had));
             }
             let (dsn, bin, timeout) = (spec.dsn.clone(), spec.bin.clone(), spec.timeout.as_secs());
-            Ok(Some(Target::Databases { dsn, bin, timeout, names }))
+            Ok(Some(Target::Databases { dsn, bin, timeout, names, kept: false }))
         }
         spec => {
             let path = component.target().unwrap_or_default();
             if is_block_device(&path).is_ok_and(|is| is) {
                 let identity = device_identity(&path)?;
                 let folder = folder.path().join("devices").join(name_of(component));
-                return Ok(Some(Target::Device { path, folder, identity }));
+                return Ok(Some(Target::Device { path, folder, identity, kept: None }));
             }
-            refuse_mounts(component, &path)?;
+            refuse_mounted(component, &path)?;
             if is_unexchangeable(&path) {
                 let path = fs::canonicalize(&path).map_err(|error| failed("resolving", &path, error))?;
                 let staged = path.join(format!("{UNIT}{mark}"));
                 let times = within::Times { before: within::time_of(&path)?, after: None };
-                return Ok(Some(Target::Within { path, staged, times }));
+                let identity = Some(within::identity_of(&path)?);
+                return Ok(Some(Target::Within { path, staged, identity, times, kept: None }));
             }
             if let Some(detail) = obstacle_to_exchange(&path)? {
                 return Err(Error::UnfitTarget { target: path, detail });
@@ -114,7 +114,7 @@ pub(super) fn target(
             // A file stands in a folder of its own, so that whatever is left of it is known by that folder.
             let staged = if is_in_folder(component) { beside.join("new") } else { beside.clone() };
             let old = standing(&path);
-            Ok(Some(Target::Place { path, staged, beside, made: None, new: None, old, asides }))
+            Ok(Some(Target::Place { path, staged, beside, made: None, new: None, old, asides, kept: None }))
         }
     }
 }
@@ -175,7 +175,7 @@ pub(super) fn build(
             *new = standing(staged);
             Ok((report.bytes_written, report.warnings))
         }
-        (_, Target::Within { path, staged, times }) => {
+        (_, Target::Within { path, staged, times, .. }) => {
             let request = request_of(component, checked, path, DeployMode::Swap);
             let report = stage_beside(context, &request, staged)?;
             times.after = Some(within::time_of(path)?);
@@ -219,7 +219,7 @@ pub(super) fn stays(context: &Context, component: &Component, checked: &Checked,
     what_stays(context, &request_of(component, checked, path, DeployMode::Auto))
 }
 
-fn request_of(component: &Component, checked: &Checked, target: &Path, mode: DeployMode) -> DeployRequest {
+pub(super) fn request_of(component: &Component, checked: &Checked, target: &Path, mode: DeployMode) -> DeployRequest {
     DeployRequest {
         reference: checked.snapshot.to_string(),
         target: target.to_owned(),
@@ -237,12 +237,12 @@ fn is_unexchangeable(path: &Path) -> bool {
     path.is_dir() && (is_mount_point() || path.parent().is_some_and(|parent| device(parent) != device(path)))
 }
 
-/// The same as [`refuse_mounts`], right before the switch: a hook may have mounted something.
+/// The same as [`refuse_mounted`], right before the switch: a hook may have mounted something.
 pub(super) fn refuse_new_mounts(checked: &Checked) -> Result<()> {
     for component in &checked.components {
         let Some(path) = component.target() else { continue };
         if !is_block_device(&path).is_ok_and(|is| is) {
-            refuse_mounts(component, &path)?;
+            refuse_mounted(component, &path)?;
         }
     }
     Ok(())
@@ -262,20 +262,14 @@ pub(super) fn refuse_holders(checked: &Checked) -> Result<()> {
     databases_held(&places)
 }
 
-/// What is mounted in a tree cannot go with it, and a file that is a mount point cannot go at all.
-fn refuse_mounts(component: &Component, path: &Path) -> Result<()> {
+/// Refuses what is mounted in the way of a switch. A folder that is a mount point itself is switched within.
+fn refuse_mounted(component: &Component, path: &Path) -> Result<()> {
     let Ok(canonical) = fs::canonicalize(path) else { return Ok(()) };
-    let is_folder = canonical.is_dir();
-    let mut mounts = mount_points_from(&canonical)?.into_iter();
-    let refuse = |detail: String| Err(Error::UnfitTarget { target: path.to_owned(), detail });
-    if let Some(mount) = mounts.find(|mount| !(is_folder && *mount == canonical)) {
-        let mount = mount.display();
-        return refuse(format!(
-            "{mount} is mounted in it or on it: unmount that, or use a folder without mount points"
-        ));
-    }
+    let is_within = canonical.is_dir() && component.record.kind != SourceKind::File;
+    refuse_mounts(&canonical, if is_within { Top::Entered } else { Top::Replaced })?;
     if is_unexchangeable(path) && component.record.kind == SourceKind::File {
-        return refuse("it is a mount point, and what goes there is one file: use a file in it".into());
+        let detail = "it is a mount point, and what goes there is one file: use a file in it".into();
+        return Err(Error::UnfitTarget { target: path.to_owned(), detail });
     }
     Ok(())
 }

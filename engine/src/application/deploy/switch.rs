@@ -1,7 +1,9 @@
 //! One target: what is new is beside it, and changes places with what is old; or back. Every step can be
 //! repeated.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use copal_source::postgres::{database_exists, remove_database, rename_database};
@@ -9,7 +11,7 @@ use copal_source::sqlite::sidecars;
 use copal_source::target::{Identity, exchange, rename_new};
 
 use super::carry::Carried;
-use super::journal::Target;
+use super::journal::{Stage, Target};
 use super::{carry, device, within};
 use crate::deploy::{failed, remove_whole};
 use crate::error::Result;
@@ -44,9 +46,12 @@ pub(super) fn switch(target: &Target, carried: &Carried) -> Result<()> {
                 None => Ok(rename_new(staged, path)?),
             }
         }
-        Target::Within { path, staged, times } => within::switch(path, staged, times, carried),
-        Target::Device { path, folder, identity } => device::switch(path, folder, identity).map(drop),
-        Target::Databases { dsn, bin, timeout, names } => {
+        Target::Within { path, staged, identity, times, .. } => {
+            within::expect(path, *identity)?;
+            within::switch(path, staged, times, carried)
+        }
+        Target::Device { path, folder, identity, .. } => device::switch(path, folder, identity).map(drop),
+        Target::Databases { dsn, bin, timeout, names, .. } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             for (name, staged, aside, _) in names {
                 rename_database(&server, name, aside)?;
@@ -57,20 +62,28 @@ pub(super) fn switch(target: &Target, carried: &Carried) -> Result<()> {
     }
 }
 
-/// Puts the old state back, wherever the switch had come to, and removes the new one.
-pub(super) fn undo(target: &Target, carried: &Carried) -> Result<()> {
+/// Puts the old state back, wherever the switch had come to, and removes the new one. Before a deploy begins to
+/// switch, whoever runs may still replace what stands there.
+pub(super) fn undo(target: &Target, carried: &Carried, stage: Stage) -> Result<()> {
     match target {
-        Target::Place { path, staged, beside, made, new, old, asides } => {
-            if new.is_some() && standing(path) == *new {
-                expect(staged, *old)?;
+        Target::Place { path, staged, beside, made, new, old, asides, .. } => {
+            let is_switched = match old {
+                Some(_) => standing(staged) == *old,
+                None => new.is_some() && standing(path) == *new,
+            };
+            if is_switched {
                 // What the new state has beside it would be taken for the old one's.
                 for left in sidecars(path).into_iter().filter(|left| asides.iter().any(|(from, _)| from == left)) {
                     remove_whole(&left)?;
                 }
-                match standing(staged) {
-                    Some(_) => exchange(staged, path)?,
-                    None => rename_new(path, staged)?,
+                match (standing(path), old) {
+                    (Some(_), Some(_)) => exchange(staged, path)?,
+                    (None, Some(_)) => rename_new(staged, path)?,
+                    (_, None) => rename_new(path, staged)?,
                 }
+            } else if stage != Stage::Staging && new.is_some() && standing(staged) != *new && standing(path) != *old {
+                // Neither state is where it was: a folder above them was put elsewhere.
+                expect(path, *old)?;
             }
             for (from, to) in asides {
                 move_if_there(to, from)?;
@@ -78,9 +91,12 @@ pub(super) fn undo(target: &Target, carried: &Carried) -> Result<()> {
             carry::move_all(carried, staged, path)?;
             remove_made(beside, [*made, None])
         }
-        Target::Within { path, staged, times } => within::undo(path, staged, times, carried),
-        Target::Device { path, folder, identity } => device::undo(path, folder, identity),
-        Target::Databases { dsn, bin, timeout, names } => {
+        Target::Within { path, staged, identity, times, .. } => {
+            within::expect(path, *identity)?;
+            within::undo(path, staged, times, carried)
+        }
+        Target::Device { path, folder, identity, .. } => device::undo(path, folder, identity),
+        Target::Databases { dsn, bin, timeout, names, .. } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             for (name, staged, aside, had) in names {
                 // The name that the old state has meanwhile tells that it was moved; it goes back last.
@@ -97,22 +113,45 @@ pub(super) fn undo(target: &Target, carried: &Carried) -> Result<()> {
     }
 }
 
-/// Removes the old state.
+/// Removes the old state, or gives it the name under which it stays.
 pub(super) fn finish(target: &Target) -> Result<()> {
     match target {
-        Target::Place { beside, made, old, asides, .. } => {
+        Target::Place { path, staged, beside, made, old, asides, kept, .. } => {
+            if let Some(kept) = kept {
+                keep(path, staged, *old, asides, kept)?;
+            }
             for (_, aside) in asides {
                 remove_whole(aside)?;
             }
             remove_made(beside, [*made, *old])
         }
-        Target::Within { path, staged, .. } => within::finish(path, staged),
-        Target::Device { folder, .. } => device::finish(folder),
-        Target::Databases { dsn, bin, timeout, names } => {
+        Target::Within { path, staged, identity, kept, .. } => {
+            within::expect(path, *identity)?;
+            within::finish(path, staged, kept.as_deref())
+        }
+        Target::Device { folder, kept, .. } => device::finish(folder, kept.as_deref()),
+        // They have the names already under which they stay.
+        Target::Databases { kept: true, .. } => Ok(()),
+        Target::Databases { dsn, bin, timeout, names, kept: false } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             names.iter().try_for_each(|(_, _, aside, _)| Ok(remove_database(&server, aside)?))
         }
     }
+}
+
+/// Gives the old state its last name, and what lies beside a database the one that goes with that.
+fn keep(path: &Path, staged: &Path, old: Option<Known>, asides: &[(PathBuf, PathBuf)], kept: &Path) -> Result<()> {
+    // Else it has its name since before a kill.
+    if old.is_some() && standing(staged) == old {
+        rename_new(staged, kept)?;
+    }
+    for (from, aside) in asides {
+        let suffix = from.as_os_str().as_bytes().strip_prefix(path.as_os_str().as_bytes()).unwrap_or_default();
+        let mut name = kept.as_os_str().to_owned();
+        name.push(OsStr::from_bytes(suffix));
+        move_if_there(aside, Path::new(&name))?;
+    }
+    Ok(())
 }
 
 /// Removes what this deploy made, or replaced; something else that has the name by now is somebody's data,

@@ -11,14 +11,14 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use copal_source::mounts::mount_points_from;
 use copal_source::scan::{FileKind, FileTime};
 use copal_source::target::{TargetMetadata, TargetTree, rename_new};
 use serde::{Deserialize, Serialize};
 
 use super::carry::{self, Carried};
-use crate::deploy::{failed, remove_whole};
-use crate::error::{Error, Result};
+use crate::deploy::{Top, failed, refuse_mounts, remove_whole};
+use crate::error::Result;
+use crate::state::{Known, is_not_found};
 
 /// When a target was last changed: what is built in it changes that, and nobody should notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,24 @@ impl Times {
 pub(super) fn time_of(folder: &Path) -> Result<(i64, u32)> {
     let FileTime { seconds, nanoseconds } = metadata_of(folder)?.modified;
     Ok((seconds, nanoseconds))
+}
+
+/// Which folder a target is.
+pub(super) fn identity_of(path: &Path) -> Result<Known> {
+    Ok(TargetTree::open(path)?.identity(b"")?.into())
+}
+
+/// That the folder at a path is still the one that the deploy was begun in: where nothing is mounted any more,
+/// or something else, nothing of it is seen, and all of it waits.
+pub(super) fn expect(path: &Path, known: Option<Known>) -> Result<()> {
+    match identity_of(path) {
+        Ok(found) if known.is_none_or(|known| known == found) => Ok(()),
+        Err(error) if !is_not_found(&error) => Err(error),
+        _ => {
+            let detail = "is not the folder that a deploy to it was begun in: mount that there, or put it back";
+            Err(copal_source::Error::Refused { path: path.to_owned(), detail: detail.into() }.into())
+        }
+    }
 }
 
 /// Whether files in a target can share extents; it looks as before afterwards.
@@ -93,7 +111,7 @@ impl<'a> Names<'a> {
 /// Gives the new state its place.
 pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
-    refuse_mounts(path)?;
+    refuse_mounts(path, Top::Entered)?;
     let wanted = metadata_of(staged)?;
     let standing = metadata_of(path)?;
     let standing = TargetMetadata { modified: times.of_others(standing.modified), ..standing };
@@ -114,7 +132,7 @@ pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carrie
 pub(super) fn undo(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
     if names.top.exists() {
-        refuse_mounts(path)?;
+        refuse_mounts(path, Top::Entered)?;
         if names.inside.exists() {
             // All old entries are out: what is carried is on its way in, or was taken along on the way back.
             carry::move_all(carried, path, &names.old)?;
@@ -140,25 +158,16 @@ pub(super) fn undo(path: &Path, staged: &Path, times: &Times, carried: &Carried)
     set(path, &TargetMetadata { modified: times.of_others(standing.modified), ..standing })
 }
 
-/// What is mounted in the target cannot be moved, and is nobody's to remove: nothing is begun before it is
-/// gone.
-fn refuse_mounts(path: &Path) -> Result<()> {
-    match mount_points_from(path)?.into_iter().find(|mount| mount != path) {
-        None => Ok(()),
-        Some(mount) => {
-            let detail = format!("{} is mounted in it: unmount that", mount.display());
-            Err(Error::UnfitTarget { target: path.to_owned(), detail })
-        }
-    }
-}
-
-/// Removes the old state.
-pub(super) fn finish(path: &Path, staged: &Path) -> Result<()> {
+/// Removes the old state, or gives it the name under which it stays.
+pub(super) fn finish(path: &Path, staged: &Path, kept: Option<&Path>) -> Result<()> {
     let names = Names::of(staged);
     if !names.all().into_iter().any(Path::exists) {
         return Ok(());
     }
     let standing = metadata_of(path)?;
+    if let Some(kept) = kept.filter(|_| names.old.exists()) {
+        rename_new(&names.old, kept)?;
+    }
     names.all().into_iter().try_for_each(remove_whole)?;
     set(path, &standing)
 }

@@ -1,0 +1,138 @@
+//! What stands at the targets is kept before it is replaced: in a snapshot, as what it is or byte for byte, or
+//! else beside its place under another name. Nothing is in no snapshot and nowhere on disk afterwards.
+
+use copal_source::hook::When;
+
+use super::Deploy;
+use super::check::Checked;
+use super::journal::Target;
+use crate::application::config::{Pinning, SourceSpec};
+use crate::application::{CaptureRequest, KeptPlace, KeptSource, SAFETY, Tools};
+use crate::error::{Error, Result};
+
+impl Deploy<'_> {
+    /// What stands there becomes a snapshot of its own. A source that is damaged is why somebody deploys: it is
+    /// no reason to stop, but it stays somewhere.
+    pub(super) fn safety_snapshot(
+        &mut self,
+        checked: &Checked,
+        tools: &Tools,
+    ) -> Result<Option<copal_store::SnapshotId>> {
+        let mut standing = self.application.clone();
+        standing.policy.partial = true;
+        standing.policy.wanted = copal_manifest::snapshot::Consistency::Crash;
+        // A deploy that is killed is taken back: nobody goes on with the upload.
+        standing.class.pinning = Pinning::Direct;
+        for service in &mut standing.services {
+            service.sources.retain(|source| source.spec.path().is_none_or(|path| path.try_exists().unwrap_or(true)));
+            for source in &mut service.sources {
+                if let SourceSpec::Tree(tree) = &mut source.spec {
+                    // What is being built there does not stand there.
+                    tree.exclude.push(format!("*.copal-unit-{}*", checked.mark));
+                }
+            }
+        }
+        if standing.sources().count() == 0 {
+            return Ok(None);
+        }
+        self.context.monitor.phase("capturing what stands there");
+        let now = self.context.clock.now();
+        let request = CaptureRequest {
+            name: format!("safety-{}-{:09}", now.seconds, now.nanoseconds),
+            trigger: SAFETY.into(),
+            tags: vec![("before".into(), checked.name.clone())],
+            ..CaptureRequest::default()
+        };
+        let folder = self.folder.clone();
+        let (context, hooks) = (self.context, When::Stop);
+        let captured = crate::application::capture::begin(context, &standing, &request, tools, folder, None, hooks)?;
+        let stood = captured.upload_standing(context)?;
+        for other in stood.others {
+            let (label, why) = (other.label, other.why);
+            let Some(component) = checked.components.iter().find(|one| one.source.label == label) else {
+                self.warnings.push(format!("{label:?}, which is not replaced, could not be captured: {why}"));
+                continue;
+            };
+            match &component.source.spec {
+                SourceSpec::Command { restore: Some(_), .. } => return Err(Error::NotKept { label, detail: why }),
+                // It has no place where anything is replaced.
+                SourceSpec::Command { .. } => {
+                    self.warnings.push(format!("the output of {label:?} could not be captured: {why}"));
+                }
+                _ if other.files.is_empty() => self.to_put_aside.push((label, why)),
+                _ => self.note_kept(KeptSource { label, why, place: Some(KeptPlace::Snapshot(other.files)) }),
+            }
+        }
+        let Some(report) = stood.report else { return Ok(None) };
+        self.warnings.extend(report.warnings.iter().map(|why| format!("what stood there could not be read: {why}")));
+        Ok(Some(report.snapshot.id))
+    }
+
+    /// What could not be captured stays beside its place: the journal says so before anything is switched.
+    pub(super) fn put_aside(&mut self, mark: &str) {
+        for (label, why) in std::mem::take(&mut self.to_put_aside) {
+            let number = self.labels.iter().position(|one| *one == label);
+            let target = number.and_then(|number| self.journal.targets.get_mut(number));
+            let place = target.and_then(|target| kept_place(target, mark));
+            // Else nothing stood there.
+            if place.is_some() {
+                self.note_kept(KeptSource { label, why, place });
+            }
+        }
+    }
+
+    fn note_kept(&mut self, kept: KeptSource) {
+        self.warnings.push(kept.sentence());
+        self.kept.push(kept);
+    }
+}
+
+/// Has the old state of a target stay, and says where; none where there is no old state.
+fn kept_place(target: &mut Target, mark: &str) -> Option<KeptPlace> {
+    match target {
+        Target::Place { path, old, kept, .. } => {
+            old.as_ref()?;
+            let mut name = path.file_name()?.to_owned();
+            name.push(format!(".kept-{mark}"));
+            *kept = Some(path.with_file_name(name));
+            kept.clone().map(KeptPlace::Beside)
+        }
+        Target::Within { path, kept, .. } => {
+            *kept = Some(path.join(format!("kept-{mark}")));
+            kept.clone().map(KeptPlace::Beside)
+        }
+        Target::Device { folder, kept, .. } => {
+            let mut name = folder.file_name()?.to_owned();
+            name.push(format!(".kept-{mark}"));
+            *kept = Some(folder.with_file_name(name));
+            kept.clone().map(KeptPlace::Beside)
+        }
+        Target::Databases { names, kept, .. } => {
+            let had: Vec<String> = names.iter().filter(|(.., had)| *had).map(|(_, _, old, _)| old.clone()).collect();
+            *kept = !had.is_empty();
+            (*kept).then_some(KeptPlace::Databases(had))
+        }
+    }
+}
+
+impl KeptSource {
+    /// For people: what could not be captured, and where it is, or will be.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { label, why, place } = self;
+        let what = format!("what stands at {label:?} cannot be captured whole ({why})");
+        let stood = format!("what stood at {label:?} could not be captured whole ({why})");
+        match place {
+            None => format!(
+                "{what}: its files are kept byte for byte in the safety snapshot, or else beside it under another name"
+            ),
+            Some(KeptPlace::Snapshot(labels)) => {
+                format!("{stood}: the safety snapshot has its files byte for byte, as {}", labels.join(", "))
+            }
+            Some(KeptPlace::Beside(path)) => format!("{stood}: it was kept, and is now {}", path.display()),
+            Some(KeptPlace::Databases(names)) => {
+                format!("{stood}: it was kept, and is now the database {}", names.join(", "))
+            }
+        }
+    }
+}
