@@ -42,6 +42,7 @@ pub(crate) fn run(words: &[OsString]) -> ExitCode {
     let operation = commands::operation(&arguments.command);
     let mut invocation = Invocation::new(arguments.global);
     let only_reports = commands::only_reports(&arguments.command);
+    let delivers = commands::delivers(&arguments.command);
     if only_reports {
         invocation.output.is_report();
     }
@@ -57,7 +58,7 @@ pub(crate) fn run(words: &[OsString]) -> ExitCode {
     };
     match outcome.and_then(|exit| flushed.map(|()| exit).map_err(anyhow::Error::from)) {
         Ok(exit) => exit,
-        Err(error) if is_closed_pipe(&error) => ExitCode::Done,
+        Err(error) if is_closed_pipe(&error) && !delivers => ExitCode::Done,
         Err(error) => {
             let explanation = explain(&error, operation);
             report(&explanation, json);

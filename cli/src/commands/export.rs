@@ -54,6 +54,13 @@ pub(crate) struct Arguments {
     filter: FilterArguments,
 }
 
+impl Arguments {
+    /// Whether the bundle goes to standard output.
+    pub(crate) fn is_to_output(&self) -> bool {
+        self.words.last().is_some_and(|file| file == "-")
+    }
+}
+
 /// What kind of file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {

@@ -33,6 +33,13 @@ pub(crate) struct Arguments {
     action: Action,
 }
 
+impl Arguments {
+    /// Whether it is not only a look.
+    pub(crate) fn changes_something(&self) -> bool {
+        !matches!(self.action, Action::List)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Lists the key slots

@@ -35,6 +35,7 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod tag;
 pub(crate) mod token;
+mod unit;
 pub(crate) mod unlock;
 pub(crate) mod unpin;
 pub(crate) mod verify;
@@ -94,22 +95,48 @@ pub(crate) fn operation(command: &Command) -> Verb {
 /// Whether what the command prints only tells of what it has done: then it is done, whoever could not be
 /// told.
 pub(crate) fn only_reports(command: &Command) -> bool {
-    matches!(
-        command,
+    match command {
         Command::Init(_)
-            | Command::Create(_)
-            | Command::Deploy(_)
-            | Command::Restore(_)
-            | Command::Delete(_)
-            | Command::Forget(_)
-            | Command::Gc(_)
-            | Command::Tag(_)
-            | Command::Pin(_)
-            | Command::Unpin(_)
-            | Command::Import(_)
-            | Command::Copy(_)
-            | Command::Export(_)
-            | Command::Unlock(_)
-            | Command::Lock(_)
-    )
+        | Command::Create(_)
+        | Command::Deploy(_)
+        | Command::Restore(_)
+        | Command::Delete(_)
+        | Command::Forget(_)
+        | Command::Gc(_)
+        | Command::Tag(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
+        | Command::Import(_)
+        | Command::Copy(_)
+        | Command::Unlock(_)
+        | Command::Lock(_)
+        | Command::Serve(_)
+        | Command::Demo(_)
+        | Command::Watchdog(_)
+        // Its exit code is a verdict.
+        | Command::Verify(_) => true,
+        Command::Export(arguments) => !arguments.is_to_output(),
+        Command::Key(arguments) => arguments.changes_something(),
+        Command::Token(arguments) => arguments.only_reports(),
+        Command::List(_)
+        | Command::Show(_)
+        | Command::Ls(_)
+        | Command::Dump(_)
+        | Command::Diff(_)
+        | Command::Find(_)
+        | Command::Status(_)
+        | Command::Stats(_)
+        | Command::Options(_)
+        | Command::Completions(_)
+        | Command::Man(_) => false,
+    }
+}
+
+/// Whether what the command prints is what it was asked to make: then a reader who goes away has not got it.
+pub(crate) fn delivers(command: &Command) -> bool {
+    match command {
+        Command::Export(arguments) => arguments.is_to_output(),
+        Command::Token(arguments) => arguments.delivers(),
+        _ => false,
+    }
 }

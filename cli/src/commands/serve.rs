@@ -19,6 +19,8 @@ use copal_store::entropy::OsEntropy;
 use crate::configuration;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
+use crate::progress::say;
+use crate::quantities;
 
 /// Serves the repository: a REST interface and a web page on which one press deploys
 #[derive(Debug, Args)]
@@ -34,7 +36,7 @@ the folder of --state, which only the daemon's user can read, and which is remov
 used. Applications are those of copal.toml (--config).")]
 pub(crate) struct Arguments {
     /// Address and port; anything but loopback needs TLS
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7070")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = quantities::address, default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
     /// Let everybody on this machine do everything (loopback only)
     #[arg(long)]
@@ -49,31 +51,38 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Requests per second from one client; 0: no limit
-    #[arg(long, value_name = "N", default_value_t = Limits::default().requests_per_second)]
+    #[arg(long, value_name = "N", value_parser = quantities::any::<u32>,
+          default_value_t = Limits::default().requests_per_second)]
     rate: u32,
     /// Uploads and downloads at the same time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().transfers)]
+    #[arg(long, value_name = "N", value_parser = quantities::any::<usize>,
+          default_value_t = Limits::default().transfers)]
     transfers: usize,
     /// Largest upload in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().upload_bytes_max)]
+    #[arg(long, value_name = "BYTES", value_parser = quantities::bytes,
+          default_value_t = Limits::default().upload_bytes_max)]
     upload_max: u64,
     /// Most uploaded bundles that wait to be imported
-    #[arg(long, value_name = "N", default_value_t = Limits::default().bundles_staged)]
+    #[arg(long, value_name = "N", value_parser = quantities::any::<usize>,
+          default_value_t = Limits::default().bundles_staged)]
     staged: usize,
     /// Most bytes of these bundles together
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().staged_bytes_max)]
+    #[arg(long, value_name = "BYTES", value_parser = quantities::bytes,
+          default_value_t = Limits::default().staged_bytes_max)]
     staged_max: u64,
     /// Most operations of different applications at the same time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().operations_at_once)]
+    #[arg(long, value_name = "N", value_parser = quantities::some::<usize>,
+          default_value_t = Limits::default().operations_at_once)]
     at_once: usize,
     /// Most open connections; a quarter of them is for clients that have shown no token
-    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    #[arg(long, value_name = "N", value_parser = quantities::any::<usize>,
+          default_value_t = Limits::default().connections)]
     connections: usize,
     /// Seconds that an operation may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 4 * 3600)]
+    #[arg(long, value_name = "SECONDS", value_parser = quantities::seconds, default_value_t = 4 * 3600)]
     deadline: u64,
     /// Seconds that running operations get when the daemon is told to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", value_parser = quantities::seconds, default_value_t = 30)]
     grace: u64,
     /// How log lines are written
     #[arg(long, value_enum, value_name = "HOW", default_value = "json")]
@@ -114,18 +123,19 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         .map_err(|error| ProgramError::file("looking for", std::path::Path::new("the program itself"), error))?;
     let tools = Tools { watchdog: Some(vec![program.into(), "watchdog".into()]) };
     let applications = Applications::new(configuration, tools);
-    let mut announced = Ok(());
     let output = &mut invocation.output;
     let served = copal_service::run(context, applications, Arc::new(OsEntropy), options, |url| {
-        announced = if output.is_json() {
+        let announced = if output.is_json() {
             output.document(&serde_json::json!({ "url": url }))
         } else {
             output.line(format!("serving at {url}"))
         };
-        announced = std::mem::replace(&mut announced, Ok(())).and_then(|()| output.finish());
+        if let Err(error) = announced.and_then(|()| output.finish()) {
+            // It serves, whoever could not be told.
+            say(&format!("copal: serving at {url}; only that could not be written: {error}"));
+        }
     });
     served.map_err(service_error)?;
-    announced?;
     Ok(ExitCode::Done)
 }
 

@@ -9,7 +9,7 @@ use copal_service::access::{Role, Tokens};
 use copal_store::entropy::OsEntropy;
 
 use crate::commands::serve::{service_error, state_folder};
-use crate::exit_code::ExitCode;
+use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, Table};
 use crate::shown::{count, escaped};
@@ -30,6 +30,18 @@ pub(crate) struct Arguments {
     /// Folder of the daemon [default: in the user's state folder]
     #[arg(long, value_name = "DIR", global = true)]
     state: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Whether what it prints only tells of what was done.
+    pub(crate) fn only_reports(&self) -> bool {
+        matches!(self.action, Action::Remove { .. })
+    }
+
+    /// Whether it prints what nobody else will ever tell.
+    pub(crate) fn delivers(&self) -> bool {
+        matches!(self.action, Action::Add { .. })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,13 +106,20 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         .recursive(true)
         .mode(0o700)
         .create(&folder)
-        .map_err(|error| crate::exit_code::ProgramError::file("making", &folder, error))?;
+        .map_err(|error| ProgramError::file("making", &folder, error))?;
     let tokens = Tokens::open(&folder, Arc::new(OsEntropy)).map_err(service_error)?;
     let output = &mut invocation.output;
     match &arguments.action {
         Action::Add { name, role, app } => {
             let made = tokens.add(name, role.role(), app.clone()).map_err(service_error)?;
-            if output.is_json() { output.document(&made)? } else { output.line(&made.token)? }
+            let told = if output.is_json() { output.document(&made) } else { output.line(&made.token) };
+            let told = told.and_then(|()| output.finish());
+            if told.is_err() || output.is_closed() {
+                // Nobody will ever know it.
+                tokens.remove(name).map_err(service_error)?;
+                told?;
+                return Err(ProgramError::Output(std::io::ErrorKind::BrokenPipe.into()).into());
+            }
         }
         Action::List => {
             let listed = tokens.list().map_err(service_error)?;
