@@ -152,6 +152,51 @@ fn t12_who_is_closed_for_others_hears_the_end() {
 }
 
 #[test]
+fn t12_one_token_holds_its_share_of_the_connections_and_no_more() {
+    raise_open_files();
+    let world = World::new();
+    let (daemon, me) = guarded(&world, |arguments| {
+        let hook = "[[app.a.hook]]\nwhen = \"pre\"\ntimeout = \"120s\"\n\
+                    argv = [\"/bin/sh\", \"-c\", \"while [ ! -e go ]; do sleep 0.1; done\"]\n";
+        let configuration = fs::read_to_string(world.path("copal.toml")).unwrap();
+        let top = "[app.a]\nfreeze_max = \"200s\"\n";
+        fs::write(world.path("copal.toml"), configuration.replace("[app.a]\n", top) + hook).unwrap();
+        world.command(&[arguments, &["--connections", "16"]].concat())
+    });
+    let state = world.text("serve");
+    let greedy = world.ok(&["token", "add", "greedy", "--role", "view", "--state", &state]);
+    let client = daemon::client().timeout(PATIENCE).build().unwrap();
+    let begun = client.post(format!("{}/snapshots/held", daemon.url)).bearer_auth(&me).send().unwrap();
+    assert_eq!(begun.status(), 202);
+    let operation = begun.headers()["x-operation"].to_str().unwrap().to_owned();
+    // A stream of events lasts as long as the operation.
+    let watch = format!(
+        "GET /operations/{operation}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        greedy.trim()
+    );
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..40 {
+        let mut stream = say(&daemon, &watch);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut head = [0; 12];
+        match stream.read_exact(&mut head) {
+            Ok(()) if head.ends_with(b"200") => held.push(stream),
+            Ok(()) => {
+                assert!(head.ends_with(b"429"), "{}", String::from_utf8_lossy(&head));
+                refused += 1;
+            }
+            Err(error) => panic!("a connection was closed without a word: {error}"),
+        }
+        assert_served(&daemon, &me);
+    }
+    assert_eq!((held.len(), refused), (8, 32));
+    fs::write(world.path("go"), "").unwrap();
+    drop(held);
+    assert_served(&daemon, greedy.trim());
+}
+
+#[test]
 fn t12_imports_of_two_hundred_clients_are_not_all_staged() {
     let world = World::new();
     fs::create_dir_all(world.path("data")).unwrap();

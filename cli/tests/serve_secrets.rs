@@ -49,19 +49,23 @@ fn world() -> World {
     world
 }
 
-/// What processes show of themselves, but for the environment that the daemon itself was given.
+/// What processes show of themselves, but for the environment that the daemon itself was given. A child that
+/// does not run its own program yet still shows the daemon's arguments and environment; whoever shows
+/// arguments of its own runs it, and never shows the daemon's environment again.
 fn look(daemon: u32, seen: &Mutex<BTreeSet<String>>) {
+    let arguments = |id: u32| fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    let own = arguments(daemon);
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if !descends(id, daemon) {
             continue;
         }
-        for part in ["cmdline", "environ"] {
-            if id == daemon && part == "environ" {
-                continue;
-            }
-            let text = fs::read(process.path().join(part)).unwrap_or_default();
-            seen.lock().unwrap().insert(format!("{part} {}", String::from_utf8_lossy(&text)));
+        // Read before the environment: what has begun its own program does not go back.
+        let shown = arguments(id);
+        seen.lock().unwrap().insert(format!("cmdline {}", String::from_utf8_lossy(&shown)));
+        if id != daemon && !shown.is_empty() && shown != own {
+            let text = fs::read(process.path().join("environ")).unwrap_or_default();
+            seen.lock().unwrap().insert(format!("environ {}", String::from_utf8_lossy(&text)));
         }
     }
 }
@@ -79,6 +83,30 @@ fn descends(mut id: u32, ancestor: u32) -> bool {
         }
     }
     false
+}
+
+#[test]
+fn t11_a_child_that_inherits_a_secret_would_be_found() {
+    let mut parent = std::process::Command::new("sh");
+    parent.args(["-c", "sleep 60 & wait"]).env("COPAL_PASSWORD", REPOSITORY);
+    let mut parent = parent.spawn().unwrap();
+    let seen = Mutex::default();
+    let begun = std::time::Instant::now();
+    let is_found = |seen: &Mutex<BTreeSet<String>>| {
+        let seen = seen.lock().unwrap();
+        seen.iter().any(|text| text.starts_with("environ") && text.contains(REPOSITORY))
+    };
+    while !is_found(&seen) && begun.elapsed() < PATIENCE {
+        look(parent.id(), &seen);
+    }
+    let found = is_found(&seen);
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", parent.id())).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|id| rustix::process::Pid::from_raw(id.parse().ok()?)) {
+        // The parent has not waited for it: the number is still its own.
+        let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+    }
+    parent.wait().unwrap();
+    assert!(found);
 }
 
 #[track_caller]

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar};
 
 use crate::access::{AuditLine, Principal, Role, SECURE_SESSION_COOKIE, SESSION_COOKIE};
-use crate::connection::{Courtesy, PacedBody, Place, TooSlow, Unread};
+use crate::connection::{Courtesy, Holder, PacedBody, Place, TooSlow, Unread};
 use crate::daemon::{Access, Daemon};
 use crate::problem::{Problem, Result};
 
@@ -57,9 +57,12 @@ pub(crate) async fn gate(State(daemon): State<Arc<Daemon>>, request: Request, ne
     let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |route| route.as_str().to_owned());
     let wants_page = method == Method::GET && wants_page(&request);
 
-    let admitted = check_size(&request).and_then(|()| admit(&daemon, &request, &route, peer));
+    let mut admitted = check_size(&request).and_then(|()| admit(&daemon, &request, &route, peer));
     if let Some(place) = request.extensions().get::<Arc<Place>>() {
-        place.set_known(matches!(admitted, Ok(Some(_))));
+        let holder = admitted.as_ref().ok().and_then(Option::as_ref).map(holder);
+        if !place.set_holder(holder) {
+            admitted = Err(Problem::too_many("the token has as many connections at work as one may have"));
+        }
     }
     let principal = admitted.as_ref().ok().and_then(Clone::clone);
     let slow = TooSlow::default();
@@ -197,6 +200,10 @@ fn admit(daemon: &Daemon, request: &Request, route: &str, peer: IpAddr) -> Resul
         return Err(Problem::unauthorized());
     }
     Ok(principal)
+}
+
+fn holder(principal: &Principal) -> Holder {
+    principal.token.clone().map_or(Holder::Local, Holder::Token)
 }
 
 fn is_refusal(response: &Response) -> bool {

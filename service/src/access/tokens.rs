@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use copal_manifest::shown::is_hidden;
 use copal_store::entropy::Entropy;
@@ -19,7 +19,7 @@ use crate::problem::{Problem, Result};
 
 /// Marks a token where it leaks, for scanners of secrets.
 const PREFIX: &str = "copal_";
-/// How often the file is looked at for changes of others.
+/// How often the file is read for changes of others.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Most tokens.
 const TOKENS_MAX: usize = 1000;
@@ -81,7 +81,8 @@ pub struct Tokens {
 struct Known {
     by_hash: HashMap<String, TokenView>,
     looked: Option<Instant>,
-    changed: Option<(SystemTime, u64)>,
+    /// What was read last, by its hash: times and lengths of two files may be the same.
+    read: Option<blake3::Hash>,
     /// Hash of the first token, as long as it stands in its file.
     first: Option<String>,
 }
@@ -121,12 +122,14 @@ impl Tokens {
         let hash = hash(secret);
         let mut known = self.known();
         if known.looked.is_none_or(|looked| looked.elapsed() > LOOK_AFTER) {
-            known.looked = Some(Instant::now());
-            let changed = stamp(&self.path)?;
-            if changed != known.changed {
-                known.changed = changed;
-                known.by_hash = self.read()?.tokens.into_iter().map(|kept| (kept.hash, kept.view)).collect();
+            let bytes = self.read_bytes()?;
+            let read = Some(blake3::hash(bytes.as_deref().unwrap_or_default()));
+            if read != known.read {
+                let document = self.parse(bytes)?;
+                known.by_hash = document.tokens.into_iter().map(|kept| (kept.hash, kept.view)).collect();
+                known.read = read;
             }
+            known.looked = Some(Instant::now());
         }
         let found = known.by_hash.get(&hash).cloned();
         if found.is_some() && known.first.as_ref() == Some(&hash) {
@@ -203,10 +206,19 @@ impl Tokens {
     }
 
     fn read(&self) -> Result<Document> {
-        let bytes = match fs::read(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Document::default()),
-            read => read?,
-        };
+        self.parse(self.read_bytes()?)
+    }
+
+    /// None: there is no file.
+    fn read_bytes(&self) -> Result<Option<Vec<u8>>> {
+        match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(read?)),
+        }
+    }
+
+    fn parse(&self, bytes: Option<Vec<u8>>) -> Result<Document> {
+        let Some(bytes) = bytes else { return Ok(Document::default()) };
         serde_json::from_slice(&bytes)
             .map_err(|error| Problem::internal(format!("{} cannot be read: {error}", self.path.display())))
     }
@@ -233,7 +245,7 @@ impl Tokens {
         }
         // Seen at once by this process.
         let mut known = self.known();
-        (known.looked, known.changed) = (None, None);
+        (known.looked, known.read) = (None, None);
         drop(known);
         self.forget_first_unless_known(&document)
     }
@@ -262,14 +274,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
-    }
-}
-
-fn stamp(path: &Path) -> Result<Option<(SystemTime, u64)>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some((found.modified()?, found.len()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use paced::{PacedBody, TooSlow};
-pub(crate) use table::Place;
+pub(crate) use table::{Holder, Place};
 pub(crate) use tls::load as load_tls;
 pub(crate) use unread::{Courtesy, Unread};
 

@@ -2,8 +2,8 @@
 //!
 //! Anybody who reaches the port can open connections and say nothing. So those that have not shown a token
 //! are few: when there are too many, the address that holds the most of them loses the one that has been
-//! silent for longest. Those that have shown one have room of their own. No clock decides: the order of what
-//! happened on them does.
+//! silent for longest. Those that have shown one have room of their own, of which one token has no more than a
+//! share. No clock decides: the order of what happened on them does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,15 +18,17 @@ pub(crate) struct Room {
     pub(crate) connections: usize,
     /// Of those that have shown no token.
     pub(crate) unknown: usize,
+    /// Of those that have shown the same token.
+    pub(crate) each: usize,
 }
 
 impl Room {
     /// Of a process that may have so many files open: half of them stay for the repository. A quarter of the
-    /// rest is for whoever has shown no token.
+    /// rest is for whoever has shown no token, and half of it is all that one token can have.
     pub(crate) fn new(wanted: usize, files: u64) -> Self {
         let most = usize::try_from(files / 2).unwrap_or(usize::MAX);
         let connections = wanted.min(most).max(4);
-        Self { connections, unknown: (connections / 4).max(2) }
+        Self { connections, unknown: (connections / 4).max(2), each: (connections / 2).max(2) }
     }
 }
 
@@ -49,12 +51,21 @@ struct Open {
 #[derive(Debug)]
 struct Entry {
     peer: IpAddr,
-    /// Its last request had a token.
-    known: bool,
+    /// Who asked last, by a token; none: nobody has shown one.
+    holder: Option<Holder>,
     /// Requests, with their answers, that go on.
     requests: usize,
     last: u64,
     close: Arc<Notify>,
+}
+
+/// Who has shown a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// By its id.
+    Token(String),
+    /// Whoever reaches a daemon that asks for no tokens.
+    Local,
 }
 
 /// A place in the table; it is free again when this is dropped.
@@ -79,7 +90,7 @@ impl Table {
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Place>> {
         let mut open = self.open();
         if open.unknown() >= self.room.unknown {
-            open.let_one_go(|entry| !entry.known);
+            open.let_one_go(|entry| entry.holder.is_none());
         }
         if open.entries.len() >= self.room.connections && !open.let_one_go(Entry::is_idle) {
             return None;
@@ -87,7 +98,7 @@ impl Table {
         let close = Arc::new(Notify::new());
         let (number, last) = (open.next, open.tick());
         open.next += 1;
-        let entry = Entry { peer: network_of(peer), known: false, requests: 0, last, close: Arc::clone(&close) };
+        let entry = Entry { peer: network_of(peer), holder: None, requests: 0, last, close: Arc::clone(&close) };
         open.entries.insert(number, entry);
         Some(Arc::new(Place { table: Arc::clone(self), number, close }))
     }
@@ -95,7 +106,7 @@ impl Table {
     /// The process has no file left for a new connection: the one that has been silent for longest goes.
     pub(crate) fn make_room(&self) {
         let mut open = self.open();
-        if !open.let_one_go(|entry| !entry.known) {
+        if !open.let_one_go(|entry| entry.holder.is_none()) {
             open.let_one_go(Entry::is_idle);
         }
     }
@@ -134,7 +145,7 @@ impl Open {
     }
 
     fn unknown(&self) -> usize {
-        self.entries.values().filter(|entry| !entry.known).count()
+        self.entries.values().filter(|entry| entry.holder.is_none()).count()
     }
 
     /// Closes one of those that may go, of the address that has the most of them: an idle one before one that
@@ -147,7 +158,7 @@ impl Open {
         let candidates = self.entries.iter().filter(|(_, entry)| may_go(entry));
         let chosen = candidates.min_by_key(|(_, entry)| {
             let share = of_peer.get(&entry.peer).copied().unwrap_or_default();
-            (entry.known, std::cmp::Reverse(share), !entry.is_idle(), entry.last)
+            (entry.holder.is_some(), std::cmp::Reverse(share), !entry.is_idle(), entry.last)
         });
         let Some(number) = chosen.map(|(number, _)| *number) else { return false };
         if let Some(entry) = self.entries.remove(&number) {
@@ -175,9 +186,19 @@ impl Place {
         Busy(Arc::clone(self))
     }
 
-    /// Whether the request had a token.
-    pub(crate) fn set_known(&self, known: bool) {
-        self.change(|entry| entry.known = known);
+    /// Who asks. A token that has its share of connections loses an idle one of them for it; where all of them
+    /// are at work, `false`: this one is one too many.
+    pub(crate) fn set_holder(&self, holder: Option<Holder>) -> bool {
+        self.change(|entry| entry.holder.clone_from(&holder));
+        let Some(holder @ Holder::Token(_)) = holder else { return true };
+        let mut open = self.table.open();
+        let is_its = |entry: &Entry| entry.holder.as_ref() == Some(&holder);
+        while open.entries.values().filter(|entry| is_its(entry)).count() > self.table.room.each {
+            if !open.let_one_go(|entry| is_its(entry) && entry.is_idle()) {
+                return false;
+            }
+        }
+        true
     }
 
     fn change(&self, change: impl FnOnce(&mut Entry)) {
@@ -222,7 +243,11 @@ mod tests {
     use super::*;
 
     fn table(connections: usize, unknown: usize) -> Arc<Table> {
-        Table::new(Room { connections, unknown })
+        Table::new(Room { connections, unknown, each: connections })
+    }
+
+    fn token(id: &str) -> Option<Holder> {
+        Some(Holder::Token(id.into()))
     }
 
     fn peer(last: u8) -> IpAddr {
@@ -237,7 +262,7 @@ mod tests {
     fn the_oldest_silent_one_without_a_token_makes_room() {
         let table = table(100, 3);
         let known = table.admit(peer(1)).unwrap();
-        known.set_known(true);
+        known.set_holder(token("a"));
         let places: Vec<_> = (0..3).map(|_| table.admit(peer(1)).unwrap()).collect();
         let busy = places[0].begin();
         let _fourth = table.admit(peer(1)).unwrap();
@@ -263,16 +288,34 @@ mod tests {
     #[test]
     fn a_full_house_lets_idle_ones_go_and_keeps_those_that_work() {
         let table = table(4, 2);
-        let known: Vec<_> =
-            (0..4).map(|_| table.admit(peer(1)).unwrap()).inspect(|place| place.set_known(true)).collect();
+        let known: Vec<_> = (0..4)
+            .map(|_| table.admit(peer(1)).unwrap())
+            .inspect(|place| assert!(place.set_holder(token("a"))))
+            .collect();
         let busy: Vec<_> = known.iter().skip(1).map(Place::begin_for_tests).collect();
         let new = table.admit(peer(1)).unwrap();
         assert!(!is_open(&table, &known[0]) && known[1..].iter().all(|place| is_open(&table, place)));
-        new.set_known(true);
+        new.set_holder(token("a"));
         let _new = new.begin();
         assert!(table.admit(peer(1)).is_none(), "all of them work");
         drop(busy);
         assert!(table.admit(peer(1)).is_some());
+    }
+
+    #[test]
+    fn one_token_has_its_share_and_no_more() {
+        let table = Table::new(Room { connections: 8, unknown: 2, each: 4 });
+        let greedy: Vec<_> = (0..4).map(|_| table.admit(peer(1)).unwrap()).collect();
+        let mut busy: Vec<_> = greedy.iter().map(Place::begin_for_tests).collect();
+        assert!(greedy.iter().all(|place| place.set_holder(token("a"))));
+        let fifth = table.admit(peer(2)).unwrap();
+        let _fifth = fifth.begin();
+        assert!(!fifth.set_holder(token("a")), "all of them work");
+        assert!(fifth.set_holder(token("b")), "another token has a share of its own");
+        assert!(fifth.set_holder(Some(Holder::Local)) && fifth.set_holder(None));
+        drop(busy.remove(0));
+        assert!(fifth.set_holder(token("a")), "an idle one goes for it");
+        assert!(!is_open(&table, &greedy[0]) && greedy[1..].iter().all(|place| is_open(&table, place)));
     }
 
     #[test]
@@ -284,9 +327,9 @@ mod tests {
 
     #[test]
     fn half_of_the_files_stay_for_the_repository() {
-        assert_eq!(Room::new(2048, 1 << 20), Room { connections: 2048, unknown: 512 });
-        assert_eq!(Room::new(2048, 256), Room { connections: 128, unknown: 32 });
-        assert_eq!(Room::new(0, 0), Room { connections: 4, unknown: 2 });
+        assert_eq!(Room::new(2048, 1 << 20), Room { connections: 2048, unknown: 512, each: 1024 });
+        assert_eq!(Room::new(2048, 256), Room { connections: 128, unknown: 32, each: 64 });
+        assert_eq!(Room::new(0, 0), Room { connections: 4, unknown: 2, each: 2 });
     }
 
     impl Place {

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use copal_engine::Context;
 use copal_engine::catalogue::{Catalogue, Listed};
+use copal_engine::{Context, known_keys};
 use copal_manifest::snapshot::Snapshot;
 use copal_store::SnapshotId;
 use copal_store::repository::{Repository, RootName};
+use copal_store::roster::Anchor;
 
 use crate::platform::views::{SnapshotView, UnreadableView};
 use crate::problem::{Problem, Result};
@@ -48,9 +49,11 @@ pub struct Line {
     of: Arc<Snapshot>,
 }
 
-/// What tells that a listing is the same as before: the names of roots and labels, which are written once.
+/// What tells that a listing is the same as before: the names of roots and labels, which are written once, and
+/// which keys count.
 #[derive(Debug, PartialEq, Eq)]
 struct Evidence {
+    keys: Option<Anchor>,
     roots: Vec<RootName>,
     labels: Vec<(SnapshotId, u64)>,
 }
@@ -82,6 +85,10 @@ impl Shelves {
         let before = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let begun = Instant::now();
         let evidence = Evidence::gather(context)?;
+        if before.as_ref().is_none_or(|(_, shelf)| shelf.evidence.keys != evidence.keys) {
+            // The next daemon, or command, here takes no earlier state of the keys for the newest.
+            known_keys::remember(context.state_folder.as_deref(), &context.repository);
+        }
         let shelf = match before {
             Some((_, shelf)) if shelf.evidence == evidence => shelf,
             before => {
@@ -113,9 +120,11 @@ impl Evidence {
             let place = context.repository.backend().place();
             return Err(copal_store::Error::NotARepository { place }.into());
         }
+        // A key that was removed beside this process counts no more, whether or not a snapshot came or went.
+        context.repository.refresh_keys()?;
         let mut roots = context.repository.roots()?;
         roots.sort_unstable();
-        Ok(Self { roots, labels: context.repository.labels()? })
+        Ok(Self { keys: context.repository.keys().anchor(), roots, labels: context.repository.labels()? })
     }
 }
 
