@@ -9,6 +9,7 @@ use crate::commands::{
     completions, copy, create, delete, demo, deploy, diff, dump, export, find, forget, gc, import, init, key, list,
     lock, ls, man, options, pin, restore, serve, show, stats, status, tag, token, unlock, unpin, verify, watchdog,
 };
+use crate::quantities;
 
 /// Snapshots of files and databases: encrypted, deduplicated, verified, put back as they were.
 #[derive(Debug, Parser)]
@@ -67,7 +68,7 @@ pub(crate) struct GlobalArguments {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: ProgressKind,
     /// Worker threads; 0: as many as there are processors
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = quantities::any::<usize>)]
     pub(crate) threads: usize,
 }
 

@@ -17,8 +17,9 @@ mod output;
 mod password;
 mod place;
 mod progress;
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod quantities;
 mod reference;
 mod shown;
 

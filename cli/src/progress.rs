@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::arguments::ProgressKind;
 use crate::output::wants_colour;
-use crate::shown::{json as shown_json, sentence};
+use crate::shown::{count, json as shown_json, sentence};
 
 /// Redrawing more often than this tells nobody anything.
 const DRAWS_A_SECOND: u8 = 10;
@@ -121,7 +121,7 @@ fn message(phase: &str, progress: &Progress) -> String {
     match (progress.files_done, progress.files_total) {
         (_, 0) => phase.to_owned(),
         (done, total) if progress.total_known => format!("{phase}, {done}/{total} files"),
-        (done, _) => format!("{phase}, {done} files"),
+        (done, _) => format!("{phase}, {}", count(done, "file", "files")),
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn files_are_counted_when_they_are_known() {
         let progress = Progress { files_done: 1, files_total: 3, ..Progress::default() };
-        assert_eq!(message("storing", &progress), "storing, 1 files");
+        assert_eq!(message("storing", &progress), "storing, 1 file");
         assert_eq!(message("storing", &Progress { total_known: true, ..progress }), "storing, 1/3 files");
         assert_eq!(message("verifying", &Progress::default()), "verifying");
     }

@@ -88,6 +88,24 @@ pub fn json(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// The first of many in a row, and how many there are more: "a, b and 3 more".
+#[must_use]
+pub fn first_of(items: impl IntoIterator<Item = impl Into<String>>, most: usize) -> String {
+    let mut named: Vec<String> = Vec::new();
+    let mut more: u64 = 0;
+    for item in items {
+        if named.len() < most { named.push(item.into()) } else { more += 1 }
+    }
+    first_and_more(&named, more)
+}
+
+/// The same where the rest was only counted.
+#[must_use]
+pub fn first_and_more(named: &[String], more: u64) -> String {
+    let named = named.join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
+}
+
 fn replaced(text: &str, hidden: impl Fn(char) -> bool, write: impl Fn(char, &mut String)) -> Cow<'_, str> {
     if !text.contains(&hidden) {
         return Cow::Borrowed(text);
@@ -138,6 +156,14 @@ mod tests {
             assert!(!is_hidden(character), "{character:?}");
         }
         assert!(HIDDEN.windows(2).all(|pair| pair[0].1 < pair[1].0), "sorted");
+    }
+
+    #[test]
+    fn the_first_of_many_are_named_and_the_rest_is_counted() {
+        assert_eq!(first_of(["a", "b"], 2), "a, b");
+        assert_eq!(first_of(["a", "b", "c", "d"], 2), "a, b and 2 more");
+        assert_eq!(first_of([] as [&str; 0], 2), "");
+        assert_eq!(first_and_more(&["a".to_owned()], 9), "a and 9 more");
     }
 
     #[test]

@@ -91,10 +91,11 @@ impl Ended {
         let how = match &self.how {
             How::Exited(code) => format!("ended with {code}"),
             How::Killed(signal) => format!("was killed by signal {signal}"),
-            How::TimedOut => format!("was ended at its deadline of {:?}", self.took),
+            How::TimedOut => format!("was ended at its deadline, after {:.1} s", self.took.as_secs_f64()),
             How::NotStarted(why) => format!("could not be started: {why}"),
         };
-        let last = self.said.trim();
+        // Line ends and tabs of a program are spaces in a sentence.
+        let last = self.said.split_whitespace().collect::<Vec<_>>().join(" ");
         if last.is_empty() { how } else { format!("{how}: {last}") }
     }
 }

@@ -49,6 +49,20 @@ impl FileKind {
     const ALL: [Self; 7] =
         [Self::Directory, Self::File, Self::Symlink, Self::Fifo, Self::Socket, Self::CharDevice, Self::BlockDevice];
 
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "a folder",
+            Self::File => "a regular file",
+            Self::Symlink => "a symbolic link",
+            Self::Fifo => "a named pipe",
+            Self::Socket => "a socket",
+            Self::CharDevice => "a character device",
+            Self::BlockDevice => "a block device",
+        }
+    }
+
     /// Its number in what is written to disk: it never changes.
     #[must_use]
     pub fn number(self) -> u8 {

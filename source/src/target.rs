@@ -13,6 +13,7 @@ use rustix::io::{self, Errno};
 
 pub use self::capabilities::Capabilities;
 pub use self::file::{TargetFile, WriteBuffer};
+pub use self::metadata::Unset;
 pub use self::obstacles::{Obstacles, Touch};
 pub use self::own::{FolderLock, Removal};
 pub use self::rename::{exchange, rename_new};
@@ -177,14 +178,17 @@ impl TargetTree {
 
     /// Sets owner, mode, attributes, then times; of a symbolic link what links can have. What an unprivileged
     /// user may not do is returned as a list of warnings.
-    pub fn set_metadata(&self, path: &[u8], kind: FileKind, metadata: &TargetMetadata) -> Result<Vec<String>> {
+    pub fn set_metadata(&self, path: &[u8], kind: FileKind, metadata: &TargetMetadata) -> Result<Vec<Unset>> {
         let place = self.root.place(path)?;
         let failed = self.failed("opening", path);
         let pinned = place.pin().map_err(failed)?;
         self.root.check_mount(&pinned).map_err(self.failed("opening", path))?;
         let found = stat(&pinned, c"").map_err(self.failed("looking at", path))?;
         if found.kind != kind {
-            return Err(Error::refused(self.root.whole(path), format!("is a {:?}, not a {kind:?}", found.kind)));
+            return Err(Error::refused(
+                self.root.whole(path),
+                format!("is {}, not {}", found.kind.name(), kind.name()),
+            ));
         }
         metadata::set(metadata::On::Pinned(pinned.as_fd()), &self.root.whole(path), &found, metadata)
     }

@@ -10,6 +10,7 @@ use copal_engine::Monitor;
 use copal_engine::application::config::{SourceSpec, TreeSpec};
 use copal_engine::application::{CaptureRecord, CaptureRequest};
 use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create, made_name};
+use copal_manifest::shown::first_of;
 use serde::Serialize;
 
 use crate::commands::application;
@@ -378,10 +379,7 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
 
 /// One sentence, however many patterns.
 fn unmatched(patterns: &[String]) -> String {
-    let named: Vec<&str> = patterns.iter().take(PATTERNS_NAMED_MAX).map(String::as_str).collect();
-    let more = patterns.len() - named.len();
-    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("nothing was left out by {}{more}", named.join(", "))
+    format!("nothing was left out by {}", first_of(patterns, PATTERNS_NAMED_MAX))
 }
 
 #[cfg(test)]

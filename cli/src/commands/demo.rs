@@ -33,6 +33,7 @@ use super::snapshot::SnapshotLine;
 use crate::environment::SystemClock;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
+use crate::quantities;
 use crate::shown::{count, duration, share, size};
 
 mod application;
@@ -51,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = ByteSize::mib(24), value_name = "SIZE")]
     size: ByteSize,
     /// Seed of the sample data
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = quantities::any::<u64>)]
     seed: u64,
 }
 
@@ -267,7 +268,9 @@ impl<'a> Demo<'a> {
 
     fn verify(&mut self) -> anyhow::Result<()> {
         let report = verify(&self.context, &VerifyRequest::default())?;
-        ensure(report.damaged.is_empty(), || format!("{} things do not verify", report.damaged.len()))?;
+        ensure(report.damaged.is_empty(), || {
+            format!("{} not verify", count(report.damaged.len() as u64, "thing does", "things do"))
+        })?;
         self.say(
             "verified every stored byte: all is well",
             &[(

@@ -16,6 +16,7 @@ use crate::commands::snapshot::{SnapshotLine, full_name};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::{Invocation, Run};
 use crate::output::{Align, Table};
+use crate::quantities;
 use crate::shown::{count, escaped, short_id, time, uuid};
 
 /// Removes the snapshots that no rule keeps; pinned ones always stay
@@ -35,22 +36,22 @@ dated in the future stays and counts for nothing. What a key signed that was rem
 nothing out; see docs/guide/keys.md. At a terminal you are asked before anything is removed.")]
 pub(crate) struct Arguments {
     /// Keep the newest N
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = quantities::any::<u32>)]
     keep_last: u32,
     /// Keep the newest of each of the last N hours that have one
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = quantities::any::<u32>)]
     keep_hourly: u32,
     /// The same of days
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = quantities::any::<u32>)]
     keep_daily: u32,
     /// The same of weeks (ISO)
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = quantities::any::<u32>)]
     keep_weekly: u32,
     /// The same of months
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = quantities::any::<u32>)]
     keep_monthly: u32,
     /// The same of years
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = quantities::any::<u32>)]
     keep_yearly: u32,
     /// Keep all that are at most so much older than the newest of its group: 36h, 7d, 2w, 3mo, 1y
     #[arg(long, value_name = "TIME", value_parser = seconds)]

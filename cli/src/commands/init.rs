@@ -20,6 +20,7 @@ use crate::environment::SystemClock;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::password::Ask;
+use crate::quantities;
 use crate::shown::size;
 
 /// Makes a repository in a new or empty folder
@@ -38,14 +39,15 @@ pub(crate) struct Arguments {
     suite: Option<Suite>,
     /// Level of zstd, 1 to 19
     #[arg(long, default_value_t = Parameters::default().compression_level, value_name = "LEVEL",
-          value_parser = clap::value_parser!(i32).range(1..=19))]
+          value_parser = quantities::whole::<i32>(1, 19))]
     compression_level: i32,
     /// Largest pack file
-    #[arg(long, default_value_t = ByteSize::b(u64::from(Parameters::default().pack_bytes_max)), value_name = "SIZE")]
+    #[arg(long, default_value_t = ByteSize::b(u64::from(Parameters::default().pack_bytes_max)), value_name = "SIZE",
+          value_parser = quantities::size)]
     pack_size: ByteSize,
     /// Parity beside each pack, in percent: heals damage up to this share; 0 is none
     #[arg(long, default_value_t = 0, value_name = "PERCENT",
-          value_parser = clap::value_parser!(u8).range(0..=i64::from(PARITY_PERCENT_MAX)))]
+          value_parser = quantities::whole::<u8>(0, u64::from(PARITY_PERCENT_MAX)))]
     parity: u8,
     /// How content is cut into chunks
     #[arg(long, value_enum, default_value_t, value_name = "RULE")]

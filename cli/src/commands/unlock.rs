@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::keyring;
+use crate::shown::count;
 
 /// Keeps the opened key in the kernel for a while: later commands ask for no password
 #[derive(Debug, Args)]
@@ -42,7 +43,10 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     if invocation.output.is_json() {
         invocation.output.document(&json!({ "unlocked": id.to_string(), "seconds": arguments.time }))?;
     } else {
-        invocation.output.line(format!("the key is kept for {} seconds; `copal lock` forgets it", arguments.time))?;
+        invocation.output.line(format!(
+            "the key is kept for {}; `copal lock` forgets it",
+            count(arguments.time as u64, "second", "seconds")
+        ))?;
     }
     Ok(ExitCode::Done)
 }

@@ -175,7 +175,7 @@ impl Job<'_> {
         match switched {
             Err(error) if identity(&self.place.path) == built => {
                 // The names are exchanged, and only their durability failed: the target is new and whole.
-                self.run.warn(vec![format!("the switch may not survive a loss of power: {error}")]);
+                self.run.say(format!("the switch may not survive a loss of power: {error}"));
                 Ok(())
             }
             outcome => Ok(outcome?),

@@ -5,7 +5,7 @@ use std::fs::File;
 
 use copal_source::read::OpenFile;
 use copal_source::scan::FileKind;
-use copal_source::target::{TargetFile, TargetMetadata, TargetTree};
+use copal_source::target::{TargetFile, TargetMetadata, TargetTree, Unset};
 
 use super::journal::{Commit, Journal, RANGES, Step, staged_path, steps};
 use super::place::WriteRoot;
@@ -19,7 +19,7 @@ const SINGLE_SYNCS_MAX: u64 = 128;
 
 /// What [`apply`] leaves to be done or said.
 pub(super) struct Applied {
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Unset>,
     /// The metadata of the target's top folder: a journal inside it changes its time by going.
     pub(super) top: Option<TargetMetadata>,
 }
@@ -62,7 +62,7 @@ struct Applier {
     journal: TargetTree,
     ranges: Option<OpenFile>,
     buffer: Vec<u8>,
-    warnings: Vec<String>,
+    warnings: Vec<Unset>,
     /// The file patched last: its metadata come next.
     patched: Option<(Vec<u8>, TargetFile)>,
     top: Option<TargetMetadata>,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use copal_manifest::entry::EntryPath;
+use copal_manifest::shown::first_of;
 use copal_manifest::snapshot::SourceKind;
 use copal_source::holders::{Holder, Places, holders_of};
 use copal_source::sqlite::{SIDECARS, has_log_beside, logs_with_rows, settle, sidecars};
@@ -139,16 +140,11 @@ fn refuse(places: &Places, counts: impl Fn(&Path) -> bool) -> Result<()> {
     };
     let place = found[0].path.clone();
     found.retain(|holder| holder.path == place);
-    let more = found.len().saturating_sub(NAMED_MAX);
     let shown = |holder: &Holder| format!("process {} ({})", holder.process, holder.command);
-    let mut named: Vec<String> = found.iter().take(NAMED_MAX).map(shown).collect();
-    if more > 0 {
-        named.push(format!("{more} more"));
-    }
-    let verb = if named.len() == 1 { "has" } else { "have" };
+    let named = first_of(found.iter().map(shown), NAMED_MAX);
+    let verb = if found.len() == 1 { "has" } else { "have" };
     let detail = format!(
-        "{} {verb} it open, and would go on writing into a file that is not there any more: stop that first",
-        named.join(", ")
+        "{named} {verb} it open, and would go on writing into a file that is not there any more: stop that first"
     );
     Err(copal_source::Error::InUse { place: place.display().to_string(), detail }.into())
 }

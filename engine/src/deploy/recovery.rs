@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use copal_source::mounts::mount_points_from;
 use copal_source::scan::FileKind;
-use copal_source::target::{Identity, Removal, TargetTree};
+use copal_source::target::{Identity, Removal, TargetTree, Unset};
 
 use super::apply::apply;
 use super::journal::{COMMIT, Commit, Journal, Verdict, judge, steps};
@@ -309,13 +309,13 @@ fn finish_of(journal: Journal, commit: Commit, steps: File, target: &Path) -> Re
         let detail = "what stands at the target now is not what the deploy was made for";
         return Ok(Due::Wait(cannot(target, &beside(), detail)));
     }
-    refuse_mounts(&root, &steps, target)?;
+    refuse_mounted_since(&root, &steps, target)?;
     Ok(Due::Finish(Box::new(Finish { root, journal, commit, steps })))
 }
 
 /// What was mounted since the steps were listed is not written in, and nothing else is done before it is
 /// gone: a journal is carried out as a whole.
-fn refuse_mounts(root: &WriteRoot, listed: &File, target: &Path) -> Result<()> {
+fn refuse_mounted_since(root: &WriteRoot, listed: &File, target: &Path) -> Result<()> {
     let base = if root.file.is_some() { target.parent().unwrap_or(target) } else { target };
     let mounts = mount_points_from(target)?;
     let mounts: Vec<&[u8]> =
@@ -421,7 +421,7 @@ pub(super) fn carry_out(
     commit: &Commit,
     steps: File,
     crash: &Steps<'_>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Unset>> {
     let applied = apply(root, journal, commit, steps, crash)?;
     crash.reach("removing the journal")?;
     // The record goes first: a journal without it is only rubbish, one without its files could not be

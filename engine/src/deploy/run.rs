@@ -1,6 +1,7 @@
 //! What the steps of one deploy share: counters, warnings, the first error, and the points where a test may
 //! kill it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -8,12 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use copal_manifest::entry::EntryPath;
+use copal_manifest::shown::first_and_more;
+use copal_source::target::Unset;
 
 use crate::context::{Context, Monitor, Progress};
 use crate::error::{Error, Result};
 
-/// Most warnings that are kept; the rest are counted.
+/// Most warnings, each of its own kind, that are kept; the rest are counted.
 const WARNINGS_MAX: usize = 100;
+/// Paths that are named where many share one warning.
+const PATHS_NAMED_MAX: usize = 5;
 
 /// Lets a test end a deploy as `kill -9` would, at any step. `true`: die here.
 #[doc(hidden)]
@@ -69,8 +74,7 @@ pub(super) struct Run<'a> {
     reported_at: AtomicU64,
     failed: AtomicBool,
     first_error: Mutex<Option<Error>>,
-    warnings: Mutex<Vec<String>>,
-    warnings_dropped: AtomicU64,
+    warnings: Mutex<Warnings>,
     /// Whether a device that may not be made is left out.
     pub(super) skip_devices: bool,
     skipped: Mutex<Vec<PathBuf>>,
@@ -92,7 +96,6 @@ impl<'a> Run<'a> {
             failed: AtomicBool::new(false),
             first_error: Mutex::default(),
             warnings: Mutex::default(),
-            warnings_dropped: AtomicU64::new(0),
             skip_devices: false,
             skipped: Mutex::default(),
         }
@@ -152,18 +155,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn warn(&self, new: Vec<String>) {
-        if new.is_empty() {
-            return;
+    /// Something could not be set.
+    pub(super) fn warn(&self, new: Vec<Unset>) {
+        if !new.is_empty() {
+            let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+            new.into_iter().for_each(|unset| warnings.add(unset.what, Some(unset.path)));
         }
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        for warning in new {
-            if warnings.len() < WARNINGS_MAX {
-                warnings.push(warning);
-            } else {
-                self.warnings_dropped.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    }
+
+    /// Something else that is to be known.
+    pub(super) fn say(&self, what: String) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).add(what, None);
     }
 
     /// A path of the snapshot that is not made.
@@ -185,12 +187,87 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn take_warnings(&self) -> Vec<String> {
-        let mut warnings = std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner));
-        warnings.sort_unstable();
-        let dropped = self.warnings_dropped.load(Ordering::Relaxed);
-        if dropped > 0 {
-            warnings.push(format!("{dropped} more warnings like these"));
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner)).sentences()
+    }
+}
+
+/// What could not be set, by what it is: many files share one sentence.
+#[derive(Debug, Default)]
+struct Warnings {
+    kinds: BTreeMap<String, Paths>,
+    dropped: u64,
+}
+
+/// Files of one warning.
+#[derive(Debug, Default)]
+struct Paths {
+    number: u64,
+    /// The first of them in the order of paths.
+    first: BTreeSet<PathBuf>,
+}
+
+impl Warnings {
+    fn add(&mut self, what: String, path: Option<PathBuf>) {
+        if self.kinds.len() >= WARNINGS_MAX && !self.kinds.contains_key(&what) {
+            self.dropped += 1;
+            return;
         }
-        warnings
+        let paths = self.kinds.entry(what).or_default();
+        paths.number += 1;
+        paths.first.extend(path);
+        if paths.first.len() > PATHS_NAMED_MAX {
+            paths.first.pop_last();
+        }
+    }
+
+    fn sentences(self) -> Vec<String> {
+        let mut sentences: Vec<String> = self.kinds.into_iter().map(|(what, paths)| paths.sentence(&what)).collect();
+        sentences.sort_unstable();
+        if self.dropped > 0 {
+            sentences.push(format!("{} more warnings like these", self.dropped));
+        }
+        sentences
+    }
+}
+
+impl Paths {
+    fn sentence(&self, what: &str) -> String {
+        let named: Vec<String> = self.first.iter().map(|path| path.display().to_string()).collect();
+        match named.as_slice() {
+            [] => what.to_owned(),
+            [path] if self.number == 1 => format!("{path}: {what}"),
+            named => {
+                let more = self.number.saturating_sub(named.len() as u64);
+                format!("of {} paths, {what}: {}", self.number, first_and_more(named, more))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_files_share_one_sentence() {
+        let mut warnings = Warnings::default();
+        for number in 0..99 {
+            warnings.add("no room".into(), Some(format!("/t/{number:02}").into()));
+        }
+        warnings.add("another".into(), Some("/t/x".into()));
+        warnings.add("said once".into(), None);
+        let first = "/t/00, /t/01, /t/02, /t/03, /t/04";
+        let wanted =
+            ["/t/x: another".to_owned(), format!("of 99 paths, no room: {first} and 94 more"), "said once".into()];
+        assert_eq!(warnings.sentences(), wanted);
+        let mut warnings = Warnings::default();
+        for number in 0..WARNINGS_MAX + 7 {
+            warnings.add(format!("kind {number}"), None);
+        }
+        let said = warnings.sentences();
+        assert_eq!(
+            (said.len(), said.last().map(String::as_str)),
+            (WARNINGS_MAX + 1, Some("7 more warnings like these"))
+        );
     }
 }

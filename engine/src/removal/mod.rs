@@ -127,8 +127,11 @@ pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport
     let report = collect(&context.repository, &reachability, options)?;
     if report.packs_damaged > 0 {
         context.monitor.notice(&format!(
-            "{} packs do not open and were left as they are; verify says what they hold",
-            report.packs_damaged
+            "{}; verify says what is in it",
+            match report.packs_damaged {
+                1 => "1 pack does not open and was left as it is".to_owned(),
+                number => format!("{number} packs do not open and were left as they are"),
+            }
         ));
     }
     if !dry_run {

@@ -20,6 +20,7 @@ use copal_engine::verdict::Verb;
 use copal_engine::verify::{DamagedItem, VerifyRequest, verify};
 use copal_engine::{Context, inspect, removal};
 use copal_manifest::entry::Entry;
+use copal_manifest::shown::first_and_more;
 use copal_manifest::snapshot::{Phase, Snapshot, SourceKind, SourceRecord};
 use copal_source::sqlite::logs_with_rows;
 use serde_json::{Value, json};
@@ -354,6 +355,11 @@ impl Platform {
         self.applications.check_deploy(&self.quiet(), found, any_schema)
     }
 
+    /// What stands there and cannot be captured as what it is before a deploy replaces it, in sentences.
+    pub fn unsound(&self, found: &Found) -> Result<Vec<String>> {
+        self.applications.unsound(&self.quiet(), &found.view.app, found)
+    }
+
     /// Writes a bundle.
     pub fn export(
         &self,
@@ -379,12 +385,16 @@ impl Platform {
             self.metrics.verified(report.damaged.len() as u64);
         }
         if !report.damaged.is_empty() {
-            let detail = format!("{} things do not verify: {}", report.damaged.len(), told(&report.damaged));
+            let what = match report.damaged.len() {
+                1 => "1 thing does not verify".to_owned(),
+                number => format!("{number} things do not verify"),
+            };
+            let detail = format!("{what}: {}", told(&report.damaged));
             return Err(copal_store::Error::damaged("the repository", detail).into());
         }
         if !report.not_verified.is_empty() {
-            let (number, names) = (report.not_verified.len(), told(&report.not_verified));
-            return Err(Problem::newer(format!("not verified, as a newer version wrote it: {number} things: {names}")));
+            let names = told(&report.not_verified);
+            return Err(Problem::newer(format!("not verified, as a newer version wrote it: {names}")));
         }
         let gone = report.gone.iter().map(|gone| json!({ "id": gone.id.to_string(), "name": gone.name }));
         let gone: Vec<Value> = gone.collect();
@@ -502,12 +512,9 @@ fn told(items: &[DamagedItem]) -> String {
             text.push_str(&format!(", hurts the snapshots {}", item.snapshots.join(", ")));
         }
         if !item.paths.is_empty() {
-            let shown: Vec<&str> = item.paths.iter().take(PATHS_TOLD).map(String::as_str).collect();
-            text.push_str(&format!(", in them {}", shown.join(", ")));
+            let shown: Vec<String> = item.paths.iter().take(PATHS_TOLD).cloned().collect();
             let more = item.paths_total.saturating_sub(shown.len() as u64);
-            if more > 0 {
-                text.push_str(&format!(" and {more} more"));
-            }
+            text.push_str(&format!(", in them {}", first_and_more(&shown, more)));
         }
         text
     };

@@ -9,7 +9,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{self, Errno};
 
 use super::TargetMetadata;
-use super::metadata;
+use super::metadata::{self, Unset};
 use crate::Result;
 use crate::read::Opened;
 use crate::scan::FileKind;
@@ -141,7 +141,7 @@ impl TargetFile {
     }
 
     /// Owner, mode, attributes, then times, by descriptor.
-    pub fn set_metadata(&self, metadata: &TargetMetadata) -> Result<Vec<String>> {
+    pub fn set_metadata(&self, metadata: &TargetMetadata) -> Result<Vec<Unset>> {
         let found = self.file.stat()?;
         metadata::set(metadata::On::Open(self.file.fd.as_fd()), &self.file.path, &found, metadata)
     }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::{self, Errno};
@@ -61,8 +61,17 @@ impl On<'_> {
     }
 }
 
+/// What of a file's metadata could not be set: this place does not hold it, or whoever runs this may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unset {
+    /// The file.
+    pub path: PathBuf,
+    /// What, and why.
+    pub what: String,
+}
+
 /// Sets all of it; `found` is the metadata before.
-pub(super) fn set(on: On<'_>, path: &Path, found: &FileStat, wanted: &TargetMetadata) -> Result<Vec<String>> {
+pub(super) fn set(on: On<'_>, path: &Path, found: &FileStat, wanted: &TargetMetadata) -> Result<Vec<Unset>> {
     let mut setting = Setting { on, path, warnings: Vec::new() };
     let mode_has_no_meaning = found.kind == FileKind::Symlink;
     let (owner_changed, mut mode) = setting.owner(found, wanted)?;
@@ -135,7 +144,7 @@ impl<'a> Changes<'a> {
 struct Setting<'a> {
     on: On<'a>,
     path: &'a Path,
-    warnings: Vec<String>,
+    warnings: Vec<Unset>,
 }
 
 impl Setting<'_> {
@@ -211,7 +220,7 @@ impl Setting<'_> {
     }
 
     fn warn(&mut self, what: &str) {
-        self.warnings.push(format!("{}: {what}", self.path.display()));
+        self.warnings.push(Unset { path: self.path.to_owned(), what: what.to_owned() });
     }
 }
 
