@@ -1,7 +1,7 @@
 //! Goal: what stands at an application is kept when another state takes its place, however damaged it is, and
-//! what will become of each path is said before. Method: the built program, and sources that cannot be captured
-//! as what they are: a damaged database, a folder that is too deep, values that are too long, a server or a
-//! program that fails.
+//! what will become of each path is said before. Method: the built program, and sources that cannot be
+//! captured as what they are: a damaged database, a folder that is too deep, values that are too long, a
+//! server or a program that fails.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

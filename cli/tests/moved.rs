@@ -1,6 +1,6 @@
-//! Goal: an interrupted deploy of an application is taken back where it was begun, and nowhere else: not in what
-//! has its path by now. Method: the built program as root, killed after the switch; then another folder, or
-//! nothing, stands at the path when the next command runs, until the right one is back.
+//! Goal: an interrupted deploy of an application is taken back where it was begun, and nowhere else: not in
+//! what has its path by now. Method: the built program as root, killed after the switch; then another folder,
+//! or nothing, stands at the path when the next command runs, until the right one is back.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,7 @@
-//! Goal: what could not be printed changes nothing of what was done, nor of how it is reported: row D15. Method:
-//! every command that changes something, with outputs that are full, closed or read by nobody; each in a world
-//! of its own, beside the same command that is heard. A command that is in no table fails the test.
+//! Goal: what could not be printed changes nothing of what was done, nor of how it is reported: row D15.
+//! Method: every command that changes something, with outputs that are full, closed or read by nobody; each
+//! in a world of its own, beside the same command that is heard. A command that is in no table fails the
+//! test.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,6 @@
-//! Goal: a daemon knows within a moment which keys count: what is added, rotated and removed beside it, on this
-//! machine or another one. Method: the built program; keys changed by commands while the daemon runs, from a
-//! machine with folders of its own; nothing comes or goes in the repository meanwhile but keys.
+//! Goal: a daemon knows within a moment which keys count: what is added, rotated and removed beside it, on
+//! this machine or another one. Method: the built program; keys changed by commands while the daemon runs,
+//! from a machine with folders of its own; nothing comes or goes in the repository meanwhile but keys.
 #![allow(clippy::unwrap_used)]
 
 mod daemon;

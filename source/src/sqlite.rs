@@ -474,8 +474,8 @@ pub fn standing_version(spec: &SqliteSpec, asking: Asking, patience: Duration) -
     schema_version(&open_standing(&spec.path, asking, patience)?, spec)
 }
 
-/// Whether a database that stands somewhere is whole, as `PRAGMA quick_check` says; of one with more bytes than
-/// so many, whether it opens. Nothing is written; one that cannot be asked so is [`Error::Refused`].
+/// Whether a database that stands somewhere is whole, as `PRAGMA quick_check` says; of one with more bytes
+/// than so many, whether it opens. Nothing is written; one that cannot be asked so is [`Error::Refused`].
 pub fn check_standing(path: &Path, bytes_max: u64, patience: Duration) -> Result<()> {
     let failed = |error| Error::io("looking at", path, error);
     let bytes = fs::metadata(path).map_err(failed)?.len();

@@ -375,8 +375,8 @@ impl Run<'_> {
     }
 }
 
-/// A failure of one source, as a sentence, where the policy says that it is not one of the capture. One of the
-/// repository always is.
+/// A failure of one source, as a sentence, where the policy says that it is not one of the capture. One of
+/// the repository always is.
 pub(super) fn of_one_source(application: &Application, error: Error) -> Result<String> {
     match error {
         Error::Interrupted | Error::Store(_) => Err(error),

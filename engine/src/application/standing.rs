@@ -1,5 +1,5 @@
-//! What stands at the targets of a deploy, captured before it goes: each source as what it is, or else byte for
-//! byte, so that a damaged database is in the snapshot, too. What is not all there is named, for whoever
+//! What stands at the targets of a deploy, captured before it goes: each source as what it is, or else byte
+//! for byte, so that a damaged database is in the snapshot, too. What is not all there is named, for whoever
 //! replaces it to keep it elsewhere.
 
 use std::os::unix::ffi::OsStrExt;
@@ -84,8 +84,8 @@ impl Captured {
         Ok((taken, others))
     }
 
-    /// The files that a source consists of, as bytes; nothing where not all of them can be had. A secret is not
-    /// put anywhere without its seal.
+    /// The files that a source consists of, as bytes; nothing where not all of them can be had. A secret is
+    /// not put anywhere without its seal.
     fn take_files(&self, context: &Context, source: &Source, labels: &mut Vec<String>) -> Result<Vec<Taken>> {
         let is_plain = |path: &&std::path::Path| !is_block_device(path).is_ok_and(|is| is);
         let Some(path) = source.spec.path().filter(is_plain) else { return Ok(Vec::new()) };

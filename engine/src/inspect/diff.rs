@@ -35,7 +35,7 @@ pub struct DiffItem {
     pub size_new: Option<u64>,
 }
 
-/// Differences, each list in path order.
+/// Differences, each list in path order; the first of them, where only so many were asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DiffReport {
     /// Only in B.
@@ -44,26 +44,51 @@ pub struct DiffReport {
     pub removed: Vec<DiffItem>,
     /// In both, differing in content or metadata.
     pub changed: Vec<DiffItem>,
+    /// How many there are of each: added, removed, changed.
+    pub totals: [u64; 3],
 }
 
-impl DiffReport {
+/// A report under way: of each list no more is held than was asked for.
+struct Collected {
+    report: DiffReport,
+    most: usize,
+}
+
+impl Collected {
+    fn of(most: usize) -> Self {
+        Self { report: DiffReport::default(), most }
+    }
     fn push_added(&mut self, path: Vec<u8>, size: u64) {
-        self.added.push(DiffItem { path, size_old: None, size_new: Some(size) });
+        self.report.totals[0] += 1;
+        push(&mut self.report.added, self.most, DiffItem { path, size_old: None, size_new: Some(size) });
     }
     fn push_removed(&mut self, path: Vec<u8>, size: u64) {
-        self.removed.push(DiffItem { path, size_old: Some(size), size_new: None });
+        self.report.totals[1] += 1;
+        push(&mut self.report.removed, self.most, DiffItem { path, size_old: Some(size), size_new: None });
     }
     fn push_changed(&mut self, path: Vec<u8>, old: u64, new: u64) {
-        self.changed.push(DiffItem { path, size_old: Some(old), size_new: Some(new) });
+        self.report.totals[2] += 1;
+        push(&mut self.report.changed, self.most, DiffItem { path, size_old: Some(old), size_new: Some(new) });
+    }
+}
+
+fn push(list: &mut Vec<DiffItem>, most: usize, item: DiffItem) {
+    if list.len() < most {
+        list.push(item);
     }
 }
 
 /// Snapshot against snapshot: equal subtrees are skipped unread. Sources are matched by label.
 pub fn diff(context: &Context, a: &str, b: &str) -> Result<DiffReport> {
+    diff_within(context, a, b, usize::MAX)
+}
+
+/// The same with at most so many lines of each list; all of them are counted.
+pub fn diff_within(context: &Context, a: &str, b: &str, most: usize) -> Result<DiffReport> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let (a, b) = (&catalogue.find(a)?.snapshot, &catalogue.find(b)?.snapshot);
-    let mut report = DiffReport::default();
+    let mut report = Collected::of(most);
     for old in &a.sources {
         match b.sources.iter().find(|new| new.label == old.label) {
             Some(new) => diff_sources(&session, old, new, &mut report)?,
@@ -74,10 +99,10 @@ pub fn diff(context: &Context, a: &str, b: &str) -> Result<DiffReport> {
         every_entry(&session, new, |path, size| report.push_added(path, size))?;
     }
     session.end()?;
-    Ok(report)
+    Ok(report.report)
 }
 
-fn diff_sources(session: &Session, old: &SourceRecord, new: &SourceRecord, report: &mut DiffReport) -> Result<()> {
+fn diff_sources(session: &Session, old: &SourceRecord, new: &SourceRecord, report: &mut Collected) -> Result<()> {
     for change in tree_diff(session, old.tree, session, new.tree) {
         match change? {
             Change::Added(entry) => report.push_added(display(new, &entry.path), size_of(&entry)),
@@ -133,13 +158,26 @@ pub fn diff_with_places(
     place_of: &dyn Fn(&SourceRecord) -> Option<PathBuf>,
     trust: Trust,
 ) -> Result<DiffReport> {
+    diff_with_places_within(context, a, &|_| true, place_of, trust, usize::MAX)
+}
+
+/// The same of the sources that are `compared`, with at most so many lines of each list; all of them are
+/// counted.
+pub fn diff_with_places_within(
+    context: &Context,
+    a: &str,
+    compared: &dyn Fn(&SourceRecord) -> bool,
+    place_of: &dyn Fn(&SourceRecord) -> Option<PathBuf>,
+    trust: Trust,
+    most: usize,
+) -> Result<DiffReport> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let listed = catalogue.find(a)?;
     session.prefer(listed.signer);
     let snapshot = &listed.snapshot;
-    let mut report = DiffReport::default();
-    for source in &snapshot.sources {
+    let mut report = Collected::of(most);
+    for source in snapshot.sources.iter().filter(|source| compared(source)) {
         let Some(place) = place_of(source) else {
             every_entry(&session, source, |path, size| report.push_removed(path, size))?;
             continue;
@@ -154,7 +192,7 @@ pub fn diff_with_places(
         )?;
     }
     session.end()?;
-    Ok(report)
+    Ok(report.report)
 }
 
 struct DiskComparison<'a> {
@@ -166,7 +204,7 @@ struct DiskComparison<'a> {
 
 impl DiskComparison<'_> {
     /// A merge of two streams in path order.
-    fn run(&self, place: &Path, witnesses: &mut [SourceWitness<'_>], report: &mut DiffReport) -> Result<()> {
+    fn run(&self, place: &Path, witnesses: &mut [SourceWitness<'_>], report: &mut Collected) -> Result<()> {
         let mut stored = TreeReader::new(self.session, self.source.tree).entries();
         let mut found = scan(place, &ScanOptions::default())?;
         let (mut left, mut right) = (stored.next().transpose()?, next_found(&mut found)?);

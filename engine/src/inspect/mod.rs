@@ -7,7 +7,9 @@ mod list;
 pub(crate) mod place;
 mod stats;
 
-pub use diff::{DiffItem, DiffReport, Trust, diff, diff_with_disk, diff_with_places};
+pub use diff::{
+    DiffItem, DiffReport, Trust, diff, diff_with_disk, diff_with_places, diff_with_places_within, diff_within,
+};
 pub use find::{Found, find};
 pub use list::{MemberSink, dump, ls, walk};
 pub use stats::{SnapshotSize, Stats, stats};

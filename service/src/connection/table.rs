@@ -2,8 +2,8 @@
 //!
 //! Anybody who reaches the port can open connections and say nothing. So those that have not shown a token
 //! are few: when there are too many, the address that holds the most of them loses the one that has been
-//! silent for longest. Those that have shown one have room of their own, of which one token has no more than a
-//! share. No clock decides: the order of what happened on them does.
+//! silent for longest. Those that have shown one have room of their own, of which one token has no more than
+//! a share. No clock decides: the order of what happened on them does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -186,8 +186,8 @@ impl Place {
         Busy(Arc::clone(self))
     }
 
-    /// Who asks. A token that has its share of connections loses an idle one of them for it; where all of them
-    /// are at work, `false`: this one is one too many.
+    /// Who asks. A token that has its share of connections loses an idle one of them for it; where all of
+    /// them are at work, `false`: this one is one too many.
     pub(crate) fn set_holder(&self, holder: Option<Holder>) -> bool {
         self.change(|entry| entry.holder.clone_from(&holder));
         let Some(holder @ Holder::Token(_)) = holder else { return true };

@@ -182,7 +182,9 @@ impl Platform {
                 |place: &PathBuf| !place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             places(source).filter(stands)
         };
-        let report = inspect::diff_with_places(&self.context, &found.view.id, &standing, inspect::Trust::ChangeTimes)?;
+        let (compared, mut uncompared) = compared(&found.listed.snapshot);
+        let (context, id, trust) = (&self.context, &found.view.id, inspect::Trust::ChangeTimes);
+        let report = inspect::diff_with_places_within(context, id, &compared, &standing, trust, DIFF_LINES_MAX)?;
         // Seen from the disk: the snapshot is what will be.
         let turned = |items: Vec<inspect::DiffItem>| -> Vec<inspect::DiffItem> {
             let turn = |item: inspect::DiffItem| inspect::DiffItem {
@@ -192,12 +194,12 @@ impl Platform {
             };
             items.into_iter().map(turn).collect()
         };
-        let (compared, mut uncompared) = self.compared(&found.listed.snapshot);
-        let turned = |items| turned(items).into_iter().filter(|item| compared(&item.path)).collect();
+        let [added, removed, changed] = report.totals;
         let report = inspect::DiffReport {
             added: turned(report.removed),
             removed: turned(report.added),
             changed: turned(report.changed),
+            totals: [removed, added, changed],
         };
         // Of a database in use the newest rows stand in its log, and what stands in its file tells little.
         let seen = |label: &str| {
@@ -209,27 +211,12 @@ impl Platform {
         let in_use = |source: &&SourceRecord| standing(source).is_some_and(|place| !logs_with_rows(&place).is_empty());
         let in_use = databases.filter(in_use).map(|source| source.label.clone()).filter(|label| !seen(label));
         uncompared.extend(in_use);
-        Ok(DiffView { uncompared, ..DiffView::new(&report, DIFF_LINES_MAX) })
-    }
-
-    /// Which paths of a snapshot can be compared with what stands on disk, and the labels of what cannot:
-    /// databases of servers, outputs of commands, secrets, which are sealed once more.
-    fn compared(&self, snapshot: &Snapshot) -> (impl Fn(&[u8]) -> bool + use<>, Vec<String>) {
-        let cannot = |kind: SourceKind| matches!(kind, SourceKind::Postgres | SourceKind::Command | SourceKind::Secret);
-        let sources = snapshot.sources.iter().filter(|source| cannot(source.kind));
-        let labels: Vec<String> = sources.map(|source| source.label.clone()).collect();
-        let hidden = labels.clone();
-        let compared = move |path: &[u8]| {
-            !hidden
-                .iter()
-                .any(|label| path.strip_prefix(label.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
-        };
-        (compared, labels)
+        Ok(DiffView { uncompared, ..DiffView::new(&report) })
     }
 
     /// What differs between two snapshots.
     pub fn compare(&self, a: &Found, b: &Found) -> Result<DiffView> {
-        Ok(DiffView::new(&inspect::diff(&self.context, &a.view.id, &b.view.id)?, DIFF_LINES_MAX))
+        Ok(DiffView::new(&inspect::diff_within(&self.context, &a.view.id, &b.view.id, DIFF_LINES_MAX)?))
     }
 
     /// The entry at a path and what is in it, if it is a folder.
@@ -483,6 +470,15 @@ impl Performer for Platform {
             self.staging.remove(staged);
         }
     }
+}
+
+/// Which sources of a snapshot can be compared with what stands on disk, and the labels of those that cannot:
+/// databases of servers, outputs of commands, secrets, which are sealed once more.
+fn compared(snapshot: &Snapshot) -> (impl Fn(&SourceRecord) -> bool + use<>, Vec<String>) {
+    let cannot =
+        |source: &SourceRecord| matches!(source.kind, SourceKind::Postgres | SourceKind::Command | SourceKind::Secret);
+    let labels = snapshot.sources.iter().filter(|source| cannot(source)).map(|source| source.label.clone());
+    (move |source: &SourceRecord| !cannot(source), labels.collect())
 }
 
 /// Whether `latest` may mean it: whole, and not the one that a deploy has put aside.

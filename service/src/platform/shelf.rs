@@ -49,8 +49,8 @@ pub struct Line {
     of: Arc<Snapshot>,
 }
 
-/// What tells that a listing is the same as before: the names of roots and labels, which are written once, and
-/// which keys count.
+/// What tells that a listing is the same as before: the names of roots and labels, which are written once,
+/// and which keys count.
 #[derive(Debug, PartialEq, Eq)]
 struct Evidence {
     keys: Option<Anchor>,

@@ -295,19 +295,21 @@ impl UnreadableView {
 }
 
 impl DiffView {
-    /// At most `limit` of each list.
+    /// Of a report that may hold only the first of each list.
     #[must_use]
-    pub fn new(report: &DiffReport, limit: usize) -> Self {
-        let lines = |items: &[DiffItem]| items.iter().take(limit).map(DiffLine::new).collect();
+    pub fn new(report: &DiffReport) -> Self {
+        let lines = |items: &[DiffItem]| items.iter().map(DiffLine::new).collect();
+        let [added_total, removed_total, changed_total] = report.totals;
+        let held = [report.added.len(), report.removed.len(), report.changed.len()];
         Self {
             added: lines(&report.added),
             removed: lines(&report.removed),
             changed: lines(&report.changed),
-            added_total: report.added.len() as u64,
-            removed_total: report.removed.len() as u64,
-            changed_total: report.changed.len() as u64,
+            added_total,
+            removed_total,
+            changed_total,
             uncompared: Vec::new(),
-            truncated: [&report.added, &report.removed, &report.changed].iter().any(|items| items.len() > limit),
+            truncated: report.totals.iter().zip(held).any(|(total, held)| *total > held as u64),
         }
     }
 

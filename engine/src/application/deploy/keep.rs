@@ -1,5 +1,5 @@
-//! What stands at the targets is kept before it is replaced: in a snapshot, as what it is or byte for byte, or
-//! else beside its place under another name. Nothing is in no snapshot and nowhere on disk afterwards.
+//! What stands at the targets is kept before it is replaced: in a snapshot, as what it is or byte for byte,
+//! or else beside its place under another name. Nothing is in no snapshot and nowhere on disk afterwards.
 
 use copal_source::hook::When;
 
@@ -11,8 +11,8 @@ use crate::application::{CaptureRequest, KeptPlace, KeptSource, SAFETY, Tools};
 use crate::error::{Error, Result};
 
 impl Deploy<'_> {
-    /// What stands there becomes a snapshot of its own. A source that is damaged is why somebody deploys: it is
-    /// no reason to stop, but it stays somewhere.
+    /// What stands there becomes a snapshot of its own. A source that is damaged is why somebody deploys: it
+    /// is no reason to stop, but it stays somewhere.
     pub(super) fn safety_snapshot(
         &mut self,
         checked: &Checked,

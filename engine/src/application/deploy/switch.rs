@@ -62,8 +62,8 @@ pub(super) fn switch(target: &Target, carried: &Carried) -> Result<()> {
     }
 }
 
-/// Puts the old state back, wherever the switch had come to, and removes the new one. Before a deploy begins to
-/// switch, whoever runs may still replace what stands there.
+/// Puts the old state back, wherever the switch had come to, and removes the new one. Before a deploy begins
+/// to switch, whoever runs may still replace what stands there.
 pub(super) fn undo(target: &Target, carried: &Carried, stage: Stage) -> Result<()> {
     match target {
         Target::Place { path, staged, beside, made, new, old, asides, .. } => {

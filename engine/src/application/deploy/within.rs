@@ -50,8 +50,8 @@ pub(super) fn identity_of(path: &Path) -> Result<Known> {
     Ok(TargetTree::open(path)?.identity(b"")?.into())
 }
 
-/// That the folder at a path is still the one that the deploy was begun in: where nothing is mounted any more,
-/// or something else, nothing of it is seen, and all of it waits.
+/// That the folder at a path is still the one that the deploy was begun in: where nothing is mounted any
+/// more, or something else, nothing of it is seen, and all of it waits.
 pub(super) fn expect(path: &Path, known: Option<Known>) -> Result<()> {
     match identity_of(path) {
         Ok(found) if known.is_none_or(|known| known == found) => Ok(()),
