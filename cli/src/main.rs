@@ -17,9 +17,9 @@ mod output;
 mod password;
 mod place;
 mod progress;
-#[allow(clippy::unwrap_used)]
-#[cfg(test)]
 mod quantities;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod reference;
 mod shown;
 

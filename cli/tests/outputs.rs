@@ -168,6 +168,15 @@ const CASES: &[Case] = &[
         done: |world| world.json(&["show", "one"])["tags"].to_string(),
     },
     Case {
+        command: "unpin",
+        words: &["unpin", "one"],
+        before: |world| {
+            one(world);
+            world.ok(&["pin", "one"]);
+        },
+        done: |world| world.json(&["show", "one"])["pinned"].to_string(),
+    },
+    Case {
         command: "pin",
         words: &["pin", "one"],
         before: one,
