@@ -221,8 +221,11 @@ fn answers_about_applications_have_their_shapes() {
     let world = World::new();
     plant(&world.path("source"));
     let source = world.text("source");
-    let configuration =
-        format!("[app.shop]\n[[app.shop.source]]\nkind = \"tree\"\nlabel = \"files\"\npath = {source:?}\n");
+    fs::write(world.path("conf"), "short").unwrap();
+    let configuration = format!(
+        "[app.shop]\n[[app.shop.source]]\nkind = \"tree\"\nlabel = \"files\"\npath = {source:?}\n\
+         [[app.shop.source]]\nkind = \"config\"\nlabel = \"conf\"\npath = \"conf\"\n"
+    );
     fs::write(world.path("copal.toml"), configuration).unwrap();
     check(&world.json(&["create", "one", "--app", "shop", "--detach"]), "create --app --detach");
     let begun = std::time::Instant::now();
@@ -232,8 +235,15 @@ fn answers_about_applications_have_their_shapes() {
         assert!(begun.elapsed().as_secs() < 60, "it was never uploaded");
     }
     world.ok(&["create", "two", "--app", "shop"]);
+    let rehearsal = world.json(&["deploy", "shop/one", "--app", "shop", "--dry-run"]);
+    check(&rehearsal, "deploy --app");
+    check(&rehearsal["components"][0]["changes"], "deploy: changes, of a dry run");
+    // Too long to be captured as what it is.
+    fs::write(world.path("conf"), noise(1, 60_000)).unwrap();
     let deploy = world.json(&["deploy", "shop/one", "--app", "shop", "--yes"]);
     check(&deploy, "deploy --app");
+    check_each(&deploy["components"], "deploy --app: components[]");
+    check_each(&deploy["kept"], "deploy --app: kept[]");
 }
 
 #[test]

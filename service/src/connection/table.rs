@@ -305,9 +305,14 @@ mod tests {
     #[test]
     fn one_token_has_its_share_and_no_more() {
         let table = Table::new(Room { connections: 8, unknown: 2, each: 4 });
-        let greedy: Vec<_> = (0..4).map(|_| table.admit(peer(1)).unwrap()).collect();
-        let mut busy: Vec<_> = greedy.iter().map(Place::begin_for_tests).collect();
-        assert!(greedy.iter().all(|place| place.set_holder(token("a"))));
+        let mut busy = Vec::new();
+        let mut greedy = Vec::new();
+        for _ in 0..4 {
+            let place = table.admit(peer(1)).unwrap();
+            busy.push(place.begin());
+            assert!(place.set_holder(token("a")));
+            greedy.push(place);
+        }
         let fifth = table.admit(peer(2)).unwrap();
         let _fifth = fifth.begin();
         assert!(!fifth.set_holder(token("a")), "all of them work");
