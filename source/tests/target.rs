@@ -63,7 +63,7 @@ fn every_kind_is_made_private_and_gets_its_metadata() {
             }
             let mut wanted = metadata(0o6754, 1_700_000_000 + number as i64, 123_456_789);
             (wanted.uid, wanted.gid) = (1234, 5678);
-            assert_eq!(tree.set_metadata(path, kind, &wanted).unwrap(), [""; 0], "{kind:?} on {filesystem:?}");
+            assert!(tree.set_metadata(path, kind, &wanted).unwrap().is_empty(), "{kind:?} on {filesystem:?}");
             let found = fs::symlink_metadata(&at).unwrap();
             let file_type = found.file_type();
             let sound = match kind {
@@ -133,7 +133,7 @@ fn access_lists_come_back_as_they_were() {
             make(&tree, b"to", kind);
             // Another access list, which must go.
             run("setfacl", &["-m", "u:99:rwx", folder.join("to").to_str().unwrap()]);
-            assert_eq!(tree.set_metadata(b"to", kind, &wanted).unwrap(), [""; 0]);
+            assert!(tree.set_metadata(b"to", kind, &wanted).unwrap().is_empty());
             assert_eq!(acl(&folder.join("to")), acl(&from), "{kind:?} {rules:?} on {filesystem:?}");
             assert_eq!(tree.reader().stat(b"to").unwrap().mode, stat.mode);
             assert_eq!(tree.reader().stat(b"to").unwrap().modified, FileTime { seconds: 17, nanoseconds: 17 });
@@ -160,12 +160,12 @@ fn attributes_are_those_wanted_and_no_others() {
             attribute("user.gone", b"x"),
             attribute("user.kept", b"before"),
         ];
-        assert_eq!(file.set_metadata(&first).unwrap(), [""; 0], "{filesystem:?}");
+        assert!(file.set_metadata(&first).unwrap().is_empty(), "{filesystem:?}");
         assert_eq!(tree.reader().attributes(b"file").unwrap(), first.attributes, "{filesystem:?}");
         let mut second = metadata(0o400, 2, 2);
         second.attributes = vec![attribute("user.kept", b"after"), attribute("user.new", b"")];
         for _ in 0..2 {
-            assert_eq!(tree.set_metadata(b"file", FileKind::File, &second).unwrap(), [""; 0]);
+            assert!(tree.set_metadata(b"file", FileKind::File, &second).unwrap().is_empty());
             assert_eq!(tree.reader().attributes(b"file").unwrap(), second.attributes, "{filesystem:?}");
         }
         // What follows a content written afterwards: times are set by the last call.
@@ -186,7 +186,8 @@ fn what_a_user_without_privilege_cannot_do_is_said() {
         let mut wanted = metadata(0o6755, 5, 5);
         wanted.attributes = vec![attribute("trusted.copal", b"t"), attribute("user.note", b"n")];
         let warnings = tree.set_metadata(b"file", FileKind::File, &wanted).unwrap();
-        let said = |what: &str| warnings.iter().any(|warning| warning.contains(what) && warning.contains("own/file"));
+        let said =
+            |what: &str| warnings.iter().any(|unset| unset.what.contains(what) && unset.path.ends_with("own/file"));
         assert!(said("owner stays 65534, not 0") && said("set-id") && said("trusted.copal"), "{warnings:?}");
         let stat = tree.reader().stat(b"file").unwrap();
         assert_eq!((stat.mode, stat.uid, stat.modified.seconds), (0o755, NOBODY, 5), "never setuid for another owner");
@@ -195,7 +196,7 @@ fn what_a_user_without_privilege_cannot_do_is_said() {
         (wanted.uid, wanted.gid) = (NOBODY, NOBODY);
         wanted.attributes = vec![attribute("user.note", b"again")];
         for _ in 0..2 {
-            assert_eq!(tree.set_metadata(b"file", FileKind::File, &wanted).unwrap(), [""; 0]);
+            assert!(tree.set_metadata(b"file", FileKind::File, &wanted).unwrap().is_empty());
         }
         assert_eq!(tree.reader().attributes(b"file").unwrap(), wanted.attributes);
         let file = tree.open_file(b"file").unwrap();
