@@ -157,7 +157,10 @@ impl Applications {
 
     /// What stands there and cannot be captured as what it is before a deploy replaces it, in sentences.
     pub(super) fn unsound(&self, context: &Context, app: &str, found: &Found) -> Result<Vec<String>> {
-        let request = DeployRequest { dry_run: true, look: Look::Soundness, ..deploy_request(&found.view.id, true) };
+        let (reference, look) = (found.view.id.clone(), Look::Soundness);
+        let any_schema = true;
+        let request =
+            DeployRequest { reference, look, any_schema, safety: true, dry_run: true, ..DeployRequest::default() };
         match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
             Ok(report) => Ok(report.kept.iter().map(KeptSource::sentence).collect()),
             Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(Vec::new()),
