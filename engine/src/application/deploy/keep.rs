@@ -1,6 +1,8 @@
 //! What stands at the targets is kept before it is replaced: in a snapshot, as what it is or byte for byte,
 //! or else beside its place under another name. Nothing is in no snapshot and nowhere on disk afterwards.
 
+use std::path::PathBuf;
+
 use copal_source::hook::When;
 
 use super::Deploy;
@@ -71,8 +73,8 @@ impl Deploy<'_> {
     /// What could not be captured stays beside its place: the journal says so before anything is switched.
     pub(super) fn put_aside(&mut self, mark: &str) {
         for (label, why) in std::mem::take(&mut self.to_put_aside) {
-            let number = self.labels.iter().position(|one| *one == label);
-            let target = number.and_then(|number| self.journal.targets.get_mut(number));
+            let stands = self.labels.iter().find(|(one, _)| *one == label).map(|(_, place)| place);
+            let target = stands.and_then(|place| self.journal.targets.iter_mut().find(|one| place_of(one) == *place));
             let place = target.and_then(|target| kept_place(target, mark));
             // Else nothing stood there.
             if place.is_some() {
@@ -84,6 +86,14 @@ impl Deploy<'_> {
     fn note_kept(&mut self, kept: KeptSource) {
         self.warnings.push(kept.sentence());
         self.kept.push(kept);
+    }
+}
+
+/// What no two targets of a deploy have in common.
+pub(super) fn place_of(target: &Target) -> PathBuf {
+    match target {
+        Target::Place { path, .. } | Target::Within { path, .. } | Target::Device { path, .. } => path.clone(),
+        Target::Databases { names, .. } => names.iter().map(|(_, _, aside, _)| format!("{aside}\n")).collect(),
     }
 }
 

@@ -15,6 +15,7 @@ mod switch;
 mod version;
 mod within;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use copal_source::hook::{Action, When};
@@ -120,8 +121,8 @@ struct Deploy<'a> {
     hooks: Hooks,
     journal: Journal,
     warnings: Vec<String>,
-    /// Of each target of the journal, the source's label.
-    labels: Vec<String>,
+    /// Labels of sources that have a target in the journal, and its place.
+    labels: Vec<(String, PathBuf)>,
     /// Sources that are in no snapshot as they stand, and why.
     to_put_aside: Vec<(String, String)>,
     kept: Vec<KeptSource>,
@@ -169,7 +170,7 @@ impl Deploy<'_> {
             let Some(mut target) = planned else { continue };
             // Before it is built: a kill leaves nothing that nobody knows of.
             self.journal.targets.push(target.clone());
-            self.labels.push(component.source.label.clone());
+            self.labels.push((component.source.label.clone(), keep::place_of(&target)));
             self.write()?;
             if stage::make(&mut target)? {
                 self.note(&target)?;
