@@ -6,6 +6,7 @@
 //! dies. Access times and file names of others mean nothing.
 
 mod files;
+mod real;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use files::{EntryKind, Files, FolderEntry, LockKind, OpenFile, RealFiles};
+pub use files::{EntryKind, Files, FolderEntry, LockKind, OpenFile};
+pub use real::RealFiles;
 
 use crate::backend::{Backend, FinishedObject, Hold, ObjectKind, ObjectName, ObjectStat, ObjectWriter};
 use crate::{Error, Result};
@@ -55,7 +57,7 @@ impl LocalBackend {
     /// A backend at a folder, which need not exist yet.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self::on(folder, Arc::new(RealFiles))
+        Self::on(folder, Arc::new(RealFiles::beneath(folder)))
     }
 
     /// The same on a given filesystem.
@@ -537,6 +539,8 @@ fn read_exact_at(file: &dyn OpenFile, name: &ObjectName, mut buffer: &mut [u8], 
 fn read_error(name: &ObjectName, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::Missing { object: name.to_string() },
+        // A pipe, a link, a folder: somebody put it there.
+        io::ErrorKind::InvalidData => Error::damaged(name, error.to_string()),
         _ => Error::io("reading", name, error),
     }
 }
