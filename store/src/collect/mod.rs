@@ -123,7 +123,7 @@ fn collect_forced(
     let mut report = CollectReport::default();
     if !options.dry_run {
         remove_dead_sessions(repository)?;
-        sweep::carry_out(repository, reachability, &mut report)?;
+        sweep::carry_out(repository, reachability, None, &mut report)?;
     }
     // A session of its own keeps nobody's sweep waiting but the next collection's, which the lease excludes.
     let session = Session::begin(repository)?;
@@ -154,7 +154,7 @@ fn collect_forced(
         }
         let living = too_early.map_or_else(|| living_sessions(repository), Ok)?;
         condemned::publish_sessions(repository, id, &living)?;
-        sweep::carry_out(repository, reachability, &mut report)?;
+        sweep::carry_out(repository, reachability, Some(id), &mut report)?;
     }
     merge::forget(repository, &plan.gone)?;
     report.fragments_merged = merge::merge(repository)?;

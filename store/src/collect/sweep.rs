@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::collect::condemned::{self, Mark, Pending};
 use crate::collect::mark::{self, Marks};
 use crate::collect::{CollectReport, Reachability, living_sessions, mark_beside, merge};
-use crate::ids::PackId;
+use crate::ids::{ObjectId, PackId};
 use crate::index::Index;
 use crate::mutants::Mutant;
 use crate::pack::pack_name;
@@ -15,16 +15,23 @@ use crate::session::Session;
 use crate::{Error, Result};
 
 /// Sweeps every sentence that no session of its time outlives; counts what waits.
+///
+/// Of all sentences only `own`, which this very collection has passed, is believed in what it has marked: any
+/// other may have been carried out or lifted long ago and put back since, so that everything is marked again.
 pub(super) fn carry_out(
     repository: &Repository,
     reachability: &dyn Reachability,
+    own: Option<ObjectId>,
     report: &mut CollectReport,
 ) -> Result<()> {
     report.packs_waiting = 0;
     let sentences = condemned::load(repository)?;
     let mut condemned: HashSet<PackId> =
         sentences.iter().flat_map(|pending| &pending.sentence.packs).copied().collect();
-    for pending in sentences {
+    for mut pending in sentences {
+        if own != Some(pending.id) {
+            pending.sentence.marked.clear();
+        }
         if !pending.is_vouched {
             // Its packs stay what they are, and are condemned by whoever may, when nothing reaches them.
             condemned::remove(repository, pending.id)?;
