@@ -159,7 +159,7 @@ fn prepare_tree(
     let (files, bytes) = estimate(context, creation, &tree, parent.as_ref())?;
     let few = files <= FILES_UNDER_FREEZE_MAX && (clone.is_some() || bytes <= BYTES_UNDER_FREEZE_MAX);
     let before = if few {
-        parent.filter(|_| creation.trusts_parent())
+        parent.filter(|_| creation.believes_parent())
     } else {
         // What changes meanwhile is seen and taken under the freeze.
         let record = creation.take(context, &input_of_tree(source, &tree, kind, None))?.record;

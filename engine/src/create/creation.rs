@@ -118,14 +118,13 @@ impl Creation {
 
     /// What the parent snapshot has of a source.
     pub(crate) fn parent_record(&self, label: &str, path: &[u8]) -> Option<SourceRecord> {
-        let source = self.parent.as_ref()?.source(label, path)?;
-        Some(source.record.as_ref().clone())
+        let record = self.parent.as_ref()?.source(label, path)?;
+        Some(record.as_ref().clone())
     }
 
-    /// Whether what the parent snapshot refers to is known to be in the repository, and its word is taken for
-    /// what is unchanged.
-    pub(crate) fn trusts_parent(&self) -> bool {
-        !self.naming.force_read && self.parent.as_ref().is_some_and(Parent::is_trusted)
+    /// Whether the parent snapshot's word is taken for what is unchanged.
+    pub(crate) fn believes_parent(&self) -> bool {
+        !self.naming.force_read
     }
 
     /// Plaintext bytes of new chunks so far.

@@ -89,8 +89,6 @@ pub(super) struct Shared<'s> {
     pub(super) page_structured: bool,
     /// Whether files are clones: their metadata are those that the scan found.
     pub(super) cloned: bool,
-    /// Whether ids that the parent has need no look at the index.
-    pub(super) parent_trusted: bool,
 }
 
 impl Shared<'_> {
@@ -164,9 +162,6 @@ impl<'s> Worker<'s> {
         let session = self.shared.session;
         let id = session.repository().keys().chunk_id(plain);
         let likeness = bases.of(offset, &id);
-        if matches!(likeness, Likeness::Same) && self.shared.parent_trusted {
-            return Ok(id);
-        }
         if session.reserve(&id)? == Reservation::Known {
             return Ok(id);
         }

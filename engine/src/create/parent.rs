@@ -9,19 +9,11 @@ use crate::catalogue::{Catalogue, Listed};
 use crate::context::Context;
 use crate::error::Result;
 
-/// A parent and how far it is trusted.
+/// A parent. It says what a source held, never that the chunks of it are still stored: a snapshot that was
+/// deleted may have been put back, so every chunk that is taken over is looked up.
 #[derive(Debug)]
 pub(super) struct Parent {
     listed: Listed,
-    trusted: bool,
-}
-
-/// The parent's record of one source.
-#[derive(Clone, Debug)]
-pub(super) struct ParentSource {
-    pub(super) record: Arc<SourceRecord>,
-    /// Whether what it refers to is known to be in the repository; else every chunk of it is looked up.
-    pub(super) trusted: bool,
 }
 
 impl Parent {
@@ -53,24 +45,16 @@ impl Parent {
                 snapshot.app == app && places.iter().any(|(label, path)| record_of(snapshot, label, path).is_some())
             }),
         };
-        let trusting = |listed: &Listed| {
-            Ok(Self { listed: listed.clone(), trusted: session.trusts(&listed.root, listed.signer)? })
-        };
-        listed.map(trusting).transpose()
+        Ok(listed.map(|listed| Self { listed: listed.clone() }))
     }
 
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.listed.snapshot
     }
 
-    pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
-    }
-
     /// Its record of a source.
-    pub(super) fn source(&self, label: &str, path: &[u8]) -> Option<ParentSource> {
-        let record = Arc::new(record_of(self.snapshot(), label, path)?.clone());
-        Some(ParentSource { record, trusted: self.trusted })
+    pub(super) fn source(&self, label: &str, path: &[u8]) -> Option<Arc<SourceRecord>> {
+        Some(Arc::new(record_of(self.snapshot(), label, path)?.clone()))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile, Part};
 use crate::create::left_out::LeftOut;
 use crate::create::meter::Meter;
 use crate::create::nodes::TreeSink;
-use crate::create::parent::{Parent, ParentSource};
+use crate::create::parent::Parent;
 use crate::create::small::{Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
 use crate::error::{Error, Result};
 
@@ -84,7 +84,7 @@ pub(super) struct Capture<'s, 'j> {
     batches: HashMap<u64, Batch>,
     assembly: Option<Assembly>,
     parent: Option<Peekable<EntryIter<'s>>>,
-    parent_source: Option<&'j ParentSource>,
+    parent_source: Option<&'j SourceRecord>,
     clones: Option<&'j KeptClones>,
     force_read: bool,
     /// The source, where databases in it are read through SQLite.
@@ -121,7 +121,7 @@ impl Capture<'_, '_> {
         parent: Option<&Parent>,
     ) -> Result<Taken> {
         let threads = context.worker_threads();
-        let before = input.before.clone().map(|record| ParentSource { record: Arc::new(record), trusted: true });
+        let before = input.before.clone().map(Arc::new);
         let parent_source = before.or_else(|| parent.and_then(|parent| parent.source(&input.label, &input.path)));
         let begun = trusted_before(context.clock.now());
         let shared = Shared {
@@ -136,7 +136,6 @@ impl Capture<'_, '_> {
             abandoned: AtomicBool::new(false),
             page_structured: input.page_structured,
             cloned: input.is_clone(),
-            parent_trusted: parent_source.as_ref().is_some_and(|parent| parent.trusted),
         };
         context.monitor.phase("storing");
         let (jobs, queue) = bounded(threads * 2);
@@ -152,8 +151,8 @@ impl Capture<'_, '_> {
                     .map_err(|error| Error::Internal(format!("a worker could not be started: {error}")))?;
             }
             drop(queue);
-            let iterator = parent_source.as_ref().map(|parent| TreeReader::new(session, parent.record.tree).entries());
-            let finder = parent_source.as_ref().map(|parent| NodeFinder::new(session, parent.record.tree));
+            let iterator = parent_source.as_ref().map(|parent| TreeReader::new(session, parent.tree).entries());
+            let finder = parent_source.as_ref().map(|parent| NodeFinder::new(session, parent.tree));
             let mut capture = Capture {
                 shared: &shared,
                 reader,
@@ -167,7 +166,7 @@ impl Capture<'_, '_> {
                 batches: HashMap::new(),
                 assembly: None,
                 parent: iterator.map(Iterator::peekable),
-                parent_source: parent_source.as_ref(),
+                parent_source: parent_source.as_deref(),
                 clones: input.clones.as_ref(),
                 force_read: force_read && input.before.is_none(),
                 databases_below: input.databases_below(),
@@ -324,21 +323,18 @@ impl Capture<'_, '_> {
 
     fn can_be_reused(&self, parent: &Entry, stat: &FileStat) -> Result<bool> {
         let Some(source) = self.parent_source else { return Ok(false) };
-        if self.force_read && stat.kind == FileKind::File || !is_unchanged(parent, stat, source.record.trusted_before) {
+        if self.force_read && stat.kind == FileKind::File || !is_unchanged(parent, stat, source.trusted_before) {
             return Ok(false);
         }
         match &parent.node {
-            Node::File(content) if !source.trusted => Ok(is_present(self.shared.session, content)?),
+            Node::File(content) => Ok(is_present(self.shared.session, content)?),
             _ => Ok(true),
         }
     }
 
     /// Whether pieces of the parent may stand for bytes that were not read.
     fn may_reuse_parts_of(&self, content: &FileContent) -> Result<bool> {
-        match self.parent_source {
-            Some(source) if !self.force_read => Ok(source.trusted || is_present(self.shared.session, content)?),
-            _ => Ok(false),
-        }
+        Ok(self.parent_source.is_some() && !self.force_read && is_present(self.shared.session, content)?)
     }
 
     fn take_small(&mut self, file: SmallFile, key: Option<FileKey>) -> Result<()> {

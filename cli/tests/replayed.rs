@@ -1,0 +1,142 @@
+//! Goal: what a repository once held and holds no more, put back by whoever may add files, makes nobody lose
+//! anything. Method: a real repository; its own objects are kept, removed by its own commands, and written back
+//! under their own names.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use copal_manifest::content::{Cutting, FileContent, Piece, Pieces};
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
+use copal_manifest::snapshot::Snapshot;
+use copal_manifest::tree::TreeBuilder;
+use copal_store::entropy::OsEntropy;
+use copal_store::keys::Credential;
+use copal_store::local::LocalBackend;
+use copal_store::repository::{Repository, RootName};
+use copal_store::session::Session;
+use copal_store::{ChunkId, SnapshotId};
+use zeroize::Zeroizing;
+
+use support::{World, look, noise};
+
+const FILE_BYTES: usize = 20_000;
+
+fn hold(world: &World, key: &str) -> Repository {
+    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
+    let backend = Arc::new(LocalBackend::new(&world.repository()));
+    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
+}
+
+fn kept(paths: Vec<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
+    paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn put_back(objects: &[(PathBuf, Vec<u8>)]) {
+    for (path, bytes) in objects.iter().filter(|(path, _)| !path.exists()) {
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// A create is compared with a snapshot that was deleted, whose chunks a collection has taken.
+#[test]
+fn t04_a_deleted_root_that_is_put_back_is_a_parent_without_chunks() {
+    for rotated in [false, true] {
+        let world = World::new();
+        if rotated {
+            world.ok(&["key", "rotate"]);
+        }
+        fs::create_dir(world.path("source")).unwrap();
+        for number in 0..600u64 {
+            fs::write(world.path("source").join(format!("f{number}")), noise(number, 300)).unwrap();
+        }
+        fs::write(world.path("source/large"), noise(9_000, 3_000_000)).unwrap();
+        fs::write(world.path("source/small"), noise(9_001, 30_000)).unwrap();
+        world.create("b", "source");
+        world.ok(&["create", "a", "source", "--exclude", "large", "--exclude", "small"]);
+        world.create("again", "source");
+        let roots = kept(world.objects_in("snapshots"));
+        world.ok(&["delete", "b", "again", "--yes"]);
+        world.ok(&["gc"]);
+        world.ok(&["gc"]);
+        let gone: Vec<_> = roots.iter().filter(|(path, _)| !path.exists()).cloned().collect();
+        assert_eq!(gone.len(), 2);
+        put_back(&gone);
+
+        world.create("next", "source");
+        for (path, _) in &gone {
+            fs::remove_file(path).unwrap();
+        }
+        world.ok(&["deploy", "next", "deployed"]);
+        assert!(look(&world.path("source")) == look(&world.path("deployed")), "rotated: {rotated}");
+        world.ok(&["verify"]);
+    }
+}
+
+fn entry(path: &str, node: Node) -> Entry {
+    let mode = if matches!(node, Node::Directory) { 0o755 } else { 0o644 };
+    let path = EntryPath::from_slashes(path.as_bytes()).unwrap();
+    Entry { path, metadata: Metadata { mode, ..Metadata::default() }, node }
+}
+
+/// Publishes, by another key and in a session that lives already, a snapshot that reaches these chunks.
+fn reach(world: &World, session: &Session, like: &str, ids: &[ChunkId]) {
+    let owner = hold(world, "key");
+    let tag = owner.keys().name_tag(like.as_bytes());
+    let root = owner.roots().unwrap().into_iter().find(|root| root.tag == tag).unwrap();
+    let mut snapshot = Snapshot::decode("a root", &owner.read_root(&root).unwrap()).unwrap();
+    let mut writer = session.writer().unwrap();
+    let mut builder = TreeBuilder::new(&owner.keys().tree_boundary_key());
+    builder.push(&entry("", Node::Directory), &mut writer).unwrap();
+    for (number, id) in ids.iter().enumerate() {
+        let pieces = Pieces::Inline(vec![Piece::Chunk { id: *id, bytes: FILE_BYTES as u32 }]);
+        let content = FileContent { bytes: FILE_BYTES as u64, cutting: Cutting::Content, pieces };
+        builder.push(&entry(&format!("g{number:03}"), Node::File(content)), &mut writer).unwrap();
+    }
+    snapshot.sources[0].tree = builder.finish(&mut writer).unwrap();
+    drop(writer);
+    snapshot.id = SnapshotId([7; 16]);
+    snapshot.name = "of the other".into();
+    let root = RootName { tag: owner.keys().name_tag(snapshot.name.as_bytes()), snapshot: snapshot.id };
+    let durable = session.seal_packs().unwrap().sync().unwrap().publish_index().unwrap();
+    durable.publish_root(root, &snapshot.encode().unwrap()).unwrap();
+}
+
+/// A collection copies what lives in a pack and condemns it; the pack is pardoned; the copies are dead then, and
+/// go. The sentence, put back, knew every snapshot that there is, and must condemn nothing.
+#[test]
+fn t02_a_sentence_that_is_put_back_is_proved_again() {
+    let world = World::new();
+    world.ok(&["key", "rotate", "--reseal"]);
+    fs::write(world.path("other"), noise(77, 32)).unwrap();
+    world.ok(&["key", "add", "--role", "create", "--label", "other", "--new-key-file", "other"]);
+    for (name, range) in [("both", 0..60u64), ("part", 0..12)] {
+        fs::create_dir(world.path(name)).unwrap();
+        for number in range {
+            fs::write(world.path(name).join(format!("f{number}")), noise(5000 + number, FILE_BYTES)).unwrap();
+        }
+        world.create(name, name);
+    }
+    let (owner, other) = (hold(&world, "key"), hold(&world, "other"));
+    let dead: Vec<ChunkId> = (12..60).map(|number| owner.keys().chunk_id(&noise(5000 + number, FILE_BYTES))).collect();
+    world.ok(&["delete", "both", "--yes"]);
+    let session = Session::begin(&other).unwrap();
+    world.ok(&["gc"]);
+    let sentence = kept(world.objects_in("condemned"));
+    assert!(!sentence.is_empty(), "the collection waits for the session");
+    reach(&world, &session, "part", &dead);
+    session.end().unwrap();
+    world.ok(&["gc"]);
+    world.ok(&["gc"]);
+    world.ok(&["delete", "of the other", "--yes"]);
+    put_back(&sentence);
+    for _ in 0..3 {
+        world.ok(&["gc"]);
+    }
+    world.ok(&["deploy", "part", "deployed"]);
+    assert!(look(&world.path("part")) == look(&world.path("deployed")));
+    world.ok(&["verify"]);
+}
