@@ -6,9 +6,11 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 use support::kill::run_and_kill;
 use support::{World, assert_same, finish, look};
@@ -128,4 +130,40 @@ fn t01_a_killed_deploy_of_an_application_is_taken_back_but_not_with_anothers_fol
     assert!(run.stderr.contains("took back an interrupted deploy"), "{run:#?}");
     assert_eq!(two[&PathBuf::from("file")], look(&world.path("shop/data"))[&PathBuf::from("file")]);
     assert!(staged(&world).is_none());
+}
+
+/// The file of the current folder names programs, so it must be the caller's own.
+#[test]
+fn t01_a_configuration_that_others_wrote_runs_nothing() {
+    let world = World::new();
+    fs::create_dir(world.path("data")).unwrap();
+    fs::write(world.path("data/file"), b"one").unwrap();
+    let (path, ran) = (world.path("copal.toml"), world.path("ran"));
+    let config = format!(
+        "[app.shop]\n[[app.shop.source]]\nkind = \"tree\"\nlabel = \"data\"\npath = {:?}\n\
+         [[app.shop.hook]]\nwhen = \"pre\"\nargv = [\"/usr/bin/touch\", {ran:?}]\n",
+        world.path("data"),
+    );
+    fs::write(&path, config).unwrap();
+    let create = |name: &str| world.run(&["create", name, "--app", "shop"]);
+    let give = |user: u32, mode: u32| {
+        std::os::unix::fs::lchown(&path, Some(user), Some(user)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (user, mode, why) in [(65534, 0o644, "belongs to the user 65534"), (0, 0o646, "may be written by others")] {
+        give(user, mode);
+        let refused = create("one");
+        assert!(refused.code == 2 && refused.stderr.contains(why), "{refused:#?}");
+        assert!(!ran.exists());
+    }
+    // Who names it has looked at it.
+    let named = world.run(&["create", "named", "--app", "shop", "--config", path.to_str().unwrap()]);
+    assert!(named.code == 0 && ran.exists(), "{named:#?}");
+    give(0, 0o644);
+    assert_eq!(create("own").code, 0);
+    // A pipe of that name is not waited for.
+    fs::remove_file(&path).unwrap();
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    let refused = create("pipe");
+    assert!(refused.code == 2 && refused.stderr.contains("is no regular file"), "{refused:#?}");
 }

@@ -1,7 +1,7 @@
-//! Goal: whoever may write into a repository's folder harms that repository and nothing else: no link in it is
-//! followed, and nothing that stands in the place of an object is waited for. Method: each folder and each kind
-//! of object of a real repository is replaced by a link to somebody's files, by a pipe, a socket, a folder; every
-//! command must come back, and what the links lead to stays as it was.
+//! Goal: whoever may write into a repository's folder harms that repository and nothing else: no link in it
+//! is followed, and nothing that stands in the place of an object is waited for. Method: each folder and each
+//! kind of object of a real repository is replaced by a link to somebody's files, by a pipe, a socket, a
+//! folder; every command must come back, and what the links lead to stays as it was.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,6 @@
 //! Goal: what a repository once held and holds no more, put back by whoever may add files, makes nobody lose
-//! anything. Method: a real repository; its own objects are kept, removed by its own commands, and written back
-//! under their own names.
+//! anything. Method: a real repository; its own objects are kept, removed by its own commands, and written
+//! back under their own names.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -105,8 +105,8 @@ fn reach(world: &World, session: &Session, like: &str, ids: &[ChunkId]) {
     durable.publish_root(root, &snapshot.encode().unwrap()).unwrap();
 }
 
-/// A collection copies what lives in a pack and condemns it; the pack is pardoned; the copies are dead then, and
-/// go. The sentence, put back, knew every snapshot that there is, and must condemn nothing.
+/// A collection copies what lives in a pack and condemns it; the pack is pardoned; the copies are dead then,
+/// and go. The sentence, put back, knew every snapshot that there is, and must condemn nothing.
 #[test]
 fn t02_a_sentence_that_is_put_back_is_proved_again() {
     let world = World::new();

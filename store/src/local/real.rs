@@ -1,9 +1,9 @@
 //! The filesystem of this machine, beneath a repository's folder.
 //!
 //! Whoever may write into that folder may put anything there: a link in the place of a folder, a pipe in the
-//! place of a file. So every path is walked from the root, folder by folder, and no link is followed (the root
-//! itself may be one, or lie behind one: it is the user's own word); nothing is waited for; and only a regular
-//! file is opened.
+//! place of a file. So every path is walked from the root, folder by folder, and no link is followed (the
+//! root itself may be one, or lie behind one: it is the user's own word); nothing is waited for; and only a
+//! regular file is opened.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
