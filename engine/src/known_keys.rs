@@ -19,7 +19,7 @@ use copal_store::entropy::Entropy;
 use copal_store::keys::Credential;
 use copal_store::repository::{Repository, Seen};
 use copal_store::roster::Anchor;
-use copal_store::{Backend, ObjectId};
+use copal_store::{Backend, ObjectId, RepositoryId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -56,16 +56,36 @@ pub fn open(
     entropy: Arc<dyn Entropy>,
     credential: &Credential,
 ) -> Result<Repository> {
-    let id = Repository::peek_id(&*backend)?;
+    let mut problem = None;
+    for id in Repository::peek_ids(&*backend)? {
+        match open_as(id, state_folder, &backend, &entropy, credential) {
+            Ok(Some(repository)) => {
+                remember(state_folder, &repository);
+                return Ok(repository);
+            }
+            Ok(None) => {}
+            Err(error) => problem = problem.or(Some(error)),
+        }
+    }
+    let unsure = || copal_store::Error::damaged("config", "its id is not that of the repository that it opens");
+    Err(problem.unwrap_or_else(|| unsure().into()))
+}
+
+/// The same with what is remembered of an id. Until a key has opened the configuration, anybody could have
+/// put that id there: `None` where the repository that opens has another one, so that nobody has this machine
+/// ask the memory of a repository that it does not know.
+fn open_as(
+    id: RepositoryId,
+    state_folder: Option<&Path>,
+    backend: &Arc<dyn Backend>,
+    entropy: &Arc<dyn Entropy>,
+    credential: &Credential,
+) -> Result<Option<Repository>> {
     let path = state_folder.map(|folder| folder.join(FOLDER).join(id.to_string()));
     let seen = path.as_deref().map(read).transpose()?.flatten().unwrap_or_default();
-    match (Repository::open_seen(backend, entropy, credential, &seen), path) {
+    match (Repository::open_seen(Arc::clone(backend), Arc::clone(entropy), credential, &seen), path) {
         (Err(copal_store::Error::KeysWentBack), Some(remembered)) => Err(Error::KeysWentBack { remembered }),
-        (opened, _) => {
-            let repository = opened?;
-            remember(state_folder, &repository);
-            Ok(repository)
-        }
+        (opened, _) => Ok(Some(opened?).filter(|repository| repository.config().repository == id)),
     }
 }
 

@@ -187,11 +187,21 @@ impl Repository {
         false
     }
 
-    /// What identifies the repository without any key.
+    /// What identifies the repository without any key, if nobody has changed it.
     pub fn peek_id(backend: &dyn Backend) -> Result<RepositoryId> {
-        let configs = read_configs(backend)?;
-        let (_, bytes) = configs.first().ok_or_else(|| Error::NotARepository { place: backend.place() })?;
-        Ok(RepositoryId(Envelope::decode("config", ObjectKind::Config, bytes)?.id.0))
+        Self::peek_ids(backend)?.first().copied().ok_or_else(|| Error::NotARepository { place: backend.place() })
+    }
+
+    /// The same of the configuration and of its copy, each once: which of them is true, only a key tells.
+    pub fn peek_ids(backend: &dyn Backend) -> Result<Vec<RepositoryId>> {
+        let mut ids = Vec::new();
+        for (_, bytes) in read_configs(backend)? {
+            let id = RepositoryId(Envelope::decode("config", ObjectKind::Config, &bytes)?.id.0);
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
     }
 
     /// The slot that opened it, for opening it again without stretching. As secret as the password.
