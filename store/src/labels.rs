@@ -7,15 +7,19 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 
 use crate::backend::{ObjectKind, ObjectName, publish_bytes};
 use crate::envelope::Envelope;
-use crate::ids::SnapshotId;
+use crate::ids::{ObjectId, SnapshotId};
 use crate::repository::Repository;
 use crate::roles::Action;
 use crate::sealed::{Content, PAYLOAD_BYTES_MAX, open_object, seal_object};
 use crate::signing::SignerId;
 use crate::{Error, Result};
+
+/// Numbers of labels that are drawn, where no higher one is left.
+const DRAWN_NUMBERS: Range<u64> = 1 << 32..1 << 62;
 
 impl Repository {
     /// The newest label payload of a snapshot.
@@ -80,13 +84,8 @@ impl Repository {
         if old.iter().copied().max() != seen {
             return Err(busy());
         }
-        if seen == Some(u64::MAX) && self.is_no_label(snapshot, u64::MAX)? {
-            // Nothing can be above it, and it counts for nothing.
-            self.backend().delete(&[label_name(snapshot, u64::MAX)?])?;
-            old.retain(|seq| *seq != u64::MAX);
-        }
-        let seq = old.iter().max().map_or(Some(1), |seq| seq.checked_add(1));
-        let seq = seq.ok_or_else(|| Error::Limit { what: "the sequence of labels".into(), limit: u64::MAX })?;
+        old.sort_unstable();
+        let seq = self.free_number(snapshot, &old)?;
         let name = label_name(snapshot, seq)?;
         let sealed = seal_object(self.keys(), &name, self.new_object_id()?, payload)?;
         match publish_bytes(&**self.backend(), &name, &sealed) {
@@ -94,12 +93,48 @@ impl Repository {
             published => published?,
         }
         // A slow writer may publish a number that was used and removed before: then a higher one stands.
-        if self.label_seqs(snapshot)?.into_iter().any(|other| other > seq) {
+        if self.label_seqs(snapshot)?.into_iter().any(|other| other > seq && !old.contains(&other)) {
             self.backend().delete(&[name])?;
             return Err(busy());
         }
-        let old = old.into_iter().map(|seq| label_name(snapshot, seq)).collect::<Result<Vec<_>>>()?;
-        if old.is_empty() { Ok(()) } else { self.backend().delete(&old) }
+        // The highest goes last: where it is above the new one, it is in force until then.
+        let (below, above) = old.split_at(old.partition_point(|other| *other < seq));
+        let (others, last) = above.split_at(above.len().saturating_sub(1));
+        for going in [&[below, others].concat()[..], last] {
+            let names = going.iter().map(|seq| label_name(snapshot, *seq)).collect::<Result<Vec<_>>>()?;
+            if !names.is_empty() {
+                self.backend().delete(&names)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of a label that takes the place of these, sorted: above the highest that counts. What
+    /// counts for nothing leads no number up to where they end. Where a label that counts has the last one
+    /// there is, any that was never in use: it comes into force when the others have gone.
+    fn free_number(&self, snapshot: SnapshotId, old: &[u64]) -> Result<u64> {
+        let mut counting = 0;
+        for seq in old.iter().rev() {
+            if !self.is_no_label(snapshot, *seq)? {
+                counting = *seq;
+                break;
+            }
+        }
+        let mut number = counting.wrapping_add(1);
+        while number == 0 || old.binary_search(&number).is_ok() {
+            number = match number {
+                0 | u64::MAX => self.unused_number()?,
+                number => number + 1,
+            };
+        }
+        Ok(number)
+    }
+
+    /// Drawn from where counting up does not come: caches know labels by their numbers.
+    fn unused_number(&self) -> Result<u64> {
+        let ObjectId(drawn) = self.new_object_id()?;
+        let drawn = drawn.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Ok(DRAWN_NUMBERS.start + drawn % (DRAWN_NUMBERS.end - DRAWN_NUMBERS.start))
     }
 
     /// Whether a label says nothing: it does not open, or no key that may label has signed it.
