@@ -13,7 +13,7 @@ use crate::keys::Keys;
 use crate::location::{Encoding, Location, RecordKind};
 use crate::pack::PackSealer;
 use crate::repository::Repository;
-use crate::sealed::{PartsSealer, seal_object, seal_unsigned};
+use crate::sealed::{PartsSealer, seal_object, seal_unsigned, signed};
 use crate::signing::SignerId;
 
 /// Seals a payload as the object of a name, as if it had been written by this program.
@@ -88,6 +88,17 @@ pub fn seal_pack_parts(repository: &Repository, pack: PackId, part: &[u8], direc
     sealer.seal_part(b"", part, &mut out)?;
     sealer.finish(directory, &mut out)?;
     Ok(out)
+}
+
+/// The same with a directory that the key in use signs.
+pub fn seal_signed_parts(
+    repository: &Repository,
+    name: &ObjectName,
+    parts: &[(&[u8], &[u8])],
+    directory: &[u8],
+) -> Result<Vec<u8>> {
+    let keys = repository.keys();
+    seal_parts(keys, name, parts, &signed(keys, name, directory.to_vec())?)
 }
 
 /// What the parts of a fragment's blocks are bound to.

@@ -298,6 +298,12 @@ pub(crate) fn seal(key: &[u8; 32], id: ObjectId, document: &[u8]) -> Result<Vec<
     Ok([&envelope[..], &text, &tag].concat())
 }
 
+/// The number that a document says it has, unchecked.
+pub(crate) fn sequence(object: &str, document: &[u8]) -> Result<u32> {
+    let Document { chain, .. } = codec::decode(object, document)?;
+    Ok(chain.last().map_or(0, |last| last.handover.sequence))
+}
+
 /// Opens a sealed roster; its document.
 pub(crate) fn open(object: &str, key: &[u8; 32], bytes: &[u8]) -> Result<Vec<u8>> {
     let envelope = Envelope::decode(object, crate::backend::ObjectKind::KeySlot, bytes)?;

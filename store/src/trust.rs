@@ -475,12 +475,11 @@ impl Keys {
         let object = name.object();
         let bytes = backend.read(&object, ROSTER_BYTES_MAX)?;
         let document = roster::open(&object.to_string(), &*self.roster_key()?, &bytes)?;
-        let roster = Roster::decode(&object.to_string(), &document, self.repository(), anchor)?;
-        if roster.anchor().sequence == name.sequence {
-            Ok(roster)
-        } else {
-            Err(Error::damaged(&object, "it is another roster than its name says"))
+        // Before its signatures are checked: anybody can copy one to many names.
+        if roster::sequence(&object.to_string(), &document).is_ok_and(|sequence| sequence != name.sequence) {
+            return Err(Error::damaged(&object, "it is another roster than its name says"));
         }
+        Roster::decode(&object.to_string(), &document, self.repository(), anchor)
     }
 
     /// Adds a roster's fields; returns its document.

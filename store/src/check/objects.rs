@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub fn check_index(repository: &Repository) -> Result<Vec<Damage>> {
     each(repository, ObjectKind::Index, "index", &mut |listed| {
         let backend = &**repository.backend();
-        Fragment::open(backend, repository.keys(), listed)?.for_each(backend, &mut |_, _, _| Ok(()))
+        Fragment::open(backend, repository.keys(), listed)?.check(backend)
     })
 }
 

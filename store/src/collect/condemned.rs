@@ -75,7 +75,7 @@ impl Condemned {
     pub(crate) fn load_readable(repository: &Repository) -> Result<Self> {
         let mut condemned = Self::default();
         for name in sentence_names(repository)? {
-            match read::<Sentence>(repository, &name) {
+            match read_word::<Sentence>(repository, &name) {
                 Ok(None) => {}
                 // Whoever passed it: what it names counts as absent, which loses nothing.
                 Ok(Some((sentence, signer))) => {
@@ -117,8 +117,8 @@ pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
     let mut pending = Vec::new();
     for name in sentence_names(repository)? {
         let Some(id) = ObjectId::from_hex(name.name()) else { continue };
-        let Some((mut sentence, signer)) = read::<Sentence>(repository, &name)? else { continue };
-        let sessions = read::<Vec<String>>(repository, &sessions_name(id)?)?;
+        let Some((mut sentence, signer)) = read_word::<Sentence>(repository, &name)? else { continue };
+        let sessions = read_word::<Vec<String>>(repository, &sessions_name(id)?)?;
         let vouches = |signer| repository.keys().vouches(signer, Action::Maintain);
         let mut sessions = sessions.filter(|(_, signer)| vouches(*signer)).map(|(sessions, _)| sessions);
         let is_vouched = vouches(signer) || !repository.keys().is_signed();
@@ -168,6 +168,29 @@ pub(crate) fn lift_unreadable(repository: &Repository) -> Result<Vec<ObjectName>
         }
     }
     Ok(removed)
+}
+
+/// The same for whoever goes by it: `None` also for what says nothing and was made so by a key that may not
+/// collect. It opens, so it is no damage; and its word would decide nothing.
+fn read_word<T: Serialize + serde::de::DeserializeOwned>(
+    repository: &Repository,
+    name: &ObjectName,
+) -> Result<Option<(T, Option<SignerId>)>> {
+    match read(repository, name) {
+        Err(error @ Error::Damaged { .. }) => {
+            let opened = repository.backend().read(name, PAYLOAD_BYTES_MAX);
+            match opened.and_then(|bytes| open_object(repository.keys(), name, bytes)) {
+                Ok(content) if is_nobodys(repository, content.signer) => Ok(None),
+                _ => Err(error),
+            }
+        }
+        word => word,
+    }
+}
+
+/// Whether nobody who may collect has signed something, in a repository that has signatures.
+fn is_nobodys(repository: &Repository, signer: Option<SignerId>) -> bool {
+    repository.keys().is_signed() && !repository.keys().vouches(signer, Action::Maintain)
 }
 
 fn sentence_names(repository: &Repository) -> Result<Vec<ObjectName>> {

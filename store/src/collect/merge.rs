@@ -156,8 +156,14 @@ pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -
         }
         let is_taken_over = whose(fragment.author()) && (fragment.is_trusted() || fragment.author().is_none());
         let author = if is_taken_over { repository.keys().author_of_own() } else { fragment.author() };
-        replace_as(repository, &[fragment], &HashSet::new(), author)?;
-        signed += 1;
+        match replace_as(repository, &[fragment], &HashSet::new(), author) {
+            // It stays as it is, and keeps no key in force: from now on it is nobody's word.
+            Err(error) if error.concerns_one_object() => {}
+            replaced => {
+                replaced?;
+                signed += 1;
+            }
+        }
     }
     Ok(signed)
 }

@@ -3,6 +3,8 @@
 //! Layout: count (u32) | ids (32 bytes each, ascending) | ends of rows (u32 each) | rows. All little endian.
 //! A row: flags | pack number (u32) | record offset (u32) | stored length (u32) | plain length (u32) | for a
 //! frame's member its offset and length (u32 each) | for a delta its base's id.
+//!
+//! A row that cannot be was made so by whoever sealed it: damage does not open. It says nothing.
 
 use crate::ids::{ChunkId, PackId};
 use crate::location::{CHUNK_BYTES_MAX, Encoding, Location, RECORD_STORED_BYTES_MAX, RecordKind};
@@ -12,6 +14,13 @@ use crate::{Error, Result};
 pub(crate) const BLOCK_ENTRIES_MAX: usize = 1024;
 /// Set where the chunk is not its whole record.
 const MEMBER_FLAG: u8 = 0x80;
+/// An id, where its row ends, and the longest row.
+const ENTRY_BYTES_MAX: u32 = 32 + 4 + 57;
+
+/// The length of the longest block of so many entries.
+pub(crate) fn block_bytes_max(entries: u32) -> u32 {
+    4 + entries * ENTRY_BYTES_MAX
+}
 
 /// One opened block.
 pub(crate) struct Block {
@@ -61,6 +70,11 @@ impl Block {
         Ok(Self { bytes, count })
     }
 
+    /// One that says nothing.
+    pub(crate) fn empty() -> Self {
+        Self { bytes: vec![0; 4], count: 0 }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -75,7 +89,7 @@ impl Block {
         ChunkId(id)
     }
 
-    /// The row of an id and its location.
+    /// The row of an id and its location; `None` also where the row cannot be.
     pub(crate) fn find(&self, id: &ChunkId, packs: &[(PackId, RecordKind)]) -> Result<Option<(usize, Location)>> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
@@ -83,7 +97,7 @@ impl Block {
             match self.bytes[4 + middle * 32..][..32].cmp(id.as_bytes()) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Ok(Some((middle, self.location(middle, packs)?))),
+                std::cmp::Ordering::Equal => return Ok(self.parse(middle, packs).map(|location| (middle, location))),
             }
         }
         Ok(None)

@@ -7,9 +7,14 @@ use crate::ids::ChunkId;
 const BITS_PER_ID: usize = 10;
 const PROBES: u64 = 7;
 
+/// The length of a filter for so many ids.
+pub(super) fn bytes_for(ids: u64) -> u64 {
+    ids.saturating_mul(BITS_PER_ID as u64).div_ceil(8).max(8)
+}
+
 /// A filter for so many ids.
 pub(super) fn build<'a>(ids: impl ExactSizeIterator<Item = &'a ChunkId>) -> Vec<u8> {
-    let mut bits = vec![0u8; (ids.len() * BITS_PER_ID).div_ceil(8).max(8)];
+    let mut bits = vec![0u8; bytes_for(ids.len() as u64) as usize];
     for id in ids {
         for bit in probes(id, bits.len()) {
             bits[bit / 8] |= 1 << (bit % 8);

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, ObjectKind, ObjectName, ObjectStat};
 use crate::envelope::{ENVELOPE_BYTES, Sealing};
 use crate::ids::{ChunkId, ObjectId, PackId};
-use crate::index::block::{BLOCK_ENTRIES_MAX, Block, encode_block};
+use crate::index::block::{BLOCK_ENTRIES_MAX, Block, block_bytes_max, encode_block};
 use crate::index::filter;
-use crate::keys::Keys;
+use crate::keys::{Keys, TAG_BYTES};
 use crate::location::{Location, RecordKind};
 use crate::roles::Action;
 use crate::sealed::{PartsOpener, PartsSealer, signed, verified};
@@ -48,7 +48,7 @@ struct SignedDirectory {
 }
 
 /// What the entries of a fragment count for, to the holder of some keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Standing {
     /// Of the key in use, or of an owner: chunks that stand there are stored.
     Trusted,
@@ -144,6 +144,74 @@ pub(crate) struct Fragment {
     author: Option<SignerId>,
     signer: Option<SignerId>,
     standing: Standing,
+    /// Why it says nothing.
+    flaw: Option<String>,
+}
+
+/// What a directory says.
+struct Contents {
+    packs: Vec<(PackId, RecordKind)>,
+    blocks: Vec<(ChunkId, u64, u32)>,
+    hashes: Vec<[u8; 32]>,
+    filter: Vec<u8>,
+    entries: u64,
+    author: SignerId,
+}
+
+impl Contents {
+    fn none(author: SignerId) -> Self {
+        let (packs, blocks, hashes, filter) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { packs, blocks, hashes, filter, entries: 0, author }
+    }
+
+    /// `end`: where the last block ends.
+    fn parse(name: &ObjectName, mut plain: Vec<u8>, opener: &PartsOpener, end: u64) -> Result<Self> {
+        let damaged = |detail: &str| Error::damaged(name, detail);
+        let split = plain
+            .last_chunk::<4>()
+            .map(|bytes| u32::from_le_bytes(*bytes) as usize)
+            .filter(|bytes| *bytes <= plain.len() - 4)
+            .ok_or_else(|| damaged("its directory does not say its length"))?;
+        let document = decode_directory(name, &plain[..split], opener.is_signed())?;
+        plain.truncate(plain.len() - 4);
+        let filter = plain.split_off(split);
+        // A collection sets memory aside for what is counted here.
+        let last_is_sound = if document.blocks.is_empty() { 0..=0 } else { 1..=BLOCK_ENTRIES_MAX as u32 };
+        if !last_is_sound.contains(&document.last_entries) {
+            return Err(damaged("its last block counts what no block can hold"));
+        }
+        let mut offset = opener.header_bytes();
+        let mut blocks: Vec<(ChunkId, u64, u32)> = Vec::with_capacity(document.blocks.len());
+        let mut hashes = Vec::with_capacity(document.blocks.len());
+        let last = document.blocks.len().saturating_sub(1);
+        for (number, (first, stored, hash)) in document.blocks.into_iter().enumerate() {
+            if blocks.last().is_some_and(|(before, ..)| *before >= first) {
+                return Err(damaged("its blocks are out of order"));
+            }
+            // A reader sets memory aside for a block.
+            let counted = if number == last { document.last_entries } else { BLOCK_ENTRIES_MAX as u32 };
+            if stored > block_bytes_max(counted) + TAG_BYTES as u32 {
+                return Err(damaged("a block of it is longer than its entries can be"));
+            }
+            blocks.push((first, offset, stored));
+            hashes.push(hash);
+            offset += u64::from(stored);
+        }
+        let packs = document
+            .packs
+            .into_iter()
+            .map(|(pack, kind)| RecordKind::from_byte(kind).map(|kind| (pack, kind)))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| damaged("it names a pack of no known kind"))?;
+        if offset != end || document.filter_bytes != filter.len() as u64 {
+            return Err(damaged("its directory does not list all that is in it"));
+        }
+        let entries = last as u64 * BLOCK_ENTRIES_MAX as u64 + u64::from(document.last_entries);
+        if filter.len() as u64 != filter::bytes_for(entries) {
+            return Err(damaged("its filter is not as long as that of its entries"));
+        }
+        Ok(Self { packs, blocks, hashes, filter, entries, author: document.author })
+    }
 }
 
 impl Fragment {
@@ -159,45 +227,19 @@ impl Fragment {
             let content = verified(keys, &name, plain)?;
             (plain, signer) = (content.payload, content.signer);
         }
-        let damaged = |detail: &str| Error::damaged(&name, detail);
-        let split = plain
-            .last_chunk::<4>()
-            .map(|bytes| u32::from_le_bytes(*bytes) as usize)
-            .filter(|bytes| *bytes <= plain.len() - 4)
-            .ok_or_else(|| damaged("its directory does not say its length"))?;
-        let document = decode_directory(&name, &plain[..split], opener.is_signed())?;
-        plain.truncate(plain.len() - 4);
-        let filter = plain.split_off(split);
-        let mut offset = opener.header_bytes();
-        let mut blocks: Vec<(ChunkId, u64, u32)> = Vec::with_capacity(document.blocks.len());
-        let mut hashes = Vec::new();
-        for (first, stored, hash) in document.blocks {
-            if blocks.last().is_some_and(|(before, ..)| *before >= first) {
-                return Err(damaged("its blocks are out of order"));
-            }
-            blocks.push((first, offset, stored));
-            hashes.extend(signer.map(|_| hash));
-            offset += u64::from(stored);
+        let parsed = Contents::parse(&name, plain, &opener, end);
+        // Whoever signed what no program makes has said nothing, and it costs nobody anything.
+        let (contents, flaw) = match (parsed, signer) {
+            (Err(Error::Damaged { detail, .. }), Some(signer)) => (Contents::none(signer), Some(detail)),
+            (parsed, _) => (parsed?, None),
+        };
+        let Contents { packs, blocks, mut hashes, filter, entries, author } = contents;
+        let author = signer.map(|_| author);
+        if signer.is_none() {
+            hashes.clear();
         }
-        let packs = document
-            .packs
-            .into_iter()
-            .map(|(pack, kind)| RecordKind::from_byte(kind).map(|kind| (pack, kind)))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| damaged("it names a pack of no known kind"))?;
-        if offset != end || document.filter_bytes != filter.len() as u64 {
-            return Err(damaged("its directory does not list all that is in it"));
-        }
-        // A collection sets memory aside for what is counted here.
-        let last_is_sound = if blocks.is_empty() { 0..=0 } else { 1..=BLOCK_ENTRIES_MAX as u32 };
-        if !last_is_sound.contains(&document.last_entries) {
-            return Err(damaged("its last block counts what no block can hold"));
-        }
-        let full = blocks.len().saturating_sub(1) * BLOCK_ENTRIES_MAX;
-        let entries = full as u64 + u64::from(document.last_entries);
-        let author = signer.map(|_| document.author);
         let standing = standing_of(keys, author, signer);
-        Ok(Self { id, name, opener, packs, blocks, hashes, filter, entries, author, signer, standing })
+        Ok(Self { id, name, opener, packs, blocks, hashes, filter, entries, author, signer, standing, flaw })
     }
 
     /// Whose entries they are.
@@ -225,6 +267,11 @@ impl Fragment {
 
     pub(crate) fn name(&self) -> &ObjectName {
         &self.name
+    }
+
+    /// What it takes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        (self.filter.len() + self.blocks.len() * 80 + self.packs.len() * 17) as u64
     }
 
     pub(crate) fn entries(&self) -> u64 {
@@ -265,7 +312,13 @@ impl Fragment {
         u64::from(block) * BLOCK_ENTRIES_MAX as u64 + row as u64
     }
 
+    /// A block as it was sealed. One that no program makes says nothing: see module [`super::block`].
     pub(crate) fn read_block(&self, backend: &dyn Backend, number: u32) -> Result<Block> {
+        let plain = self.open_block(backend, number)?;
+        Ok(self.counted(number, plain).unwrap_or_else(|_| Block::empty()))
+    }
+
+    fn open_block(&self, backend: &dyn Backend, number: u32) -> Result<Vec<u8>> {
         let Some(&(_, offset, stored)) = self.blocks.get(number as usize) else {
             return Err(Error::damaged(&self.name, "a block that it does not have"));
         };
@@ -278,7 +331,12 @@ impl Fragment {
         {
             return Err(Error::damaged(&self.name, "a block that is not the one that was signed"));
         }
-        let block = Block::new(sealed).map_err(|error| self.named(error))?;
+        Ok(sealed)
+    }
+
+    /// A block of the number of entries that the directory counts.
+    fn counted(&self, number: u32, plain: Vec<u8>) -> Result<Block> {
+        let block = Block::new(plain).map_err(|error| self.named(error))?;
         let last = number as usize + 1 == self.blocks.len();
         let counted =
             if last { self.entries - u64::from(number) * BLOCK_ENTRIES_MAX as u64 } else { BLOCK_ENTRIES_MAX as u64 };
@@ -293,7 +351,21 @@ impl Fragment {
         (0..self.blocks.len() as u32).try_for_each(|number| self.read_block(backend, number).map(drop))
     }
 
-    /// Visits every entry in order.
+    /// Checks that it says what a program says: all that readers pass over is an error here.
+    pub(crate) fn check(&self, backend: &dyn Backend) -> Result<()> {
+        if let Some(flaw) = &self.flaw {
+            return Err(Error::damaged(&self.name, flaw));
+        }
+        for number in 0..self.blocks.len() as u32 {
+            let block = self.counted(number, self.open_block(backend, number)?)?;
+            for row in 0..block.count() {
+                block.location(row, &self.packs).map_err(|error| self.named(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits every entry in order, but those that cannot be.
     pub(crate) fn for_each(
         &self,
         backend: &dyn Backend,
@@ -302,8 +374,9 @@ impl Fragment {
         for number in 0..self.blocks.len() as u32 {
             let block = self.read_block(backend, number)?;
             for row in 0..block.count() {
-                let location = block.location(row, &self.packs).map_err(|error| self.named(error))?;
-                visit(self.ordinal(number, row), block.id(row), location)?;
+                if let Ok(location) = block.location(row, &self.packs) {
+                    visit(self.ordinal(number, row), block.id(row), location)?;
+                }
             }
         }
         Ok(())

@@ -25,6 +25,9 @@ use crate::{Error, Result};
 
 /// Memory for opened blocks in bytes.
 const BLOCK_CACHE_BYTES: usize = 48 << 20;
+/// Memory for the directories and filters of one key that is no owner's, in bytes: those of a hundred million
+/// chunks. What it stores beyond is as if it were not there, which costs that key alone.
+const BYTES_OF_ONE_KEY_MAX: u64 = 192 << 20;
 /// A fragment that was merged away while it was being opened: list again, so often.
 pub(crate) const LOAD_ATTEMPTS: usize = 8;
 
@@ -236,9 +239,19 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
         let mut fragments = Vec::new();
         let mut unreadable = None;
         let mut vanished = false;
+        let mut taken: HashMap<Standing, u64> = HashMap::new();
         for listed in backend.list(ObjectKind::Index)? {
             match Fragment::open(backend, keys, &listed) {
-                Ok(fragment) => fragments.push(Arc::new(fragment)),
+                Ok(fragment) => {
+                    let bytes = taken.entry(fragment.standing()).or_default();
+                    *bytes = bytes.saturating_add(fragment.memory_bytes());
+                    if fragment.is_trusted() || *bytes <= BYTES_OF_ONE_KEY_MAX {
+                        fragments.push(Arc::new(fragment));
+                    } else {
+                        let error = Error::damaged(fragment.name(), "its key has stored more index than is read");
+                        unreadable = Some(Unreadable::of(error)?);
+                    }
+                }
                 Err(Error::Missing { .. }) => vanished = true,
                 // Of an epoch that a creating key was not given: what only it knows is stored again.
                 Err(Error::NotPermitted { role: Role::Create, .. }) => {}
