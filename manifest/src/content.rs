@@ -9,6 +9,7 @@ use crate::build::Levels;
 use crate::node::inner::PieceChild;
 use crate::node::{MEMBERS_MAX, MEMBERS_MIN, check_size, is_boundary, pieces};
 use crate::piece_cursor::{ChangedPieces, PieceIter};
+use crate::total::total;
 use crate::tree::{NodeSink, TreeRoot};
 use crate::walk::Walk;
 
@@ -149,7 +150,7 @@ impl PiecesBuilder {
         let node = pieces::encode(&leaf);
         check_size(&node)?;
         let id = sink.store_node(&node)?;
-        self.levels.push(PieceChild { bytes: leaf.iter().map(Piece::bytes).sum(), id }, sink)
+        self.levels.push(PieceChild { bytes: total(leaf.iter().map(Piece::bytes)), id }, sink)
     }
 
     /// Ends the list.

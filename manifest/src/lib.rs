@@ -15,5 +15,6 @@ mod node;
 mod piece_cursor;
 pub mod shown;
 pub mod snapshot;
+pub mod total;
 pub mod tree;
 mod walk;

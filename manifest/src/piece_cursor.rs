@@ -8,6 +8,7 @@ use copal_store::{ChunkId, Error, Result};
 use crate::content::{FileContent, Piece, Pieces, PlacedPiece};
 use crate::node::inner::decode_piece_children;
 use crate::node::{damaged, pieces};
+use crate::total::total;
 use crate::walk::Advance;
 
 /// What stands at a place.
@@ -73,7 +74,7 @@ impl<'a> Cursor<'a> {
                 .map(|child| Front::Node { id: child.id, height: height - 1, bytes: child.bytes })
                 .collect()
         };
-        if inside.iter().map(|front| front.bytes()).sum::<u64>() != bytes {
+        if total(inside.iter().map(|front| front.bytes())) != bytes {
             return Err(Error::damaged(format!("manifest node {id}"), "its length is not what its parent says"));
         }
         self.ahead.pop();

@@ -4,6 +4,7 @@ use copal_store::{Error, Result, SnapshotId, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{PATH_BYTES_MAX, Timestamp};
+use crate::total::total;
 use crate::tree::{HEIGHT_MAX, TreeRoot};
 
 /// Highest version of a snapshot's payload.
@@ -31,12 +32,22 @@ pub const TAGS_MAX: usize = 256;
 pub const SOURCES_MAX: usize = 1024;
 /// Most warnings that are kept; the rest is counted in the last one.
 pub const WARNINGS_MAX: usize = 1000;
+/// Longest warning that is kept in bytes; of a longer one the begin is.
+pub const WARNING_BYTES_MAX: usize = 8 << 10;
+/// Longest name of a host, and of a version of the program, in bytes.
+pub const HOST_BYTES_MAX: usize = 1024;
+/// Longest payload in bytes: who lists snapshots holds all of them.
+pub const SNAPSHOT_BYTES_MAX: usize = 16 << 20;
 /// Most results of hooks.
 pub const HOOKS_MAX: usize = 4096;
 /// Most rules of one source.
 pub const RULES_MAX: usize = 65_536;
+/// Most bytes of all rules of a snapshot.
+pub const RULES_BYTES_MAX: usize = 4 << 20;
 /// Longest pattern of a rule in bytes.
 pub const RULE_BYTES_MAX: usize = 4096;
+/// What a rule counts beside its text, so that many short ones are bounded too.
+const RULE_OVERHEAD_BYTES: usize = 16;
 /// Longest name of a user in bytes.
 pub const USER_BYTES_MAX: usize = 255;
 /// Longest text in a [`LiveRecord`] in bytes.
@@ -338,6 +349,17 @@ impl Snapshot {
         if let Some(what) = self.out_of_bounds() {
             return Err(Error::Limit { what: what.into(), limit: 0 });
         }
+        let payload = self.encoded()?;
+        if payload.len() > SNAPSHOT_BYTES_MAX {
+            return Err(Error::Limit {
+                what: "the description of a snapshot".into(),
+                limit: SNAPSHOT_BYTES_MAX as u64,
+            });
+        }
+        Ok(payload)
+    }
+
+    fn encoded(&self) -> Result<Vec<u8>> {
         match self.version {
             PLAIN_SNAPSHOT_VERSION => codec::encode(self),
             LIVE_SNAPSHOT_VERSION => codec::encode(&ExtendedRef(self, &self.live)),
@@ -350,7 +372,14 @@ impl Snapshot {
 
     /// Decodes and checks a payload; a higher version is `Unsupported`, never damage.
     pub fn decode(object: &str, payload: &[u8]) -> Result<Self> {
-        let snapshot = match check_version(object, payload, SNAPSHOT_VERSION)? {
+        let version = check_version(object, payload, SNAPSHOT_VERSION)?;
+        if payload.len() > SNAPSHOT_BYTES_MAX {
+            return Err(Error::damaged(
+                object,
+                format!("it is longer than the {SNAPSHOT_BYTES_MAX} bytes of any snapshot"),
+            ));
+        }
+        let snapshot = match version {
             PLAIN_SNAPSHOT_VERSION => codec::decode::<Self>(object, payload)?,
             LIVE_SNAPSHOT_VERSION => {
                 let Extended(snapshot, live) = codec::decode(object, payload)?;
@@ -385,6 +414,8 @@ impl Snapshot {
             _ if !self.sources.iter().all(sound_source) => Some("a source"),
             _ if !tags_are_sound(&self.tags) => Some("the list of tags"),
             _ if self.warnings.len() > WARNINGS_MAX => Some("the list of warnings"),
+            _ if self.host.len() > HOST_BYTES_MAX => Some("the host"),
+            _ if self.program.len() > HOST_BYTES_MAX => Some("the version of the program"),
             _ if self.version < self.version_needed() => Some("the version"),
             _ if self.user.len() > USER_BYTES_MAX || self.user.chars().any(char::is_control) => Some("the user"),
             _ if !self.rules_are_sound() => Some("the list of rules"),
@@ -400,7 +431,50 @@ impl Snapshot {
                 && of.rules.iter().all(Rule::is_sound)
                 && self.sources.iter().any(|source| source.label == of.label)
         };
-        self.rules.windows(2).all(|pair| pair[0].label < pair[1].label) && self.rules.iter().all(is_sound)
+        let bytes: usize = self.rules.iter().flat_map(|of| &of.rules).map(Rule::bytes).sum();
+        bytes <= RULES_BYTES_MAX
+            && self.rules.windows(2).all(|pair| pair[0].label < pair[1].label)
+            && self.rules.iter().all(is_sound)
+    }
+
+    /// Entries of all sources that are no folders. Numbers in a root are what its writer says.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        total(self.sources.iter().map(|source| source.files))
+    }
+
+    /// Logical bytes of all sources.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        total(self.sources.iter().map(|source| source.bytes))
+    }
+
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let of_source = |source: &SourceRecord| 192 + source.label.len() + source.path.len();
+        let of_hook =
+            |hook: &HookRecord| 128 + hook.service.len() + hook.when.len() + hook.what.len() + hook.detail.len();
+        let of_component = |component: &ComponentRecord| {
+            let (version, error) = (component.schema_version.as_ref(), component.error.as_ref());
+            160 + component.label.len()
+                + component.service.len()
+                + component.method.len()
+                + version.map_or(0, String::len)
+                + error.map_or(0, String::len)
+        };
+        let of_live = |live: &LiveRecord| {
+            live.hooks.iter().map(of_hook).chain(live.components.iter().map(of_component)).sum::<usize>()
+        };
+        let texts = [&self.host, &self.program, &self.user].map(String::len).iter().sum::<usize>();
+        let bytes = 512
+            + texts
+            + self.sources.iter().map(of_source).sum::<usize>()
+            + self.warnings.iter().map(|warning| 24 + warning.len()).sum::<usize>()
+            + self.tags.iter().map(|(key, value)| 48 + key.len() + value.len()).sum::<usize>()
+            + self.rules.iter().flat_map(|of| &of.rules).map(|rule| 24 + rule.bytes()).sum::<usize>()
+            + self.live.as_ref().map_or(0, of_live);
+        bytes as u64
     }
 
     /// Whether it was taken before a deploy, by itself.
@@ -417,6 +491,16 @@ impl Snapshot {
 }
 
 impl Rule {
+    /// What it takes in a payload, about.
+    fn bytes(&self) -> usize {
+        RULE_OVERHEAD_BYTES
+            + match self {
+                Self::Exclude(pattern) => pattern.len(),
+                Self::Path(path) | Self::MountPoint(path) => path.len(),
+                Self::OneFileSystem => 0,
+            }
+    }
+
     /// Whether it can be kept.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -203,8 +203,8 @@ impl Metrics {
                 self.snapshots.get_or_create(&labels).inc();
                 // Oldest first: the last one stays.
                 self.newest.get_or_create(&labels).set(listed.snapshot.created.seconds as f64);
-                let bytes: u64 = listed.snapshot.sources.iter().map(|source| source.bytes).sum();
-                self.logical.get_or_create(&labels).inc_by(signed(bytes));
+                let logical = self.logical.get_or_create(&labels);
+                logical.set(logical.get().saturating_add(signed(listed.snapshot.bytes())));
             }
             self.unreadable.set(signed(shelf.unreadable.len() as u64));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::vec;
 
-pub use self::exclude::Excludes;
+pub use self::exclude::{Excludes, Expansion};
 use self::walk::{Item, Rules, Shared, Task};
 use crate::Result;
 use crate::beneath::Root;

@@ -7,7 +7,7 @@ use copal_engine::removal::is_safety;
 use copal_engine::{Context, Monitor};
 
 use crate::commands::filter::FilterArguments;
-use crate::commands::snapshot::{SnapshotLine, bytes, files, full_name, host, origin, paths, phase, tags};
+use crate::commands::snapshot::{SnapshotLine, full_name, host, origin, paths, phase, tags};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::output::{Align, Table};
@@ -128,8 +128,8 @@ fn table(snapshots: &[&Listed], under_way: &[&CaptureRecord]) -> Table {
             short_id(snapshot.id).into(),
             time(snapshot.created).into(),
             phase(snapshot.phase).into(),
-            files(snapshot).to_string().into(),
-            size(bytes(snapshot)).into(),
+            snapshot.files().to_string().into(),
+            size(snapshot.bytes()).into(),
             size(snapshot.bytes_new).into(),
             size(snapshot.stored_new).into(),
             origin(snapshot.origin).into(),

@@ -11,7 +11,7 @@ use copal_store::signing::SignerId;
 use serde::Serialize;
 
 use crate::commands::filter::FilterArguments;
-use crate::commands::snapshot::{bytes, files, full_name, origin, phase, tags};
+use crate::commands::snapshot::{full_name, origin, phase, tags};
 use crate::completion::snapshots;
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
@@ -203,8 +203,8 @@ fn document<'l>(context: &Context, listed: &'l Listed) -> Document<'l> {
         user: &snapshot.user,
         program: &snapshot.program,
         parent: snapshot.parent.map(uuid),
-        files: files(snapshot),
-        bytes: bytes(snapshot),
+        files: snapshot.files(),
+        bytes: snapshot.bytes(),
         bytes_read: snapshot.bytes_read,
         bytes_new: snapshot.bytes_new,
         stored_new: snapshot.stored_new,
@@ -246,8 +246,8 @@ fn print(context: &Context, listed: &Listed, invocation: &mut Invocation) -> Res
         ("compared with", parent),
         ("tags", text(&tags(snapshot))),
         ("pinned", if snapshot.pinned { "yes" } else { "no" }.to_owned()),
-        ("files", files(snapshot).to_string()),
-        ("size", size(bytes(snapshot))),
+        ("files", snapshot.files().to_string()),
+        ("size", size(snapshot.bytes())),
         ("read", size(snapshot.bytes_read)),
         (
             "new",

@@ -42,8 +42,8 @@ impl SnapshotLine {
             app: snapshot.app.clone(),
             created: rfc3339(snapshot.created),
             phase: phase(snapshot.phase),
-            files: files(snapshot),
-            bytes: bytes(snapshot),
+            files: snapshot.files(),
+            bytes: snapshot.bytes(),
             bytes_new: snapshot.bytes_new,
             stored_new: snapshot.stored_new,
             origin: origin(snapshot.origin),
@@ -77,16 +77,6 @@ impl SnapshotLine {
             safety: record.safety,
         }
     }
-}
-
-/// Non-folder entries of all sources.
-pub(crate) fn files(snapshot: &Snapshot) -> u64 {
-    snapshot.sources.iter().map(|source| source.files).sum()
-}
-
-/// Logical bytes of all sources.
-pub(crate) fn bytes(snapshot: &Snapshot) -> u64 {
-    snapshot.sources.iter().map(|source| source.bytes).sum()
 }
 
 /// The path that a source was taken from; `None` for one that has none, a database of a server for example.

@@ -136,7 +136,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
             known: &mut known,
         };
         let (copied, digest, bytes) = receive_one(parts, (**snapshot).clone(), Evidence::Kept, &feed)?;
-        report.bytes_read += bytes;
+        report.bytes_read = report.bytes_read.saturating_add(bytes);
         bases.insert(copied.id, (copied.clone(), true));
         report.snapshots.push(Imported {
             snapshot: copied,

@@ -318,7 +318,7 @@ impl Import<'_> {
         };
         let evidence = Evidence::OfAnotherMachine;
         let (snapshot, digest, bytes) = receive_one(parts, there, evidence, &feed)?;
-        report.bytes += bytes;
+        report.bytes = report.bytes.saturating_add(bytes);
         Ok(Imported { snapshot, digest, digest_there: bundled.digest.clone(), was_here: false })
     }
 }

@@ -12,7 +12,7 @@ mod home;
 mod memory;
 mod relabel;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use copal_manifest::entry::Timestamp;
@@ -228,11 +228,32 @@ pub(crate) fn payload_digest(payload: &[u8]) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, payload))
 }
 
+/// Memory for the snapshots of one key that is no owner's, in bytes: what it stores beyond is named and not
+/// kept, which costs that key alone.
+const BYTES_OF_ONE_KEY_MAX: u64 = 128 << 20;
+
+/// What is kept of each key that is no owner's.
+#[derive(Default)]
+struct Taken(HashMap<Option<SignerId>, u64>);
+
+impl Taken {
+    /// Whether there is room for one more.
+    fn takes(&mut self, keys: &Keys, signer: Option<SignerId>, snapshot: &Snapshot) -> bool {
+        if keys.builds_on(signer) {
+            return true;
+        }
+        let bytes = self.0.entry(signer).or_default();
+        *bytes = bytes.saturating_add(snapshot.weight());
+        *bytes <= BYTES_OF_ONE_KEY_MAX
+    }
+}
+
 /// One reading of the catalogue.
 struct Gathering<'a> {
     context: &'a Context,
     /// How often the keys were changed, before anything was read.
     changes: u32,
+    taken: Taken,
     /// What the cache knew and nobody has asked for yet.
     known: Entries,
     /// What had to be read.
@@ -265,7 +286,11 @@ fn gather(context: &Context, roots: &[RootName], remember: bool) -> Result<Catal
     };
     let (state, known) = state.map_or((CacheState::Unusable, Entries::new()), |cached| (cached.state, cached.entries));
     let changes = changes_of(context.repository.keys());
-    let mut gathering = Gathering { context, changes, known, added: Entries::new(), unsure: Vec::new() };
+    let mut taken = Taken::default();
+    for listed in &catalogue.snapshots {
+        taken.takes(context.repository.keys(), listed.signer, &listed.snapshot);
+    }
+    let mut gathering = Gathering { context, changes, taken, known, added: Entries::new(), unsure: Vec::new() };
     for root in &missing {
         context.check_interrupt()?;
         match gathering.listed(root, &labels) {
@@ -311,6 +336,10 @@ impl Gathering<'_> {
         let full = Snapshot::full_name(&snapshot.app, &snapshot.name);
         if self.context.repository.keys().name_tag(full.as_bytes()) != root.tag {
             return Err(StoreError::damaged(object, "its snapshot has another name than it").into());
+        }
+        if !self.taken.takes(self.context.repository.keys(), signer, &snapshot) {
+            let detail = "the snapshots of the key that signed it take more memory than those of one key may";
+            return Err(StoreError::damaged(object, detail).into());
         }
         if let Some(object) = read {
             self.added.insert(object, known);

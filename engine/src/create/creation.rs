@@ -7,7 +7,8 @@ use copal_chunker::{Cutter, Rule, Sizes};
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::new_name_fault;
 use copal_manifest::snapshot::{
-    LiveRecord, Origin, Phase, SNAPSHOT_VERSION, Snapshot, SourceRecord, SourceRules, WARNINGS_MAX, is_name,
+    LiveRecord, Origin, Phase, SNAPSHOT_VERSION, Snapshot, SourceRecord, SourceRules, WARNING_BYTES_MAX, WARNINGS_MAX,
+    is_name,
 };
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
@@ -209,8 +210,8 @@ impl Creation {
         tidy_index(context);
         Ok(CreateReport {
             digest: payload_digest(&payload),
-            files: snapshot.sources.iter().map(|source| source.files).sum(),
-            bytes: snapshot.sources.iter().map(|source| source.bytes).sum(),
+            files: snapshot.files(),
+            bytes: snapshot.bytes(),
             bytes_read: snapshot.bytes_read,
             bytes_new: snapshot.bytes_new,
             stored_new: snapshot.stored_new + root_bytes,
@@ -270,7 +271,8 @@ fn sorted_tags(tags: &[(String, String)]) -> Vec<(String, String)> {
 }
 
 fn bounded_warnings(warnings: &[String]) -> Vec<String> {
-    let mut kept: Vec<String> = warnings.iter().take(WARNINGS_MAX - 1).cloned().collect();
+    let begin = |warning: &String| warning[..warning.floor_char_boundary(WARNING_BYTES_MAX)].to_owned();
+    let mut kept: Vec<String> = warnings.iter().take(WARNINGS_MAX - 1).map(begin).collect();
     if warnings.len() > kept.len() {
         kept.push(format!("and {} more", warnings.len() - kept.len()));
     }

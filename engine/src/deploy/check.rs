@@ -29,7 +29,7 @@ pub(super) fn locate_all(run: &Run<'_>, desired: &Desired<'_>, plan: &Plan, fetc
         for item in desired.items() {
             run.context.check_interrupt()?;
             if let Node::File(content) = item?.entry.node {
-                bytes += locate_ranges(desired, &content, &[Range::whole(content.bytes)])?;
+                bytes = bytes.saturating_add(locate_ranges(desired, &content, &[Range::whole(content.bytes)])?);
             }
         }
         return Ok(bytes);

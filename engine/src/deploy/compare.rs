@@ -32,7 +32,7 @@ pub(super) fn plan_fresh(desired: &Desired<'_>) -> Result<Plan> {
     for item in desired.items() {
         let item = item?;
         count(&mut plan, &item.entry);
-        plan.bytes_to_write += stored_bytes(desired, &item.entry)?;
+        plan.bytes_to_write = plan.bytes_to_write.saturating_add(stored_bytes(desired, &item.entry)?);
         push_folder(&mut plan, &item, true);
     }
     Ok(plan)
@@ -391,7 +391,7 @@ impl Comparison<'_, '_, '_, '_> {
             return Ok(finding.attributes_differ.then_some(change));
         }
         if patchable && finding.bytes.saturating_mul(2) <= total {
-            self.plan.bytes_kept += total - finding.bytes;
+            self.plan.bytes_kept = self.plan.bytes_kept.saturating_add(total - finding.bytes);
             let Finding { ranges, holes, bytes, .. } = finding;
             let action = Action::Patch { ranges, holes };
             return Ok(Some(Change { path, action, bytes, entry: Some(entry) }));
@@ -439,7 +439,7 @@ impl Comparison<'_, '_, '_, '_> {
                 change.action = Action::Create { over: Over::Other };
                 change.bytes = bytes;
                 self.plan.bytes_kept -= bytes;
-                self.plan.bytes_to_write += bytes;
+                self.plan.bytes_to_write = self.plan.bytes_to_write.saturating_add(bytes);
             }
         }
         let mut plan = self.plan;
@@ -498,7 +498,7 @@ fn count(plan: &mut Plan, entry: &Entry) {
     plan.entries_total += 1;
     plan.files_total += u64::from(entry.node != Node::Directory);
     if let Node::File(content) = &entry.node {
-        plan.bytes_total += content.bytes;
+        plan.bytes_total = plan.bytes_total.saturating_add(content.bytes);
     }
 }
 

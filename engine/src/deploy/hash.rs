@@ -160,7 +160,7 @@ fn hand_out<'q>(
         for placed in content.pieces(session, 0, content.bytes) {
             let placed = placed?;
             run.context.check_interrupt()?;
-            bytes += placed.piece.bytes();
+            bytes = bytes.saturating_add(placed.piece.bytes());
             pieces.push(placed);
             if bytes >= RUN_BYTES {
                 let pieces = std::mem::take(&mut pieces);

@@ -117,7 +117,7 @@ impl Plan {
         if self.changes.len() >= ENTRIES_HELD_MAX {
             change.entry = None;
         }
-        self.bytes_to_write += change.bytes;
+        self.bytes_to_write = self.bytes_to_write.saturating_add(change.bytes);
         self.changes.push(change);
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use copal_manifest::entry::{EntryPath, Node};
 use copal_manifest::snapshot::{GIT_RULES_SNAPSHOT_VERSION, Rule, Snapshot};
-use copal_source::scan::{Border, Excludes, Keep, ScanOptions, scan};
+use copal_source::scan::{Border, Excludes, Expansion, Keep, ScanOptions, scan};
 
 use super::desired::Desired;
 use super::place::Place;
@@ -48,6 +48,7 @@ impl Stays {
     /// As the snapshot's captures left it out.
     pub(super) fn of(desired: &Desired<'_>, snapshot: &Snapshot) -> Result<Self> {
         let mut parts = Vec::new();
+        let mut expansion = Expansion::default();
         for part in desired.parts() {
             let (mut patterns, mut paths, mut mount_points) = (Vec::new(), HashSet::new(), HashSet::new());
             for rule in snapshot.rules_of(&part.source.label) {
@@ -62,7 +63,7 @@ impl Stays {
                 continue;
             }
             let patterns = match snapshot.version {
-                ..GIT_RULES_SNAPSHOT_VERSION => Excludes::of_older(&patterns)?,
+                ..GIT_RULES_SNAPSHOT_VERSION => Excludes::of_older(&patterns, &mut expansion)?,
                 _ => Excludes::new(&patterns)?,
             };
             let (at, base) = (part.at.to_slashes(), part.base.to_slashes());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use copal_manifest::total::total;
 use copal_manifest::tree::{Reference, references};
 use copal_store::backend::ObjectKind;
 use copal_store::location::{Encoding, Location};
@@ -96,10 +97,11 @@ pub fn stats(context: &Context) -> Result<Stats> {
         let location = session.locate(id)?.ok_or_else(|| StoreError::Missing { object: format!("chunk {id}") })?;
         stats.add(&location);
         if let Owner::One(number) = owner {
-            unique[*number as usize] += stored_share(&location);
+            let unique = &mut unique[*number as usize];
+            *unique = unique.saturating_add(stored_share(&location));
         }
     }
-    stats.logical = catalogue.snapshots.iter().map(logical).sum();
+    stats.logical = total(catalogue.snapshots.iter().map(|listed| listed.snapshot.bytes()));
     stats.saved_by_deduplication = stats.logical.saturating_sub(stats.distinct);
     for kind in [
         ObjectKind::Config,
@@ -120,7 +122,7 @@ pub fn stats(context: &Context) -> Result<Stats> {
         .snapshots
         .into_iter()
         .zip(unique)
-        .map(|(listed, unique_stored)| SnapshotSize { bytes: logical(&listed), listed, unique_stored })
+        .map(|(listed, unique_stored)| SnapshotSize { bytes: listed.snapshot.bytes(), listed, unique_stored })
         .collect();
     session.end()?;
     Ok(stats)
@@ -133,18 +135,14 @@ impl Stats {
         }
         let (plain, stored) = (u64::from(location.bytes), stored_share(location));
         self.chunks += 1;
-        self.distinct += plain;
+        self.distinct = self.distinct.saturating_add(plain);
         if location.encoding == Encoding::Delta {
             self.deltas += 1;
-            self.saved_by_deltas += plain.saturating_sub(stored);
+            self.saved_by_deltas = self.saved_by_deltas.saturating_add(plain.saturating_sub(stored));
         } else {
-            self.saved_by_compression += plain.saturating_sub(stored);
+            self.saved_by_compression = self.saved_by_compression.saturating_add(plain.saturating_sub(stored));
         }
     }
-}
-
-fn logical(listed: &Listed) -> u64 {
-    listed.snapshot.sources.iter().map(|source| source.bytes).sum()
 }
 
 /// A chunk's part of its record, by length.

@@ -5,6 +5,7 @@ use copal_store::{ChunkId, Result};
 use super::columns::{Column, Decoded, Malformed};
 use super::{NODE_BYTES_SOFT, header, is_boundary, open};
 use crate::entry::{EntryPath, PATH_BYTES_MAX};
+use crate::total::total;
 use crate::tree::{NodeShape, NodeSink};
 
 /// A child of a tree of entries.
@@ -46,7 +47,7 @@ pub(crate) trait Child: Sized {
 impl Child for EntryChild {
     fn above(children: &[Self], id: ChunkId) -> Self {
         let last = children.last().map(|child| child.last.clone()).unwrap_or_default();
-        Self { last, entries: children.iter().map(|child| child.entries).sum(), id }
+        Self { last, entries: total(children.iter().map(|child| child.entries)), id }
     }
     fn encode(children: &[Self], height: u8) -> Vec<u8> {
         let mut node = header(NodeShape::Entries(height), children.len());
@@ -135,7 +136,7 @@ pub(crate) fn decode_entry_children(bytes: &[u8], height: u8) -> Decoded<Vec<Ent
 
 impl Child for PieceChild {
     fn above(children: &[Self], id: ChunkId) -> Self {
-        Self { bytes: children.iter().map(|child| child.bytes).sum(), id }
+        Self { bytes: total(children.iter().map(|child| child.bytes)), id }
     }
     fn encode(children: &[Self], height: u8) -> Vec<u8> {
         let mut node = header(NodeShape::Pieces(height), children.len());

@@ -1,6 +1,7 @@
 //! What deduplication, deltas and compression save: figures, and a chart over the snapshots in the order of
 //! time.
 
+use copal_manifest::total::total;
 use maud::{Markup, html};
 
 use crate::page::shown::{name, size, time};
@@ -73,9 +74,9 @@ fn drawing(bars: &[Bar<'_>]) -> Markup {
                 title id="chart-title" { "Size of each snapshot, by what was stored and what was saved" }
                 desc id="chart-description" {
                     (bars.len()) " snapshots, the oldest on the left. "
-                    (size(bars.iter().map(|bar| bar.stored).sum())) " were stored, "
-                    (size(bars.iter().map(|bar| bar.encoded).sum())) " saved by deltas and compression, "
-                    (size(bars.iter().map(|bar| bar.deduplicated).sum())) " by deduplication."
+                    (size(total(bars.iter().map(|bar| bar.stored)))) " were stored, "
+                    (size(total(bars.iter().map(|bar| bar.encoded)))) " saved by deltas and compression, "
+                    (size(total(bars.iter().map(|bar| bar.deduplicated)))) " by deduplication."
                 }
                 line.axis x1="0" x2=(WIDTH) y1=(BASE) y2=(BASE) {}
                 @for (number, bar) in bars.iter().enumerate() {

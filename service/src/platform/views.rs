@@ -237,7 +237,7 @@ impl SnapshotView {
     pub fn new(listed: &Listed) -> Self {
         let snapshot = &listed.snapshot;
         let live = snapshot.live.as_ref();
-        let bytes = snapshot.sources.iter().map(|source| source.bytes).sum();
+        let bytes = snapshot.bytes();
         Self {
             id: uuid(snapshot.id),
             name: snapshot.name.clone(),
@@ -246,7 +246,7 @@ impl SnapshotView {
             completed: rfc3339(snapshot.completed),
             phase: phase(snapshot.phase).into(),
             origin: origin(snapshot.origin).into(),
-            files: snapshot.sources.iter().map(|source| source.files).sum(),
+            files: snapshot.files(),
             size: bytes,
             bytes,
             bytes_new: snapshot.bytes_new,

@@ -12,6 +12,25 @@ use crate::{Error, Result};
 /// Patterns that braces of one older pattern may stand for.
 const ALTERNATIVES_MAX: usize = 4096;
 
+/// What braces of all older patterns of one snapshot may stand for, in bytes, each pattern with
+/// [`PATTERN_BYTES`] beside its text.
+const EXPANDED_BYTES_MAX: usize = 8 << 20;
+/// What a pattern takes beside its text, about.
+const PATTERN_BYTES: usize = 16;
+
+/// How much older patterns may still stand for. One for all of a snapshot, whose author decides how many
+/// there are.
+#[derive(Debug)]
+pub struct Expansion {
+    bytes_left: usize,
+}
+
+impl Default for Expansion {
+    fn default() -> Self {
+        Self { bytes_left: EXPANDED_BYTES_MAX }
+    }
+}
+
 /// The patterns, parsed. The last one that matches a path decides.
 #[derive(Debug, Default)]
 pub struct Excludes {
@@ -35,10 +54,16 @@ impl Excludes {
 
     /// The same for patterns that a snapshot of before version 4 keeps. `{a,b}` stood for both then, and
     /// nothing was a comment or trailing space; the rest is read as git reads it.
-    pub fn of_older(patterns: &[String]) -> Result<Self> {
+    pub fn of_older(patterns: &[String], expansion: &mut Expansion) -> Result<Self> {
         let mut rules = Vec::new();
         for text in patterns {
             for line in alternatives(text) {
+                let left = expansion.bytes_left.checked_sub(line.len() + PATTERN_BYTES);
+                expansion.bytes_left = left.ok_or_else(|| Error::Pattern {
+                    pattern: text.clone(),
+                    detail: "its braces, and those of the patterns before it, stand for more than any snapshot needs"
+                        .into(),
+                })?;
                 rules.push(Rule::new(text, &older_line(&line))?);
             }
         }
@@ -256,7 +281,7 @@ mod tests {
     #[test]
     fn older_patterns_keep_their_meaning() {
         let check = |pattern: &str, path: &str, left_out: bool| {
-            let rules = Excludes::of_older(&owned(&[pattern])).unwrap();
+            let rules = Excludes::of_older(&owned(&[pattern]), &mut Expansion::default()).unwrap();
             assert_eq!(rules.leaves_out(path.as_bytes(), false), left_out, "{pattern:?} {path:?}");
         };
         for path in ["x.jpg", "x.png", "d/y.jpg"] {

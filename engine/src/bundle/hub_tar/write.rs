@@ -248,7 +248,7 @@ impl Writer<'_, '_> {
     fn file(&mut self, name: &[u8], metadata: &Metadata, content: &FileContent) -> Result<()> {
         let mut reader = ContentReader::new(self.session, content);
         self.member(name, metadata, Some((content.bytes, &mut reader)))?;
-        self.bytes += content.bytes;
+        self.bytes = self.bytes.saturating_add(content.bytes);
         self.context.monitor.progress(Progress { bytes_done: self.bytes, ..Progress::default() });
         Ok(())
     }

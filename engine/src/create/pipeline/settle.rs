@@ -226,7 +226,7 @@ impl Capture<'_, '_> {
         self.entries += 1;
         self.files += u64::from(entry.node != Node::Directory);
         if let Node::File(content) = &entry.node {
-            self.bytes += content.bytes;
+            self.bytes = self.bytes.saturating_add(content.bytes);
             if self.shared.cloned && content.bytes >= CLONE_BYTES_MIN {
                 self.contents.push((entry.path.to_slashes().to_vec(), ContentIdentity::of(content)));
             }
