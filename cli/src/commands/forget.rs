@@ -124,6 +124,7 @@ fn document(report: &ForgetReport, dry_run: bool) -> Value {
         json!({
             "app": decided.group.app,
             "safety": decided.group.safety,
+            "imported": decided.group.imported,
             "host": decided.group.host,
             "paths": decided.group.paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
             "tags": decided.group.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -177,6 +178,9 @@ fn named(group: &Group) -> String {
     };
     if group.safety {
         name += ", before deploys,";
+    }
+    if group.imported {
+        name += ", imported,";
     }
     if !group.host.is_empty() {
         name += &format!(" on {}", escaped(group.host.as_bytes()));

@@ -2,7 +2,7 @@
 //! when the daemon collects. Only of this host: another machine with the same application has rules of its
 //! own.
 
-use copal_manifest::snapshot::Snapshot;
+use copal_manifest::snapshot::{Origin, Snapshot};
 use copal_store::SnapshotId;
 
 use crate::application::config::{Application, Retention};
@@ -63,7 +63,8 @@ fn by_rules(context: &Context, application: &Application, in_use: &[SnapshotId])
 }
 
 /// The oldest go when there are more than the application wants: safety snapshots and those of the future do
-/// not count, pinned ones stay. What another key than an owner's has signed neither counts nor goes.
+/// not count, pinned ones stay. What another key than an owner's has signed, and what was imported, neither
+/// counts nor goes.
 fn by_count(context: &Context, application: &Application, taken: Option<SnapshotId>) -> Result<Vec<Listed>> {
     let Some(max) = application.max_snapshots else { return Ok(Vec::new()) };
     let catalogue = Catalogue::load(context)?;
@@ -74,6 +75,7 @@ fn by_count(context: &Context, application: &Application, taken: Option<Snapshot
         .filter(|listed| listed.snapshot.app == application.name && listed.snapshot.host == context.host)
         .filter(|listed| !removal::is_safety(&listed.snapshot) && !is_of_the_future(&listed.snapshot, now))
         .filter(|listed| context.repository.keys().builds_on(listed.signer))
+        .filter(|listed| listed.snapshot.origin == Origin::Created)
         .collect();
     // For one that does not count none has to go.
     if taken.is_some_and(|taken| counted.iter().all(|listed| listed.snapshot.id != taken)) {

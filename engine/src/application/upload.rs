@@ -412,8 +412,8 @@ fn report_of(listed: Listed) -> CreateReport {
     let snapshot = Arc::unwrap_or_clone(listed.snapshot);
     CreateReport {
         digest: listed.digest,
-        files: snapshot.sources.iter().map(|source| source.files).sum(),
-        bytes: snapshot.sources.iter().map(|source| source.bytes).sum(),
+        files: snapshot.files(),
+        bytes: snapshot.bytes(),
         bytes_read: 0,
         bytes_new: snapshot.bytes_new,
         stored_new: snapshot.stored_new,

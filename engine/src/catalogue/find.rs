@@ -5,7 +5,7 @@ use std::path::Path;
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::whole_id;
 use copal_manifest::shown::name as shown_name;
-use copal_manifest::snapshot::Snapshot;
+use copal_manifest::snapshot::{Origin, Snapshot};
 use copal_store::SnapshotId;
 use copal_store::trust::Standing;
 
@@ -88,18 +88,23 @@ fn age_of(reference: &str) -> Option<&str> {
 }
 
 /// The newest that a key which may create now has signed: whoever has a key that was removed can go on making
-/// newer ones. When there are only such, a person has to say which one is meant. One of the future is not the
-/// latest while there is another; that is said.
+/// newer ones. When there are only such, a person has to say which one is meant. Of what was imported the
+/// bundle's author says when it was taken: it is the latest only where nothing was taken here. One of the
+/// future is not the latest while there is another; both is said.
 pub(super) fn latest<'c>(
     catalogue: &'c Catalogue,
     reference: &str,
     wanted: &dyn Fn(&Listed) -> bool,
 ) -> Result<&'c Listed> {
     let standing = |listed: &Listed| catalogue.asked.keys.as_ref().map(|keys| keys.standing(listed.signer));
-    let mut newest_first = catalogue.snapshots.iter().rev().filter(|listed| wanted(listed));
+    let newest_first = catalogue.snapshots.iter().rev().filter(|listed| wanted(listed));
     let Some(newest) = newest_first.clone().next() else { return Err(Error::NoSuchSnapshot(reference.to_owned())) };
     let may_create = |listed: &&Listed| standing(listed).is_none_or(Standing::may_create);
-    let Some(found) = newest_first.find(may_create) else {
+    let (own, imported): (Vec<&Listed>, Vec<&Listed>) =
+        newest_first.clone().filter(may_create).partition(|listed| listed.snapshot.origin == Origin::Created);
+    let passed_over = imported.first().filter(|_| !own.is_empty());
+    let mut newest_first = if own.is_empty() { imported.iter() } else { own.iter() }.copied();
+    let Some(found) = newest_first.next() else {
         return Err(match standing(newest) {
             Some(standing) => Error::OnlyFormerKeys {
                 reference: reference.to_owned(),
@@ -111,26 +116,35 @@ pub(super) fn latest<'c>(
         });
     };
     let is_past = |listed: &Listed| catalogue.asked.now.is_none_or(|now| !is_of_the_future(&listed.snapshot, now));
-    if is_past(found) {
-        return Ok(found);
+    let say = |word: &str| catalogue.asked.monitor.iter().for_each(|monitor| monitor.notice(word));
+    let mut latest = found;
+    if !is_past(found) {
+        let past = newest_first.find(|listed| is_past(listed));
+        say(&word_of_the_future(found, past));
+        latest = past.unwrap_or(found);
     }
-    let past = newest_first.filter(may_create).find(|listed| is_past(listed));
-    if let Some(monitor) = &catalogue.asked.monitor {
-        monitor.notice(&word_of_the_future(found, past));
+    if let Some(newer) = passed_over.filter(|newer| newer.snapshot.created > latest.snapshot.created) {
+        say(&format!(
+            "the newer snapshot {} was imported and is not taken for the latest, which is {}; its id or name means it",
+            shown_full_name(newer),
+            shown_full_name(latest)
+        ));
     }
-    Ok(past.unwrap_or(found))
+    Ok(latest)
+}
+
+fn shown_full_name(listed: &Listed) -> String {
+    shown_name(Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name).as_bytes())
 }
 
 fn word_of_the_future(future: &Listed, past: Option<&Listed>) -> String {
-    let name =
-        |listed: &Listed| shown_name(Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name).as_bytes());
     let date = shown_time(future.snapshot.created);
-    let future = name(future);
+    let future = shown_full_name(future);
     match past {
         Some(past) => format!(
             "the snapshot {future} is dated in the future ({date}) and is not taken for the latest, which is {}; its id or \
              name means it",
-            name(past)
+            shown_full_name(past)
         ),
         None => format!(
             "the snapshot {future} is taken for the latest although it is dated in the future ({date}), as all are of which \

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use copal_manifest::entry::Timestamp;
-use copal_manifest::snapshot::{Snapshot, SourceRecord};
+use copal_manifest::snapshot::{Origin, Snapshot, SourceRecord};
 use copal_store::signing::SignerId;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -55,6 +55,8 @@ pub struct Group {
     pub app: String,
     /// Taken before a deploy: counted apart from those that were asked for.
     pub safety: bool,
+    /// Brought by a bundle or a copy: what they say of themselves is the word of whoever made that.
+    pub imported: bool,
     /// Their host.
     pub host: String,
     /// The paths of their sources, sorted; of a source without one, its kind and label.
@@ -110,6 +112,7 @@ impl Group {
         Self {
             app: snapshot.app.clone(),
             safety: is_safety(snapshot),
+            imported: snapshot.origin == Origin::Imported,
             host: if by.host { snapshot.host.clone() } else { String::new() },
             paths,
             tags: if by.tags { snapshot.tags.clone() } else { Vec::new() },
@@ -175,7 +178,7 @@ pub(super) struct Plan<'p> {
 
 /// Decides for each group apart. The application and the key that signed always tell groups apart: whoever
 /// may create snapshots pushes out none of another's. What owners signed is one history, whoever of them it
-/// was.
+/// was; what was imported is another, because its author says when it was taken, and where.
 ///
 /// A snapshot of the future stays and counts for nothing: whoever's clock was wrong pushes out none of the
 /// others, and no time is counted back from it. The clock that says so can only keep more: if it is slow
@@ -292,7 +295,7 @@ fn civil(at: Timestamp) -> DateTime {
 mod tests {
     use proptest::prelude::*;
 
-    use copal_manifest::snapshot::{Origin, Phase, Snapshot};
+    use copal_manifest::snapshot::Phase;
     use copal_store::SnapshotId;
     use copal_store::repository::RootName;
 
