@@ -24,7 +24,7 @@ pub(super) enum Fetched {
 
 /// Locates all that will be fetched; returns its bytes.
 pub(super) fn locate_all(run: &Run<'_>, desired: &Desired<'_>, plan: &Plan, fetched: Fetched) -> Result<u64> {
-    let mut bytes = 0;
+    let mut bytes = 0_u64;
     if fetched == Fetched::Everything {
         for item in desired.items() {
             run.context.check_interrupt()?;

@@ -156,7 +156,7 @@ fn hand_out<'q>(
         if !send(Task::Run { number, question, file: file.clone(), pieces: Vec::new() }) {
             return Ok(());
         }
-        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        let (mut pieces, mut bytes) = (Vec::new(), 0_u64);
         for placed in content.pieces(session, 0, content.bytes) {
             let placed = placed?;
             run.context.check_interrupt()?;
