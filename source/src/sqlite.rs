@@ -29,9 +29,11 @@ const READ_PAGE: &str = "SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1"
 /// A log begins so, but for its last bit, which tells the order of bytes.
 const WAL_MAGIC: [u8; 4] = [0x37, 0x7f, 0x06, 0x82];
 /// A rollback journal begins so.
-const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+const JOURNAL_MAGIC: [u8; LOG_MAGIC_BYTES] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// So often all readers begin, as long as somebody commits between the first and the last of them.
 const BEGINNINGS_MAX: usize = 50;
+/// Bytes that tell a log from other files.
+pub const LOG_MAGIC_BYTES: usize = 8;
 /// What stands beside a database.
 pub const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// Those that can hold rows which the database's file has not.
@@ -543,15 +545,29 @@ fn refuse_other_kinds(path: &Path) -> Result<()> {
     if found.is_file() { Ok(()) } else { Err(Error::refused(path, "is no plain file")) }
 }
 
+/// The database to which a path would belong as its log, the log's index or its rollback journal: by the name
+/// alone.
+#[must_use]
+pub fn database_of(path: &[u8]) -> Option<&[u8]> {
+    let database = SIDECARS.iter().find_map(|suffix| path.strip_suffix(suffix.as_bytes()))?;
+    (!database.is_empty() && !database.ends_with(b"/")).then_some(database)
+}
+
+/// Whether a file that begins so is a log of SQLite's.
+#[must_use]
+pub fn begins_as_log(head: [u8; LOG_MAGIC_BYTES]) -> bool {
+    head[..3] == WAL_MAGIC[..3] && head[3] & !1 == WAL_MAGIC[3] || head == JOURNAL_MAGIC
+}
+
 /// Whether something beside a path is a log of SQLite's: it would be taken for that of whatever database
 /// stands there next.
 #[must_use]
 pub fn has_log_beside(path: &Path) -> bool {
     let is_log = |beside: &PathBuf| {
-        let mut magic = [0; 8];
+        let mut head = [0; LOG_MAGIC_BYTES];
         let is_plain = fs::symlink_metadata(beside).is_ok_and(|found| found.is_file());
-        let read = is_plain && fs::File::open(beside).and_then(|file| file.read_exact_at(&mut magic, 0)).is_ok();
-        read && (magic[..3] == WAL_MAGIC[..3] && magic[3] & !1 == WAL_MAGIC[3] || magic == JOURNAL_MAGIC)
+        let read = is_plain && fs::File::open(beside).and_then(|file| file.read_exact_at(&mut head, 0)).is_ok();
+        read && begins_as_log(head)
     };
     sidecars(path).iter().any(is_log)
 }

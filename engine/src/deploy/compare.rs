@@ -104,7 +104,7 @@ pub(super) fn compare(
         }
         match (item, found) {
             (Some(item), None) => comparison.missing(item)?,
-            (None, Some((path, found))) => comparison.extra(path, &found),
+            (None, Some((path, found))) => comparison.extra(path, &found)?,
             (Some(item), Some((_, found))) => comparison.both(item, &found)?,
             (None, None) => {}
         }
@@ -172,16 +172,28 @@ impl Comparison<'_, '_, '_, '_> {
         self.create(item, Over::Nothing)
     }
 
-    fn extra(&mut self, path: EntryPath, found: &ScanEntry) {
+    fn extra(&mut self, path: EntryPath, found: &ScanEntry) -> Result<()> {
+        let is_folder = found.stat.kind == FileKind::Directory;
+        let (border, chosen) = match found.border {
+            // A log goes with its database, whatever rules and patterns say.
+            border if found.stat.kind == FileKind::File && border != Some(Border::MountPoint) => {
+                let chosen = self.desired.chooses(&path, false);
+                let may_stay = border.is_some() || !chosen;
+                match may_stay && self.how.stays.goes_with_its_database(self.desired, &self.reader, &path)? {
+                    true => (None, true),
+                    false => (border, chosen),
+                }
+            }
+            border => (border, self.desired.chooses(&path, is_folder)),
+        };
         let gone = self.gone.as_ref().filter(|gone| path.is_within(gone)).cloned();
-        match (found.border, gone) {
+        match (border, gone) {
             (Some(_), Some(folder)) => self.plan.conflicts.push(Conflict::Inside { folder, stays: path }),
             (Some(border), None) => self.stay(path, border),
             (None, Some(_)) => self.removed_below([path]),
             (None, None) if self.how.keep_others => {}
             (None, None) => {
-                let is_folder = found.stat.kind == FileKind::Directory;
-                let holds_what_stays = !self.desired.chooses(&path, is_folder);
+                let holds_what_stays = !chosen;
                 if holds_what_stays {
                     self.extras.iter_mut().for_each(|extra| extra.holds_what_stays = true);
                 }
@@ -193,6 +205,7 @@ impl Comparison<'_, '_, '_, '_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn removed_below(&mut self, paths: impl IntoIterator<Item = EntryPath>) {

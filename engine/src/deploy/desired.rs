@@ -13,6 +13,7 @@ use copal_store::session::Session;
 
 use super::Selection;
 use super::select::Chosen;
+use super::stays::Stays;
 use crate::error::{Error, Result};
 use crate::inspect::place::resolve;
 
@@ -45,6 +46,8 @@ pub(super) struct Desired<'s> {
     /// Hard links whose first name is outside the part: the first name inside becomes the file.
     promoted: Mutex<HashMap<(usize, EntryPath), EntryPath>>,
     chosen: Chosen,
+    /// What the snapshot's own rules leave out.
+    left_out: Stays,
 }
 
 impl<'s> Desired<'s> {
@@ -63,7 +66,9 @@ impl<'s> Desired<'s> {
             })?;
             parts.push(Part { source: place.source, base: place.path, at });
         }
-        let desired = Self { session, parts, labelled, promoted: Mutex::default(), chosen: Chosen::default() };
+        let left_out = Stays::of(&parts, snapshot)?;
+        let (promoted, chosen) = (Mutex::default(), Chosen::default());
+        let desired = Self { session, parts, labelled, promoted, chosen, left_out };
         if let Some(shown) = display_path.filter(|_| !whole)
             && desired.get(&EntryPath::root())?.is_none()
         {
@@ -153,9 +158,22 @@ impl<'s> Desired<'s> {
         };
         let Some(inside) = rebase(path, &part.at, &part.base) else { return Ok(None) };
         match TreeReader::new(self.session, part.source.tree).get(&inside)? {
-            Some(entry) => self.relocate(entry, number).map(Some),
+            Some(entry) => {
+                let item = self.relocate(entry, number)?;
+                Ok((!self.is_lone_log(&item.entry)?).then_some(item))
+            }
             None => Ok(None),
         }
+    }
+
+    /// Whether an entry is the log of a database that is not in the snapshot, because its rules leave that
+    /// out: it is part of no target.
+    fn is_lone_log(&self, entry: &Entry) -> Result<bool> {
+        if entry.path.is_root() || entry.node == Node::Directory {
+            return Ok(false);
+        }
+        let database = self.left_out.keeps_database_of(&entry.path);
+        database.map_or(Ok(false), |database| Ok(self.get(&database)?.is_none()))
     }
 
     fn relocate(&self, mut entry: Entry, number: usize) -> Result<Item> {
@@ -234,7 +252,15 @@ impl Items<'_, '_> {
             match inner.next() {
                 Some(Ok(entry)) if entry.path.is_within(&part.base) => {
                     let path = entry.path.clone();
-                    return Some(self.desired.relocate(entry, self.part).map(|item| (item, path)));
+                    let item = match self.desired.relocate(entry, self.part) {
+                        Ok(item) => item,
+                        Err(error) => return Some(Err(error)),
+                    };
+                    match self.desired.is_lone_log(&item.entry) {
+                        Ok(true) => {}
+                        Ok(false) => return Some(Ok((item, path))),
+                        Err(error) => return Some(Err(error)),
+                    }
                 }
                 Some(Err(error)) => return Some(Err(error.into())),
                 Some(Ok(_)) | None => {

@@ -85,7 +85,7 @@ pub(super) fn execute(
     let (ledger, hidden) = settle_before(&run, &place, request.dry_run)?;
     let (ledger, hidden) = (ledger.as_ref(), hidden.as_slice());
     let place = Place::resolve(&place.path)?;
-    let stays = if request.delete_excluded { Stays::default() } else { Stays::of(&desired, snapshot)? };
+    let stays = if request.delete_excluded { Stays::default() } else { Stays::of(desired.parts(), snapshot)? };
     let stays = if request.keep_others { stays.and(own_below(context, &place)) } else { stays };
     let how = How { stays: Arc::new(stays), named: request.dry_run, keep_others: request.keep_others };
     let capabilities = capabilities(&place, single, staged)?;

@@ -190,7 +190,7 @@ pub(crate) fn what_stays(context: &Context, request: &DeployRequest) -> Result<V
     session.prefer(listed.signer);
     let snapshot = &listed.snapshot;
     let desired = Desired::new(&session, snapshot, request.path.as_deref())?;
-    let stays = std::sync::Arc::new(Stays::of(&desired, snapshot)?);
+    let stays = std::sync::Arc::new(Stays::of(desired.parts(), snapshot)?);
     let found = stays::find(&desired, &stays, &Place::resolve(&request.target)?)?;
     session.end()?;
     Ok(found)

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use copal_manifest::entry::{EntryPath, Node};
 use copal_manifest::snapshot::{GIT_RULES_SNAPSHOT_VERSION, Rule, Snapshot};
-use copal_source::scan::{Border, Excludes, Expansion, Keep, ScanOptions, scan};
+use copal_source::read::TreeReader;
+use copal_source::scan::{Border, Excludes, Expansion, FileKind, Keep, ScanOptions, scan};
+use copal_source::sqlite::{LOGS, MAGIC, begins_as_log, database_of};
 
-use super::desired::Desired;
+use super::desired::{Desired, Part};
 use super::place::Place;
 use crate::error::{Error, Result};
 
@@ -46,10 +48,10 @@ struct PartRules {
 
 impl Stays {
     /// As the snapshot's captures left it out.
-    pub(super) fn of(desired: &Desired<'_>, snapshot: &Snapshot) -> Result<Self> {
+    pub(super) fn of(sources: &[Part<'_>], snapshot: &Snapshot) -> Result<Self> {
         let mut parts = Vec::new();
         let mut expansion = Expansion::default();
-        for part in desired.parts() {
+        for part in sources {
             let (mut patterns, mut paths, mut mount_points) = (Vec::new(), HashSet::new(), HashSet::new());
             for rule in snapshot.rules_of(&part.source.label) {
                 match rule {
@@ -72,6 +74,40 @@ impl Stays {
         Ok(Self { parts, own: HashSet::new() })
     }
 
+    /// Whether a path is what snapshots of before may have alone: the log of a database that their own rules
+    /// leave out. It is part of no target; it would be put beside a database of another state.
+    pub(super) fn keeps_database_of(&self, path: &EntryPath) -> Option<EntryPath> {
+        if self.parts.is_empty() {
+            return None;
+        }
+        let slashes = path.to_slashes();
+        let database = database_of(&slashes)?;
+        let both_stay = self.keeps(&slashes, false) && self.keeps(database, false);
+        EntryPath::from_slashes(database).filter(|_| both_stay)
+    }
+
+    /// Whether something that is kept is the log of a database that is not: it goes with that, whatever the
+    /// rules say. Left beside the snapshot's database it would be taken for that one's.
+    pub(super) fn goes_with_its_database(
+        &self,
+        desired: &Desired<'_>,
+        standing: &TreeReader,
+        path: &EntryPath,
+    ) -> Result<bool> {
+        let slashes = path.to_slashes();
+        let Some(database) = database_of(&slashes) else { return Ok(false) };
+        let Some(at) = EntryPath::from_slashes(database) else { return Ok(false) };
+        if self.keeps(database, false) || !desired.chooses(&at, false) {
+            return Ok(false);
+        }
+        if begins(standing, database, |head: [u8; MAGIC.len()]| head == *MAGIC) {
+            return Ok(true);
+        }
+        let is_log = |suffix: &&str| begins(standing, &[database, suffix.as_bytes()].concat(), begins_as_log);
+        let wanted = || Ok::<_, Error>(desired.get(&at)?.is_some_and(|item| item.entry.node != Node::Directory));
+        Ok(LOGS.iter().any(|suffix| is_log(&suffix)) && wanted()?)
+    }
+
     /// The same, and these paths below the target.
     pub(super) fn and(self, own: impl Iterator<Item = Vec<u8>>) -> Self {
         Self { own: own.collect(), ..self }
@@ -86,10 +122,14 @@ pub(super) fn find(desired: &Desired<'_>, stays: &Arc<Stays>, place: &Place) -> 
     }
     let (mut found, mut conflicts, mut looked_at) = (Vec::new(), Vec::new(), HashSet::new());
     let borders = Some(Arc::clone(stays) as Arc<dyn Keep>);
+    let reader = TreeReader::open(&place.path)?;
     for entry in scan(&place.path, &ScanOptions { borders, ..ScanOptions::default() })? {
         let entry = entry?;
         let Some(Border::Kept) = entry.border else { continue };
         let Some(path) = EntryPath::from_slashes(&entry.path) else { continue };
+        if entry.stat.kind == FileKind::File && stays.goes_with_its_database(desired, &reader, &path)? {
+            continue;
+        }
         if desired.get(&path)?.is_some() {
             conflicts.push(Conflict::LeftOut(path.clone()));
         }
@@ -125,10 +165,19 @@ impl PartRules {
         }
         inside.extend_from_slice(below);
         let parent = inside.iter().rposition(|&byte| byte == b'/').map_or(&b""[..], |at| &inside[..at]);
+        let database = || database_of(&inside).filter(|_| !is_folder);
         self.mount_points.contains(parent)
             || self.paths.contains(&inside)
+            || !self.paths.is_empty() && database().is_some_and(|database| self.paths.contains(database))
             || self.patterns.leaves_out(&inside, is_folder)
     }
+}
+
+/// Whether a file that stands begins in some way; what cannot be read does not.
+fn begins<const N: usize>(standing: &TreeReader, path: &[u8], so: impl Fn([u8; N]) -> bool) -> bool {
+    let mut head = [0; N];
+    let read = standing.open_file(path).and_then(|file| file.read_at(0, &mut head));
+    read.is_ok_and(|read| read == N) && so(head)
 }
 
 /// A place where something that stays is in the way of the snapshot.
@@ -213,5 +262,24 @@ mod tests {
         check(&part, "a/cache", false);
         check(&part, "own", true);
         check(&part, "mnt/x", true);
+    }
+
+    #[test]
+    fn a_log_is_that_of_a_database_which_stays() {
+        let patterns = Excludes::new(&["*.db".to_owned(), "!*.db-shm".to_owned()]).unwrap();
+        let (paths, mount_points) = ([b"own".to_vec()].into(), HashSet::new());
+        let (at, base) = (b"data".to_vec(), Vec::new());
+        let rules = Stays { parts: vec![PartRules { at, base, patterns, paths, mount_points }], own: HashSet::new() };
+        let check = |path: &str, database: Option<&str>| {
+            let path = EntryPath::from_slashes(path.as_bytes()).unwrap();
+            let found = rules.keeps_database_of(&path).map(|found| found.to_slashes().to_vec());
+            assert_eq!(found.as_deref(), database.map(str::as_bytes), "{path}");
+        };
+        check("data/x/a.db-wal", Some("data/x/a.db"));
+        check("data/a.db-journal", Some("data/a.db"));
+        check("data/own-wal", Some("data/own"));
+        for other in ["data/a.db", "data/a.db-shm", "data/a-wal", "a.db-wal", "data/x/own-wal", "data-wal"] {
+            check(other, None);
+        }
     }
 }

@@ -7,6 +7,7 @@ use gix_glob::Pattern;
 use gix_glob::pattern::Case;
 use gix_glob::wildmatch::Mode;
 
+use crate::sqlite::database_of;
 use crate::{Error, Result};
 
 /// Patterns that braces of one older pattern may stand for.
@@ -78,19 +79,31 @@ impl Excludes {
     }
 
     /// Whether a path (not the root) is left out. What is beneath a folder left out is never asked about.
+    ///
+    /// One thing is not git's: a database that is left out takes its logs with it, because each is worth
+    /// nothing without the other, and a log of one state destroys a database of another. A pattern that takes
+    /// the log itself back does so.
     #[must_use]
     pub fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
+        self.decision(path, is_folder).unwrap_or_else(|| {
+            let database = database_of(path).filter(|_| !is_folder);
+            database.is_some_and(|database| self.decision(database, false) == Some(true))
+        })
+    }
+
+    /// What the last pattern that matches a path says: that it is left out, or taken back.
+    fn decision(&self, path: &[u8], is_folder: bool) -> Option<bool> {
         let name_at = path.iter().rposition(|&byte| byte == b'/').map(|at| at + 1);
         let matches = |rule: &&Rule| {
             let (path, mode) = (path.into(), Mode::NO_MATCH_SLASH_LITERAL);
             rule.pattern.matches_repo_relative_path(path, name_at, Some(is_folder), Case::Sensitive, mode)
         };
-        let Some(decisive) = self.rules.iter().rev().find(matches) else { return false };
+        let decisive = self.rules.iter().rev().find(matches)?;
         let leaves_out = !decisive.pattern.is_negative();
         if leaves_out && !decisive.used.load(Ordering::Relaxed) {
             decisive.used.store(true, Ordering::Relaxed);
         }
-        leaves_out
+        Some(leaves_out)
     }
 
     /// Which patterns have left nothing out so far, by their place in the list; those that take back are not
@@ -253,6 +266,24 @@ mod tests {
             rules.covers(b"x/build/a", false) && rules.covers(b"build/keep", false) && rules.covers(b"build", true)
         );
         assert!(!rules.covers(b"build", false) && !rules.covers(b"x/builds/a", false));
+    }
+
+    #[test]
+    fn a_database_that_is_left_out_takes_its_logs_with_it() {
+        for log in ["a.db-wal", "x/a.db-shm", "x/a.db-journal"] {
+            check(&["*.db"], log.as_bytes(), false, true);
+            check(&["*.db"], log.as_bytes(), true, false);
+            check(&["*.db", "!a.db"], log.as_bytes(), false, false);
+            check(&["*.db", "!*.db-*"], log.as_bytes(), false, false);
+        }
+        check(&["*.db"], b"a.db-walnut", false, false);
+        check(&["*-wal"], b"a.db-wal", false, true);
+        check(&["*-wal"], b"a.db-shm", false, false);
+        check(&["/x/a.db"], b"y/a.db-wal", false, false);
+        check(&["*"], b"-wal", false, true);
+        check(&["x/"], b"x/-wal", false, false);
+        let rules = Excludes::new(&owned(&["x/"])).unwrap();
+        assert!(rules.covers(b"x/a.db-wal", false));
     }
 
     #[test]

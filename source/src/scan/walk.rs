@@ -18,7 +18,7 @@ use super::exclude::Excludes;
 use super::{Border, FileKind, Keep, ScanEntry, ScanProblem};
 use crate::beneath::Root;
 use crate::beneath::parking::Lock;
-use crate::sqlite::LOGS;
+use crate::sqlite::{LOGS, database_of};
 use crate::stat::{kind, stat_and_mount};
 
 /// Found entries that may wait for the consumer: some 10 MiB of them.
@@ -85,7 +85,10 @@ pub(super) struct Rules {
 
 impl Rules {
     fn leaves_out(&self, path: &[u8], is_folder: bool) -> bool {
-        self.leave_out.contains(path) || self.excludes.leaves_out(path, is_folder)
+        let database = || database_of(path).filter(|_| !is_folder);
+        self.leave_out.contains(path)
+            || self.excludes.leaves_out(path, is_folder)
+            || !self.leave_out.is_empty() && database().is_some_and(|database| self.leave_out.contains(database))
     }
 
     fn border(&self, path: &[u8], is_folder: bool, is_mount_point: bool) -> Option<Border> {
