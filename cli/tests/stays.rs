@@ -5,12 +5,13 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 use support::guarded::{MODES, MountedAt, configure_tree, read, write};
-use support::{World, assert_same, look, noise, plant};
+use support::{World, assert_same, finish, look, noise, plant};
 
 /// A source of which much is left out, and what is left out of it.
 fn plant_with_excludes(world: &World, root: &str) {
@@ -298,4 +299,41 @@ fn d02_a_file_with_a_name_among_what_stays_is_not_written_through() {
     assert!(fs::read(world.path("s/big")).unwrap() == noise(1, 3 << 20));
     assert!(fs::read(world.path("s/own/same")).unwrap() == changed);
     assert_eq!(fs::metadata(world.path("s/own/same")).unwrap().nlink(), 1);
+}
+
+/// What could not be read when a snapshot was taken is in none: a deploy by whoever may leaves it.
+#[test]
+fn d02_what_could_not_be_read_stays() {
+    for mode in MODES {
+        let world = World::new();
+        write(
+            &world,
+            &[("s/a", "a"), ("s/rootfile", "precious"), ("s/rootdir/x", "precious"), ("s/deep/secret", "precious")],
+        );
+        give(&world.path(""), 65534);
+        for (name, mode) in [("s/rootfile", 0o600), ("s/rootdir", 0o700), ("s/deep/secret", 0o600)] {
+            give(&world.path(name), 0);
+            fs::set_permissions(world.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let user = ["--reuid=65534", "--regid=65534", "--clear-groups", support::COPAL, "create", "one", "s"];
+        let run = finish(world.command_of(Path::new("/usr/bin/setpriv"), &user).output().unwrap());
+        assert_eq!(run.code, 3, "{run:#?}");
+        write(&world, &[("s/a", "changed"), ("s/more", "goes"), ("s/rootdir/y", "came later")]);
+        let report = world.json(&["deploy", "one", "s", "--yes", "--mode", mode]);
+        for name in ["s/rootfile", "s/rootdir/x", "s/deep/secret"] {
+            assert_eq!(read(&world, name), "precious", "{mode} {name}");
+        }
+        assert_eq!((read(&world, "s/a"), read(&world, "s/rootdir/y")), ("a".into(), "came later".into()));
+        assert!(!world.path("s/more").exists());
+        assert!(report["warnings"].to_string().contains("not whole"), "{report}");
+        world.ok(&["restore", "one", "s", "--yes", "--delete"]);
+        assert_eq!((read(&world, "s/rootfile"), read(&world, "s/rootdir/x")), ("precious".into(), "precious".into()));
+        world.ok(&["deploy", "one", "s", "--yes", "--delete-excluded"]);
+        assert!(!world.path("s/rootfile").exists() && !world.path("s/rootdir/x").exists());
+    }
+}
+
+fn give(path: &Path, user: u32) {
+    let status = Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(path).status().unwrap();
+    assert!(status.success());
 }

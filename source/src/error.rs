@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// A result of a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What a scan does to each name.
+pub(crate) const LOOKING_AT: &str = "looking at";
+
 /// What went wrong with a path.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -79,6 +82,12 @@ impl Error {
             Self::Io { path, .. } | Self::Refused { path, .. } => Some(path),
             _ => None,
         }
+    }
+
+    /// Whether it is one name that could not be looked at, and not what a folder of that name holds.
+    #[must_use]
+    pub fn is_of_a_name(&self) -> bool {
+        matches!(self, Self::Io { action: LOOKING_AT, .. })
     }
 
     /// Whether the system refused for lack of a right.

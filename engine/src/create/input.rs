@@ -94,6 +94,14 @@ impl Input {
         }
     }
 
+    /// What whole paths in it begin with.
+    pub(super) fn root(&self) -> PathBuf {
+        match &self.content {
+            InputContent::Path(path) | InputContent::Cloned { clone: path, .. } => path.clone(),
+            InputContent::Pinned(_) => PathBuf::new(),
+        }
+    }
+
     /// Where databases are met that are read through SQLite.
     pub(super) fn databases_below(&self) -> Option<PathBuf> {
         match &self.content {

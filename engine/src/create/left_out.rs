@@ -15,6 +15,8 @@ use crate::own;
 
 /// Folders of other filesystems that are kept by name; of more than that only their mounts protect them.
 const MOUNT_POINTS_MAX: usize = 4096;
+/// Rules past which nothing that could not be read is kept by name.
+const UNREAD_AND_OTHERS_MAX: usize = RULES_MAX - MOUNT_POINTS_MAX;
 
 /// What is left out of one source.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +73,12 @@ impl LeftOut {
     pub(crate) fn uses(&self) -> impl Iterator<Item = (&str, bool)> {
         let unused = self.patterns.unused();
         self.given.iter().enumerate().map(move |(at, given)| (given.as_str(), !unused.contains(&at)))
+    }
+
+    /// What could not be read. Where too much is left out to be kept, only the warnings tell.
+    pub(crate) fn add_unread(&mut self, rule: Option<Rule>) {
+        let known = self.rules.len();
+        self.rules.extend(rule.filter(|rule| known < UNREAD_AND_OTHERS_MAX && rule.is_sound()));
     }
 
     /// A folder that was not entered.

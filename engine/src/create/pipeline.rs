@@ -5,7 +5,8 @@ mod settle;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::iter::Peekable;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,9 +14,9 @@ use copal_chunker::Cutter;
 use copal_manifest::content::FileContent;
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
 use copal_manifest::finder::NodeFinder;
-use copal_manifest::snapshot::{SourceKind, SourceRecord};
+use copal_manifest::snapshot::{Rule, SourceKind, SourceRecord};
 use copal_manifest::tree::{EntryIter, TreeBuilder, TreeReader};
-use copal_source::scan::{FileKind, FileStat, ScanEntry};
+use copal_source::scan::{FileKind, FileStat, ScanEntry, ScanProblem};
 use copal_store::session::Session;
 use crossbeam_channel::{Sender, bounded};
 
@@ -108,6 +109,8 @@ pub(super) struct Capture<'s, 'j> {
     torn_files: u64,
     contents: Vec<(Vec<u8>, ContentIdentity)>,
     left_out: LeftOut,
+    /// What paths of errors begin with.
+    root: PathBuf,
 }
 
 impl Capture<'_, '_> {
@@ -185,6 +188,7 @@ impl Capture<'_, '_> {
                 torn_files: 0,
                 contents: Vec::new(),
                 left_out,
+                root: input.root(),
             };
             let outcome = capture.take_all(entries, input.one_file_system);
             if outcome.is_err() {
@@ -209,7 +213,7 @@ impl Capture<'_, '_> {
                     self.take(entry)?;
                 }
                 Err(problem) if root.is_none() => return Err(problem.into()),
-                Err(problem) => self.unread(problem.to_string()),
+                Err(problem) => self.unread_in_scan(&problem),
             }
             self.settle_what_is_ready()?;
         }
@@ -253,16 +257,33 @@ impl Capture<'_, '_> {
         Ok(Taken { record, bytes_read, warnings, unread_files, torn_files, contents, left_out })
     }
 
-    fn unread(&mut self, why: String) {
+    /// What could not be read is left out by a rule: a deploy leaves it where it is.
+    fn unread(&mut self, why: String, rule: Option<Rule>) {
         self.warnings.push(why);
         self.unread_files += 1;
+        self.left_out.add_unread(rule);
+    }
+
+    /// A path that could not be looked at, or a folder whose names could not be read: that is in the
+    /// snapshot, and what is in it is not.
+    fn unread_in_scan(&mut self, problem: &ScanProblem) {
+        let below = problem.path().and_then(|whole| self.below_root(whole));
+        let rule = if problem.is_of_a_name() { Rule::Path } else { Rule::MountPoint };
+        self.unread(problem.to_string(), below.map(rule));
+    }
+
+    /// A whole path as one from the root of what is captured; none for the root itself.
+    fn below_root(&self, whole: &Path) -> Option<Vec<u8>> {
+        let below = whole.strip_prefix(&self.root).ok()?.as_os_str().as_bytes();
+        (!below.is_empty()).then(|| below.to_vec())
     }
 
     /// One path of the scan.
     fn take(&mut self, found: ScanEntry) -> Result<()> {
         let ScanEntry { path, stat, has_log, .. } = found;
         let Some(path) = EntryPath::from_slashes(&path) else {
-            self.unread(format!("{}: the path is too long to be kept", String::from_utf8_lossy(&path)));
+            let why = format!("{}: the path is too long to be kept", String::from_utf8_lossy(&path));
+            self.unread(why, Some(Rule::Path(path.to_vec())));
             return Ok(());
         };
         let is_file = stat.kind == FileKind::File;

@@ -1,5 +1,6 @@
 //! Small files and everything without content, in batches.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use copal_chunker::looks_page_structured;
@@ -39,8 +40,8 @@ pub(super) enum Outcome {
     Taken(Entry),
     /// Captured, but it changed while it was read.
     Changing(Entry, String),
-    /// It could not be read.
-    Unread(String),
+    /// It could not be read: why, and its whole path where that is known.
+    Unread(String, Option<PathBuf>),
     /// It is gone: not part of the snapshot.
     Vanished,
 }
@@ -74,7 +75,7 @@ impl Outcome {
         match trouble {
             Trouble::Fatal(error) => Err(error),
             Trouble::Source(error) if error.is_not_found() => Ok(Self::Vanished),
-            Trouble::Source(error) => Ok(Self::Unread(error.to_string())),
+            Trouble::Source(error) => Ok(Self::Unread(error.to_string(), error.path().map(Path::to_owned))),
         }
     }
 }

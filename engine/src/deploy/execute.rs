@@ -4,7 +4,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use copal_manifest::snapshot::Snapshot;
+use copal_manifest::snapshot::{Phase, Snapshot};
 use copal_source::target::Capabilities;
 use copal_store::session::Session;
 
@@ -134,6 +134,13 @@ pub(super) fn execute(
     }
     if request.dry_run {
         report.warnings.extend(databases.uncounted());
+    }
+    if snapshot.phase == Phase::PartiallyFailed {
+        report.warnings.push(format!(
+            "{} is not whole: something could not be read when it was taken, and stays as it is where that is known; \
+             `copal show` names it",
+            snapshot.name
+        ));
     }
     report.bytes_kept = (plan.bytes_kept + plan.bytes_to_write).saturating_sub(report.bytes_written);
     report.warnings.extend(run.take_warnings());

@@ -18,6 +18,7 @@ use super::exclude::Excludes;
 use super::{Border, FileKind, Keep, ScanEntry, ScanProblem};
 use crate::beneath::Root;
 use crate::beneath::parking::Lock;
+use crate::error::LOOKING_AT;
 use crate::sqlite::{LOGS, database_of};
 use crate::stat::{kind, stat_and_mount};
 
@@ -273,7 +274,7 @@ impl Shared {
                 // Removed since its name was read: as if the folder had been read a moment later.
                 Err(Errno::NOENT) => continue,
                 Err(error) => {
-                    items.push(Item::Problem(self.root.failed("looking at", &whole, error)));
+                    items.push(Item::Problem(self.root.failed(LOOKING_AT, &whole, error)));
                     continue;
                 }
             };

@@ -1,9 +1,12 @@
 //! The coordinator's other half: results come back and are put into the tree, in path order.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use copal_chunker::Cutter;
 use copal_manifest::entry::{Entry, EntryPath, Node};
+use copal_manifest::snapshot::Rule;
 use copal_source::scan::FileKind;
 
 use super::{Batch, Capture, FileKey, Waiting};
@@ -111,7 +114,9 @@ impl Capture<'_, '_> {
                     return Ok(Outcome::Changing(entry, warning("it changed while it was read")));
                 }
                 Ok(Assembled::Torn) if attempt == ATTEMPTS => {
-                    return Ok(Outcome::Unread(warning("it kept changing while it was read, and is left out")));
+                    let whole = self.root.join(OsStr::from_bytes(&path.to_slashes()));
+                    let why = warning("it kept changing while it was read, and is left out");
+                    return Ok(Outcome::Unread(why, Some(whole)));
                 }
                 Ok(_) => {}
             }
@@ -150,8 +155,9 @@ impl Capture<'_, '_> {
                 self.torn_files += 1;
                 self.place(entry, key)
             }
-            Outcome::Unread(why) => {
-                self.unread(why);
+            Outcome::Unread(why, whole) => {
+                let below = whole.and_then(|whole| self.below_root(&whole));
+                self.unread(why, below.map(Rule::Path));
                 Ok(())
             }
             Outcome::Vanished => Ok(()),
@@ -206,7 +212,8 @@ impl Capture<'_, '_> {
     fn leave_out_orphan(&mut self, folder: EntryPath) {
         if self.missing.as_ref() != Some(&folder) {
             let name = self.shared.named(&folder);
-            self.unread(format!("{name}: the folder could not be read when its turn came; what is in it is left out"));
+            let why = format!("{name}: the folder could not be read when its turn came; what is in it is left out");
+            self.unread(why, Some(Rule::Path(folder.to_slashes().to_vec())));
             self.missing = Some(folder);
         }
     }
@@ -218,7 +225,7 @@ impl Capture<'_, '_> {
         }
         match self.builder.push(&entry, &mut self.sink) {
             Err(copal_store::Error::Limit { what, .. }) => {
-                self.unread(what);
+                self.unread(what, Some(Rule::Path(entry.path.to_slashes().to_vec())));
                 return Ok(());
             }
             other => other?,
