@@ -63,13 +63,16 @@ pub struct ForgedRecord<'a> {
     pub payload: &'a [u8],
 }
 
+/// Bytes of a pack, and the places that its list gives.
+pub type ForgedPack = (Vec<u8>, Vec<(ChunkId, Location)>);
+
 /// A pack of any records, with a list of them that opens; and the places that follow from that list.
 pub fn seal_pack(
     repository: &Repository,
     pack: PackId,
     kind: RecordKind,
     records: &[ForgedRecord<'_>],
-) -> Result<(Vec<u8>, Vec<(ChunkId, Location)>)> {
+) -> Result<ForgedPack> {
     let mut out = Vec::new();
     let mut sealer = PackSealer::new(repository.keys(), pack, kind, &mut out)?;
     for ForgedRecord { encoding, members, base, payload } in records {
