@@ -105,7 +105,7 @@ impl Stays {
         }
         let is_log = |suffix: &&str| begins(standing, &[database, suffix.as_bytes()].concat(), begins_as_log);
         let wanted = || Ok::<_, Error>(desired.get(&at)?.is_some_and(|item| item.entry.node != Node::Directory));
-        Ok(LOGS.iter().any(|suffix| is_log(&suffix)) && wanted()?)
+        Ok(LOGS.iter().any(is_log) && wanted()?)
     }
 
     /// The same, and these paths below the target.
