@@ -80,8 +80,9 @@ fn roles_may_what_they_may() {
     for (what, arguments, codes) in allowed {
         for (role, code) in ["create", "read", "maintain"].into_iter().zip(codes) {
             // A name that is taken would be refused before the role is.
+            let name = format!("new-{role}");
             let own: Vec<&str> =
-                arguments.iter().map(|&word| if word == "new" && role != "create" { role } else { word }).collect();
+                arguments.iter().map(|&word| if word == "new" && role != "create" { &name } else { word }).collect();
             let run = with_key(&world, role, &own);
             assert_eq!(run.code, code, "{what} with a {role} key: {run:#?}");
         }

@@ -98,7 +98,7 @@ fn t13_reserved_names_are_refused_and_said_why() {
     let world = world();
     let id = world.json(&["show", "one"])["id"].as_str().unwrap().to_owned();
     for name in ["import", "export", "deploy", "latest", ".", "..", "20261127173000", &id, "a\u{200b}"] {
-        let error = world.fails(&["create", name, "data"], 2, "bad-name");
+        let error = world.fails(&["create", "--name", name, "data"], 2, "bad-name");
         assert!(error["message"].as_str().unwrap().contains("cannot be a snapshot's name: "), "{error}");
     }
     assert_eq!(world.json(&["list"]).as_array().unwrap().len(), 2);

@@ -88,7 +88,9 @@ pub(super) fn execute(
     let stays = if request.delete_excluded { Stays::default() } else { Stays::of(desired.parts(), snapshot)? };
     let stays = if request.keep_others { stays.and(own_below(context, &place)) } else { stays };
     let how = How { stays: Arc::new(stays), named: request.dry_run, keep_others: request.keep_others };
-    let capabilities = capabilities(&place, single, staged)?;
+    // The rehearsal of an application's deploy tells paths alone, and writes nothing beside them.
+    let may_probe = !(request.dry_run && request.stops_holders);
+    let capabilities = capabilities(&place, single, staged, may_probe)?;
     let job = Job { run: &run, desired: &desired, place: &place, single, capabilities, ledger, hidden, staged, how };
     let mut decided = job.decide(context, request, &catalogue, &session)?;
     let databases = job.databases(Some(&decided.plan))?;

@@ -75,8 +75,13 @@ pub(crate) fn refuse_mounts(path: &Path, top: Top) -> Result<()> {
 
 /// What the filesystem of the target can do. It is probed beside the target, so that a plan, or a deploy that
 /// fails, leaves the target as it was to the time of its folder. At a mount point nothing beside it counts,
-/// and nothing needs a probe.
-pub(super) fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -> Result<Capabilities> {
+/// and nothing needs a probe; nor where nobody asks how the target would be switched.
+pub(super) fn capabilities(
+    place: &Place,
+    single: bool,
+    staged: Option<&Path>,
+    may_probe: bool,
+) -> Result<Capabilities> {
     // Who builds in a mount point knows how it is switched.
     let within = staged.and_then(Path::parent).filter(|parent| *parent == place.path);
     if let Some(within) = within {
@@ -100,7 +105,11 @@ pub(super) fn capabilities(place: &Place, single: bool, staged: Option<&Path>) -
         folder = folder.parent().unwrap_or(Path::new("/"));
     }
     let is_folder = matches!(place.standing, Standing::Folder | Standing::EmptyFolder) && !single;
-    match TargetTree::open(folder)?.capabilities() {
+    let tree = TargetTree::open(folder)?;
+    if !may_probe {
+        return Ok(Capabilities { exchange: true, mount_point: false, ..tree.look()? });
+    }
+    match tree.capabilities() {
         Ok(found) => Ok(Capabilities { mount_point: false, ..found }),
         // Whoever owns the folder alone, and not the one above it, can change what is in it.
         Err(error) if is_folder && is_refusal(&error) => {
