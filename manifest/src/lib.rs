@@ -13,6 +13,7 @@ mod folders;
 pub mod name;
 mod node;
 mod piece_cursor;
+mod rules;
 pub mod shown;
 pub mod snapshot;
 pub mod total;

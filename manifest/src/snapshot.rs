@@ -46,8 +46,6 @@ pub const RULES_MAX: usize = 65_536;
 pub const RULES_BYTES_MAX: usize = 4 << 20;
 /// Longest pattern of a rule in bytes.
 pub const RULE_BYTES_MAX: usize = 4096;
-/// What a rule counts beside its text, so that many short ones are bounded too.
-const RULE_OVERHEAD_BYTES: usize = 16;
 /// Longest name of a user in bytes.
 pub const USER_BYTES_MAX: usize = 255;
 /// Longest text in a [`LiveRecord`] in bytes.
@@ -487,28 +485,6 @@ impl Snapshot {
     #[must_use]
     pub fn full_name(app: &str, name: &str) -> String {
         if app.is_empty() { name.to_owned() } else { format!("{app}/{name}") }
-    }
-}
-
-impl Rule {
-    /// What it takes in a payload, about.
-    fn bytes(&self) -> usize {
-        RULE_OVERHEAD_BYTES
-            + match self {
-                Self::Exclude(pattern) => pattern.len(),
-                Self::Path(path) | Self::MountPoint(path) => path.len(),
-                Self::OneFileSystem => 0,
-            }
-    }
-
-    /// Whether it can be kept.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        match self {
-            Self::Exclude(pattern) => pattern.len() <= RULE_BYTES_MAX,
-            Self::Path(path) | Self::MountPoint(path) => (1..=PATH_BYTES_MAX).contains(&path.len()),
-            Self::OneFileSystem => true,
-        }
     }
 }
 

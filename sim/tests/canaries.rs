@@ -56,7 +56,7 @@ canaries! {
     canary_living_sessions_that_are_taken_for_dead_are_noticed: TakesTheLivingForDead within 60 seeds;
     canary_a_condemned_chunk_that_is_reused_is_noticed: ReusesCondemnedChunks within 60 seeds;
     canary_a_fragment_that_goes_before_its_heir_comes_is_noticed: RemovesFragmentsFirst within 60 seeds;
-    canary_a_session_that_nobody_sees_and_that_publishes_is_noticed: PublishesUnseen within 120 seeds;
+    canary_a_session_that_nobody_sees_and_that_publishes_is_noticed: PublishesUnseen within 400 seeds;
     canary_an_index_that_says_wrong_places_is_noticed: WritesWrongPlaces within 60 seeds;
     canary_a_name_that_is_looked_for_once_is_noticed: LooksForTheNameOnce within 60 seeds;
 }
