@@ -75,7 +75,7 @@ fn is_path_of_the_tree(word: &str) -> bool {
     word.contains('/')
         && !word.contains(['<', '*', ' ', ':', '…', '=', '$', '{', '('])
         && root().join(first).exists()
-        && first != "target"
+        && !["target", "."].contains(&first)
         && !first.is_empty()
 }
 
