@@ -9,7 +9,7 @@ use copal_store::session::{ChunkSource, Session};
 
 use crate::bundle::import::{Evidence, Imported, Parts, has_name, of_id, receive_one};
 use crate::bundle::native::format::Item;
-use crate::bundle::receive::{Base, ChunkContents};
+use crate::bundle::receive::ChunkContents;
 use crate::bundle::walk::{Travelling, walk};
 use crate::bundle::{are_related, cuts_of, name_of};
 use crate::catalogue::{Catalogue, Listed, name_taken};
@@ -86,9 +86,9 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     }
     let same_cuts = cuts_of(here) == cuts_of(there);
     // What is copied is built on no snapshot of another key, whatever id that has.
-    let mut bases: HashMap<SnapshotId, (Snapshot, bool)> = HashMap::new();
+    let mut bases: HashMap<SnapshotId, Snapshot> = HashMap::new();
     for listed in target.snapshots.iter().filter(|listed| to.repository.keys().builds_on(listed.signer)) {
-        bases.insert(listed.snapshot.id, ((*listed.snapshot).clone(), there.trusts(&listed.root, listed.signer)?));
+        bases.insert(listed.snapshot.id, (*listed.snapshot).clone());
     }
     let mut of_former_owners = 0;
     to.monitor.phase("copying");
@@ -112,7 +112,6 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
             before && bases.contains_key(&other.snapshot.id) && are_related(snapshot, &other.snapshot)
         });
         let base_there = base.and_then(|base| bases.get(&base.snapshot.id)).cloned();
-        let base_there = base_there.as_ref().map(|(snapshot, trusted)| Base { snapshot, trusted: *trusted });
         let already = report.bytes_read;
         let feed = |take: &mut dyn FnMut(Item, u64) -> Result<u64>| -> Result<()> {
             let mut taken = 0;
@@ -137,7 +136,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
         };
         let (copied, digest, bytes) = receive_one(parts, (**snapshot).clone(), Evidence::Kept, &feed)?;
         report.bytes_read = report.bytes_read.saturating_add(bytes);
-        bases.insert(copied.id, (copied.clone(), true));
+        bases.insert(copied.id, copied.clone());
         report.snapshots.push(Imported {
             snapshot: copied,
             digest,

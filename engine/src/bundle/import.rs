@@ -18,7 +18,7 @@ use crate::bundle::ingest::with_ingest;
 use crate::bundle::native::format::{BaseSnapshot, BundledSnapshot, OBJECT};
 use crate::bundle::native::read::BundleReader;
 use crate::bundle::native::write::BundleFile;
-use crate::bundle::receive::{Base, Built, ChunkContents, Receiver};
+use crate::bundle::receive::{Built, ChunkContents, Receiver};
 use crate::bundle::{Watch, cuts_of, name_of};
 use crate::catalogue::{Catalogue, Listed, name_taken, payload_digest};
 use crate::context::{Context, Progress};
@@ -176,9 +176,8 @@ struct Import<'i> {
     same_cuts: bool,
     /// Chunks of the bundle that have an id here.
     known: HashMap<u32, ChunkId>,
-    /// The snapshots so far, as they stand here, and whether what they refer to is known to stay; `None`:
-    /// nothing is built on it.
-    done: Vec<Option<(Snapshot, bool)>>,
+    /// The snapshots so far, as they stand here; `None`: nothing is built on it.
+    done: Vec<Option<Snapshot>>,
 }
 
 impl Import<'_> {
@@ -197,7 +196,7 @@ impl Import<'_> {
                 let here = here.filter(|listed| self.may_be_base(listed) && self.may_show(listed, request));
                 let missing = || Error::BundleBase { name: since.name.clone(), id: since.id.to_string() };
                 let here = here.ok_or_else(missing)?;
-                Some(((*here.snapshot).clone(), self.session.trusts(&here.root, here.signer)?))
+                Some((*here.snapshot).clone())
             }
         };
         let mut there: Vec<Snapshot> =
@@ -220,8 +219,7 @@ impl Import<'_> {
             if let Some(here) = of_id(self.context, &catalogue, snapshot.id) {
                 let notice = format!("the snapshot {} is here already", name_of(&here.snapshot));
                 self.context.monitor.notice(&notice);
-                let trusted = self.session.trusts(&here.root, here.signer)?;
-                self.done.push(self.may_be_base(here).then(|| ((*here.snapshot).clone(), trusted)));
+                self.done.push(self.may_be_base(here).then(|| (*here.snapshot).clone()));
                 report.snapshots.push(Imported {
                     snapshot: (*here.snapshot).clone(),
                     digest: here.digest.clone(),
@@ -231,7 +229,7 @@ impl Import<'_> {
                 continue;
             }
             let imported = self.one(number, bundled, snapshot, since.as_ref(), &mut report)?;
-            self.done.push(Some((imported.snapshot.clone(), true)));
+            self.done.push(Some(imported.snapshot.clone()));
             report.snapshots.push(imported);
         }
         let counters = self.session.counters();
@@ -275,7 +273,7 @@ impl Import<'_> {
         number: usize,
         bundled: &BundledSnapshot,
         there: Snapshot,
-        since: Option<&(Snapshot, bool)>,
+        since: Option<&Snapshot>,
         report: &mut ImportReport,
     ) -> Result<Imported> {
         let base = match bundled.base {
@@ -290,7 +288,6 @@ impl Import<'_> {
             },
         };
         let base = base.cloned();
-        let base = base.as_ref().map(|(snapshot, trusted)| Base { snapshot, trusted: *trusted });
         let (reader, context) = (self.reader, self.context);
         let total = reader.chunk_bytes;
         let already = report.bytes;
@@ -334,7 +331,7 @@ pub(super) struct Parts<'p, 's> {
     pub(super) context: &'p Context,
     pub(super) session: &'s Session,
     pub(super) contents: &'p dyn ChunkContents,
-    pub(super) base: Option<&'p Base<'s>>,
+    pub(super) base: Option<&'p Snapshot>,
     pub(super) same_cuts: bool,
     pub(super) known: &'p mut HashMap<u32, ChunkId>,
 }

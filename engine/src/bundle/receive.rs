@@ -28,13 +28,6 @@ pub(crate) trait ChunkContents {
     fn base_of(&self, ordinal: u32) -> Option<u32>;
 }
 
-/// The snapshot here that items are relative to.
-pub(crate) struct Base<'s> {
-    pub(crate) snapshot: &'s Snapshot,
-    /// Whether what it refers to is known to stay; else every chunk of it is looked up.
-    pub(crate) trusted: bool,
-}
-
 /// One source, built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Built {
@@ -48,7 +41,7 @@ pub(crate) struct Built {
 pub(crate) struct Receiver<'r, 's> {
     session: &'s Session,
     contents: &'r dyn ChunkContents,
-    base: Option<&'r Base<'s>>,
+    base: Option<&'r Snapshot>,
     /// The snapshot as it stands at the other side.
     snapshot: &'r Snapshot,
     same_cuts: bool,
@@ -84,7 +77,7 @@ impl<'r, 's> Receiver<'r, 's> {
     pub(crate) fn new(
         session: &'s Session,
         contents: &'r dyn ChunkContents,
-        base: Option<&'r Base<'s>>,
+        base: Option<&'r Snapshot>,
         snapshot: &'r Snapshot,
         same_cuts: bool,
         known: &'r mut HashMap<u32, ChunkId>,
@@ -144,12 +137,11 @@ impl<'r, 's> Receiver<'r, 's> {
         self.end_source(ingest)?;
         let record = self.snapshot.sources.get(number as usize).filter(|_| number as usize == self.built.len());
         let record = record.ok_or_else(|| damaged("its sources are not those of its snapshot"))?;
-        let base = self.base.and_then(|base| same_label(base.snapshot, record).map(|found| (base.trusted, found)));
+        let base = self.base.and_then(|base| same_label(base, record));
         self.source = Some(SourceBuild {
             builder: TreeBuilder::new(&self.boundary_key),
             kind: record.kind,
-            base: base.map(|(_, (_, base))| TreeReader::new(self.session, base.tree).entries().peekable()),
-            base_trusted: base.is_some_and(|(trusted, _)| trusted),
+            base: base.map(|(_, base)| TreeReader::new(self.session, base.tree).entries().peekable()),
             files: 0,
             entries: 0,
             bytes: 0,
@@ -265,7 +257,6 @@ impl<'r, 's> Receiver<'r, 's> {
         ingest: &mut Ingest<'s>,
     ) -> Result<()> {
         let session = self.session;
-        let trusted = self.base.is_some_and(|base| base.trusted);
         let content = self.base_content(source, from)?;
         let end = offset.checked_add(bytes).filter(|end| *end <= content.bytes);
         let end = end.ok_or_else(|| damaged("a run behind the end of the base's file"))?;
@@ -279,9 +270,7 @@ impl<'r, 's> Receiver<'r, 's> {
                     builder.push(Piece::Hole { bytes: length }, ingest.sink())?;
                 }
                 (Piece::Hole { .. }, How::Cut(cut)) => cut.hole(length, ingest)?,
-                (Piece::Chunk { id, .. }, How::Kept { builder, .. })
-                    if whole && (trusted || session.contains(&id)?) =>
-                {
+                (Piece::Chunk { id, .. }, How::Kept { builder, .. }) if whole && session.contains(&id)? => {
                     builder.push(piece, ingest.sink())?;
                 }
                 (Piece::Chunk { id, .. }, how) => {
@@ -313,7 +302,7 @@ impl<'r, 's> Receiver<'r, 's> {
             return Ok(content.clone());
         }
         let base = self.base.ok_or_else(|| damaged("a run of a base that there is not"))?;
-        let record = base.snapshot.sources.get(source as usize);
+        let record = base.sources.get(source as usize);
         let record = record.ok_or_else(|| damaged("a run of a source that the base lacks"))?;
         let entry = TreeReader::new(self.session, record.tree).get(&key.1)?;
         let Some(Entry { node: Node::File(content), .. }) = entry else {
@@ -348,14 +337,14 @@ struct SourceBuild<'s> {
     builder: TreeBuilder,
     kind: SourceKind,
     base: Option<Peekable<EntryIter<'s>>>,
-    base_trusted: bool,
     files: u64,
     entries: u64,
     bytes: u64,
 }
 
 impl<'s> SourceBuild<'s> {
-    /// Takes over what the base has before a path (all that is left without one).
+    /// Takes over what the base has before a path (all that is left without one). Each chunk is looked up:
+    /// the base may have been deleted, collected and put back.
     fn copy_before(&mut self, limit: Option<&EntryPath>, session: &'s Session, ingest: &mut Ingest<'s>) -> Result<()> {
         loop {
             let Some(base) = &mut self.base else { return Ok(()) };
@@ -367,7 +356,6 @@ impl<'s> SourceBuild<'s> {
             let Some(entry) = entry else { return Ok(()) };
             let mut entry = entry?;
             if let Node::File(content) = &entry.node
-                && !self.base_trusted
                 && !is_present(session, content)?
             {
                 entry.node = Node::File(stored_again(session, content, ingest)?);
