@@ -9,14 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use support::forge::with_key;
 use support::{Run, World, finish, noise};
-
-/// The program opened by another key file, or by a password.
-fn with_key(world: &World, key: &str, arguments: &[&str]) -> Run {
-    let mut command = world.command(arguments);
-    command.env("COPAL_KEY_FILE", world.path(key));
-    finish(command.output().unwrap())
-}
 
 fn with_password(world: &World, password: &str, arguments: &[&str]) -> Run {
     let mut command = world.command(arguments);

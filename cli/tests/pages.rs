@@ -2,36 +2,16 @@
 //! compared with the built program's own `--help`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../xtask/tests/support/mod.rs"]
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::{pages, prose, root, spans};
 
 /// The program under test.
 const COPAL: &str = env!("CARGO_BIN_EXE_copal");
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// Every page, by its path from the root.
-fn pages() -> BTreeMap<String, String> {
-    let listed = Command::new("git").args(["ls-files", "-z", "*.md"]).current_dir(root()).output().unwrap();
-    assert!(listed.status.success(), "git lists the pages");
-    let names = String::from_utf8(listed.stdout).unwrap();
-    let names = names.split('\0').filter(|name| !name.is_empty() && root().join(name).is_file());
-    names.map(|name| (name.to_owned(), fs::read_to_string(root().join(name)).unwrap())).collect()
-}
-
-/// The page without its fenced blocks.
-fn prose(text: &str) -> String {
-    text.split("```").step_by(2).collect()
-}
-
-/// What stands in backticks, in prose.
-fn spans(text: &str) -> Vec<String> {
-    prose(text).split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
 
 /// What the program says of itself: each command with the flags of its `--help`.
 struct Program {

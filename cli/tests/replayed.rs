@@ -7,29 +7,19 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::snapshot::Snapshot;
 use copal_manifest::tree::TreeBuilder;
-use copal_store::entropy::OsEntropy;
-use copal_store::keys::Credential;
-use copal_store::local::LocalBackend;
-use copal_store::repository::{Repository, RootName};
+use copal_store::repository::RootName;
 use copal_store::session::Session;
 use copal_store::{ChunkId, SnapshotId};
-use zeroize::Zeroizing;
 
+use support::forge::hold;
 use support::{World, look, noise};
 
 const FILE_BYTES: usize = 20_000;
-
-fn hold(world: &World, key: &str) -> Repository {
-    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
-    let backend = Arc::new(LocalBackend::new(&world.repository()));
-    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
-}
 
 fn kept(paths: Vec<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
@@ -74,6 +64,36 @@ fn t04_a_deleted_root_that_is_put_back_is_a_parent_without_chunks() {
         assert!(look(&world.path("source")) == look(&world.path("deployed")), "rotated: {rotated}");
         world.ok(&["verify"]);
     }
+}
+
+/// A bundle is relative to a snapshot whose chunks a collection has taken.
+#[test]
+fn t04_a_deleted_root_that_is_put_back_is_a_base_without_chunks() {
+    let world = World::new();
+    fs::write(world.path("password"), "of the bundle").unwrap();
+    fs::create_dir(world.path("source")).unwrap();
+    for number in 0..600u64 {
+        fs::write(world.path("source").join(format!("f{number}")), noise(number, 300)).unwrap();
+    }
+    fs::write(world.path("source/large"), noise(9_000, 3_000_000)).unwrap();
+    world.create("b", "source");
+    world.ok(&["create", "a", "source", "--exclude", "large"]);
+    fs::write(world.path("source/f0"), b"changed").unwrap();
+    world.create("c", "source");
+    let password = ["--bundle-password-file", "password"];
+    world.ok(&[&["export", "c", "bundle", "--since", "b"][..], &password].concat());
+    let roots = kept(world.objects_in("snapshots"));
+    world.ok(&["delete", "c", "--yes"]);
+    let of_c: Vec<PathBuf> = roots.iter().map(|(path, _)| path.clone()).filter(|path| !path.exists()).collect();
+    world.ok(&["delete", "b", "--yes"]);
+    world.ok(&["gc"]);
+    world.ok(&["gc"]);
+    put_back(&roots.into_iter().filter(|(path, _)| !of_c.contains(path)).collect::<Vec<_>>());
+
+    let import = world.run(&[&["import", "bundle"][..], &password].concat());
+    assert!(import.code != 0 && import.stderr.contains("is missing"), "{import:#?}");
+    let listed = world.json(&["list"]);
+    assert!(listed.as_array().unwrap().iter().all(|one| one["name"] != "c"), "{listed}");
 }
 
 fn entry(path: &str, node: Node) -> Entry {

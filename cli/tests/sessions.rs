@@ -193,15 +193,7 @@ fn t07_a_create_that_a_rotation_overtakes_is_acknowledged_and_can_be_read() {
 
 #[test]
 fn t07_a_create_that_the_step_to_signed_keys_overtakes_can_be_read() {
-    let world = World::bare();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("testdata/repositories");
-    let copied = Command::new("cp").arg("-r").arg(golden.join("v1-plain")).arg(world.repository()).status();
-    assert!(copied.unwrap().success());
-    fs::copy(golden.join("v1-plain.key"), world.path("key")).unwrap();
-    for folder in ["sessions", "leases", "condemned", "labels", "tmp"] {
-        let _ = fs::create_dir(world.repository().join(folder));
-    }
-    world.ok(&["key", "remove", "password"]);
+    let world = World::of_the_first_format();
     sources(&world);
     let create = Stopped::create(&world, &world.repository());
     world.ok(&["key", "rotate"]);

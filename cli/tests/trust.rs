@@ -7,39 +7,21 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use copal_store::backend::{ObjectKind, ObjectName, publish_bytes};
 use copal_store::check::packs;
 use copal_store::codec;
-use copal_store::entropy::OsEntropy;
 use copal_store::fuzzing::seal_whole;
-use copal_store::keys::Credential;
-use copal_store::local::LocalBackend;
 use copal_store::location::RecordKind;
 use copal_store::repository::{Repository, RootName};
 use copal_store::session::{Reservation, Session};
 use copal_store::{ObjectId, SnapshotId};
-use zeroize::Zeroizing;
 
+use support::forge::{hold, with_key};
 use support::{Run, World, finish, noise};
-
-/// The program opened by another key file.
-fn with_key(world: &World, key: &str, arguments: &[&str]) -> Run {
-    let mut command = world.command(arguments);
-    command.env("COPAL_KEY_FILE", world.path(key));
-    finish(command.output().unwrap())
-}
 
 fn says(run: &Run, words: &str) -> bool {
     String::from_utf8_lossy(&run.stdout).contains(words)
-}
-
-/// What the holder of a key file can do without the program.
-fn hold(world: &World, key: &str) -> Repository {
-    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
-    let backend = Arc::new(LocalBackend::new(&world.repository()));
-    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
 }
 
 /// A repository with keys of its own for each of the names, in the role.

@@ -7,38 +7,16 @@
 mod support;
 
 use std::fs;
-use std::sync::Arc;
 
 use copal_manifest::entry::Timestamp;
 use copal_manifest::snapshot::{Rule, Snapshot, SourceRules};
 use copal_store::backend::{ObjectKind, ObjectName, publish_bytes};
-use copal_store::entropy::OsEntropy;
 use copal_store::fuzzing::{BLOCK, seal_signed_parts, seal_whole};
-use copal_store::keys::Credential;
-use copal_store::local::LocalBackend;
 use copal_store::repository::{Repository, RootName};
 use copal_store::{ChunkId, ObjectId, SnapshotId, codec};
-use zeroize::Zeroizing;
 
-use support::{Run, World, finish, flip, noise};
-
-fn with_key(world: &World, key: &str, arguments: &[&str]) -> Run {
-    let mut command = world.command(arguments);
-    command.env("COPAL_KEY_FILE", world.path(key));
-    finish(command.output().unwrap())
-}
-
-#[track_caller]
-fn ok_with(world: &World, key: &str, arguments: &[&str]) {
-    let run = with_key(world, key, arguments);
-    assert_eq!(run.code, 0, "{arguments:?}: {run:#?}");
-}
-
-fn hold(world: &World, key: &str) -> Repository {
-    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
-    let backend = Arc::new(LocalBackend::new(&world.repository()));
-    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
-}
+use support::forge::{hold, ok_with, with_key};
+use support::{World, finish, flip, noise};
 
 /// A repository with another key in that role, and the snapshot `monday` of an owner.
 fn with_bert(role: &str) -> World {

@@ -7,7 +7,6 @@ mod support;
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -134,27 +133,13 @@ fn labels_of(listed: &Value) -> Vec<&str> {
     labels
 }
 
-/// A repository of the first format, with the key file as its only slot.
-fn golden() -> World {
-    let world = World::bare();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("testdata/repositories");
-    let copied = Command::new("cp").arg("-r").arg(golden.join("v1-plain")).arg(world.repository()).status();
-    assert!(copied.unwrap().success());
-    fs::copy(golden.join("v1-plain.key"), world.path("key")).unwrap();
-    for folder in ["sessions", "leases", "condemned", "labels", "tmp"] {
-        let _ = fs::create_dir(world.repository().join(folder));
-    }
-    world.ok(&["key", "remove", "password"]);
-    world
-}
-
 /// Whatever change of keys comes first after a step to format 3 that was killed: what was there before
 /// counts as an owner's.
 #[test]
 fn t03_an_interrupted_step_to_signed_keys_is_ended_by_the_next_change_of_keys() {
     let mut interrupted = 0;
     for after in (1..).step_by(3) {
-        let world = golden();
+        let world = World::of_the_first_format();
         let faults = FaultBackend::new(Arc::new(LocalBackend::new(&world.repository())));
         let owner = hold_through(Arc::new(faults.clone()), &world, "key");
         faults.plan(None, after, FaultMode::CrashBefore);

@@ -7,49 +7,25 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use std::sync::Arc;
 
 use copal_manifest::entry::Node;
 use copal_manifest::snapshot::Snapshot;
 use copal_manifest::tree::{TreeBuilder, TreeReader};
 use copal_store::backend::{ObjectKind, ObjectName, publish_bytes};
-use copal_store::entropy::OsEntropy;
 use copal_store::fuzzing::{seal_fragment, seal_whole, seal_whole_unsigned};
-use copal_store::keys::Credential;
-use copal_store::local::LocalBackend;
 use copal_store::location::{Location, RecordKind};
 use copal_store::repository::{Repository, RootName};
 use copal_store::session::{ChunkSource, DeltaBase, Reservation, Session};
 use copal_store::{ChunkId, ObjectId, SnapshotId};
-use zeroize::Zeroizing;
 
-use support::{Run, World, finish, noise};
-
-fn with_key(world: &World, key: &str, arguments: &[&str]) -> Run {
-    let mut command = world.command(arguments);
-    command.env("COPAL_KEY_FILE", world.path(key));
-    finish(command.output().unwrap())
-}
-
-/// On a machine that has no cache and no memory.
-fn anew(world: &World, arguments: &[&str]) -> Run {
-    for folder in ["new cache", "new state"] {
-        fs::remove_dir_all(world.path(folder)).ok();
-    }
-    finish(world.elsewhere_new(arguments).output().unwrap())
-}
+use support::forge::{anew, hold, with_key};
+use support::{Run, World, noise};
 
 #[track_caller]
 fn ok_anew(world: &World, arguments: &[&str]) -> String {
     let run = anew(world, arguments);
     assert_eq!(run.code, 0, "{arguments:?}: {run:#?}");
     String::from_utf8_lossy(&run.stdout).into_owned()
-}
-
-fn hold(world: &World, key: &str) -> Repository {
-    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
-    let backend = Arc::new(LocalBackend::new(&world.repository()));
-    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
 }
 
 fn add_key(world: &World, name: &str, role: &str, seed: u64) {

@@ -6,32 +6,16 @@
 mod support;
 
 use std::fs;
-use std::sync::Arc;
 
 use copal_manifest::snapshot::Snapshot;
 use copal_store::SnapshotId;
 use copal_store::backend::{ObjectKind, ObjectName, publish_bytes};
-use copal_store::entropy::OsEntropy;
 use copal_store::fuzzing::seal_whole;
-use copal_store::keys::Credential;
-use copal_store::local::LocalBackend;
 use copal_store::repository::{Repository, RootName};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
-use support::{Run, World, finish, noise};
-
-fn with_key(world: &World, key: &str, arguments: &[&str]) -> Run {
-    let mut command = world.command(arguments);
-    command.env("COPAL_KEY_FILE", world.path(key));
-    finish(command.output().unwrap())
-}
-
-fn hold(world: &World, key: &str) -> Repository {
-    let bytes: [u8; 32] = fs::read(world.path(key)).unwrap().try_into().unwrap();
-    let backend = Arc::new(LocalBackend::new(&world.repository()));
-    Repository::open(backend, Arc::new(OsEntropy), &Credential::KeyFile(Zeroizing::new(bytes))).unwrap()
-}
+use support::forge::{anew, hold, with_key};
+use support::{Run, World, noise};
 
 /// A repository with another key in that role.
 fn with_key_of(role: &str) -> World {
@@ -154,13 +138,6 @@ fn take_name(world: &World, by: &str, of: &str) -> [ObjectName; 2] {
     let forged = Snapshot { sources: of_thief.sources, ..snapshot }.encode().unwrap();
     publish_bytes(&**owner.backend(), &own, &seal_whole(&thief, &own, &forged).unwrap()).unwrap();
     [own, way]
-}
-
-fn anew(world: &World, arguments: &[&str]) -> Run {
-    for folder in ["new cache", "new state"] {
-        fs::remove_dir_all(world.path(folder)).ok();
-    }
-    finish(world.elsewhere_new(arguments).output().unwrap())
 }
 
 #[test]

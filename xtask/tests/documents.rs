@@ -3,35 +3,14 @@
 //! `cli/tests/guide.rs`.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod support;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use cargo_metadata::MetadataCommand;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// Every page, by its path from the root.
-fn pages() -> BTreeMap<String, String> {
-    let listed = Command::new("git").args(["ls-files", "-z", "*.md"]).current_dir(root()).output().unwrap();
-    assert!(listed.status.success(), "git lists the pages");
-    let names = String::from_utf8(listed.stdout).unwrap();
-    let names = names.split('\0').filter(|name| !name.is_empty() && root().join(name).is_file());
-    names.map(|name| (name.to_owned(), fs::read_to_string(root().join(name)).unwrap())).collect()
-}
-
-/// The page without its fenced blocks.
-fn prose(text: &str) -> String {
-    text.split("```").step_by(2).collect()
-}
-
-/// What stands in backticks, in prose.
-fn spans(text: &str) -> Vec<String> {
-    prose(text).split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
+use support::{pages, prose, root, spans};
 
 /// As GitHub makes anchors of headings.
 fn anchors(text: &str) -> BTreeSet<String> {

@@ -2,25 +2,12 @@
 //! or of a page's prose is measured.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
+
+use support::files;
 
 /// Characters of a line of a comment or of prose, its indentation included.
 const WIDTH_MAX: usize = 110;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// The files that git has with this ending, by their paths from the root, and their texts.
-fn files(pattern: &str) -> Vec<(String, String)> {
-    let listed = Command::new("git").args(["ls-files", "-z", pattern]).current_dir(root()).output().unwrap();
-    assert!(listed.status.success(), "git lists the files");
-    let names = String::from_utf8(listed.stdout).unwrap();
-    let names = names.split('\0').filter(|name| !name.is_empty() && root().join(name).is_file());
-    names.map(|name| (name.to_owned(), fs::read_to_string(root().join(name)).unwrap())).collect()
-}
 
 /// Whether a line is too long and could be broken: one long word, or one long span of code, cannot.
 fn too_long(line: &str) -> bool {

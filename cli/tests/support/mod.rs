@@ -58,6 +58,21 @@ impl World {
         Self::beneath(&std::env::temp_dir())
     }
 
+    /// With one of the first format, and the key file as its only slot.
+    pub fn of_the_first_format() -> Self {
+        let world = Self::bare();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("testdata/repositories");
+        let copied = Command::new("cp").arg("-r").arg(golden.join("v1-plain")).arg(world.repository()).status();
+        assert!(copied.unwrap().success());
+        fs::copy(golden.join("v1-plain.key"), world.path("key")).unwrap();
+        // What git does not keep when it is empty.
+        for folder in ["sessions", "leases", "condemned", "labels", "tmp"] {
+            let _ = fs::create_dir(world.repository().join(folder));
+        }
+        world.ok(&["key", "remove", "password"]);
+        world
+    }
+
     /// Without one, on the filesystem of a folder.
     pub fn beneath(folder: &Path) -> Self {
         let temporary = TempDir::new_in(folder).unwrap();
