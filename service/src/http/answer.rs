@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::IntoParams;
 
 use crate::access::{OPERATION_HEADER, Principal, Role};
 use crate::daemon::Daemon;
@@ -37,10 +38,13 @@ pub(crate) fn application(daemon: &Daemon, principal: &Principal, named: Option<
 }
 
 /// `?wait=`: seconds; `true`, or nothing, is until the end.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wait {
+    /// Seconds to wait for the end; `true`: until the end
     #[serde(default)]
+    #[param(pattern = "^(true|false|[0-9]{0,9}s?)$")]
     wait: Option<String>,
 }
 

@@ -47,7 +47,7 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/operations/{id}", tag = "operations",
     params(
         ("id" = String, Path, description = "Its id"),
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     responses((status = 200, body = Operation)))]
 pub(crate) async fn show(

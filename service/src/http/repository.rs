@@ -71,7 +71,7 @@ pub(crate) struct VerifyBody {
 
 /// Hashes every byte of the repository again.
 #[utoipa::path(post, path = "/repository/verify", tag = "repository",
-    params(("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end")),
+    params(Wait),
     request_body = Option<VerifyBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn verify(
@@ -98,7 +98,7 @@ pub(crate) struct CollectBody {
 
 /// Returns the space of what no snapshot reaches.
 #[utoipa::path(post, path = "/repository/collect", tag = "repository",
-    params(("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end")),
+    params(Wait),
     request_body = Option<CollectBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn collect(

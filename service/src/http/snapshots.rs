@@ -109,7 +109,7 @@ pub(crate) struct CreateBody {
 #[utoipa::path(post, path = "/snapshots/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Name of the snapshot, unique in the application"),
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     request_body = Option<CreateBody>,
     responses((status = 201, body = SnapshotView), (status = 202, body = Operation)))]
@@ -126,7 +126,7 @@ pub(crate) async fn create(
 /// Takes a snapshot of the application under a name that is made: host and time.
 #[utoipa::path(post, path = "/snapshots", tag = "snapshots",
     params(
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     request_body = Option<CreateBody>,
     responses((status = 201, body = SnapshotView), (status = 202, body = Operation)))]
@@ -190,7 +190,7 @@ pub(crate) async fn change(
 #[utoipa::path(delete, path = "/snapshots/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name or id"),
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     responses((status = 204), (status = 202, body = Operation)))]
 pub(crate) async fn delete(
@@ -241,7 +241,7 @@ impl DeployBody {
 #[utoipa::path(post, path = "/snapshots/{name}/deploy", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name, its id, or `latest`"),
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     request_body = Option<DeployBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
@@ -268,7 +268,7 @@ pub(crate) async fn deploy(
 #[utoipa::path(post, path = "/snapshot/deploy/{name}", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name, its id, or `latest`"),
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     request_body = Option<DeployBody>,
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
@@ -286,7 +286,7 @@ pub(crate) async fn deploy_by_hub_route(
 #[utoipa::path(post, path = "/snapshots/{name}/verify", tag = "snapshots",
     params(
         ("name" = String, Path, description = "Its name or id"),
-        ("wait" = Option<String>, Query, pattern = "^(true|false|[0-9]{0,9}s?)$", description = "Seconds to wait for the end; `true`: until the end"),
+        Wait,
     ),
     responses((status = 200, body = Object), (status = 202, body = Operation)))]
 pub(crate) async fn verify(
