@@ -65,6 +65,28 @@ impl RealFiles {
         Ok(folder)
     }
 
+    /// What `see` makes of each entry of a folder; what is removed meanwhile is left out.
+    fn listed<T>(
+        &self,
+        folder: &Path,
+        see: impl Fn(&OwnedFd, &OsStr, FileType) -> io::Result<Option<T>>,
+    ) -> io::Result<Vec<T>> {
+        let folder = self.folder(folder, LISTED)?;
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match see(&folder, name, entry.file_type()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                seen => found.extend(seen?),
+            }
+        }
+        Ok(found)
+    }
+
     /// A path that is the root itself, or lies above it, is the user's.
     fn is_beneath(&self, path: &Path) -> bool {
         path != &*self.root && path.starts_with(&self.root)
@@ -146,45 +168,20 @@ impl Files for RealFiles {
     }
 
     fn entries(&self, folder: &Path) -> io::Result<Vec<FolderEntry>> {
-        let folder = self.folder(folder, LISTED)?;
-        let mut found = Vec::new();
-        for entry in Dir::read_from(&folder)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            match kind_of(&folder, name) {
-                Ok(kind) => found.push(FolderEntry { name: name.to_owned(), kind }),
-                // Removed while listing.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
+        self.listed(folder, |folder, name, _| {
+            Ok(Some(FolderEntry { name: name.to_owned(), kind: kind_of(folder, name)? }))
+        })
     }
 
-    /// The folder says itself what is a file: nothing is asked for each name.
+    /// The folder says itself what is a file, on most filesystems: nothing is asked for each name.
     fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
-        let folder = self.folder(folder, LISTED)?;
-        let mut found = Vec::new();
-        for entry in Dir::read_from(&folder)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            let is_file = match entry.file_type() {
-                FileType::RegularFile => true,
-                // On filesystems that do not say, it may have been removed meanwhile.
-                FileType::Unknown => match kind_of(&folder, name) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                    kind => matches!(kind?, EntryKind::File(_)),
-                },
-                _ => false,
+        self.listed(folder, |folder, name, said| {
+            let is_file = match said {
+                FileType::Unknown => matches!(kind_of(folder, name)?, EntryKind::File(_)),
+                said => said == FileType::RegularFile,
             };
-            if is_file {
-                found.push(name.to_owned());
-            }
-        }
-        Ok(found)
+            Ok(is_file.then(|| name.to_owned()))
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
