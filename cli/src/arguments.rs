@@ -44,7 +44,8 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArguments {
     /// The repository: a folder, or file:///…
-    #[arg(short, long, global = true, env = "COPAL_REPO", hide_env_values = true, value_name = "REPO", value_hint = ValueHint::DirPath)]
+    #[arg(short, long, global = true, env = "COPAL_REPO", hide_env_values = true,
+        value_name = "REPO", value_hint = ValueHint::DirPath)]
     pub(crate) repo: Option<OsString>,
     /// File whose content is the password (one newline at its end does not count) [env: COPAL_PASSWORD_FILE]
     #[arg(long, global = true, value_name = "FILE")]

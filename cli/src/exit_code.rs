@@ -183,7 +183,8 @@ fn hint(reason: Reason) -> &'static str {
         Reason::NotReady => "`copal status` shows what is under way; wait, or take another snapshot",
         Reason::OtherDigest => "compare it with what was written down when the snapshot was taken; nothing was touched",
         Reason::NotKept => {
-            "mend the program that writes it; or, when it is not needed any more, deploy that source by itself with --only LABEL --no-safety"
+            "mend the program that writes it; or, when it is not needed any more, deploy that source by \
+             itself with --only LABEL --no-safety"
         }
         Reason::FreezeBroken => "allow the application to be held for longer (freeze_max), or make the capture shorter",
         Reason::WrongBundlePassword => "a bundle has a password of its own: see --bundle-password-file",
@@ -200,7 +201,8 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::NewerFormat => USE_NEWER,
         Reason::Damaged | Reason::Missing => {
-            "run `copal verify`: it reports the damage and the affected snapshots; `copal verify --repair` repairs what can be repaired"
+            "run `copal verify`: it reports the damage and the affected snapshots; `copal verify \
+             --repair` repairs what can be repaired"
         }
         Reason::Busy => "wait until the other process has ended, then run the command again",
         Reason::Limit => "ask for less: this is a limit of the format",
@@ -238,7 +240,8 @@ fn program(error: &ProgramError) -> Named {
         ProgramError::DoesNotVerify { .. } => Named::new(
             Integrity,
             "damaged",
-            "`copal verify --repair` repairs what can be repaired; a create of the same files stores again what is lost",
+            "`copal verify --repair` repairs what can be repaired; a create of the same files stores \
+             again what is lost",
         ),
         ProgramError::Unreadable(_) => Named::new(
             Integrity,

@@ -295,7 +295,8 @@ fn d14_a_policy_says_what_may_be_missing() {
 /// A hook of a service that writes its moment down.
 fn noted(of: &str, when: &str, log: &str) -> String {
     format!(
-        "[[app.a{of}.hook]]\nwhen = \"{when}\"\nargv = [\"/bin/sh\", \"-c\", \"echo $COPAL_HOOK $COPAL_SERVICE >> {log}\"]\n"
+        "[[app.a{of}.hook]]\nwhen = \"{when}\"\nargv = [\"/bin/sh\", \"-c\", \"echo $COPAL_HOOK \
+         $COPAL_SERVICE >> {log}\"]\n"
     )
 }
 
@@ -390,7 +391,10 @@ fn d14_a_database_is_checked_and_its_version_is_compared() {
     let path = world.path("a.db");
     let database = Connection::open(&path).unwrap();
     database
-        .execute_batch("CREATE TABLE t (v INTEGER); CREATE INDEX i ON t (v); INSERT INTO t VALUES (1), (2), (3); CREATE TABLE s AS SELECT 5 AS n;")
+        .execute_batch(
+            "CREATE TABLE t (v INTEGER); CREATE INDEX i ON t (v); INSERT INTO t VALUES (1), \
+             (2), (3); CREATE TABLE s AS SELECT 5 AS n;",
+        )
         .unwrap();
     drop(database);
     let source = "[[app.a.source]]\nkind = \"sqlite\"\npath = \"a.db\"\nversion_query = \"SELECT n FROM s\"\n";
@@ -430,7 +434,8 @@ fn d14_a_command_is_run_and_given_what_it_wrote() {
     let world = planted();
     let fed = world.text("fed");
     let source = format!(
-        "[[app.a.source]]\nkind = \"command\"\nargv = [\"/bin/echo\", \"hello\"]\nrestore = [\"/usr/bin/tee\", {fed:?}]\n"
+        "[[app.a.source]]\nkind = \"command\"\nargv = [\"/bin/echo\", \"hello\"]\nrestore = \
+         [\"/usr/bin/tee\", {fed:?}]\n"
     );
     configure(&world, &source);
     world.ok(&["create", "one", "--app", "a"]);

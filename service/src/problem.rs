@@ -299,7 +299,8 @@ fn status_and_hint(reason: Reason) -> (StatusCode, &'static str) {
         Reason::SchemaNewer => (CONFLICT, "update the application first; nothing was touched"),
         Reason::SchemaUnordered => (
             CONFLICT,
-            "nothing was touched; give the source a version_order in copal.toml, or send {\"any_schema\": true} to have it migrated",
+            "nothing was touched; give the source a version_order in copal.toml, or send {\"any_schema\": \
+             true} to have it migrated",
         ),
         Reason::NotReady => (CONFLICT, "wait for its upload, or take another snapshot"),
         Reason::OtherDigest => (CONFLICT, "this is another snapshot than the one meant"),

@@ -174,7 +174,8 @@ pub(crate) fn tell_unfinished(context: &Context, app: &str) -> anyhow::Result<()
     for record in records.filter(|record| record.phase == CapturePhase::Uploading && record.resumable) {
         let name = escaped(record.name.as_bytes());
         context.monitor.notice(&format!(
-            "the upload of {name} was interrupted, or goes on elsewhere: `copal create {name} --app {app}` goes on with it"
+            "the upload of {name} was interrupted, or goes on elsewhere: `copal create {name} --app \
+             {app}` goes on with it"
         ));
     }
     Ok(())

@@ -56,7 +56,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Take this application of the configuration, all its sources at one instant
-    #[arg(long, value_name = "APP", add = applications(), conflicts_with_all = ["exclude", "exclude_file", "one_file_system", "parent"])]
+    #[arg(long, value_name = "APP", add = applications(),
+        conflicts_with_all = ["exclude", "exclude_file", "one_file_system", "parent"])]
     app: Option<String>,
     /// Return once the application goes on; the upload is shown by `copal status`
     #[arg(long, requires = "app")]

@@ -41,13 +41,15 @@ one has (postgres:dbname=shop_copy). Any other word with a colon that is no path
 ./WORD for a path that looks so.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
-    #[arg(value_name = "SNAPSHOT", add = snapshots(), required_unless_present = "abandon", default_value = "", hide_default_value = true)]
+    #[arg(value_name = "SNAPSHOT", add = snapshots(), required_unless_present = "abandon",
+        default_value = "", hide_default_value = true)]
     name: String,
     /// Where to; with --app each source goes where the configuration has it
     #[arg(required_unless_present_any = ["app", "abandon"])]
     target: Option<PathBuf>,
     /// Put this application of the configuration back, all its sources or none
-    #[arg(long, value_name = "APP", add = applications(), conflicts_with_all = ["target", "path", "mode", "force_read", "skip_devices"])]
+    #[arg(long, value_name = "APP", add = applications(),
+        conflicts_with_all = ["target", "path", "mode", "force_read", "skip_devices"])]
     app: Option<String>,
     /// Do not capture what stands there first
     #[arg(long, requires = "app")]

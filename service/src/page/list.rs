@@ -81,7 +81,8 @@ pub(crate) async fn page(
         @if !safety.is_empty() {
             section aria-labelledby="safety-heading" {
                 h2 id="safety-heading" { "Before deploys" }
-                p { "What stood there before each deploy: the way back. Counts and rules of the other snapshots do not see these." }
+                p { "What stood there before each deploy: the way back. Counts and rules of the other \
+                     snapshots do not see these." }
                 (table(&html! {
                     (count(safety.len() as u64, "snapshot", "snapshots"))
                     @if safety.len() > PER_PAGE { ", the newest " (PER_PAGE) " of them" }

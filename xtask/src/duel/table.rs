@@ -51,7 +51,8 @@ pub(super) fn short(results: &Results) -> String {
     }
     text.push_str("\nIn brackets: the best of the peers with a password, possibly a different tool per cell. ");
     text.push_str(
-        "Method, hardware, background load and the goals that are not met: [benchmarks](docs/assurance/benchmarks.md).\n",
+        "Method, hardware, background load and the goals that are not met: \
+         [benchmarks](docs/assurance/benchmarks.md).\n",
     );
     text
 }

@@ -169,7 +169,8 @@ const SOURCE: &[Key] = &[
     value("version_query", "of a database: SQL whose one value is the version of the schema"),
     value(
         "schema_version",
-        "of a database: the version that the application here knows; a newer snapshot is refused, an older one migrated",
+        "of a database: the version that the application here knows; a newer snapshot is refused, an \
+         older one migrated",
     ),
     tables(
         "version_order",
