@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use copal_engine::catalogue::relabel;
 use copal_engine::context::SilentMonitor;
-use copal_engine::create::{CreateRequest, SourceRequest, create};
+use copal_engine::create::{CreateRequest, Exclusions, SourceRequest, create};
 use copal_engine::removal::{collect_garbage, delete};
 use copal_engine::{Clock, Context};
 use copal_manifest::entry::Timestamp;
@@ -157,7 +157,7 @@ fn roots(folder: &Path, name: &str, source: &Path) -> Outcome<()> {
         let request = CreateRequest {
             name: name.into(),
             sources: vec![SourceRequest { label: String::new(), path: source.to_owned() }],
-            exclude: vec!["cache/*".into()],
+            exclusions: Exclusions::of_patterns(vec!["cache/*".into()]),
             ..CreateRequest::default()
         };
         settle(source)?;

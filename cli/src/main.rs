@@ -22,6 +22,7 @@ mod quantities;
 #[allow(clippy::unwrap_used)]
 mod reference;
 mod shown;
+mod stdin;
 
 fn main() -> std::process::ExitCode {
     completion::answer();

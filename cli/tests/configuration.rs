@@ -64,6 +64,12 @@ const TESTED: &[(TableKind, &[&str], &str, &str)] = &[
         "d14_services_are_started_and_stopped_in_their_order",
     ),
     (Source, &["kind", "label", "path"], "configuration.rs", "d14_a_snapshot_keeps_what_was_said_of_it"),
+    (
+        Source,
+        &["exclude_caches", "exclude_if_present", "exclude_larger_than"],
+        "excludes.rs",
+        "u05_an_application_leaves_out_what_its_configuration_says",
+    ),
     (Source, &["exclude", "include", "one_file_system"], "configuration.rs", "d14_a_tree_leaves_out_what_is_said"),
     (
         Source,

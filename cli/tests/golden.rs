@@ -190,6 +190,34 @@ fn roots_of_each_version_are_read() {
 }
 
 #[test]
+fn rules_of_what_is_left_out_by_content_and_by_lists_are_read() {
+    let world = copy_of("v3-left-out");
+    assert_eq!(names(&world), ["content", "list"]);
+    assert_eq!(world.json(&["verify"])["ok"], true);
+    let write = |path: &str, content: &str| {
+        fs::create_dir_all(world.path(path).parent().unwrap()).unwrap();
+        fs::write(world.path(path), content).unwrap();
+    };
+    let check = |name: &str, stays: &[&str], goes: &[&str]| {
+        let _ = fs::remove_dir_all(world.path("target"));
+        for path in stays.iter().chain(goes) {
+            write(&format!("target/{path}"), &"x".repeat(if *path == "large" { 5000 } else { 5 }));
+        }
+        write("target/new cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
+        world.ok(&["deploy", name, "target", "--yes"]);
+        assert_eq!(fs::read_to_string(world.path("target/file")).unwrap(), "kept\n");
+        stays.iter().for_each(|path| assert!(world.path("target").join(path).exists(), "{name}: {path}"));
+        goes.iter().for_each(|path| assert!(!world.path("target").join(path).exists(), "{name}: {path}"));
+    };
+    for name in ["content", "list"] {
+        world.ok(&["deploy", name, name]);
+        check_deployed("v3-left-out", name, &world.path(name));
+    }
+    check("content", &["large", "cache/a", "new cache/a", "marked/b"], &["other", "folder/c"]);
+    check("list", &["large", "other", "cache/a"], &["folder/c"]);
+}
+
+#[test]
 fn reading_alters_nothing() {
     for (golden, name) in [
         ("v1-plain", "first"),
@@ -198,6 +226,7 @@ fn reading_alters_nothing() {
         ("v3-history", "shop/two"),
         ("v3-rotated", "after"),
         ("v3-roots", "five"),
+        ("v3-left-out", "content"),
     ] {
         let world = copy_of(golden);
         for command in [

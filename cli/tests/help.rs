@@ -84,6 +84,8 @@ impl Stage {
         }
         rusqlite::Connection::open(world.path("srv/hub.db")).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
         fs::write(world.path("srv/bucket/object"), noise(21, 9_000)).unwrap();
+        fs::write(world.path("list"), b"etc/hosts\nphotos\n").unwrap();
+        fs::write(world.path("all.sql"), b"CREATE TABLE t (x);\n").unwrap();
         fs::write(world.path("home/anna/x.tmp"), b"leave it out").unwrap();
         fs::write(world.path("etc/copal/password"), b"correct horse\n").unwrap();
         fs::write(world.path("etc/copal/password.new"), b"battery staple\n").unwrap();

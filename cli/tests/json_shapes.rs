@@ -61,6 +61,7 @@ fn every_command_has_its_shape() {
     check(&init, "init");
 
     plant(&world.path("source"));
+    check(&world.json(&["create", "one", "source", "--dry-run"]), "create --dry-run");
     let create = world.create("one", "source");
     check(&create, "create");
     is_id(&create["id"]);

@@ -52,7 +52,7 @@ fn the_short_form_is_an_application_of_one_service() {
     assert_eq!(labels, ["hub.db", "bucket"]);
     assert_eq!(service.sources[0].spec.path(), Some(Path::new("/etc/copal/hub.db")));
     let SourceSpec::Tree(tree) = &service.sources[1].spec else { panic!("{service:?}") };
-    assert_eq!(tree.exclude, ["*", "!one.txt"]);
+    assert_eq!(tree.exclusions.patterns, ["*", "!one.txt"]);
     let hook = &service.hooks[0];
     assert_eq!((hook.when, hook.timeout, hook.on_error), (When::Pre, Duration::from_secs(90), OnError::Continue));
     assert!(matches!(service.hooks[1].action.inverse(), Some(Action::Signal { .. })));

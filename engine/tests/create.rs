@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use copal_engine::context::Progress;
-use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
+use copal_engine::create::{CreateReport, CreateRequest, Exclusions, SourceRequest, create};
 use copal_engine::deploy::DeployMode;
 use copal_engine::{Context, Error, Monitor};
 use copal_manifest::content::{Cutting, FileContent, Piece};
@@ -384,7 +384,10 @@ fn excluded_paths_are_left_out_and_links_into_them_are_files() {
     let world = World::new();
     let source = world.path("source");
     plant(&source);
-    let with_rule = CreateRequest { exclude: vec!["folder".into(), "linked a".into()], ..request("x", &source) };
+    let with_rule = CreateRequest {
+        exclusions: Exclusions::of_patterns(vec!["folder".into(), "linked a".into()]),
+        ..request("x", &source)
+    };
     let report = create(&world.context, &with_rule).unwrap();
     let paths: Vec<String> = entries(&world.context, &report).iter().map(|entry| entry.path.to_string()).collect();
     assert!(!paths.iter().any(|path| path.starts_with("folder") || path == "linked a"), "{paths:?}");

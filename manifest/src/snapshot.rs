@@ -9,7 +9,7 @@ use crate::tree::{HEIGHT_MAX, TreeRoot};
 
 /// Highest version of a snapshot's payload.
 pub const SNAPSHOT_VERSION: u16 = USER_SNAPSHOT_VERSION;
-/// Version of a payload that says which user took the snapshot.
+/// Version of a payload that says which user took the snapshot, and has the rules from [`Rule::Beside`] on.
 pub const USER_SNAPSHOT_VERSION: u16 = 5;
 /// Version of a payload with rules that only this version has; in one with [`Rule::Exclude`] of before,
 /// braces stood for alternatives.
@@ -211,6 +211,20 @@ pub enum Rule {
     Path(Vec<u8>),
     /// What is below this folder, which is an entry itself: another filesystem was mounted there.
     MountPoint(Vec<u8>),
+    /// What stands in a folder beside a mark: beside anything of this name, or where `begins` is not empty a
+    /// file that begins so. The mark itself was taken. Needs version 5, as all that follow.
+    Beside {
+        /// Name of the mark.
+        name: Vec<u8>,
+        /// What its content begins with.
+        begins: Vec<u8>,
+    },
+    /// Files of more bytes.
+    LargerThan(u64),
+    /// All that was not named: the tree has what was named, with the folders that lead to it.
+    Unnamed,
+    /// Of a tree with [`Rule::Unnamed`]: this folder was named, and taken with all that is in it.
+    Named(Vec<u8>),
 }
 
 /// The rules of one source.
@@ -320,7 +334,8 @@ impl Snapshot {
     #[must_use]
     pub fn version_needed(&self) -> u16 {
         let plain = self.live.is_none() && self.sources.iter().all(|source| source.kind.is_plain());
-        match (self.user.is_empty(), self.rules.is_empty(), plain) {
+        let has_new_rules = self.rules.iter().flat_map(|of| &of.rules).any(Rule::is_of_version_5);
+        match (self.user.is_empty() && !has_new_rules, self.rules.is_empty(), plain) {
             (false, ..) => USER_SNAPSHOT_VERSION,
             (true, false, _) => RULED_SNAPSHOT_VERSION,
             (true, true, false) => LIVE_SNAPSHOT_VERSION,

@@ -194,6 +194,37 @@ fn a_user_needs_version_five() {
     assert!(page.contains(&dump), "docs/format/snapshot-root.md should say {dump}");
 }
 
+/// Goal: rules that came with version 5 need it, and the page says how they are written. Method: one of
+/// each, with lower versions and out of bounds; the page's digits.
+#[test]
+fn the_rules_of_version_five_need_it() {
+    let rules = vec![
+        Rule::Beside { name: b"CACHEDIR.TAG".to_vec(), begins: b"Sig".to_vec() },
+        Rule::LargerThan(1 << 20),
+        Rule::Unnamed,
+        Rule::Named(b"a/b".to_vec()),
+    ];
+    let of = |rules: Vec<Rule>| vec![SourceRules { label: "bucket".into(), rules }];
+    let plain = Snapshot { user: String::new(), ..snapshot() };
+    for rule in &rules {
+        let ruled = Snapshot { rules: of(vec![rule.clone()]), ..plain.clone() };
+        assert_eq!((ruled.version_needed(), ruled.version_to_write()), (5, 5), "{rule:?}");
+        assert!(matches!(Snapshot { version: 4, ..ruled }.encode(), Err(Error::Limit { .. })), "{rule:?}");
+    }
+    let whole = Snapshot { version: 5, rules: of(rules), ..plain.clone() };
+    let payload = whole.encode().unwrap();
+    assert_eq!(Snapshot::decode("root", &payload).unwrap(), whole);
+    let before = Snapshot { version: 1, live: None, rules: Vec::new(), ..plain.clone() }.encode().unwrap();
+    let dump: String = payload[before.len()..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format/snapshot-root.md");
+    assert!(std::fs::read_to_string(page).unwrap().contains(&dump), "docs/format/snapshot-root.md should say {dump}");
+    for name in [&b""[..], b".", b"..", b"a/b", b"a\0", &[b'x'; 256]] {
+        let rule = Rule::Beside { name: name.to_vec(), begins: Vec::new() };
+        let spoiled = Snapshot { version: 5, rules: of(vec![rule]), ..plain.clone() };
+        assert!(matches!(spoiled.encode(), Err(Error::Limit { .. })), "{name:?}");
+    }
+}
+
 #[test]
 fn a_newer_root_is_not_damage() {
     let mut payload = snapshot().encode().unwrap();

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::vec;
 
+pub use self::by_content::{ByContent, CACHE_MARK_BEGINS, CACHE_MARK_NAME, Mark};
 pub use self::exclude::{Excludes, Expansion};
-use self::walk::{Item, Rules, Shared, Task};
+pub use self::listed::Listed;
+use self::walk::{Item, Part, Rules, Shared, Task};
 use crate::Result;
 use crate::beneath::Root;
 use crate::stat::stat;
 
+mod by_content;
 mod exclude;
+mod listed;
 mod walk;
 
 /// Time as the filesystem has it.
@@ -133,12 +137,24 @@ pub struct ScanEntry {
     pub has_log: bool,
     /// Only where [`ScanOptions::borders`] asks for it.
     pub border: Option<Border>,
+    /// A capture would have left it out by [`Keep::by_content`].
+    pub left_out: bool,
+}
+
+impl ScanEntry {
+    /// A path with its metadata, and nothing more.
+    #[must_use]
+    pub fn plain(path: Box<[u8]>, stat: FileStat) -> Self {
+        Self { path, stat, has_log: false, border: None, left_out: false }
+    }
 }
 
 /// Which paths of a tree are to be named and left alone; asked from several threads.
 pub trait Keep: Send + Sync + fmt::Debug {
     /// Whether this path (not the root) is one. What is beneath such a folder is never asked about.
     fn keeps(&self, path: &[u8], is_folder: bool) -> bool;
+    /// By what else a capture of this folder would have left something out.
+    fn by_content(&self, folder: &[u8]) -> Option<&ByContent>;
 }
 
 /// What a scan leaves out.
@@ -148,6 +164,11 @@ pub struct ScanOptions {
     pub exclude: Arc<Excludes>,
     /// Paths to leave out, whatever the patterns say.
     pub leave_out: Vec<Vec<u8>>,
+    /// What is left out for what it is. The root itself is taken, whatever its length; of a folder that is
+    /// marked only the mark is.
+    pub by_content: Arc<ByContent>,
+    /// Deliver only these paths, with what is beneath them and the folders that lead to them.
+    pub only: Option<Arc<Listed>>,
     /// Name what this keeps, and mount points, with their [`Border`], and enter neither.
     pub borders: Option<Arc<dyn Keep>>,
     /// Do not enter other filesystems (the mount point itself is kept as an empty folder).
@@ -169,12 +190,16 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
     let root = Root::open(root)?;
     let place = root.place(&[])?;
     let stat = stat(place.fd(), &place.name).map_err(|error| root.failed("looking at", &[], error))?;
-    let first = root.is_folder().then(|| Task::folder(&[], stat.device));
-    let entry = ScanEntry { path: Box::default(), stat, has_log: false, border: None };
+    let first = root
+        .is_folder()
+        .then(|| Task::folder(&[], stat.device, Part { left_out: false, whole: options.only.is_none() }));
+    let entry = ScanEntry::plain(Box::default(), stat);
     let leave_out = options.leave_out.iter().map(|path| path.as_slice().into()).collect();
     let rules = Rules {
         excludes: Arc::clone(&options.exclude),
         leave_out,
+        by_content: Arc::clone(&options.by_content),
+        only: options.only.clone(),
         borders: options.borders.clone(),
         one_file_system: options.one_file_system,
     };
@@ -201,6 +226,13 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Does not go into the folder that was delivered last.
+    pub fn pass_over(&mut self) {
+        let Some([Item::Part(task)]) = self.stack.last().map(vec::IntoIter::as_slice) else { return };
+        self.shared.discard(task);
+        self.stack.pop();
+    }
+
     /// Goes on with the result of a task before what is left here.
     fn enter(&mut self, task: &Arc<Task>) {
         let items = self.shared.take(task, &mut self.buffer);

@@ -160,6 +160,40 @@ fn a_large_folder_is_shared_between_threads_and_stays_in_order() {
     check_same_as_walk(folder.path());
 }
 
+/// Whatever is read ahead of it: what is below a folder that is passed over is not delivered, and all else
+/// is.
+#[test]
+fn what_is_passed_over_is_not_delivered_and_all_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    make_tree(folder.path(), 4, &mut 5);
+    let crowded = folder.path().join("crowded");
+    for number in 0..2500 {
+        fs::create_dir_all(crowded.join(format!("{number}"))).unwrap();
+    }
+    let all = walked(folder.path());
+    for threads in [1, 2, 7] {
+        for nth in [1, 2, 3] {
+            let mut found = scan(folder.path(), &with_threads(threads)).unwrap();
+            let (mut delivered, mut passed) = (Vec::new(), Vec::<Vec<u8>>::new());
+            let mut folders = 0;
+            while let Some(entry) = found.next() {
+                let entry = entry.unwrap();
+                if entry.stat.kind == FileKind::Directory && !entry.path.is_empty() {
+                    folders += 1;
+                    if folders % nth == 0 {
+                        found.pass_over();
+                        passed.push([&entry.path[..], b"/"].concat());
+                    }
+                }
+                delivered.push(entry.path.to_vec());
+            }
+            let passed_over = |path: &Vec<u8>| passed.iter().any(|folder| path.starts_with(folder));
+            let expected: Vec<_> = all.iter().map(|path| path.to_vec()).filter(|path| !passed_over(path)).collect();
+            assert!(delivered == expected && !passed.is_empty(), "{threads} threads, each {nth}");
+        }
+    }
+}
+
 #[test]
 fn a_scan_can_be_dropped_at_any_point() {
     let folder = tempfile::tempdir().unwrap();

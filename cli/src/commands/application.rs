@@ -15,7 +15,7 @@ use copal_engine::application::config::{
 use copal_engine::application::{
     self, Application, CapturePhase, CaptureRecord, CaptureRequest, Captured, Configuration, Tools,
 };
-use copal_engine::create::CreateReport;
+use copal_engine::create::{CreateReport, Exclusions};
 use copal_manifest::snapshot::Consistency;
 use copal_source::postgres::PostgresSpec;
 use copal_source::sqlite::SqliteSpec;
@@ -111,10 +111,10 @@ fn argv(text: &OsStr) -> Result<Vec<String>, ProgramError> {
 }
 
 /// Sources of a command line as an application without a name: captured one after the other, as they stand.
-pub(crate) fn unnamed(sources: Vec<(String, SourceSpec)>, exclude: &[String], one_file_system: bool) -> Application {
+pub(crate) fn unnamed(sources: Vec<(String, SourceSpec)>, exclusions: &Exclusions) -> Application {
     let sources = sources.into_iter().map(|(label, spec)| {
         let spec = match spec {
-            SourceSpec::Tree(tree) => SourceSpec::Tree(TreeSpec { exclude: exclude.to_vec(), one_file_system, ..tree }),
+            SourceSpec::Tree(tree) => SourceSpec::Tree(TreeSpec { exclusions: exclusions.clone(), ..tree }),
             spec => spec,
         };
         Source { label, spec, version_order: None }

@@ -1,7 +1,6 @@
 //! `copal create`: takes a snapshot.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -9,17 +8,21 @@ use clap::{Args, ValueHint};
 use copal_engine::Monitor;
 use copal_engine::application::config::{SourceSpec, TreeSpec};
 use copal_engine::application::{CaptureRecord, CaptureRequest};
-use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create, made_name};
+use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, Stream, create_with, made_name, recorded_path};
 use copal_manifest::shown::first_of;
 use serde::Serialize;
 
 use crate::commands::application;
+use crate::commands::excluding::Excluding;
+use crate::commands::listing::{Listing, stream_name};
 use crate::commands::naming::{self, Words};
+use crate::commands::rehearsed;
 use crate::commands::snapshot::{full_name, phase};
 use crate::completion::{applications, snapshots};
 use crate::exit_code::{ExitCode, ProgramError};
 use crate::invocation::Invocation;
 use crate::shown::{count, duration, rate, rfc3339, share, size, uuid};
+use crate::stdin::HeedfulStdin;
 
 /// Patterns that one notice names.
 const PATTERNS_NAMED_MAX: usize = 5;
@@ -34,6 +37,9 @@ Examples:
   copal create monday /srv/data                       the same under this name
   copal create monday db=/srv/hub.db files=/srv/bucket
   copal create monday /home --exclude '*.tmp' --exclude /cache/ --one-file-system
+  copal create monday /srv/data --files-from list       what is named there, from the source
+  copal create monday --stdin --stdin-filename all.sql < all.sql
+  copal create monday /home --exclude-caches --exclude-larger-than 2GiB --skip-if-unchanged
   copal create release-7 /srv/data --tag ticket=4711 --pin
   copal create monday db=sqlite:/srv/hub.db files=/srv/bucket
   copal create monday --app hub --detach              an application of copal.toml
@@ -50,14 +56,14 @@ from the source's root; one that begins with the source's own path counts from t
 pub(crate) struct Arguments {
     /// Name of the snapshot, unique in the repository, and what to take: PATH, KIND:WHAT, or LABEL= and
     /// either
-    #[arg(required_unless_present = "app", value_name = "[NAME] SOURCE", value_hint = ValueHint::AnyPath)]
+    #[arg(required_unless_present_any = ["app", "stdin"], value_name = "[NAME] SOURCE", value_hint = ValueHint::AnyPath)]
     words: Vec<OsString>,
     /// Name of the snapshot: then all words are sources
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Take this application of the configuration, all its sources at one instant
     #[arg(long, value_name = "APP", add = applications(),
-        conflicts_with_all = ["exclude", "exclude_file", "one_file_system", "parent"])]
+        conflicts_with_all = ["Excluding", "Listing", "parent", "stdin", "dry_run"])]
     app: Option<String>,
     /// Return once the application goes on; the upload is shown by `copal status`
     #[arg(long, requires = "app")]
@@ -68,15 +74,19 @@ pub(crate) struct Arguments {
     /// Snapshot class of the configuration
     #[arg(long, value_name = "NAME", requires = "app")]
     class: Option<String>,
-    /// Leave out what matches this pattern; may be given again
-    #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
-    /// Leave out what matches the patterns in this file, one a line, as in .gitignore
-    #[arg(long, value_name = "FILE")]
-    exclude_file: Vec<PathBuf>,
-    /// Stay on the filesystem of each source
-    #[arg(short = 'x', long)]
-    one_file_system: bool,
+    #[command(flatten)]
+    excluding: Excluding,
+    #[command(flatten)]
+    listing: Listing,
+    /// Take what comes on standard input, too, as one file
+    #[arg(long)]
+    stdin: bool,
+    /// What that file is called
+    #[arg(long, value_name = "NAME", requires = "stdin", default_value = "stdin", value_parser = stream_name)]
+    stdin_filename: String,
+    /// Say what would be taken and read, and write nothing at all
+    #[arg(short = 'n', long, conflicts_with = "stdin")]
+    dry_run: bool,
     /// A tag; may be given again
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::tag::parse)]
     tag: Vec<(String, String)>,
@@ -89,6 +99,9 @@ pub(crate) struct Arguments {
     /// Snapshot to compare with; without it the newest of the same sources
     #[arg(long, value_name = "NAME", add = snapshots())]
     parent: Option<String>,
+    /// Take no snapshot when nothing has changed since the one that it is compared with
+    #[arg(long, conflicts_with = "detach")]
+    skip_if_unchanged: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +120,7 @@ struct Document<'a> {
     duration_ms: u64,
     digest: &'a str,
     unread_files: u64,
+    skipped: bool,
     left_out: Vec<String>,
     unmatched: &'a [String],
     warnings: &'a [String],
@@ -117,35 +131,73 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         return of_application(app, arguments, invocation);
     }
     let is_here = |path: &Path| path.symlink_metadata().is_ok();
-    let Words { name, sources: typed } = naming::of_sources(&arguments.words, arguments.name.as_deref(), &is_here)?;
-    let sources = sources(typed)?;
-    let exclude = below_sources(all_patterns(&arguments.exclude, &arguments.exclude_file)?, typed, &sources);
-    let plain: Option<Vec<SourceRequest>> = sources.iter().map(Wanted::plain).collect();
-    let described = naming::described(&sources.first().map(Wanted::described).unwrap_or_default(), sources.len());
-    let context = invocation.open()?;
-    let name = name.map_or_else(|| made_name(&context, "", &described), Ok)?;
-    let report = match plain {
-        Some(sources) => {
-            let request = CreateRequest {
-                name,
-                app: String::new(),
-                sources,
-                exclude,
-                one_file_system: arguments.one_file_system,
-                tags: arguments.tag.clone(),
-                pinned: arguments.pin,
-                force_read: arguments.force_read,
-                parent: arguments.parent.clone(),
-            };
-            create(&context, &request)?
-        }
-        None => {
-            let sources = sources.into_iter().map(|wanted| (wanted.label, wanted.spec)).collect();
-            let unnamed = application::unnamed(sources, &exclude, arguments.one_file_system);
-            application::create(&context, &unnamed, &capture_request(name, arguments), None)?
-        }
+    let named = arguments.name.as_deref();
+    let Words { name, sources: typed } = match arguments.stdin {
+        true => naming::beside_stdin(&arguments.words, named, &is_here)?,
+        false => naming::of_sources(&arguments.words, named, &is_here)?,
     };
+    let sources = sources(typed, usize::from(arguments.stdin))?;
+    let patterns = below_sources(arguments.excluding.patterns()?, typed, &sources);
+    let exclusions = arguments.excluding.exclusions(patterns);
+    if arguments.stdin && arguments.listing.reads_stdin() {
+        let message = "standard input is named both as a list and as what is to be taken";
+        return Err(ProgramError::usage(message, "write the list into a file").into());
+    }
+    let only = arguments.listing.paths()?;
+    let plain: Option<Vec<SourceRequest>> = sources.iter().map(Wanted::plain).collect();
+    let first = sources.first().map_or_else(|| arguments.stdin_filename.clone(), Wanted::described);
+    let described = naming::described(&first, sources.len() + usize::from(arguments.stdin));
+    let Some(plain) = plain else {
+        refuse_beside_databases(arguments)?;
+        let context = invocation.open()?;
+        let name = name.map_or_else(|| made_name(&context, "", &described), Ok)?;
+        let sources = sources.into_iter().map(|wanted| (wanted.label, wanted.spec)).collect();
+        let unnamed = application::unnamed(sources, &exclusions);
+        let report = application::create(&context, &unnamed, &capture_request(name, arguments), None)?;
+        return finish(&report, invocation);
+    };
+    let mut request = CreateRequest {
+        name: name.clone().unwrap_or_default(),
+        app: String::new(),
+        sources: plain,
+        exclusions,
+        only,
+        tags: arguments.tag.clone(),
+        pinned: arguments.pin,
+        force_read: arguments.force_read,
+        parent: arguments.parent.clone(),
+        skip_if_unchanged: arguments.skip_if_unchanged,
+    };
+    if arguments.dry_run {
+        let described = name.is_none().then_some(described);
+        return rehearsed::run(request, described.as_deref(), invocation);
+    }
+    let context = invocation.open()?;
+    if name.is_none() {
+        request.name = made_name(&context, "", &described)?;
+    }
+    let mut input = HeedfulStdin;
+    let stream = arguments.stdin.then(|| Stream {
+        label: arguments.stdin_filename.clone(),
+        called: "standard input".into(),
+        bytes: &mut input,
+    });
+    let report = create_with(&context, &request, stream)?;
     finish(&report, invocation)
+}
+
+/// What is read in another way than file by file cannot be chosen from, nor looked at beforehand.
+fn refuse_beside_databases(arguments: &Arguments) -> Result<(), ProgramError> {
+    let flag = match arguments {
+        _ if arguments.listing.is_given() => "--files-from chooses",
+        Arguments { stdin: true, .. } => "--stdin goes",
+        Arguments { dry_run: true, .. } => "--dry-run looks",
+        _ => return Ok(()),
+    };
+    Err(ProgramError::usage(
+        format!("{flag} among or beside files, and a source here is of another kind (KIND:WHAT)"),
+        "take that in a snapshot of its own",
+    ))
 }
 
 fn finish(report: &CreateReport, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
@@ -161,6 +213,7 @@ fn capture_request(name: String, arguments: &Arguments) -> CaptureRequest {
         pinned: arguments.pin,
         trigger: "manual".into(),
         force_read: arguments.force_read,
+        skip_if_unchanged: arguments.skip_if_unchanged,
     }
 }
 
@@ -190,39 +243,21 @@ fn of_application(app: &str, arguments: &Arguments, invocation: &mut Invocation)
     finish(&report, invocation)
 }
 
-/// Patterns of the command line, then those in files.
-pub(super) fn all_patterns(given: &[String], files: &[PathBuf]) -> Result<Vec<String>, ProgramError> {
-    let mut all = given.to_vec();
-    for file in files {
-        let text =
-            fs::read_to_string(file).map_err(|error| ProgramError::file("reading the patterns in", file, error))?;
-        all.extend(patterns(&text));
-    }
-    Ok(all)
-}
-
-/// The lines of a file of patterns that are not passed over: as git does, without the mark that some editors
-/// put in front.
-fn patterns(text: &str) -> impl Iterator<Item = String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let says_something = |line: &&str| !line.trim_end_matches(' ').is_empty() && !line.starts_with('#');
-    text.lines().filter(says_something).map(str::to_owned)
-}
-
 /// A pattern that begins as a source was typed means what is below that source: it gets the source's whole
 /// path. Where the source holds a folder of that name itself, the pattern stays what it is.
 fn below_sources(patterns: Vec<String>, typed: &[OsString], sources: &[Wanted]) -> Vec<String> {
     let named = typed.iter().zip(sources).filter_map(|(word, wanted)| {
         let SourceSpec::Tree(tree) = &wanted.spec else { return None };
+        let whole = recorded_path(&tree.path).ok()?;
         let word = labelled(word).1.to_str()?.trim_end_matches('/');
         let word = if word == "." { String::from("./") } else { format!("{word}/") };
         let ambiguous = tree.path.join(&word).exists() && word != "./";
-        (!word.starts_with('/') && !ambiguous).then_some((word, tree.path.to_str()?.trim_end_matches('/')))
+        (!word.starts_with('/') && !ambiguous).then_some((word, whole.to_str()?.trim_end_matches('/').to_owned()))
     });
-    let named: Vec<(String, &str)> = named.collect();
+    let named: Vec<(String, String)> = named.collect();
     let counted = |pattern: String| {
         let (takes_back, path) = pattern.strip_prefix('!').map_or(("", pattern.as_str()), |path| ("!", path));
-        let below = |(word, whole): &(String, &str)| {
+        let below = |(word, whole): &(String, String)| {
             let rest = path.strip_prefix(word.as_str()).filter(|rest| !rest.is_empty())?;
             Some(format!("{takes_back}{whole}/{rest}"))
         };
@@ -259,7 +294,7 @@ impl Wanted {
 }
 
 /// One source needs no label; several without are named by their last names.
-fn sources(words: &[OsString]) -> Result<Vec<Wanted>, ProgramError> {
+fn sources(words: &[OsString], others: usize) -> Result<Vec<Wanted>, ProgramError> {
     let mut sources: Vec<Wanted> = Vec::new();
     for word in words {
         let (label, text) = labelled(word);
@@ -276,7 +311,7 @@ fn sources(words: &[OsString]) -> Result<Vec<Wanted>, ProgramError> {
         };
         let label = match label {
             Some(label) => label.to_owned(),
-            None if words.len() == 1 => String::new(),
+            None if words.len() == 1 && others == 0 => String::new(),
             None => match spec.path() {
                 Some(path) => last_name(path)?,
                 None => spec.kind().name().to_owned(),
@@ -335,6 +370,7 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
             duration_ms: report.duration_ms,
             digest: &report.digest,
             unread_files: report.unread_files,
+            skipped: report.skipped,
             left_out: report.left_out.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             unmatched: &report.unmatched,
             warnings: &report.warnings,
@@ -342,6 +378,13 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
     }
     let name = full_name(snapshot);
     match report.unread_files {
+        0 if report.skipped => output.line(format!("nothing has changed since the snapshot {name}: none was taken"))?,
+        unread if report.skipped => {
+            let unread = count(unread, "source file", "source files");
+            output.line(format!(
+                "nothing has changed since the snapshot {name}, but {unread} could not be read whole: none was taken"
+            ))?;
+        }
         0 => output.line(format!("took the snapshot {name}"))?,
         unread => {
             let unread = count(unread, "source file", "source files");
@@ -366,20 +409,25 @@ fn print(report: &CreateReport, invocation: &mut Invocation) -> Result<(), Progr
         ("time", format!("{}, {}", duration(report.duration_ms), rate(report.bytes, report.duration_ms))),
         ("digest", report.digest.clone()),
     ])?;
-    for path in &report.left_out {
-        invocation.monitor.notice(&format!("left out what copal itself lives by: {}", path.display()));
-    }
-    if !report.unmatched.is_empty() {
-        invocation.monitor.notice(&unmatched(&report.unmatched));
-    }
+    tell_left_out(&report.left_out, &report.unmatched, invocation);
     for warning in &report.warnings {
         invocation.monitor.notice(warning);
     }
     Ok(())
 }
 
+/// What was left out on its own account, and what was not left out although somebody meant to.
+pub(super) fn tell_left_out(own: &[PathBuf], unmatched: &[String], invocation: &Invocation) {
+    for path in own {
+        invocation.monitor.notice(&format!("left out what copal itself lives by: {}", path.display()));
+    }
+    if !unmatched.is_empty() {
+        invocation.monitor.notice(&unmatched_sentence(unmatched));
+    }
+}
+
 /// One sentence, however many patterns.
-fn unmatched(patterns: &[String]) -> String {
+fn unmatched_sentence(patterns: &[String]) -> String {
     format!("nothing was left out by {}", first_of(patterns, PATTERNS_NAMED_MAX))
 }
 
@@ -393,7 +441,7 @@ mod tests {
     #[track_caller]
     fn check(words: &[&str], expected: &[(&str, &str)]) {
         let words: Vec<OsString> = words.iter().map(Into::into).collect();
-        let found = sources(&words).unwrap();
+        let found = sources(&words, 0).unwrap();
         let shown = |wanted: &Wanted| {
             let path = wanted.spec.path().map_or("", |path| path.to_str().unwrap());
             (wanted.label.clone(), format!("{}:{path}", wanted.spec.kind().name()))
@@ -433,13 +481,7 @@ mod tests {
     fn what_cannot_be_a_source_is_refused() {
         for words in [&["x="][..], &["search:http://x"], &["a=command: "], &["/a/x", "/b/x"], &["/", "/x"]] {
             let words: Vec<OsString> = words.iter().map(Into::into).collect();
-            assert!(matches!(sources(&words), Err(ProgramError::Usage { .. })), "{words:?}");
+            assert!(matches!(sources(&words, 0), Err(ProgramError::Usage { .. })), "{words:?}");
         }
-    }
-
-    #[test]
-    fn a_file_of_patterns_has_comments_and_empty_lines() {
-        let found: Vec<_> = patterns("# all\n*.tmp\n\n!keep.tmp  \n/cache/\n").collect();
-        assert_eq!(found, ["*.tmp", "!keep.tmp  ", "/cache/"]);
     }
 }

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use copal_engine::application::DeployRequest;
 use copal_engine::application::config::SourceSpec;
 use copal_engine::catalogue::{Catalogue, Filter};
+use copal_engine::create::Exclusions;
 use copal_manifest::snapshot::{Snapshot, SourceKind};
 use copal_source::postgres::{PostgresSpec, database_exists, named_database};
 
@@ -52,7 +53,7 @@ pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow
     if must_ask {
         invocation.refuse_without_terminal(&question)?;
     }
-    let application = unnamed(vec![(label, SourceSpec::Postgres(spec))], &[], false);
+    let application = unnamed(vec![(label, SourceSpec::Postgres(spec))], &Exclusions::default());
     let request = DeployRequest {
         reference: snapshot.id.to_string(),
         safety: exists,

@@ -65,6 +65,20 @@ pub(crate) fn of_sources<'w>(
     }
 }
 
+/// The same beside a source that is no word: one word that is nothing here is the name.
+pub(crate) fn beside_stdin<'w>(
+    words: &'w [OsString],
+    named: Option<&str>,
+    is_here: &dyn Fn(&Path) -> bool,
+) -> Result<Words<'w>, ProgramError> {
+    match (named, words) {
+        (None, [only]) if !is_source(only) && !is_here(Path::new(only)) => {
+            Ok(Words { name: Some(text(only)?), sources: &[] })
+        }
+        _ => of_sources(words, named, is_here),
+    }
+}
+
 /// Whether a word can be nothing else.
 fn is_source(word: &OsStr) -> bool {
     let bytes = word.as_bytes();

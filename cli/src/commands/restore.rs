@@ -8,8 +8,8 @@ use clap::Args;
 use copal_engine::catalogue::Filter;
 use copal_engine::deploy::{DeployMode, DeployReport, DeployRequest, Selection, target_is_occupied};
 
-use crate::commands::create::all_patterns;
 use crate::commands::deployed::{self, Question};
+use crate::commands::excluding::all_patterns;
 use crate::commands::filter::HostAndTag;
 use crate::commands::latest;
 use crate::completion::snapshots;

@@ -68,6 +68,7 @@ pub(super) fn begin(
         pinned: request.pinned,
         force_read: request.force_read,
         parent: None,
+        skip_if_unchanged: request.skip_if_unchanged,
     };
     let mut places = Vec::new();
     for (_, source) in application.sources() {

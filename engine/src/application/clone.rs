@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use copal_manifest::entry::EntryPath;
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
@@ -20,7 +19,7 @@ use crate::application::kept;
 use crate::application::sources::{failed, same_filesystem};
 use crate::context::Context;
 use crate::create::left_out::LeftOut;
-use crate::create::{ContentIdentity, Creation, Input, InputContent, KeptClones, is_unchanged_since};
+use crate::create::{ContentIdentity, Creation, Exclusions, Input, InputContent, KeptClones, is_unchanged_since};
 use crate::deploy::private_folder;
 use crate::error::{Error, Result};
 use crate::state::{Record, StateSecret};
@@ -122,7 +121,7 @@ impl KeptEntry {
         let (kind, special) = (FileKind::of_number(kind)?, (major, minor));
         let stat =
             FileStat { kind, mode, uid, gid, bytes, allocated_bytes, modified, changed, inode, links, device, special };
-        Some(ScanEntry { path: path.into(), stat, has_log: false, border: None })
+        Some(ScanEntry::plain(path.into(), stat))
     }
 }
 
@@ -155,17 +154,17 @@ pub(super) fn input_again(
     let clones = kept::load(state_folder, if single { clone.parent().unwrap_or(&clone) } else { &clone });
     let entries = kept.into_iter().map(KeptEntry::entry).collect::<Option<Vec<_>>>();
     let entries = entries.ok_or_else(|| Error::Internal("a list of cloned entries has an unknown kind".into()))?;
-    let (exclude, one_file_system) = match &source.spec {
-        SourceSpec::Tree(tree) => (tree.exclude.clone(), tree.one_file_system),
-        _ => (Vec::new(), false),
+    let exclusions = match &source.spec {
+        SourceSpec::Tree(tree) => tree.exclusions.clone(),
+        _ => Exclusions::default(),
     };
     Ok(Input {
         label: source.label.clone(),
         kind: (kind != SourceKind::Tree).then_some(kind),
         path: crate::application::sources::recorded_path(source)?,
         content: InputContent::Cloned { clone, entries },
-        exclude,
-        one_file_system,
+        exclusions,
+        only: None,
         page_structured: kind == SourceKind::Image,
         before,
         through_sqlite: false,
@@ -205,14 +204,8 @@ fn comparison<'p>(creation: &'p Creation, record: Option<&'p SourceRecord>) -> O
 }
 
 fn scan_options(context: &Context, tree: &TreeSpec) -> Result<ScanOptions> {
-    let left_out = LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?;
-    Ok(ScanOptions {
-        exclude: Arc::clone(&left_out.patterns),
-        leave_out: left_out.paths(),
-        one_file_system: tree.one_file_system,
-        threads: context.worker_threads(),
-        ..ScanOptions::default()
-    })
+    let left_out = LeftOut::of(context, &tree.path, &tree.exclusions)?;
+    Ok(left_out.scan_options(tree.exclusions.one_file_system, context.worker_threads()))
 }
 
 /// Files and bytes of a tree that are not as they were stored.

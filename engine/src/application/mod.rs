@@ -63,6 +63,8 @@ pub struct CaptureRequest {
     pub trigger: String,
     /// Read every file, whatever its metadata says.
     pub force_read: bool,
+    /// Take no snapshot when all is as in the newest of the same sources.
+    pub skip_if_unchanged: bool,
 }
 
 /// A state that is held, and an application that goes on. Dropped without an upload it is a failed capture.

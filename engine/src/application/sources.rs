@@ -5,7 +5,7 @@
 //! Storing may take hours, after the application goes on.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use copal_store::secret::INSTANCE_KEY;
 use crate::application::clone::{ClonePlace, Cloned, clone_changed, estimate};
 use crate::application::config::{Source, SourceSpec, TreeSpec};
 use crate::context::Context;
-use crate::create::{Creation, Input, InputContent, Taken};
+use crate::create::{Creation, Exclusions, Input, InputContent, Taken, recorded_path as recorded_path_of};
 use crate::error::{Error, Result};
 
 /// With fewer changed files than this, and no more bytes, a tree is not stored before the freeze: there is
@@ -98,8 +98,7 @@ pub(super) enum Stillness {
 /// The path that is recorded.
 pub(super) fn recorded_path(source: &Source) -> Result<Vec<u8>> {
     let Some(path) = source.spec.path() else { return Ok(Vec::new()) };
-    let path = std::path::absolute(path).map_err(|error| Error::Usage(format!("{}: {error}", path.display())))?;
-    Ok(path.as_os_str().as_bytes().to_vec())
+    Ok(recorded_path_of(path)?.into_os_string().into_vec())
 }
 
 /// Makes ready.
@@ -155,14 +154,14 @@ fn prepare_tree(
     let find = |(clones, state)| ClonePlace::find(state, &tree.path, clones, &source.label);
     let found = clones.zip(context.state_folder.as_deref()).map(find).transpose()?;
     let clone = found.flatten();
-    let parent = creation.parent_record(&source.label, tree.path.as_os_str().as_bytes());
+    let parent = creation.parent_record(&source.label, recorded_path_of(&tree.path)?.as_os_str().as_bytes());
     let (files, bytes) = estimate(context, creation, &tree, parent.as_ref())?;
     let few = files <= FILES_UNDER_FREEZE_MAX && (clone.is_some() || bytes <= BYTES_UNDER_FREEZE_MAX);
     let before = if few {
         parent.filter(|_| creation.believes_parent())
     } else {
         // What changes meanwhile is seen and taken under the freeze.
-        let record = creation.take(context, &input_of_tree(source, &tree, kind, None))?.record;
+        let record = creation.take(context, &input_of_tree(source, &tree, kind, None)?)?.record;
         // The comparison under the freeze reads it, and a session reads only what it has published.
         creation.checkpoint()?;
         Some(record)
@@ -180,19 +179,19 @@ fn write_out(path: &Path) {
     let _ = folder.map(|folder| TargetTree::open(folder)?.sync_filesystem());
 }
 
-fn input_of_tree(source: &Source, tree: &TreeSpec, kind: SourceKind, before: Option<SourceRecord>) -> Input {
-    Input {
+fn input_of_tree(source: &Source, tree: &TreeSpec, kind: SourceKind, before: Option<SourceRecord>) -> Result<Input> {
+    Ok(Input {
         label: source.label.clone(),
         kind: (kind != SourceKind::Tree).then_some(kind),
-        path: tree.path.as_os_str().as_bytes().to_vec(),
+        path: recorded_path_of(&tree.path)?.into_os_string().into_vec(),
         content: InputContent::Path(tree.path.clone()),
-        exclude: tree.exclude.clone(),
-        one_file_system: tree.one_file_system,
+        exclusions: tree.exclusions.clone(),
+        only: None,
         page_structured: kind == SourceKind::Image,
         before,
         through_sqlite: false,
         clones: None,
-    }
+    })
 }
 
 impl Prepared {
@@ -234,7 +233,7 @@ impl Prepared {
                 Ok((Held::Cloned { cloned, kind, before }, "clone"))
             }
             Self::Tree { tree, kind, before, clone: None } => {
-                let taken = creation.take(context, &input_of_tree(source, &tree, kind, before))?;
+                let taken = creation.take(context, &input_of_tree(source, &tree, kind, before)?)?;
                 Ok((Held::Stored(taken), "frozen read"))
             }
         }
@@ -248,8 +247,8 @@ pub(super) fn pinned_input(source: &Source, bytes: Arc<dyn PinnedBytes>) -> Resu
         kind: Some(kind),
         path: recorded_path(source)?,
         content: InputContent::Pinned(bytes),
-        exclude: Vec::new(),
-        one_file_system: false,
+        exclusions: Exclusions::default(),
+        only: None,
         page_structured: matches!(kind, SourceKind::Sqlite | SourceKind::Image),
         before: None,
         through_sqlite: false,
@@ -313,13 +312,13 @@ impl Held {
         match self {
             Self::Stored(_) => Ok(None),
             Self::Live { tree, kind } => {
-                Ok(Some(Input { through_sqlite: true, ..input_of_tree(source, tree, *kind, None) }))
+                Ok(Some(Input { through_sqlite: true, ..input_of_tree(source, tree, *kind, None)? }))
             }
             Self::Cloned { cloned, kind, before } => {
                 let tree = cloned.tree();
                 let content = cloned.content();
                 let clones = cloned.kept_before();
-                Ok(Some(Input { content, clones, ..input_of_tree(source, tree, *kind, before.clone()) }))
+                Ok(Some(Input { content, clones, ..input_of_tree(source, tree, *kind, before.clone())? }))
             }
             Self::Sqlite(pin) => pinned_input(source, Arc::clone(pin) as Arc<dyn PinnedBytes>).map(Some),
             Self::Device(path) => pinned_input(source, Arc::new(KeptFile::device(path)?)).map(Some),
@@ -372,8 +371,8 @@ pub(super) fn input_of_folder(source: &Source, folder: PathBuf) -> Input {
         kind: Some(source.spec.kind()),
         path: Vec::new(),
         content: InputContent::Path(folder),
-        exclude: Vec::new(),
-        one_file_system: false,
+        exclusions: Exclusions::default(),
+        only: None,
         page_structured: false,
         before: None,
         through_sqlite: false,

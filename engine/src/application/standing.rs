@@ -14,7 +14,7 @@ use crate::application::config::{Source, SourceSpec};
 use crate::application::hooks::shortened;
 use crate::application::sources::recorded_path;
 use crate::context::Context;
-use crate::create::{CreateReport, Input, InputContent, Taken};
+use crate::create::{CreateReport, Exclusions, Input, InputContent, Taken};
 use crate::error::Result;
 
 /// A capture of what stands there.
@@ -126,9 +126,9 @@ fn is_whole(taken: &Taken) -> bool {
 
 /// As it stands, whatever is in it.
 fn plain_input(source: &Source, label: String, path: Vec<u8>) -> Input {
-    let (exclude, one_file_system) = match &source.spec {
-        SourceSpec::Tree(tree) => (tree.exclude.clone(), tree.one_file_system),
-        _ => (Vec::new(), false),
+    let exclusions = match &source.spec {
+        SourceSpec::Tree(tree) => tree.exclusions.clone(),
+        _ => Exclusions::default(),
     };
     let content = InputContent::Path(PathBuf::from(std::ffi::OsStr::from_bytes(&path)));
     Input {
@@ -136,8 +136,8 @@ fn plain_input(source: &Source, label: String, path: Vec<u8>) -> Input {
         kind: None,
         path,
         content,
-        exclude,
-        one_file_system,
+        exclusions,
+        only: None,
         page_structured: false,
         before: None,
         through_sqlite: false,

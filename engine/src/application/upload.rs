@@ -1,7 +1,7 @@
 //! The second stage: what is held goes into the repository, while the application runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use copal_manifest::content::FileContent;
@@ -361,6 +361,7 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
         pinned: record.pinned,
         force_read: false,
         parent: None,
+        skip_if_unchanged: false,
     };
     let places: Vec<_> =
         record.components.iter().map(|state| (state.label.clone(), state.place.clone().into_bytes())).collect();
@@ -409,22 +410,9 @@ pub(super) fn resume(context: &Context, application: &Application, id: &str) -> 
 
 /// Of a snapshot whose create was killed after its commit.
 fn report_of(listed: Listed) -> CreateReport {
-    let snapshot = Arc::unwrap_or_clone(listed.snapshot);
-    CreateReport {
-        digest: listed.digest,
-        files: snapshot.files(),
-        bytes: snapshot.bytes(),
-        bytes_read: 0,
-        bytes_new: snapshot.bytes_new,
-        stored_new: snapshot.stored_new,
-        chunks_new: 0,
-        duration_ms: 0,
-        warnings: snapshot.warnings.clone(),
-        unread_files: 0,
-        left_out: Vec::new(),
-        unmatched: Vec::new(),
-        snapshot,
-    }
+    let snapshot = &listed.snapshot;
+    let (bytes_new, stored_new, warnings) = (snapshot.bytes_new, snapshot.stored_new, snapshot.warnings.clone());
+    CreateReport { bytes_new, stored_new, warnings, ..CreateReport::of_listed(&listed) }
 }
 
 fn store_again(
@@ -497,9 +485,7 @@ fn stored_before(creation: &Creation, state: &ComponentState) -> Result<Taken> {
 /// As the capture left it out; where other filesystems were mounted is not known any more.
 fn left_out_of(context: &Context, source: &Source) -> Result<LeftOut> {
     match &source.spec {
-        SourceSpec::Tree(tree) => {
-            Ok(LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?.unwatched())
-        }
+        SourceSpec::Tree(tree) => Ok(LeftOut::of(context, &tree.path, &tree.exclusions)?.unwatched()),
         _ => Ok(LeftOut::default()),
     }
 }

@@ -14,7 +14,6 @@ use copal_store::trust::Standing;
 use copal_store::{ChunkId, SnapshotId};
 use zeroize::Zeroizing;
 
-use crate::bundle::ingest::with_ingest;
 use crate::bundle::native::format::{BaseSnapshot, BundledSnapshot, OBJECT};
 use crate::bundle::native::read::BundleReader;
 use crate::bundle::native::write::BundleFile;
@@ -24,6 +23,7 @@ use crate::catalogue::{Catalogue, Listed, name_taken, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::check_new_name;
 use crate::create::creation::{cutter_of, new_snapshot_id, tidy_index};
+use crate::create::ingest::with_ingest;
 use crate::error::{Error, Result};
 
 /// What to import.

@@ -9,7 +9,6 @@ mod copy;
 mod export;
 pub mod hub_tar;
 mod import;
-mod ingest;
 mod native;
 mod receive;
 mod walk;

@@ -12,12 +12,12 @@ use copal_store::ChunkId;
 use copal_store::secret::INSTANCE_KEY;
 use copal_store::session::{ChunkSource, Session};
 
-use crate::bundle::ingest::{Hints, Ingest, IngestFile};
 use crate::bundle::native::format::{
     CuttingDocument, EntryDocument, INLINE_BYTES_MAX, Item, NodeDocument, Run, damaged, path,
 };
 use crate::bundle::walk::same_label;
 use crate::create::evidence::is_present;
+use crate::create::ingest::{Hints, Ingest, IngestFile};
 use crate::error::Result;
 
 /// Where the chunks of items come from.

@@ -36,6 +36,8 @@ pub(crate) struct Naming {
     pub(crate) force_read: bool,
     /// Snapshot to compare with; none: the newest with the same application and sources.
     pub(crate) parent: Option<String>,
+    /// Take nothing when all is as in the snapshot that it is compared with.
+    pub(crate) skip_if_unchanged: bool,
 }
 
 /// What taking one source gave.
@@ -86,6 +88,8 @@ impl Creation {
         if context.repository.keys().role().may(Action::OpenManifests) {
             let Naming { app, parent, .. } = &creation.naming;
             creation.parent = Parent::choose(context, &creation.session, app, places, parent.as_deref())?;
+        } else if creation.naming.skip_if_unchanged {
+            context.monitor.notice("this key opens no snapshots, so there is none to compare with: one is taken");
         }
         Ok(creation)
     }
@@ -108,8 +112,11 @@ impl Creation {
     }
 
     fn root(&self, context: &Context) -> RootName {
-        let tag = context.repository.keys().name_tag(self.full_name().as_bytes());
-        RootName { tag, snapshot: self.id }
+        RootName { tag: root_tag(context, &self.naming), snapshot: self.id }
+    }
+
+    pub(super) fn cutter(&self) -> &Cutter {
+        &self.cutter
     }
 
     /// For reading what is there.
@@ -163,18 +170,26 @@ impl Creation {
         let bytes_read = taken.iter().map(|one| one.bytes_read).sum();
         let warnings: Vec<String> = taken.iter().flat_map(|one| one.warnings.iter().cloned()).collect();
         let left_out: Vec<PathBuf> = taken.iter().flat_map(|one| one.left_out.own.iter().cloned()).collect();
-        let unmatched = unmatched(&taken);
+        let unmatched = unmatched_of(taken.iter().map(|one| &one.left_out));
         let rules = taken.iter().filter(|one| !one.left_out.rules.is_empty());
         let rules: Vec<SourceRules> = rules
             .map(|one| SourceRules { label: one.record.label.clone(), rules: one.left_out.rules.clone() })
             .collect();
         let records: Vec<SourceRecord> = taken.into_iter().map(|one| one.record).collect();
+        let whole = if unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
+        let phase = phase.unwrap_or(whole);
+        if let Some(same) = self.same_as_before(&records, &rules, live.as_ref(), phase) {
+            self.session.end()?;
+            let duration_ms = context.clock.monotonic_nanoseconds().saturating_sub(self.begun) / 1_000_000;
+            let unread_files = unread_files + torn_files;
+            let report = CreateReport { bytes_read, duration_ms, warnings, unread_files, left_out, unmatched, ..same };
+            return Ok(report);
+        }
         let root = self.root(context);
         let full_name = self.full_name();
         let Self { session, naming, parent, id, created, begun, .. } = self;
         let durable = session.seal_packs()?.sync()?.publish_index()?;
         let counters = session.counters();
-        let whole = if unread_files > 0 { Phase::PartiallyFailed } else { Phase::Completed };
         let mut snapshot = Snapshot {
             version: SNAPSHOT_VERSION,
             id,
@@ -182,7 +197,7 @@ impl Creation {
             app: naming.app,
             created,
             completed: context.clock.now(),
-            phase: phase.unwrap_or(whole),
+            phase,
             origin: Origin::Created,
             host: context.host.clone(),
             program: context.program.clone(),
@@ -221,17 +236,48 @@ impl Creation {
             unread_files: unread_files + torn_files,
             left_out,
             unmatched,
+            skipped: false,
             snapshot,
         })
     }
+
+    /// The snapshot that this one would be another copy of, where that is not wanted.
+    fn same_as_before(
+        &self,
+        records: &[SourceRecord],
+        rules: &[SourceRules],
+        live: Option<&LiveRecord>,
+        phase: Phase,
+    ) -> Option<CreateReport> {
+        let before = self.parent.as_ref().filter(|_| self.naming.skip_if_unchanged)?.listed();
+        let snapshot = &before.snapshot;
+        let same_source = |(new, old): (&SourceRecord, &SourceRecord)| {
+            (&new.label, new.kind, &new.path, new.tree) == (&old.label, old.kind, &old.path, old.tree)
+        };
+        let config_version = |live: Option<&LiveRecord>| live.map(|live| live.config_version.clone());
+        let same = snapshot.app == self.naming.app
+            && snapshot.phase == phase
+            && snapshot.sources.len() == records.len()
+            && records.iter().zip(&snapshot.sources).all(same_source)
+            && snapshot.rules == rules
+            && config_version(live) == config_version(snapshot.live.as_ref())
+            // What had to be stored again is missing where the other snapshot has it.
+            && self.session.counters().chunks_new == 0;
+        same.then(|| CreateReport { skipped: true, ..CreateReport::of_listed(before) })
+    }
+}
+
+/// What the name of a root begins with.
+pub(super) fn root_tag(context: &Context, naming: &Naming) -> [u8; 16] {
+    context.repository.keys().name_tag(Snapshot::full_name(&naming.app, &naming.name).as_bytes())
 }
 
 /// The patterns that left nothing out of any source.
-fn unmatched(taken: &[Taken]) -> Vec<String> {
-    let uses: Vec<(&str, bool)> = taken.iter().flat_map(|one| one.left_out.uses()).collect();
-    let used: HashSet<&str> = uses.iter().filter(|(_, used)| *used).map(|(given, _)| *given).collect();
+pub(super) fn unmatched_of<'l>(left_out: impl Iterator<Item = &'l LeftOut>) -> Vec<String> {
+    let uses: Vec<(String, bool)> = left_out.flat_map(LeftOut::uses).collect();
+    let used: HashSet<&str> = uses.iter().filter(|(_, used)| *used).map(|(given, _)| given.as_str()).collect();
     let mut said = HashSet::new();
-    let unused = uses.iter().map(|(given, _)| *given).filter(|given| !used.contains(given));
+    let unused = uses.iter().map(|(given, _)| given.as_str()).filter(|given| !used.contains(given));
     unused.filter(|given| said.insert(*given)).map(str::to_owned).collect()
 }
 
@@ -243,7 +289,7 @@ pub fn check_new_name(name: &str) -> Result<()> {
     }
 }
 
-fn check_names(naming: &Naming) -> Result<()> {
+pub(super) fn check_names(naming: &Naming) -> Result<()> {
     check_new_name(&naming.name)?;
     if !(is_name(&naming.app) || naming.app.is_empty()) {
         let detail = "it cannot be that of an application";

@@ -1,19 +1,20 @@
 //! A source as the pipeline takes it: where its entries come from, and what they are recorded as.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
 use copal_source::read::{PinnedBytes, TreeReader};
-use copal_source::scan::{ScanEntry, ScanOptions, scan};
+use copal_source::scan::{Listed, ScanEntry, scan};
 
 use crate::context::Context;
 use crate::create::SourceRequest;
 use crate::create::clones::KeptClones;
+use crate::create::exclusions::Exclusions;
 use crate::create::left_out::LeftOut;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A source to be stored.
 #[derive(Debug)]
@@ -26,10 +27,10 @@ pub(crate) struct Input {
     pub(crate) path: Vec<u8>,
     /// Where it comes from.
     pub(crate) content: InputContent,
-    /// Patterns to leave out.
-    pub(crate) exclude: Vec<String>,
-    /// Stay on its filesystem.
-    pub(crate) one_file_system: bool,
+    /// What to leave out.
+    pub(crate) exclusions: Exclusions,
+    /// Take only these paths of it.
+    pub(crate) only: Option<Arc<Listed>>,
     /// Cut at fixed places, whatever its first bytes look like.
     pub(crate) page_structured: bool,
     /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent
@@ -57,24 +58,36 @@ pub(crate) enum InputContent {
     },
 }
 
+/// The path that is recorded of a source: absolute, without what does not matter (a slash at its end, doubled
+/// ones, dots), so that one place has one. What is above two dots is what the system says it is.
+pub fn recorded_path(path: &Path) -> Result<PathBuf> {
+    let failed = |error| Error::Usage(format!("{}: {error}", path.display()));
+    let absolute: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
+    let parts: Vec<Component<'_>> = absolute.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else { return Ok(absolute) };
+    let (above, below): (PathBuf, PathBuf) = (parts[..=last].iter().collect(), parts[last + 1..].iter().collect());
+    // What is not there is for others to tell.
+    Ok(above.canonicalize().map_or(absolute, |real| real.join(below).components().collect()))
+}
+
 /// Entries in path order, problems among them.
 pub(super) type Entries = Box<dyn Iterator<Item = copal_source::Result<ScanEntry>>>;
 
 impl Input {
     /// A folder or a file as asked for.
-    pub(super) fn of_request(source: &SourceRequest, exclude: &[String], one_file_system: bool) -> Self {
-        Self {
+    pub(super) fn of_request(source: &SourceRequest, exclusions: &Exclusions) -> Result<Self> {
+        Ok(Self {
             label: source.label.clone(),
             kind: None,
-            path: source.path.as_os_str().as_bytes().to_vec(),
+            path: recorded_path(&source.path)?.into_os_string().into_vec(),
             content: InputContent::Path(source.path.clone()),
-            exclude: exclude.to_vec(),
-            one_file_system,
+            exclusions: exclusions.clone(),
+            only: None,
             page_structured: false,
             before: None,
             through_sqlite: true,
             clones: None,
-        }
+        })
     }
 
     /// Whether files are read from a clone, whose metadata are not theirs.
@@ -87,7 +100,7 @@ impl Input {
         match &self.content {
             InputContent::Path(_) | InputContent::Cloned { .. } if !self.path.is_empty() => {
                 let path = Path::new(OsStr::from_bytes(&self.path));
-                let left_out = LeftOut::of(context, path, &self.exclude, self.one_file_system)?;
+                let left_out = LeftOut::of(context, path, &self.exclusions)?.but_for(self.only.as_ref());
                 Ok(if self.is_clone() { left_out.unwatched() } else { left_out })
             }
             _ => Ok(LeftOut::default()),
@@ -114,17 +127,11 @@ impl Input {
     pub(super) fn open(&self, left_out: &LeftOut, threads: usize) -> Result<(Entries, TreeReader)> {
         match &self.content {
             InputContent::Path(path) => {
-                let options = ScanOptions {
-                    exclude: Arc::clone(&left_out.patterns),
-                    leave_out: left_out.paths(),
-                    one_file_system: self.one_file_system,
-                    threads,
-                    ..ScanOptions::default()
-                };
+                let options = left_out.scan_options(self.exclusions.one_file_system, threads);
                 Ok((Box::new(scan(path, &options)?), TreeReader::open(path)?))
             }
             InputContent::Pinned(bytes) => {
-                let entry = ScanEntry { path: Box::default(), stat: bytes.stat(), has_log: false, border: None };
+                let entry = ScanEntry::plain(Box::default(), bytes.stat());
                 Ok((Box::new(std::iter::once(Ok(entry))), TreeReader::of_pinned(Arc::clone(bytes))))
             }
             InputContent::Cloned { clone, entries } => {

@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{RULES_MAX, Rule};
-use copal_source::scan::Excludes;
+use copal_source::scan::{ByContent, CACHE_MARK_NAME, Excludes, Listed, ScanOptions};
 
 use crate::context::Context;
+use crate::create::exclusions::Exclusions;
 use crate::error::{Error, Result};
 use crate::own;
 
-/// Folders of other filesystems that are kept by name; of more than that only their mounts protect them.
-const MOUNT_POINTS_MAX: usize = 4096;
+/// Folders of other filesystems, and folders that were named, that are kept by name. Of more than that only
+/// their mounts protect the ones, and in the others a deploy removes nothing.
+const FOLDERS_MAX: usize = 4096;
 /// Rules past which nothing that could not be read is kept by name.
-const UNREAD_AND_OTHERS_MAX: usize = RULES_MAX - MOUNT_POINTS_MAX;
+const UNREAD_AND_OTHERS_MAX: usize = RULES_MAX - FOLDERS_MAX;
 
 /// What is left out of one source.
 #[derive(Clone, Debug, Default)]
@@ -27,19 +29,26 @@ pub(crate) struct LeftOut {
     pub(crate) own: Vec<PathBuf>,
     /// What a scan asks; it notes which patterns left something out.
     pub(crate) patterns: Arc<Excludes>,
+    /// What it asks besides.
+    pub(crate) by_content: Arc<ByContent>,
+    /// Where not all is taken: what was named.
+    pub(crate) only: Option<Arc<Listed>>,
     /// The patterns as they were given.
     given: Vec<String>,
+    /// Whether a scan here asks.
+    is_watched: bool,
+    /// Rules that a scan has added.
+    folders: usize,
 }
 
 impl LeftOut {
     /// By the patterns and flags of a request, and without what Copal itself lives by.
-    pub(crate) fn of(context: &Context, source: &Path, exclude: &[String], one_file_system: bool) -> Result<Self> {
+    pub(crate) fn of(context: &Context, source: &Path, exclusions: &Exclusions) -> Result<Self> {
         own::refuse_source(context, source)?;
-        let lines = from_the_source(exclude, source);
+        let lines = from_the_source(&exclusions.patterns, source);
+        let by_content = Arc::new(exclusions.by_content()?);
         let mut rules: Vec<Rule> = lines.iter().cloned().map(Rule::Exclude).collect();
-        if one_file_system {
-            rules.push(Rule::OneFileSystem);
-        }
+        rules.extend(exclusions.rules(&by_content));
         let patterns = Arc::new(Excludes::new(&lines)?);
         let mut own = Vec::new();
         for (place, below) in own::folders_within(context, source) {
@@ -51,28 +60,51 @@ impl LeftOut {
                 rules.push(Rule::Path(below));
             }
         }
-        if rules.len() + MOUNT_POINTS_MAX > RULES_MAX || !rules.iter().all(Rule::is_sound) {
-            let most = RULES_MAX - MOUNT_POINTS_MAX;
+        if rules.len() + FOLDERS_MAX > RULES_MAX || !rules.iter().all(Rule::is_sound) {
+            let most = RULES_MAX - FOLDERS_MAX;
             return Err(Error::Usage(format!("a snapshot keeps at most {most} patterns of at most 4,096 bytes")));
         }
-        Ok(Self { rules, own, patterns, given: exclude.to_vec() })
+        let given = exclusions.patterns.clone();
+        Ok(Self { rules, own, patterns, by_content, given, is_watched: true, ..Self::default() })
+    }
+
+    /// The same where only this is taken.
+    pub(crate) fn but_for(mut self, only: Option<&Arc<Listed>>) -> Self {
+        self.rules.extend(only.map(|_| Rule::Unnamed));
+        Self { only: only.cloned(), ..self }
+    }
+
+    /// A scan that leaves the same out.
+    pub(crate) fn scan_options(&self, one_file_system: bool, threads: usize) -> ScanOptions {
+        ScanOptions {
+            exclude: Arc::clone(&self.patterns),
+            leave_out: self.paths(),
+            by_content: Arc::clone(&self.by_content),
+            only: self.only.clone(),
+            one_file_system,
+            threads,
+            ..ScanOptions::default()
+        }
     }
 
     /// The paths that are left out whatever the patterns say.
-    pub(crate) fn paths(&self) -> Vec<Vec<u8>> {
+    fn paths(&self) -> Vec<Vec<u8>> {
         let path = |rule: &Rule| if let Rule::Path(path) = rule { Some(path.clone()) } else { None };
         self.rules.iter().filter_map(path).collect()
     }
 
     /// The same where no scan here asks the patterns: nobody knows which left something out.
     pub(crate) fn unwatched(self) -> Self {
-        Self { given: Vec::new(), ..self }
+        Self { given: Vec::new(), is_watched: false, ..self }
     }
 
-    /// The patterns as given, and whether each has left something out.
-    pub(crate) fn uses(&self) -> impl Iterator<Item = (&str, bool)> {
+    /// What was given, and whether each has left something out. That there are no caches is nothing to tell.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = (String, bool)> {
         let unused = self.patterns.unused();
-        self.given.iter().enumerate().map(move |(at, given)| (given.as_str(), !unused.contains(&at)))
+        let patterns = self.given.iter().enumerate().map(move |(at, given)| (given.clone(), !unused.contains(&at)));
+        let marks = self.by_content.marks().iter().filter(|mark| mark.name() != CACHE_MARK_NAME.as_bytes());
+        let marks = marks.map(|mark| (String::from_utf8_lossy(mark.name()).into_owned(), mark.is_used()));
+        patterns.chain(marks.filter(|_| self.is_watched))
     }
 
     /// What could not be read. Where too much is left out to be kept, only the warnings tell.
@@ -83,10 +115,22 @@ impl LeftOut {
 
     /// A folder that was not entered.
     pub(crate) fn add_mount_point(&mut self, path: Vec<u8>) {
-        let known = self.rules.iter().filter(|rule| matches!(rule, Rule::MountPoint(_))).count();
-        let rule = Rule::MountPoint(path);
-        if known < MOUNT_POINTS_MAX && rule.is_sound() {
+        if self.folders < FOLDERS_MAX {
+            self.add_folder(Rule::MountPoint(path));
+        }
+    }
+
+    /// A folder that was taken whole, if it was named.
+    pub(crate) fn add_if_named(&mut self, path: &[u8]) {
+        if self.folders < FOLDERS_MAX && self.only.as_ref().is_some_and(|only| only.names(path)) {
+            self.add_folder(Rule::Named(path.to_vec()));
+        }
+    }
+
+    fn add_folder(&mut self, rule: Rule) {
+        if rule.is_sound() {
             self.rules.push(rule);
+            self.folders += 1;
         }
     }
 }

@@ -12,17 +12,22 @@ pub(crate) mod bases;
 pub(crate) mod clones;
 pub(crate) mod creation;
 pub(crate) mod evidence;
+mod exclusions;
 mod extent;
+pub(crate) mod ingest;
 mod input;
 mod job;
 mod large;
 pub(crate) mod left_out;
+mod listing;
 mod made_name;
 mod meter;
 mod nodes;
 mod parent;
 mod pipeline;
+mod rehearsal;
 mod small;
+mod stream;
 
 use std::path::{Path, PathBuf};
 
@@ -33,9 +38,14 @@ pub(crate) use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity, KeptClo
 pub use crate::create::creation::check_new_name;
 pub(crate) use crate::create::creation::{Contents, Creation, Naming, Taken};
 pub(crate) use crate::create::evidence::{is_past, is_present, is_unchanged_since, timestamp, trusted_before};
+pub use crate::create::exclusions::Exclusions;
+pub use crate::create::input::recorded_path;
 pub(crate) use crate::create::input::{Input, InputContent};
 pub use crate::create::made_name::made_name;
+pub use crate::create::rehearsal::{Rehearsal, rehearse};
+pub use crate::create::stream::Stream;
 
+use crate::catalogue::Listed;
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -57,11 +67,11 @@ pub struct CreateRequest {
     pub app: String,
     /// Sources with distinct labels.
     pub sources: Vec<SourceRequest>,
-    /// Patterns to leave out, each a line of `.gitignore`; one that begins with a source's absolute path
-    /// counts from there.
-    pub exclude: Vec<String>,
-    /// Stay on each source's filesystem.
-    pub one_file_system: bool,
+    /// What to leave out.
+    pub exclusions: Exclusions,
+    /// Take only these paths, with what is beneath them: absolute, or as the snapshot shows them (with the
+    /// source's label before them, where it has one). `None`: all.
+    pub only: Option<Vec<Vec<u8>>>,
     /// Tags.
     pub tags: Vec<(String, String)>,
     /// Protected from automatic removal.
@@ -70,13 +80,17 @@ pub struct CreateRequest {
     pub force_read: bool,
     /// Snapshot to compare with; `None`: the newest with the same application and source paths.
     pub parent: Option<String>,
+    /// Take no snapshot when all is as in the one that it is compared with.
+    pub skip_if_unchanged: bool,
 }
 
 /// What was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateReport {
-    /// The committed snapshot.
+    /// The committed snapshot; of a create that was skipped the one that has the same.
     pub snapshot: Snapshot,
+    /// Whether no snapshot was taken, since nothing has changed.
+    pub skipped: bool,
     /// SHA-256 of its root's payload, in hexadecimal.
     pub digest: String,
     /// Non-folder entries.
@@ -103,48 +117,89 @@ pub struct CreateReport {
     pub unmatched: Vec<String>,
 }
 
+impl CreateReport {
+    /// Of a snapshot that stood before.
+    pub(crate) fn of_listed(listed: &Listed) -> Self {
+        let snapshot = Snapshot::clone(&listed.snapshot);
+        Self {
+            digest: listed.digest.clone(),
+            files: snapshot.sources.iter().map(|source| source.files).sum(),
+            bytes: snapshot.sources.iter().map(|source| source.bytes).sum(),
+            bytes_read: 0,
+            bytes_new: 0,
+            stored_new: 0,
+            chunks_new: 0,
+            duration_ms: 0,
+            warnings: Vec::new(),
+            unread_files: 0,
+            left_out: Vec::new(),
+            unmatched: Vec::new(),
+            skipped: false,
+            snapshot,
+        }
+    }
+}
+
 /// Takes a snapshot. Nothing is acknowledged before it is durable.
 ///
 /// A source whose root cannot be read is an error; a file that cannot be read is a warning and makes the
 /// snapshot [`copal_manifest::snapshot::Phase::PartiallyFailed`]. After [`Error::Interrupted`] what was
 /// stored is found again by the next run.
 pub fn create(context: &Context, request: &CreateRequest) -> Result<CreateReport> {
-    let sources = checked_sources(request)?;
-    let naming = Naming {
+    create_with(context, request, None)
+}
+
+/// The same with one more source that is read from its beginning to its end.
+pub fn create_with(context: &Context, request: &CreateRequest, stream: Option<Stream<'_>>) -> Result<CreateReport> {
+    let inputs = inputs_of(request, stream.as_ref().map(|stream| stream.label.as_str()))?;
+    let mut places: Vec<_> = inputs.iter().map(|input| (input.label.clone(), input.path.clone())).collect();
+    places.extend(stream.iter().map(|stream| (stream.label.clone(), Vec::new())));
+    let creation = Creation::begin(context, naming_of(request), &places)?;
+    let mut taken = inputs.iter().map(|input| creation.take(context, input)).collect::<Result<Vec<_>>>()?;
+    if let Some(stream) = stream {
+        taken.push(creation.take_stream(context, stream)?);
+    }
+    creation.finish(context, taken, None, None)
+}
+
+fn naming_of(request: &CreateRequest) -> Naming {
+    Naming {
         name: request.name.clone(),
         app: request.app.clone(),
         tags: request.tags.clone(),
         pinned: request.pinned,
         force_read: request.force_read,
         parent: request.parent.clone(),
-    };
-    let inputs: Vec<Input> =
-        sources.iter().map(|source| Input::of_request(source, &request.exclude, request.one_file_system)).collect();
-    let places: Vec<_> = inputs.iter().map(|input| (input.label.clone(), input.path.clone())).collect();
-    let creation = Creation::begin(context, naming, &places)?;
-    let taken = inputs.iter().map(|input| creation.take(context, input)).collect::<Result<Vec<_>>>()?;
-    creation.finish(context, taken, None, None)
+        skip_if_unchanged: request.skip_if_unchanged,
+    }
+}
+
+/// The sources, by label; `other` is that of what comes from elsewhere.
+fn inputs_of(request: &CreateRequest, other: Option<&str>) -> Result<Vec<Input>> {
+    let mut sources = request.sources.clone();
+    sources.sort_by(|a, b| a.label.cmp(&b.label));
+    let mut labels: Vec<&str> = request.sources.iter().map(|source| source.label.as_str()).chain(other).collect();
+    labels.sort_unstable();
+    check_labels(labels.into_iter())?;
+    for source in &mut sources {
+        source.path = std::path::absolute(&source.path)
+            .map_err(|error| Error::Usage(format!("{}: {error}", source.path.display())))?;
+    }
+    let inputs = sources.iter().map(|source| Input::of_request(source, &request.exclusions));
+    let mut inputs = inputs.collect::<Result<Vec<_>>>()?;
+    if let Some(only) = &request.only {
+        listing::apply(only, &mut inputs)?;
+    }
+    Ok(inputs)
 }
 
 /// Stores all that a create of this path would, and no root: for whoever needs its chunks again.
 pub(crate) fn store_source(context: &Context, session: &Session, path: &Path) -> Result<()> {
     let path = std::path::absolute(path).map_err(|error| Error::Usage(format!("{}: {error}", path.display())))?;
-    let input = Input::of_request(&SourceRequest { label: String::new(), path }, &[], false);
+    let input = Input::of_request(&SourceRequest { label: String::new(), path }, &Exclusions::default())?;
     let taken = pipeline::Capture::run(context, session, &creation::cutter_of(session)?, true, &input, None)?;
     taken.warnings.iter().for_each(|warning| context.monitor.notice(warning));
     Ok(())
-}
-
-/// Sources sorted by label, absolute.
-fn checked_sources(request: &CreateRequest) -> Result<Vec<SourceRequest>> {
-    let mut sources = request.sources.clone();
-    sources.sort_by(|a, b| a.label.cmp(&b.label));
-    check_labels(sources.iter().map(|source| source.label.as_str()))?;
-    for source in &mut sources {
-        source.path = std::path::absolute(&source.path)
-            .map_err(|error| Error::Usage(format!("{}: {error}", source.path.display())))?;
-    }
-    Ok(sources)
 }
 
 /// Labels, sorted, that a snapshot can have.

@@ -1,11 +1,14 @@
 //! The snapshot that a new one is compared with.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{Snapshot, SourceRecord};
 use copal_store::session::Session;
 
-use crate::catalogue::{Catalogue, Listed};
+use crate::catalogue::{Catalogue, Listed, is_same_path};
 use crate::context::Context;
 use crate::error::Result;
 
@@ -52,6 +55,10 @@ impl Parent {
         &self.listed.snapshot
     }
 
+    pub(super) fn listed(&self) -> &Listed {
+        &self.listed
+    }
+
     /// Its record of a source.
     pub(super) fn source(&self, label: &str, path: &[u8]) -> Option<Arc<SourceRecord>> {
         Some(Arc::new(record_of(self.snapshot(), label, path)?.clone()))
@@ -60,7 +67,8 @@ impl Parent {
 
 /// A snapshot's record of the same path, or else of the same label.
 fn record_of<'s>(snapshot: &'s Snapshot, label: &str, path: &[u8]) -> Option<&'s SourceRecord> {
-    let same_path = |record: &&SourceRecord| !path.is_empty() && record.path == path;
+    let path = Path::new(OsStr::from_bytes(path));
+    let same_path = |record: &&SourceRecord| is_same_path(&record.path, path);
     let same_label = |record: &&SourceRecord| !label.is_empty() && record.label == label;
     snapshot.sources.iter().find(same_path).or_else(|| snapshot.sources.iter().find(same_label))
 }

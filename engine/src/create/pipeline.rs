@@ -190,7 +190,7 @@ impl Capture<'_, '_> {
                 left_out,
                 root: input.root(),
             };
-            let outcome = capture.take_all(entries, input.one_file_system);
+            let outcome = capture.take_all(entries, input.exclusions.one_file_system);
             if outcome.is_err() {
                 shared.abandoned.store(true, Ordering::Relaxed);
             }
@@ -210,6 +210,9 @@ impl Capture<'_, '_> {
                     if one_file_system && entry.stat.kind == FileKind::Directory && entry.stat.device != device {
                         self.left_out.add_mount_point(entry.path.to_vec());
                     }
+                    if entry.stat.kind == FileKind::Directory {
+                        self.left_out.add_if_named(&entry.path);
+                    }
                     self.take(entry)?;
                 }
                 Err(problem) if root.is_none() => return Err(problem.into()),
@@ -218,6 +221,7 @@ impl Capture<'_, '_> {
             self.settle_what_is_ready()?;
         }
         self.shared.meter.all_found();
+        self.name_what_is_not_there();
         self.end_batch()?;
         while !self.window.is_empty() {
             self.settle_front()?;
@@ -227,6 +231,16 @@ impl Capture<'_, '_> {
             Some((FileKind::File, device)) => Ok((SourceKind::File, device)),
             Some(_) => Err(Error::Usage("a source is a folder or a regular file".into())),
             None => Err(Error::Internal("a scan without a root".into())),
+        }
+    }
+
+    /// What was named, and is not there.
+    fn name_what_is_not_there(&mut self) {
+        let only = self.left_out.only.clone();
+        for path in only.iter().flat_map(|only| only.unmet()) {
+            if let Err(error) = self.reader.stat(&path) {
+                self.unread(error.to_string(), Some(Rule::Path(path.to_vec())));
+            }
         }
     }
 

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Xattr};
 use copal_source::read::TreeReader;
 use copal_source::scan::{Border, FileKind, FileStat, Keep, ScanEntry, ScanOptions, scan};
+use copal_source::sqlite::LOGS;
 
 use super::desired::{Desired, Item};
 use super::evidence::Witness;
 use super::hash::{Finding, Question, answer};
 use super::plan::{Action, Change, Folder, Over, Plan};
 use super::run::Run;
-use super::stays::{Conflict, Stay, Stays};
+use super::stays::{Conflict, LastFolder, StandingTree, Stay, Stays};
 use super::times::stands_for;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Paths to be read that are collected before the workers read them.
 const WINDOW_ITEMS: usize = 16 << 10;
@@ -59,7 +60,6 @@ pub(super) fn compare(
     witnesses: &mut [Witness<'_, '_>],
     how: &How,
 ) -> Result<Plan> {
-    let top = |path: &[u8]| path.split(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
     let borders: Arc<dyn Keep> = Arc::clone(&how.stays) as Arc<dyn Keep>;
     let options = ScanOptions { threads: run.context.threads, borders: Some(borders), ..ScanOptions::default() };
     let reader = TreeReader::open(target)?;
@@ -79,15 +79,9 @@ pub(super) fn compare(
         border: None,
         how,
     };
-    let mut standing = scan(target, &options)?.filter_map(|found| match found {
-        Ok(found) if !hidden.is_empty() && hidden.contains(&top(&found.path)) => None,
-        Ok(found) => {
-            let path = EntryPath::from_slashes(&found.path).ok_or_else(|| too_long(target, &found.path));
-            Some(path.map(|path| (path, found)))
-        }
-        Err(error) => Some(Err(error.into())),
-    });
+    let mut standing = StandingTree::new(scan(target, &options)?, target, hidden);
     let mut wanted = desired.items();
+    let mut last_folder = LastFolder::default();
     let (mut left, mut right) = (wanted.next().transpose()?, standing.next().transpose()?);
     loop {
         run.context.check_interrupt()?;
@@ -97,8 +91,17 @@ pub(super) fn compare(
             (None, Some(_)) => Ordering::Greater,
             (Some(item), Some((path, _))) => item.entry.path.cmp(path),
         };
+        if let (Ordering::Greater, Some((path, found))) = (order, &mut right)
+            && found.border.is_none()
+            && how.stays.keeps_extra(desired, path, found.left_out, &mut last_folder)?
+            && (desired.is_whole() || desired.get(path)?.is_none())
+        {
+            found.border = Some(Border::Kept);
+            standing.pass_over();
+        }
         let item = if order.is_le() { std::mem::replace(&mut left, wanted.next().transpose()?) } else { None };
         let found = if order.is_ge() { std::mem::replace(&mut right, standing.next().transpose()?) } else { None };
+        comparison.plan.beside_logs.extend(found.as_ref().and_then(|(_, found)| of_log(found)));
         if let Some(path) = item.as_ref().map(|item| &item.entry.path).or(found.as_ref().map(|(path, _)| path)) {
             comparison.leave_extras(path);
         }
@@ -477,12 +480,13 @@ impl Comparison<'_, '_, '_, '_> {
     }
 }
 
-/// Deeper than any snapshot goes.
-fn too_long(target: &Path, path: &[u8]) -> Error {
-    let path = target.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path));
-    let shown = path.iter().take(target.iter().count() + 1).collect();
-    let detail = "holds folders that are too deep to be compared: move it away".into();
-    copal_source::Error::Refused { path: shown, detail }.into()
+/// The file of which a standing file is the log, by its name.
+fn of_log(found: &ScanEntry) -> Option<EntryPath> {
+    if found.stat.kind != FileKind::File {
+        return None;
+    }
+    let of = LOGS.iter().find_map(|suffix| found.path.strip_suffix(suffix.as_bytes()))?;
+    EntryPath::from_slashes(of)
 }
 
 fn removal(path: EntryPath) -> Pending {

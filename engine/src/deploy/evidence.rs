@@ -75,7 +75,8 @@ fn place_within(source: &SourceRecord, place: &[u8]) -> Option<EntryPath> {
     if !matches!(source.kind, SourceKind::Tree | SourceKind::File) {
         return None;
     }
-    let below = place.strip_prefix(source.path.as_slice())?;
+    let end = source.path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let below = place.strip_prefix(&source.path[..end])?;
     match below.split_first() {
         None => Some(EntryPath::root()),
         Some((b'/', below)) if source.kind == SourceKind::Tree => EntryPath::from_slashes(below),

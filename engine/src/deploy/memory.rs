@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use copal_manifest::entry::Timestamp;
+use copal_manifest::entry::{EntryPath, Timestamp};
 use copal_source::scan::{FileStat, Keep, ScanOptions, scan};
 use copal_source::settle::times_tell_of_writes;
 use copal_store::{RepositoryId, SnapshotId};
@@ -84,8 +84,13 @@ impl Memory {
             let item = item?;
             context.check_interrupt()?;
             let path = item.entry.path.to_slashes();
-            // Both ascend; what is not wanted was removed, so the two run side by side.
-            while standing.as_ref().is_some_and(|found| key_of(&found.path).as_slice() < item.entry.path.key()) {
+            // Both ascend; what is not wanted was removed, or stays, so the two run side by side.
+            while let Some(before) = standing.as_ref().map(|found| key_of(&found.path))
+                && before.as_slice() < item.entry.path.key()
+            {
+                if EntryPath::from_key(before).is_some_and(|before| !item.entry.path.is_within(&before)) {
+                    found.pass_over();
+                }
                 standing = found.next().transpose()?;
             }
             let stat = standing.as_ref().filter(|found| found.path.as_ref() == path).map(|found| &found.stat);

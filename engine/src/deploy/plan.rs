@@ -98,6 +98,8 @@ pub(super) struct Plan {
     pub(super) stays: Vec<Stay>,
     /// Where that is in the way.
     pub(super) conflicts: Vec<Conflict>,
+    /// Files of the target beside which something stands that is called as their log: they may be missing.
+    pub(super) beside_logs: Vec<EntryPath>,
     /// What goes with the folder that it is in: named only for who asks what would be done.
     pub(super) removed_below: Vec<EntryPath>,
 }

@@ -5,12 +5,18 @@
 //! before rules were kept has none: what it lacks goes.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use copal_manifest::entry::{EntryPath, Node};
 use copal_manifest::snapshot::{GIT_RULES_SNAPSHOT_VERSION, Rule, Snapshot};
-use copal_source::read::TreeReader;
-use copal_source::scan::{Border, Excludes, Expansion, FileKind, Keep, ScanOptions, scan};
+use copal_manifest::tree::TreeReader;
+use copal_source::read;
+use copal_source::scan::{
+    Border, ByContent, Excludes, Expansion, FileKind, Keep, Mark, Scan, ScanEntry, ScanOptions, scan,
+};
 use copal_source::sqlite::{LOGS, MAGIC, begins_as_log, database_of};
 
 use super::desired::{Desired, Part};
@@ -35,8 +41,10 @@ pub(super) struct Stays {
     own: HashSet<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PartRules {
+    /// Which of the target's parts.
+    number: usize,
     /// Where the part is below the target.
     at: Vec<u8>,
     /// Where it is in its source, as the rules count.
@@ -44,32 +52,27 @@ struct PartRules {
     patterns: Excludes,
     paths: HashSet<Vec<u8>>,
     mount_points: HashSet<Vec<u8>>,
+    by_content: ByContent,
+    /// Where not all was taken: the folders that were named.
+    named: Option<HashSet<Vec<u8>>>,
 }
+
+/// The folder that was looked at last, and whether the snapshot has it marked, and nothing else in it.
+#[derive(Debug, Default)]
+pub(super) struct LastFolder(Option<(EntryPath, bool)>);
 
 impl Stays {
     /// As the snapshot's captures left it out.
     pub(super) fn of(sources: &[Part<'_>], snapshot: &Snapshot) -> Result<Self> {
         let mut parts = Vec::new();
         let mut expansion = Expansion::default();
-        for part in sources {
-            let (mut patterns, mut paths, mut mount_points) = (Vec::new(), HashSet::new(), HashSet::new());
-            for rule in snapshot.rules_of(&part.source.label) {
-                match rule {
-                    Rule::Exclude(pattern) => patterns.push(pattern.clone()),
-                    Rule::Path(path) => drop(paths.insert(path.clone())),
-                    Rule::MountPoint(path) => drop(mount_points.insert(path.clone())),
-                    Rule::OneFileSystem => {}
-                }
+        for (number, part) in sources.iter().enumerate() {
+            let rules = snapshot.rules_of(&part.source.label);
+            if !rules.is_empty() {
+                let (at, base) = (part.at.to_slashes(), part.base.to_slashes());
+                let rules = PartRules::of(rules, snapshot.version, &mut expansion)?;
+                parts.push(PartRules { number, at, base, ..rules });
             }
-            if patterns.is_empty() && paths.is_empty() && mount_points.is_empty() {
-                continue;
-            }
-            let patterns = match snapshot.version {
-                ..GIT_RULES_SNAPSHOT_VERSION => Excludes::of_older(&patterns, &mut expansion)?,
-                _ => Excludes::new(&patterns)?,
-            };
-            let (at, base) = (part.at.to_slashes(), part.base.to_slashes());
-            parts.push(PartRules { at, base, patterns, paths, mount_points });
         }
         Ok(Self { parts, own: HashSet::new() })
     }
@@ -91,7 +94,7 @@ impl Stays {
     pub(super) fn goes_with_its_database(
         &self,
         desired: &Desired<'_>,
-        standing: &TreeReader,
+        standing: &read::TreeReader,
         path: &EntryPath,
     ) -> Result<bool> {
         let slashes = path.to_slashes();
@@ -112,6 +115,48 @@ impl Stays {
     pub(super) fn and(self, own: impl Iterator<Item = Vec<u8>>) -> Self {
         Self { own: own.collect(), ..self }
     }
+
+    /// Whether something that the snapshot lacks stays for what the capture would have made of it: left out
+    /// for what it is or stands beside, or never named. A folder that the snapshot has as a marked one, and
+    /// with nothing else in it, keeps what is in it, marked or not by now.
+    pub(super) fn keeps_extra(
+        &self,
+        desired: &Desired<'_>,
+        path: &EntryPath,
+        left_out: bool,
+        last: &mut LastFolder,
+    ) -> Result<bool> {
+        if left_out || self.parts.is_empty() {
+            return Ok(left_out);
+        }
+        let slashes = path.to_slashes();
+        let Some((part, inside)) = self.parts.iter().find_map(|part| Some((part, part.inside(&slashes)?))) else {
+            return Ok(false);
+        };
+        if part.named.as_ref().is_some_and(|named| !is_within_any(&inside, named)) {
+            return Ok(true);
+        }
+        let (Some(folder), false) = (path.parent(), part.by_content.marks().is_empty()) else { return Ok(false) };
+        match &last.0 {
+            Some((known, only_mark)) if *known == folder => Ok(*only_mark),
+            _ => {
+                let only_mark = part.has_only_marks(desired, parent_of(&inside))?;
+                last.0 = Some((folder, only_mark));
+                Ok(only_mark)
+            }
+        }
+    }
+}
+
+/// Whether a path or a folder above it is among some.
+fn is_within_any(path: &[u8], folders: &HashSet<Vec<u8>>) -> bool {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    ends.chain([path.len()]).any(|end| folders.contains(&path[..end]))
+}
+
+/// The folder above a path with slashes; of a name without one the root.
+fn parent_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|&byte| byte == b'/').map_or(b"", |at| &path[..at])
 }
 
 /// What stays in a standing folder, without a comparison; refused where the snapshot has something in its
@@ -122,16 +167,32 @@ pub(super) fn find(desired: &Desired<'_>, stays: &Arc<Stays>, place: &Place) -> 
     }
     let (mut found, mut conflicts, mut looked_at) = (Vec::new(), Vec::new(), HashSet::new());
     let borders = Some(Arc::clone(stays) as Arc<dyn Keep>);
-    let reader = TreeReader::open(&place.path)?;
-    for entry in scan(&place.path, &ScanOptions { borders, ..ScanOptions::default() })? {
+    let reader = read::TreeReader::open(&place.path)?;
+    let mut standing = scan(&place.path, &ScanOptions { borders, ..ScanOptions::default() })?;
+    let mut last = LastFolder::default();
+    while let Some(entry) = standing.next() {
         let entry = entry?;
-        let Some(Border::Kept) = entry.border else { continue };
         let Some(path) = EntryPath::from_slashes(&entry.path) else { continue };
-        if entry.stat.kind == FileKind::File && stays.goes_with_its_database(desired, &reader, &path)? {
-            continue;
-        }
-        if desired.get(&path)?.is_some() {
-            conflicts.push(Conflict::LeftOut(path.clone()));
+        match entry.border {
+            Some(Border::MountPoint) => continue,
+            Some(Border::Kept) => {
+                if entry.stat.kind == FileKind::File && stays.goes_with_its_database(desired, &reader, &path)? {
+                    continue;
+                }
+                if desired.get(&path)?.is_some() {
+                    conflicts.push(Conflict::LeftOut(path.clone()));
+                }
+            }
+            None => {
+                if entry.stat.kind == FileKind::File && stays.goes_with_its_database(desired, &reader, &path)? {
+                    continue;
+                }
+                let stays = stays.keeps_extra(desired, &path, entry.left_out, &mut last)?;
+                if !stays || desired.get(&path)?.is_some() {
+                    continue;
+                }
+                standing.pass_over();
+            }
         }
         let mut above = path.parent();
         while let Some(folder) = above.filter(|folder| looked_at.insert(folder.clone())) {
@@ -150,31 +211,133 @@ impl Keep for Stays {
     fn keeps(&self, path: &[u8], is_folder: bool) -> bool {
         self.own.contains(path) || self.parts.iter().any(|part| part.keeps(path, is_folder))
     }
+
+    fn by_content(&self, folder: &[u8]) -> Option<&ByContent> {
+        let holds = |part: &&PartRules| folder == part.at || part.inside(folder).is_some();
+        self.parts.iter().find(holds).map(|part| &part.by_content)
+    }
 }
 
 impl PartRules {
-    fn keeps(&self, path: &[u8], is_folder: bool) -> bool {
+    /// The rules of one source.
+    fn of(rules: &[Rule], version: u16, expansion: &mut Expansion) -> Result<Self> {
+        let mut part = Self::default();
+        let (mut patterns, mut marks, mut larger_than) = (Vec::new(), Vec::new(), None);
+        for rule in rules {
+            match rule {
+                Rule::Exclude(pattern) => patterns.push(pattern.clone()),
+                Rule::Path(path) => drop(part.paths.insert(path.clone())),
+                Rule::MountPoint(path) => drop(part.mount_points.insert(path.clone())),
+                Rule::OneFileSystem => {}
+                Rule::Beside { name, begins } => marks.extend(Mark::new(name, begins)),
+                Rule::LargerThan(bytes) => larger_than = Some(*bytes),
+                Rule::Unnamed => drop(part.named.get_or_insert_default()),
+                Rule::Named(path) => drop(part.named.get_or_insert_default().insert(path.clone())),
+            }
+        }
+        part.patterns = match version {
+            ..GIT_RULES_SNAPSHOT_VERSION => Excludes::of_older(&patterns, expansion)?,
+            _ => Excludes::new(&patterns)?,
+        };
+        Ok(Self { by_content: ByContent::new(marks, larger_than), ..part })
+    }
+
+    /// Where a path of the target is in the part's source.
+    fn inside(&self, path: &[u8]) -> Option<Vec<u8>> {
         let below = match path.strip_prefix(self.at.as_slice()) {
             Some(below) if self.at.is_empty() => below,
             Some([b'/', below @ ..]) => below,
-            _ => return false,
+            _ => return None,
         };
         let mut inside = self.base.clone();
         if !inside.is_empty() {
             inside.push(b'/');
         }
         inside.extend_from_slice(below);
-        let parent = inside.iter().rposition(|&byte| byte == b'/').map_or(&b""[..], |at| &inside[..at]);
+        Some(inside)
+    }
+
+    fn keeps(&self, path: &[u8], is_folder: bool) -> bool {
+        let Some(inside) = self.inside(path) else { return false };
         let database = || database_of(&inside).filter(|_| !is_folder);
-        self.mount_points.contains(parent)
+        self.mount_points.contains(parent_of(&inside))
             || self.paths.contains(&inside)
             || !self.paths.is_empty() && database().is_some_and(|database| self.paths.contains(database))
             || self.patterns.leaves_out(&inside, is_folder)
     }
+
+    /// Whether the snapshot has marks in a folder of its source, and nothing else there.
+    fn has_only_marks(&self, desired: &Desired<'_>, folder: &[u8]) -> Result<bool> {
+        let (Some(part), Some(path)) = (desired.parts().get(self.number), EntryPath::from_slashes(folder)) else {
+            return Ok(false);
+        };
+        let mut has_mark = false;
+        for entry in TreeReader::new(desired.session(), part.source.tree).entries_from(&path) {
+            let entry = entry?;
+            if !entry.path.is_within(&path) {
+                break;
+            }
+            let slashes = entry.path.to_slashes();
+            let below = slashes.get(folder.len()..).unwrap_or_default();
+            let below = below.strip_prefix(b"/").unwrap_or(below);
+            let name = below.split(|&byte| byte == b'/').next().unwrap_or_default();
+            if name.is_empty() {
+                continue;
+            }
+            let Some(mark) = self.by_content.marks().iter().find(|mark| mark.name() == name) else { return Ok(false) };
+            has_mark |= mark.begins().is_empty()
+                || matches!(&entry.node, Node::File(content) if content.bytes >= mark.begins().len() as u64);
+        }
+        Ok(has_mark)
+    }
+}
+
+/// What stands at the target, but for what is hidden.
+pub(super) struct StandingTree<'h> {
+    scan: Scan,
+    target: &'h Path,
+    hidden: &'h [Vec<u8>],
+}
+
+impl<'h> StandingTree<'h> {
+    pub(super) fn new(scan: Scan, target: &'h Path, hidden: &'h [Vec<u8>]) -> Self {
+        Self { scan, target, hidden }
+    }
+
+    /// Does not go into the folder that was delivered last.
+    pub(super) fn pass_over(&mut self) {
+        self.scan.pass_over();
+    }
+}
+
+impl Iterator for StandingTree<'_> {
+    type Item = Result<(EntryPath, ScanEntry)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let top = |path: &[u8]| path.split(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
+        loop {
+            return match self.scan.next()? {
+                Ok(found) if !self.hidden.is_empty() && self.hidden.contains(&top(&found.path)) => continue,
+                Ok(found) => {
+                    let path = EntryPath::from_slashes(&found.path).ok_or_else(|| too_long(self.target, &found.path));
+                    Some(path.map(|path| (path, found)))
+                }
+                Err(error) => Some(Err(error.into())),
+            };
+        }
+    }
+}
+
+/// Deeper than any snapshot goes.
+fn too_long(target: &Path, path: &[u8]) -> Error {
+    let path = target.join(OsStr::from_bytes(path));
+    let shown = path.iter().take(target.iter().count() + 1).collect();
+    let detail = "holds folders that are too deep to be compared: move it away".into();
+    copal_source::Error::Refused { path: shown, detail }.into()
 }
 
 /// Whether a file that stands begins in some way; what cannot be read does not.
-fn begins<const N: usize>(standing: &TreeReader, path: &[u8], so: impl Fn([u8; N]) -> bool) -> bool {
+fn begins<const N: usize>(standing: &read::TreeReader, path: &[u8], so: impl Fn([u8; N]) -> bool) -> bool {
     let mut head = [0; N];
     let read = standing.open_file(path).and_then(|file| file.read_at(0, &mut head));
     read.is_ok_and(|read| read == N) && so(head)
@@ -238,7 +401,8 @@ mod tests {
     fn rules(at: &str, base: &str) -> Stays {
         let patterns = Excludes::new(&["/a/cache/".to_owned(), "*.tmp".to_owned()]).unwrap();
         let (paths, mount_points) = ([b"a/own".to_vec()].into(), [b"a/mnt".to_vec()].into());
-        let part = PartRules { at: at.into(), base: base.into(), patterns, paths, mount_points };
+        let part =
+            PartRules { at: at.into(), base: base.into(), patterns, paths, mount_points, ..PartRules::default() };
         Stays { parts: vec![part], own: HashSet::new() }
     }
 
@@ -269,7 +433,8 @@ mod tests {
         let patterns = Excludes::new(&["*.db".to_owned(), "!*.db-shm".to_owned()]).unwrap();
         let (paths, mount_points) = ([b"own".to_vec()].into(), HashSet::new());
         let (at, base) = (b"data".to_vec(), Vec::new());
-        let rules = Stays { parts: vec![PartRules { at, base, patterns, paths, mount_points }], own: HashSet::new() };
+        let part = PartRules { at, base, patterns, paths, mount_points, ..PartRules::default() };
+        let rules = Stays { parts: vec![part], own: HashSet::new() };
         let check = |path: &str, database: Option<&str>| {
             let path = EntryPath::from_slashes(path.as_bytes()).unwrap();
             let found = rules.keeps_database_of(&path).map(|found| found.to_slashes().to_vec());

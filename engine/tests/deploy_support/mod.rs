@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use copal_engine::context::SilentMonitor;
-use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, create};
+use copal_engine::create::{CreateReport, CreateRequest, Exclusions, SourceRequest, create};
 use copal_engine::deploy::{CrashPoints, DeployMode, DeployReport, DeployRequest, NoCrash, deploy_until};
 use copal_engine::{Clock, Context};
 use copal_manifest::entry::Timestamp;
@@ -98,8 +98,8 @@ impl World {
     /// Without what globs match.
     pub(crate) fn snapshot_without(&self, name: &str, source: &Path, exclude: &[&str]) -> CreateReport {
         let sources = vec![SourceRequest { label: String::new(), path: source.to_owned() }];
-        let exclude = exclude.iter().map(|&glob| glob.to_owned()).collect();
-        let request = CreateRequest { name: name.into(), sources, exclude, ..CreateRequest::default() };
+        let exclusions = Exclusions::of_patterns(exclude.iter().map(|&glob| glob.to_owned()).collect());
+        let request = CreateRequest { name: name.into(), sources, exclusions, ..CreateRequest::default() };
         create(&self.context, &request).unwrap()
     }
 

@@ -413,7 +413,7 @@ impl Performer for Platform {
                     tags: tags.clone().into_iter().collect(),
                     pinned: *pinned,
                     trigger: work.trigger().into(),
-                    force_read: false,
+                    ..CaptureRequest::default()
                 };
                 self.applications
                     .create(&self.working(work), app, &request)

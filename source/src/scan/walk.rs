@@ -14,13 +14,15 @@ use std::sync::{Arc, Condvar, MutexGuard};
 use rustix::fs::RawDir;
 use rustix::io::Errno;
 
+use super::by_content::{ByContent, Unreadable};
 use super::exclude::Excludes;
-use super::{Border, FileKind, Keep, ScanEntry, ScanProblem};
+use super::listed::{Listed, Standing};
+use super::{Border, FileKind, FileStat, Keep, ScanEntry, ScanProblem};
 use crate::beneath::Root;
 use crate::beneath::parking::Lock;
 use crate::error::LOOKING_AT;
 use crate::sqlite::{LOGS, database_of};
-use crate::stat::{kind, stat_and_mount};
+use crate::stat::{kind, stat, stat_and_mount};
 
 /// Found entries that may wait for the consumer: some 10 MiB of them.
 const ENTRIES_AHEAD_MAX: usize = 64 * 1024;
@@ -44,6 +46,16 @@ pub(super) enum Item {
     Part(Arc<Task>),
 }
 
+impl Item {
+    fn task(self) -> Option<Arc<Task>> {
+        match self {
+            Self::Part(task) => Some(task),
+            Self::Entry(_, task) => task,
+            Self::Problem(_) => None,
+        }
+    }
+}
+
 /// A piece of work, and its result once done.
 pub(super) struct Task {
     key: Key,
@@ -57,8 +69,26 @@ pub(super) struct Task {
 type Key = (Box<[u8]>, u8);
 
 enum Work {
-    Folder { path: Box<[u8]>, device: u64 },
-    Part { path: Arc<[u8]>, device: u64, folder: Arc<OwnedFd>, names: Vec<Name> },
+    Folder { path: Box<[u8]>, device: u64, part: Part },
+    Names { of: Arc<Folder>, folder: Arc<OwnedFd>, names: Vec<Name> },
+}
+
+/// What a folder is of its tree.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// Whether a capture would have left all of it out.
+    pub(super) left_out: bool,
+    /// Whether all that is in it is wanted; else only what was named, and what leads there.
+    pub(super) whole: bool,
+}
+
+/// A folder whose names are known.
+struct Folder {
+    path: Box<[u8]>,
+    device: u64,
+    part: Part,
+    /// What says that the rest of it is left out.
+    marks: Vec<CString>,
 }
 
 #[derive(Default)]
@@ -68,6 +98,8 @@ enum State {
     Begun,
     Done(Vec<Item>),
     Taken,
+    /// Nobody wants the result of who has begun it.
+    Unwanted,
 }
 
 struct Name {
@@ -80,6 +112,8 @@ struct Name {
 pub(super) struct Rules {
     pub(super) excludes: Arc<Excludes>,
     pub(super) leave_out: HashSet<Box<[u8]>>,
+    pub(super) by_content: Arc<ByContent>,
+    pub(super) only: Option<Arc<Listed>>,
     pub(super) borders: Option<Arc<dyn Keep>>,
     pub(super) one_file_system: bool,
 }
@@ -90,6 +124,24 @@ impl Rules {
         self.leave_out.contains(path)
             || self.excludes.leaves_out(path, is_folder)
             || !self.leave_out.is_empty() && database().is_some_and(|database| self.leave_out.contains(database))
+    }
+
+    /// What of a folder is left out by its content. Where nothing is left out, but something kept, what a
+    /// capture would have left out is delivered as such.
+    fn by_content(&self, folder: &[u8]) -> Option<&ByContent> {
+        let rules = match &self.borders {
+            Some(keep) => keep.by_content(folder),
+            None => Some(&*self.by_content),
+        };
+        rules.filter(|rules| !rules.is_empty())
+    }
+
+    /// How a path in a folder stands to what was named; all of a whole one is.
+    fn standing(&self, folder: Part, path: &[u8]) -> Standing {
+        match &self.only {
+            Some(only) if !folder.whole => only.standing(path),
+            _ => Standing::Named,
+        }
     }
 
     fn border(&self, path: &[u8], is_folder: bool, is_mount_point: bool) -> Option<Border> {
@@ -129,10 +181,10 @@ impl Queue {
 }
 
 impl Task {
-    pub(super) fn folder(path: &[u8], device: u64) -> Arc<Self> {
+    pub(super) fn folder(path: &[u8], device: u64, part: Part) -> Arc<Self> {
         Arc::new(Self {
             key: (order_of(path), 1),
-            work: Work::Folder { path: path.into(), device },
+            work: Work::Folder { path: path.into(), device, part },
             state: Lock::default(),
         })
     }
@@ -196,7 +248,7 @@ impl Shared {
                     }
                     return items;
                 }
-                State::Taken => return Vec::new(),
+                State::Taken | State::Unwanted => return Vec::new(),
                 unfinished => *task.state.hold() = unfinished,
             }
             queue.consumer_waits = true;
@@ -205,19 +257,37 @@ impl Shared {
         }
     }
 
+    /// For the consumer: a task, and all that came of it, is not wanted.
+    pub(super) fn discard(&self, task: &Arc<Task>) {
+        let mut queue = self.queue.hold();
+        let mut unwanted = vec![task.clone()];
+        while let Some(task) = unwanted.pop() {
+            queue.waiting.remove(&task.key);
+            let mut state = task.state.hold();
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Begun => *state = State::Unwanted,
+                State::Done(items) => {
+                    queue.entries_ahead -= items.len().min(queue.entries_ahead);
+                    queue.tasks_ahead -= 1;
+                    unwanted.extend(items.into_iter().filter_map(Item::task));
+                }
+                State::Waiting | State::Taken | State::Unwanted => {}
+            }
+        }
+        self.work.notify_all();
+    }
+
     /// Does a task; its result counts as ahead until it is taken.
     fn perform(&self, task: &Arc<Task>, buffer: &mut Vec<u8>) {
         let mut finish = Finish { shared: self, task, items: Vec::new() };
         match &task.work {
-            Work::Folder { path, device } => self.list(path, *device, buffer, &mut finish.items),
-            Work::Part { path, device, folder, names } => {
-                self.look_at(path, *device, folder, names, &mut finish.items);
-            }
+            Work::Folder { path, device, part } => self.list(path, *device, *part, buffer, &mut finish.items),
+            Work::Names { of, folder, names } => self.look_at(of, folder, names, &mut finish.items),
         }
     }
 
     /// Reads a folder's names; looks at each at once, or leaves a large folder to several tasks.
-    fn list(&self, path: &[u8], device: u64, buffer: &mut Vec<u8>, items: &mut Vec<Item>) {
+    fn list(&self, path: &[u8], device: u64, part: Part, buffer: &mut Vec<u8>, items: &mut Vec<Item>) {
         let folder = match self.root.open_listing(path) {
             Ok(folder) => folder,
             Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -246,16 +316,23 @@ impl Shared {
         // A folder that changes while it is read may give a name twice.
         names.dedup_by(|a, b| a.name == b.name);
         mark_logs(&mut names);
+        let has = |name: &CString| names.binary_search_by(|other| other.name.cmp(name)).is_ok();
+        let unreadable = if self.rules.borders.is_some() { Unreadable::IsMark } else { Unreadable::IsNone };
+        let marks = self.rules.by_content(path).map(|rules| rules.marks_of(&folder, unreadable, has));
+        let of = Folder { path: path.into(), device, part, marks: marks.unwrap_or_default() };
+        if !part.whole {
+            names.retain(|name| self.rules.standing(part, &join(path, name.name.to_bytes())) != Standing::Unnamed);
+        }
         if names.len() <= PART_NAMES_MAX {
             items.reserve(names.len());
-            self.look_at(path, device, &folder, &names, items);
+            self.look_at(&of, &folder, &names, items);
         } else {
-            let (folder, path) = (Arc::new(folder), Arc::<[u8]>::from(path));
+            let (folder, of) = (Arc::new(folder), Arc::new(of));
             while !names.is_empty() {
                 let rest = names.split_off(names.len().min(PART_NAMES_MAX));
                 let part = std::mem::replace(&mut names, rest);
-                let key = (order_of(&join(&path, part[0].name.to_bytes())), 0);
-                let work = Work::Part { path: path.clone(), device, folder: folder.clone(), names: part };
+                let key = (order_of(&join(&of.path, part[0].name.to_bytes())), 0);
+                let work = Work::Names { of: of.clone(), folder: folder.clone(), names: part };
                 items.push(Item::Part(Arc::new(Task { key, work, state: Lock::default() })));
             }
         }
@@ -263,9 +340,15 @@ impl Shared {
     }
 
     /// Looks at names of an open folder, in order.
-    fn look_at(&self, path: &[u8], device: u64, folder: &OwnedFd, names: &[Name], items: &mut Vec<Item>) {
+    fn look_at(&self, of: &Folder, folder: &OwnedFd, names: &[Name], items: &mut Vec<Item>) {
+        let names_what_stays = self.rules.borders.is_some();
         for Name { name, kind, has_log } in names {
-            let whole = join(path, name.to_bytes());
+            let whole = join(&of.path, name.to_bytes());
+            let is_mark = of.marks.contains(name);
+            let by_mark = !of.marks.is_empty() && !is_mark;
+            if by_mark && !names_what_stays {
+                continue;
+            }
             if kind.is_some_and(|kind| self.rules.leaves_out(&whole, kind == FileKind::Directory)) {
                 continue;
             }
@@ -279,15 +362,38 @@ impl Shared {
                 }
             };
             let is_folder = stat.kind == FileKind::Directory;
+            let whole_too = self.rules.standing(of.part, &whole) == Standing::Named;
+            if !is_folder && !whole_too {
+                continue;
+            }
             if kind.is_none() && self.rules.leaves_out(&whole, is_folder) {
                 continue;
             }
-            let is_mount_point = is_mount_point.unwrap_or(stat.device != device);
+            let by_content = by_mark || self.is_too_large(&of.path, folder, name, &stat);
+            if by_content && !names_what_stays {
+                continue;
+            }
+            let is_mount_point = is_mount_point.unwrap_or(stat.device != of.device);
             let border = self.rules.border(&whole, is_folder, is_mount_point);
-            let enter = is_folder && border.is_none() && !(self.rules.one_file_system && stat.device != device);
-            let task = enter.then(|| Task::folder(&whole, device));
-            items.push(Item::Entry(ScanEntry { path: whole, stat, has_log: *has_log, border }, task));
+            let enter = is_folder && border.is_none() && !(self.rules.one_file_system && stat.device != of.device);
+            // With its folder a mark stays, too; what is in it was captured.
+            let left_out = of.part.left_out || by_content || is_mark && names_what_stays;
+            let part = Part { left_out: of.part.left_out || by_mark, whole: whole_too };
+            let task = enter.then(|| Task::folder(&whole, of.device, part));
+            items.push(Item::Entry(ScanEntry { path: whole, stat, has_log: *has_log, border, left_out }, task));
         }
+    }
+
+    /// Whether a file is too large, or part of a database that is.
+    fn is_too_large(&self, path: &[u8], folder: &OwnedFd, name: &CString, found: &FileStat) -> bool {
+        let Some(rules) = self.rules.by_content(path).filter(|rules| rules.has_largest()) else { return false };
+        if found.kind != FileKind::File || rules.is_too_large(found.kind, found.bytes) {
+            return found.kind == FileKind::File;
+        }
+        // A log without its database is of no use, and beside another state of it a danger.
+        let base = database_of(name.to_bytes()).and_then(|base| CString::new(base).ok());
+        let base = base.and_then(|base| stat(folder, &base).ok());
+        base.is_some_and(|base| rules.is_too_large(base.kind, base.bytes))
     }
 }
 
@@ -315,13 +421,16 @@ impl Drop for Finish<'_> {
         if std::thread::panicking() {
             let path = match &self.task.work {
                 Work::Folder { path, .. } => &path[..],
-                Work::Part { path, .. } => &path[..],
+                Work::Names { of, .. } => &of.path[..],
             };
             let problem = ScanProblem::refused(self.shared.root.whole(path), "the scan of this folder failed");
             self.items = vec![Item::Problem(problem)];
         }
         let items = std::mem::take(&mut self.items);
         let mut queue = self.shared.queue.hold();
+        if matches!(*self.task.state.hold(), State::Unwanted) {
+            return;
+        }
         queue.entries_ahead += items.len();
         queue.tasks_ahead += 1;
         let mut more: usize = 0;
@@ -375,6 +484,6 @@ fn join(folder: &[u8], name: &[u8]) -> Box<[u8]> {
     path.into()
 }
 
-fn order_of(path: &[u8]) -> Box<[u8]> {
+pub(super) fn order_of(path: &[u8]) -> Box<[u8]> {
     path.iter().map(|&byte| if byte == b'/' { 0 } else { byte }).collect()
 }

@@ -142,6 +142,14 @@ impl Session {
         Ok(session)
     }
 
+    /// For a look at what is there: it writes nothing, not even its own object, so no collection waits for
+    /// it.
+    pub fn begin_looking(repository: &Repository) -> Result<Self> {
+        let session = Self::held(repository, None)?;
+        session.poisoned.store(true, Ordering::SeqCst);
+        Ok(session)
+    }
+
     /// Whether collections wait for it.
     #[must_use]
     pub fn is_registered(&self) -> bool {

@@ -17,6 +17,7 @@ use copal_source::hook::Hook;
 use copal_source::postgres::PostgresSpec;
 use copal_source::sqlite::SqliteSpec;
 
+use crate::create::Exclusions;
 use crate::removal::KeepRules;
 
 /// All that one configuration file says.
@@ -176,10 +177,8 @@ pub enum SourceSpec {
 pub struct TreeSpec {
     /// A folder or a file.
     pub path: PathBuf,
-    /// Patterns to leave out, each a line of `.gitignore`.
-    pub exclude: Vec<String>,
-    /// Stay on its filesystem.
-    pub one_file_system: bool,
+    /// What to leave out.
+    pub exclusions: Exclusions,
 }
 
 impl SourceSpec {

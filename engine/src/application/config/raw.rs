@@ -92,6 +92,14 @@ impl Scalar {
     }
 }
 
+/// Bytes as a number, or as text with a unit.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ByteSize {
+    Number(u64),
+    Text(String),
+}
+
 /// All versions, the oldest first, or who says them.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -114,6 +122,9 @@ pub(super) struct Source {
     pub(super) path: Option<Spanned<String>>,
     pub(super) include: Option<Spanned<Vec<String>>>,
     pub(super) exclude: Option<Spanned<Vec<String>>>,
+    pub(super) exclude_caches: Option<Spanned<bool>>,
+    pub(super) exclude_if_present: Option<Spanned<Vec<String>>>,
+    pub(super) exclude_larger_than: Option<Spanned<ByteSize>>,
     pub(super) one_file_system: Option<Spanned<bool>>,
     pub(super) version_query: Option<Spanned<String>>,
     pub(super) schema_version: Option<Spanned<Scalar>>,

@@ -16,6 +16,7 @@ use super::{
     Application, Configuration, ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec,
     VersionOrder, raw, retention,
 };
+use crate::create::Exclusions;
 use crate::timespan;
 
 /// An application is resumed after so long when it does not say.
@@ -218,7 +219,8 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
     macro_rules! note {
         ($($field:ident),*) => { $(if let Some(value) = &raw.$field { given.push((stringify!($field), value.span())); })* };
     }
-    note!(path, include, exclude, one_file_system, version_query, schema_version, version_order, check);
+    note!(path, include, exclude, exclude_caches, exclude_if_present, exclude_larger_than, one_file_system);
+    note!(version_query, schema_version, version_order, check);
     note!(dsn, databases, globals, bin, argv, restore, timeout);
     let fields = Fields { kind: raw.kind, given };
     let place = |path: String| folder.join(path);
@@ -229,15 +231,21 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
     let kind = fields.kind.get_ref().clone();
     let spec = match kind.as_str() {
         "tree" => {
-            fields.only(&["path", "include", "exclude", "one_file_system"])?;
-            let mut exclude = raw.exclude.map(Spanned::into_inner).unwrap_or_default();
+            let known = ["exclude_caches", "exclude_if_present", "exclude_larger_than"];
+            fields.only(&[&["path", "include", "exclude", "one_file_system"], &known[..]].concat())?;
+            let mut patterns = raw.exclude.map(Spanned::into_inner).unwrap_or_default();
             // As `.gitignore` has it: what comes later takes back.
-            exclude
+            patterns
                 .extend(raw.include.map(Spanned::into_inner).unwrap_or_default().iter().map(|glob| format!("!{glob}")));
             SourceSpec::Tree(TreeSpec {
                 path: place(fields.needed(raw.path, "path")?),
-                exclude,
-                one_file_system: raw.one_file_system.is_some_and(Spanned::into_inner),
+                exclusions: Exclusions {
+                    patterns,
+                    one_file_system: raw.one_file_system.is_some_and(Spanned::into_inner),
+                    caches: raw.exclude_caches.is_some_and(Spanned::into_inner),
+                    if_present: raw.exclude_if_present.map(marks).transpose()?.unwrap_or_default(),
+                    larger_than: raw.exclude_larger_than.map(bytes).transpose()?,
+                },
             })
         }
         "sqlite" => {
@@ -306,6 +314,24 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
         }
     };
     Ok(Source { label, spec, version_order })
+}
+
+/// Names, or names and what the file begins with.
+fn marks(written: Spanned<Vec<String>>) -> Resolved<Vec<String>> {
+    match written.get_ref().iter().find(|word| !Exclusions::is_mark(word)) {
+        Some(word) => Err(problem(&written, format!("{word:?} is no name of a file: write NAME, or NAME:BEGIN"))),
+        None => Ok(written.into_inner()),
+    }
+}
+
+fn bytes(written: Spanned<raw::ByteSize>) -> Resolved<u64> {
+    match written.get_ref() {
+        raw::ByteSize::Number(bytes) => Ok(*bytes),
+        raw::ByteSize::Text(text) => match text.parse::<bytesize::ByteSize>() {
+            Ok(bytes) => Ok(bytes.as_u64()),
+            Err(_) => Err(problem(&written, format!("{text:?} is no size: write it as 100MiB, 2GB, or in bytes"))),
+        },
+    }
 }
 
 fn order_of(written: Spanned<raw::VersionOrder>) -> Resolved<VersionOrder> {

@@ -30,7 +30,7 @@ impl Deploy<'_> {
             for source in &mut service.sources {
                 if let SourceSpec::Tree(tree) = &mut source.spec {
                     // What is being built there does not stand there.
-                    tree.exclude.push(format!("*.copal-unit-{}*", checked.mark));
+                    tree.exclusions.patterns.push(format!("*.copal-unit-{}*", checked.mark));
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use copal_manifest::entry::Node;
 use copal_source::kept::{KeptValue, is_block_device};
 use copal_source::postgres::{PostgresSpec, SETTINGS, database_exists, named_in};
-use copal_source::scan::{FileKind, ScanOptions, scan};
+use copal_source::scan::{FileKind, scan};
 use copal_source::sqlite::check_standing;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
@@ -170,13 +170,8 @@ fn fault(context: &Context, component: &Component) -> Result<Option<String>> {
 
 /// The first path of a tree that cannot be read, as far as that shows without reading.
 fn unreadable(context: &Context, tree: &TreeSpec) -> Result<Option<String>> {
-    let left_out = LeftOut::of(context, &tree.path, &tree.exclude, tree.one_file_system)?;
-    let options = ScanOptions {
-        exclude: std::sync::Arc::clone(&left_out.patterns),
-        leave_out: left_out.paths(),
-        one_file_system: tree.one_file_system,
-        ..ScanOptions::default()
-    };
+    let left_out = LeftOut::of(context, &tree.path, &tree.exclusions)?;
+    let options = left_out.scan_options(tree.exclusions.one_file_system, 0);
     let found = match scan(&tree.path, &options) {
         Ok(found) => found,
         Err(error) => return Ok(Some(error.to_string())),

@@ -19,11 +19,11 @@ use crate::bundle::hub_tar::manifest::{HubManifest, open_key};
 use crate::bundle::hub_tar::scan::{HubLimits, Member, Part, bad, broken, scan};
 use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, SQLITE_HEADER_BYTES, user_version};
 use crate::bundle::import::{Imported, has_name};
-use crate::bundle::ingest::{Ingest, with_ingest};
 use crate::bundle::{Watch, name_of};
 use crate::catalogue::{name_taken, payload_digest};
 use crate::context::{Context, Progress};
 use crate::create::creation::{check_new_name, cutter_of, new_snapshot_id, tidy_index};
+use crate::create::ingest::{Ingest, with_ingest};
 use crate::error::{Error, Result};
 
 /// What to import.
