@@ -337,3 +337,35 @@ fn give(path: &Path, user: u32) {
     let status = Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(path).status().unwrap();
     assert!(status.success());
 }
+
+/// A log that the snapshot's rules left out stays where it is, and would be taken for that of what is put
+/// back.
+#[test]
+fn d10_a_log_that_stays_is_emptied_before_its_database_is_put_back() {
+    for rule in [&["--exclude", "*-wal", "--exclude", "*-shm"][..], &["--exclude-larger-than", "64KiB"]] {
+        let world = World::new();
+        for folder in ["s", "t"] {
+            fs::create_dir(world.path(folder)).unwrap();
+        }
+        let database = rusqlite::Connection::open(world.path("s/a.db")).unwrap();
+        let first =
+            "PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (x); INSERT INTO t VALUES (1);";
+        database.execute_batch(first).unwrap();
+        world.ok(&[&["create", "mon", "s"][..], rule].concat());
+        let more = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO t SELECT hex(zeroblob(50)) FROM n;";
+        database.execute_batch(more).unwrap();
+        // As a program that was killed leaves them.
+        for name in ["a.db", "a.db-wal"] {
+            fs::copy(world.path("s").join(name), world.path("t").join(name)).unwrap();
+        }
+        world.ok(&["deploy", "mon", "t", "--yes"]);
+        let restored = rusqlite::Connection::open(world.path("t/a.db")).unwrap();
+        let found: (i64, String) = restored
+            .query_row("SELECT (SELECT count(*) FROM t), integrity_check FROM pragma_integrity_check", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(found, (1, "ok".into()), "{rule:?}");
+    }
+}
