@@ -5,6 +5,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
 
 use support::World;
 use support::postgres::Server;
@@ -225,4 +227,84 @@ fn d17_a_database_is_loaded_under_another_name() {
     world.fails(&["deploy", "one", "postgres:host=/nowhere dbname=x", "--yes"], 79, "database");
     assert_eq!(server.ask("postgres", databases), stand);
     assert!(!world.path(&copy).exists());
+}
+
+/// Programs of the server that do something besides: after a dump, and before each statement that changes a
+/// database.
+fn wrap_programs(world: &World, server: &Server) -> String {
+    let (bin, folder) = (server.bin().to_str().unwrap(), world.path("bin"));
+    fs::create_dir(&folder).unwrap();
+    for name in ["pg_restore", "pg_dumpall"] {
+        symlink(format!("{bin}/{name}"), folder.join(name)).unwrap();
+    }
+    let (armed, said, left) = (world.text("armed"), world.text("acknowledged"), world.text("left"));
+    let insert = format!("{bin}/psql -X -q -c \"INSERT INTO t VALUES (-1, 'late')\" -d '{}'", server.dsn("shop"));
+    let dump = format!(
+        "#!/bin/sh\n{bin}/pg_dump \"$@\" || exit $?\n[ -e {armed} ] && {insert} 2>/dev/null && echo >>{said}\nexit 0\n"
+    );
+    let pipe = world.text("pipe");
+    let ask = format!(
+        "#!/bin/sh\nmkfifo {pipe}.$$\nexec 4<&0\nwhile IFS= read -r line; do\n\
+         case $line in ALTER*|BEGIN*|COMMIT*) if [ -e {left} ]; then\n\
+         n=$(cat {left}); if [ $n = 0 ]; then rm {left}; kill -9 $PPID; exit; fi; echo $((n - 1)) >{left}; fi;; esac\n\
+         printf '%s\\n' \"$line\"\ndone <&4 >{pipe}.$$ 2>/dev/null &\nexec {bin}/psql \"$@\" <{pipe}.$$ 4<&-\n"
+    );
+    for (name, text) in [("pg_dump", dump), ("psql", ask)] {
+        fs::write(folder.join(name), text).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let config = fs::read_to_string(world.path("copal.toml")).unwrap();
+    let wrapped = format!("bin = {:?}", folder.to_str().unwrap());
+    let config = config.replace(&format!("bin = {bin:?}"), &wrapped);
+    assert!(config.contains(&wrapped));
+    fs::write(world.path("copal.toml"), config).unwrap();
+    said
+}
+
+#[test]
+fn d06_what_is_committed_until_a_database_is_replaced_is_in_the_safety_snapshot() {
+    let (world, server) = planted();
+    let said = wrap_programs(&world, &server);
+    world.ok(&["create", "one", "--app", "shop"]);
+    let before = server.ask("shop", SUM);
+    server.ask("shop", "DELETE FROM t WHERE id > 7");
+    fs::write(world.path("armed"), "").unwrap();
+    // A session that was there before does not go on either.
+    let mut session = Command::new(server.bin().join("psql"));
+    session.args(["-X", "-q", "-c", "SELECT pg_sleep(600)", "-d"]).arg(server.dsn("shop")).stderr(Stdio::null());
+    let mut session = session.spawn().unwrap();
+    let report = world.json(&["deploy", "shop/one", "--app", "shop", "--yes"]);
+    assert!(!session.wait().unwrap().success());
+    assert_eq!(server.ask("shop", SUM), before);
+    fs::remove_file(world.path("armed")).unwrap();
+    let acknowledged = fs::read_to_string(&said).unwrap_or_default().lines().count();
+    world.ok(&["deploy", report["safety"].as_str().unwrap(), "--app", "shop", "--yes", "--no-safety"]);
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM t WHERE id = -1"), acknowledged.to_string());
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM t WHERE id > 0"), "7");
+    server.ask("shop", "INSERT INTO t VALUES (8, 'open')");
+}
+
+#[test]
+fn d06_a_kill_at_any_step_of_the_exchange_of_databases_is_taken_back() {
+    let (world, server) = planted();
+    wrap_programs(&world, &server);
+    world.ok(&["create", "one", "--app", "shop"]);
+    server.ask("shop", "DELETE FROM t WHERE id > 7");
+    server.ask("postgres", "ALTER DATABASE log ALLOW_CONNECTIONS false");
+    let state = "SELECT string_agg(datname || datallowconn || datconnlimit, ' ' ORDER BY datname) FROM pg_database";
+    let before = (server.ask("postgres", state), server.ask("shop", SUM));
+    let deploy = ["deploy", "shop/one", "--app", "shop", "--yes", "--no-safety"];
+    let mut kills = 0;
+    loop {
+        fs::write(world.path("left"), format!("{kills}\n")).unwrap();
+        if !world.run(&deploy).was_killed() {
+            break;
+        }
+        world.ok(&["list"]);
+        assert_eq!((server.ask("postgres", state), server.ask("shop", SUM)), before, "{kills}");
+        kills += 1;
+    }
+    assert!(kills > 10, "{kills}");
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM t"), "20000");
+    assert_eq!(server.ask("postgres", "SELECT count(*) FROM pg_database WHERE NOT datallowconn"), "1");
 }

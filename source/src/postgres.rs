@@ -19,7 +19,10 @@ use crate::{Error, Result};
 
 use address::Address;
 pub use address::named_database;
-pub use load::{LoadedDatabase, database_exists, load, plan, remove_database, rename_database};
+pub use load::{
+    LoadedDatabase, close_database, database_exists, exchange_databases, is_open_database, load, open_database, plan,
+    remove_database, rename_database,
+};
 use session::Session;
 
 /// Roles and tablespaces in a dump's folder.
@@ -39,6 +42,8 @@ pub struct PostgresSpec {
     pub dsn: String,
     /// Databases to take; none: the one that `dsn` names.
     pub databases: Vec<String>,
+    /// Databases that have another name for the time being: their own names, and those.
+    pub renamed: Vec<(String, String)>,
     /// The name that a load gives to the database of a dump; none: its own.
     pub load_as: Option<String>,
     /// Whether a deploy makes roles that are not there.
@@ -67,6 +72,7 @@ impl PostgresSpec {
         Self {
             dsn: dsn.to_owned(),
             databases: Vec::new(),
+            renamed: Vec::new(),
             load_as: None,
             globals: false,
             version_query: None,
@@ -74,6 +80,11 @@ impl PostgresSpec {
             bin: None,
             timeout: Duration::from_secs(4 * 3600),
         }
+    }
+
+    /// What a database is called at present.
+    fn present_name<'n>(&'n self, name: &'n str) -> &'n str {
+        self.renamed.iter().find(|(own, _)| own == name).map_or(name, |(_, present)| present)
     }
 
     fn program(&self, name: &str) -> String {
@@ -147,7 +158,8 @@ impl PreparedPostgres {
             let name = names[0].clone();
             return Ok(Self { spec: spec.clone(), sessions: vec![(name, first)] });
         }
-        let sessions = names.into_iter().map(|name| Ok((name.clone(), Session::open(spec, Some(&name))?)));
+        let sessions =
+            names.into_iter().map(|name| Ok((name.clone(), Session::open(spec, Some(spec.present_name(&name)))?)));
         Ok(Self { spec: spec.clone(), sessions: sessions.collect::<Result<_>>()? })
     }
 
@@ -221,7 +233,8 @@ impl PostgresPin {
                         let (to, snapshot) = (place.join(DUMP).display().to_string(), format!("--snapshot={snapshot}"));
                         let (file, jobs) = (format!("--file={to}"), format!("--jobs={each}"));
                         let arguments = ["--format=directory", "--compress=0", &file, &jobs, &snapshot];
-                        self.spec.run("dumping", (name, Some(name)), "pg_dump", &arguments, None)
+                        let present = self.spec.present_name(name);
+                        self.spec.run("dumping", (name, Some(present)), "pg_dump", &arguments, None)
                     })
                 })
                 .collect();
@@ -241,6 +254,11 @@ impl PostgresPin {
 #[must_use]
 pub fn named_in(settings: &str) -> &str {
     settings.split('\u{1f}').next().unwrap_or_default()
+}
+
+/// The name of the database that the connection string leads to.
+pub fn database_led_to(spec: &PostgresSpec) -> Result<String> {
+    Session::open(spec, None)?.ask("SELECT current_database()")
 }
 
 /// The schema's version of databases as they stand.

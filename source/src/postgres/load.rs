@@ -167,27 +167,74 @@ fn marked(name: &str, mark: &str, what: &str) -> String {
     format!("{}{suffix}", &name[..kept])
 }
 
-/// Gives a database another name; who is connected to it is disconnected. One that is not there is no error:
-/// false.
+/// Gives a database another name; who is connected to it is disconnected, and whoever knows the new name can
+/// connect. One that is not there is no error: false.
 pub fn rename_database(spec: &PostgresSpec, from: &str, to: &str) -> Result<bool> {
     let mut server = Session::open(spec, Some("postgres"))?;
     if !exists(&mut server, from)? {
         return Ok(false);
     }
-    server.ask(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", quoted(from)))?;
-    let terminated = server
-        .ask(&format!(
-            "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE datname = {}",
-            literal(from)
-        ))
-        .and_then(|_| server.ask(&format!("ALTER DATABASE {} RENAME TO {}", quoted(from), quoted(to))));
-    if let Err(error) = terminated {
-        let mut server = Session::open(spec, Some("postgres"))?;
-        server.ask(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", quoted(from)))?;
-        return Err(error);
-    }
-    server.ask(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", quoted(to)))?;
+    disconnect(&mut server, from)?;
+    server.ask(&renaming(from, to))?;
+    server.ask(&connections(to, true))?;
     Ok(true)
+}
+
+/// Gives a loaded database the name of the one that stands there, which is called `aside` from then on. Both
+/// happen at once, so that nobody makes a database of that name in between. Nobody can connect to the new one
+/// before it is opened, and nobody who knows only the old name to the old one: what is in it stays as it is.
+/// False: there was none of that name, and nothing was done.
+pub fn exchange_databases(spec: &PostgresSpec, database: &LoadedDatabase) -> Result<bool> {
+    let LoadedDatabase { name, staged, aside } = database;
+    let mut server = Session::open(spec, Some("postgres"))?;
+    if !exists(&mut server, name)? {
+        return Ok(false);
+    }
+    disconnect(&mut server, name)?;
+    server.ask(&connections(staged, false))?;
+    for statement in ["BEGIN", &renaming(name, aside), &renaming(staged, name), "COMMIT"] {
+        server.ask(statement)?;
+    }
+    server.ask(&connections(aside, true))?;
+    Ok(true)
+}
+
+/// Lets everybody connect to a database who may.
+pub fn open_database(spec: &PostgresSpec, name: &str) -> Result<()> {
+    Session::open(spec, Some("postgres"))?.ask(&connections(name, true)).map(drop)
+}
+
+/// Lets nobody connect to a database.
+pub fn close_database(spec: &PostgresSpec, name: &str) -> Result<()> {
+    Session::open(spec, Some("postgres"))?.ask(&connections(name, false)).map(drop)
+}
+
+/// Whether there is such a database, and it takes connections.
+pub fn is_open_database(spec: &PostgresSpec, name: &str) -> Result<bool> {
+    let mut server = Session::open(spec, Some("postgres"))?;
+    let question = format!("SELECT count(*) FROM pg_database WHERE datallowconn AND datname = {}", literal(name));
+    Ok(server.ask(&question)?.trim() == "1")
+}
+
+/// Ends all sessions of a database; there are no new ones until it is opened again.
+fn disconnect(server: &mut Session, name: &str) -> Result<()> {
+    server.ask(&connections(name, false))?;
+    // What the server itself does there makes way for a new name, and not everybody may end it: it is of no
+    // user.
+    let sessions = format!(
+        "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+         WHERE usesysid IS NOT NULL AND datname = {}",
+        literal(name)
+    );
+    server.ask(&sessions).map(drop)
+}
+
+fn connections(name: &str, allowed: bool) -> String {
+    format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {allowed}", quoted(name))
+}
+
+fn renaming(from: &str, to: &str) -> String {
+    format!("ALTER DATABASE {} RENAME TO {}", quoted(from), quoted(to))
 }
 
 /// Removes a database; one that is not there is no error.

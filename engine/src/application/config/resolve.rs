@@ -268,6 +268,7 @@ fn source(raw: Spanned<raw::Source>, folder: &Path) -> Resolved<Source> {
             SourceSpec::Postgres(PostgresSpec {
                 dsn: fields.needed(raw.dsn, "dsn")?,
                 databases: raw.databases.map(Spanned::into_inner).unwrap_or_default(),
+                renamed: Vec::new(),
                 load_as: None,
                 globals: raw.globals.is_some_and(Spanned::into_inner),
                 version_query,

@@ -113,6 +113,9 @@ pub(super) enum Target {
         /// Whether the old states stay in the end, under the names that they have meanwhile.
         #[serde(default)]
         kept: bool,
+        /// Final names of those that nobody could connect to before.
+        #[serde(default)]
+        closed: Vec<String>,
     },
 }
 

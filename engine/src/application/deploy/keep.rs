@@ -8,7 +8,7 @@ use copal_source::hook::When;
 use super::Deploy;
 use super::check::Checked;
 use super::journal::Target;
-use crate::application::config::{Pinning, SourceSpec};
+use crate::application::config::{Application, Pinning, SourceSpec};
 use crate::application::{CaptureRequest, KeptPlace, KeptSource, SAFETY, Tools};
 use crate::error::{Error, Result};
 
@@ -17,10 +17,10 @@ impl Deploy<'_> {
     /// is no reason to stop, but it stays somewhere.
     pub(super) fn safety_snapshot(
         &mut self,
+        mut standing: Application,
         checked: &Checked,
         tools: &Tools,
     ) -> Result<Option<copal_store::SnapshotId>> {
-        let mut standing = self.application.clone();
         standing.policy.partial = true;
         standing.policy.wanted = copal_manifest::snapshot::Consistency::Crash;
         // A deploy that is killed is taken back: nobody goes on with the upload.

@@ -9,7 +9,7 @@ use copal_manifest::snapshot::SourceKind;
 use copal_source::device::device_identity;
 use copal_source::holders::Places;
 use copal_source::kept::is_block_device;
-use copal_source::postgres::{database_exists, load, plan};
+use copal_source::postgres::{database_exists, is_open_database, load, plan};
 use copal_source::process::{Program, run};
 use copal_source::target::TargetTree;
 use copal_store::secret::INSTANCE_KEY;
@@ -64,7 +64,7 @@ pub(super) fn target(
     match &component.source.spec {
         SourceSpec::Command { .. } => Ok(None),
         SourceSpec::Postgres(spec) => {
-            let mut names = Vec::new();
+            let (mut names, mut closed) = (Vec::new(), Vec::new());
             let dumps = fetch(context, component, checked, folder)?;
             let planned = match plan(spec, &dumps, mark) {
                 Ok(planned) => planned,
@@ -75,10 +75,13 @@ pub(super) fn target(
             };
             for one in planned {
                 let had = database_exists(spec, &one.name)?;
+                if had && !is_open_database(spec, &one.name)? {
+                    closed.push(one.name.clone());
+                }
                 names.push((one.name, one.staged, one.aside, had));
             }
             let (dsn, bin, timeout) = (spec.dsn.clone(), spec.bin.clone(), spec.timeout.as_secs());
-            Ok(Some(Target::Databases { dsn, bin, timeout, names, kept: false }))
+            Ok(Some(Target::Databases { dsn, bin, timeout, names, closed, kept: false }))
         }
         spec => {
             let path = component.target().unwrap_or_default();

@@ -6,7 +6,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use copal_source::postgres::{database_exists, remove_database, rename_database};
+use copal_source::postgres::{
+    LoadedDatabase, close_database, database_exists, exchange_databases, is_open_database, open_database,
+    remove_database, rename_database,
+};
 use copal_source::sqlite::sidecars;
 use copal_source::target::{Identity, exchange, rename_new};
 
@@ -32,6 +35,18 @@ fn expect(path: &Path, known: Option<Known>) -> Result<()> {
     Err(copal_source::Error::Refused { path: path.to_owned(), detail: detail.into() }.into())
 }
 
+/// Takes what stands there out of everybody's reach, where it is not reached by a path: from here on nobody
+/// changes it, and a snapshot of it is one of what is replaced. Nobody reaches the new state yet.
+pub(super) fn withdraw(target: &Target) -> Result<()> {
+    let Target::Databases { dsn, bin, timeout, names, .. } = target else { return Ok(()) };
+    let server = Target::server(dsn, bin.as_deref(), *timeout);
+    for (name, staged, aside, _) in names.iter().filter(|(_, _, _, had)| *had) {
+        let database = LoadedDatabase { name: name.clone(), staged: staged.clone(), aside: aside.clone() };
+        exchange_databases(&server, &database)?;
+    }
+    Ok(())
+}
+
 /// Gives the new state its place.
 pub(super) fn switch(target: &Target, carried: &Carried) -> Result<()> {
     match target {
@@ -53,9 +68,10 @@ pub(super) fn switch(target: &Target, carried: &Carried) -> Result<()> {
         Target::Device { path, folder, identity, .. } => device::switch(path, folder, identity).map(drop),
         Target::Databases { dsn, bin, timeout, names, .. } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
-            for (name, staged, aside, _) in names {
-                rename_database(&server, name, aside)?;
+            for (name, staged, _, _) in names {
+                // One that nothing stood in the way of has its own name still.
                 rename_database(&server, staged, name)?;
+                open_database(&server, name)?;
             }
             Ok(())
         }
@@ -96,7 +112,7 @@ pub(super) fn undo(target: &Target, carried: &Carried, stage: Stage) -> Result<(
             within::undo(path, staged, times, carried)
         }
         Target::Device { path, folder, identity, .. } => device::undo(path, folder, identity),
-        Target::Databases { dsn, bin, timeout, names, .. } => {
+        Target::Databases { dsn, bin, timeout, names, closed, .. } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             for (name, staged, aside, had) in names {
                 // The name that the old state has meanwhile tells that it was moved; it goes back last.
@@ -105,6 +121,12 @@ pub(super) fn undo(target: &Target, carried: &Carried, stage: Stage) -> Result<(
                     rename_database(&server, aside, name)?;
                 } else if !had && !database_exists(&server, staged)? {
                     remove_database(&server, name)?;
+                }
+                // It may have been closed and not yet renamed; or it was closed before, and is open now.
+                let was_closed = closed.contains(name);
+                if *had && is_open_database(&server, name)? == was_closed && database_exists(&server, name)? {
+                    let put_back = if was_closed { close_database } else { open_database };
+                    put_back(&server, name)?;
                 }
                 remove_database(&server, staged)?;
             }
@@ -132,7 +154,7 @@ pub(super) fn finish(target: &Target) -> Result<()> {
         Target::Device { folder, kept, .. } => device::finish(folder, kept.as_deref()),
         // They have the names already under which they stay.
         Target::Databases { kept: true, .. } => Ok(()),
-        Target::Databases { dsn, bin, timeout, names, kept: false } => {
+        Target::Databases { dsn, bin, timeout, names, kept: false, .. } => {
             let server = Target::server(dsn, bin.as_deref(), *timeout);
             names.iter().try_for_each(|(_, _, aside, _)| Ok(remove_database(&server, aside)?))
         }
