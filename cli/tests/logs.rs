@@ -147,3 +147,40 @@ fn d02_an_application_keeps_databases_and_logs_together() {
     world.ok(&["deploy", "hub/logs", "--app", "hub", "--yes"]);
     assert_eq!(rows(&live), "12345");
 }
+
+#[test]
+fn d09_a_database_in_a_tree_of_its_application_is_deployed_in_either_order() {
+    for (tree_first, exclude) in [(true, "\"app.db*\""), (false, "\"app.db*\""), (true, ""), (false, "")] {
+        let world = World::new();
+        let app = world.path("srv/app.db");
+        write(&world, &[("srv/x", "x"), ("refuse/no", "")]);
+        add(&app, 1..4);
+        let tree = format!("kind = \"tree\"\nlabel = \"all\"\npath = \"srv\"\nexclude = [{exclude}]\n");
+        let database = "kind = \"sqlite\"\nlabel = \"db\"\npath = \"srv/app.db\"\n".to_owned();
+        let sources = if tree_first { [tree, database] } else { [database, tree] };
+        let start = "[[app.shop.hook]]\nwhen = \"start\"\nargv = [\"/usr/bin/test\", \"!\", \"-e\", \"REFUSE\"]\n";
+        let sources = sources.map(|source| format!("[[app.shop.source]]\n{source}")).concat();
+        let start = start.replace("REFUSE", &world.text("refuse"));
+        fs::write(world.path("copal.toml"), format!("[app.shop]\n{sources}{start}")).unwrap();
+        fs::remove_dir_all(world.path("refuse")).unwrap();
+        world.ok(&["create", "one", "--app", "shop"]);
+        write(&world, &[("srv/x", "changed"), ("refuse/no", "")]);
+        add(&app, 4..6);
+        let names = || {
+            let mut names: Vec<_> =
+                fs::read_dir(world.path("srv")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = (rows(&app), names());
+        // What fails is taken back, and leaves nothing.
+        let deploy = ["deploy", "shop/one", "--app", "shop", "--yes"];
+        world.fails(&deploy, 79, "hook");
+        assert_eq!((rows(&app), names()), before, "{tree_first} {exclude}");
+        fs::remove_dir_all(world.path("refuse")).unwrap();
+        world.ok(&deploy);
+        assert_eq!(rows(&app), "123", "{tree_first} {exclude}");
+        assert_eq!(fs::read_to_string(world.path("srv/x")).unwrap(), "x");
+        assert!(names().iter().all(|name| !name.to_string_lossy().contains("copal")), "{:?}", names());
+    }
+}

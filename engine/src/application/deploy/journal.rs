@@ -137,6 +137,16 @@ impl Journal {
         Self { version: VERSION, app, snapshot, stage: Stage::Staging, targets, carried, stop, start }
     }
 
+    /// Puts targets before those that they stand in: a tree that changes places takes along what is beside
+    /// the targets in it. Before any of them is switched.
+    pub(super) fn inner_first(&mut self) {
+        let depth = |target: &Target| match target {
+            Target::Place { path, .. } | Target::Within { path, .. } => path.components().count(),
+            Target::Device { .. } | Target::Databases { .. } => 0,
+        };
+        self.targets.sort_by_key(|target| std::cmp::Reverse(depth(target)));
+    }
+
     /// Each target with what is carried into it.
     pub(super) fn switches(&self) -> impl DoubleEndedIterator<Item = (&Target, &Carried)> {
         let carried = (0..self.targets.len()).map(|number| self.carried.get(number).unwrap_or(&NOTHING));

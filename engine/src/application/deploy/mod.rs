@@ -202,6 +202,7 @@ impl Deploy<'_> {
         self.stage(checked, stage::When::Stopped, report)?;
         self.context.check_interrupt()?;
         self.context.monitor.phase("switching");
+        self.journal.inner_first();
         self.note_old()?;
         self.put_aside(&checked.mark);
         self.journal.carried = stage::carried(self.context, checked, &self.journal.targets)?;
