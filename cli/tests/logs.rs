@@ -184,3 +184,26 @@ fn d09_a_database_in_a_tree_of_its_application_is_deployed_in_either_order() {
         assert!(names().iter().all(|name| !name.to_string_lossy().contains("copal")), "{:?}", names());
     }
 }
+
+#[test]
+fn d09_what_a_deploy_builds_beside_targets_is_in_no_snapshot_and_stays() {
+    let world = World::new();
+    let (left, other) = (".app.db.copal-unit-0123456789ab", ".app.db.copal-unit-mine");
+    write(&world, &[("srv/x", "x"), (&format!("srv/{left}/new"), "old"), (&format!("srv/{other}/f"), "own")]);
+    write(&world, &[("srv/a/.copal-unit-0123456789ab.old/f", "old")]);
+    fs::write(world.path("copal.toml"), "[app.shop]\n[[app.shop.source]]\nkind = \"tree\"\npath = \"srv\"\n").unwrap();
+    world.ok(&["create", "plain", "srv"]);
+    world.ok(&["create", "one", "--app", "shop"]);
+    for name in ["plain", "shop/one"] {
+        let listed = world.ok(&["ls", name, "--recursive"]);
+        assert!(!listed.contains("copal-unit-0123456789ab"), "{listed}");
+        assert!(listed.contains("copal-unit-mine/f"), "{listed}");
+    }
+    write(&world, &[("srv/x", "changed")]);
+    world.ok(&["deploy", "shop/one", "--app", "shop", "--yes"]);
+    write(&world, &[("srv/x", "changed")]);
+    world.ok(&["deploy", "plain", &world.text("srv"), "--yes"]);
+    assert_eq!(fs::read_to_string(world.path("srv/x")).unwrap(), "x");
+    assert_eq!(fs::read_to_string(world.path("srv").join(left).join("new")).unwrap(), "old");
+    assert!(world.path("srv/a/.copal-unit-0123456789ab.old/f").exists());
+}

@@ -16,6 +16,11 @@ use copal_source::mounts::in_filesystem;
 use crate::context::Context;
 use crate::error::{Error, Result};
 
+/// What the names have in their middle, or begin with, of what an application's deploy builds beside targets.
+pub const UNIT: &str = ".copal-unit-";
+/// Digits that follow: hexadecimal ones that nobody could know before.
+const UNIT_DIGITS: usize = 12;
+
 /// Links that are followed on the way to a place, as many as the system follows.
 const LINKS_MAX: usize = 40;
 
@@ -37,6 +42,18 @@ impl OwnPlace {
     pub fn new(what: &'static str, path: impl Into<PathBuf>) -> Self {
         Self { what, path: path.into() }
     }
+}
+
+/// Whether a path is of what an application's deploy builds beside a target or in it, and where the old state
+/// is until the deploy ends: never a part of what stands there.
+#[must_use]
+pub fn is_unit(path: &[u8]) -> bool {
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let Some(at) = name.windows(UNIT.len()).rposition(|part| part == UNIT.as_bytes()) else { return false };
+    let Some((digits, suffix)) = name[at + UNIT.len()..].split_at_checked(UNIT_DIGITS) else { return false };
+    name[0] == b'.'
+        && digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        && matches!(suffix, b"" | b".top" | b".old" | b".in" | b".making")
 }
 
 /// How a target stands to a place.

@@ -169,6 +169,8 @@ pub struct ScanOptions {
     pub by_content: Arc<ByContent>,
     /// Deliver only these paths, with what is beneath them and the folders that lead to them.
     pub only: Option<Arc<Listed>>,
+    /// Leave out what this keeps as well.
+    pub unwanted: Option<Arc<dyn Keep>>,
     /// Name what this keeps, and mount points, with their [`Border`], and enter neither.
     pub borders: Option<Arc<dyn Keep>>,
     /// Do not enter other filesystems (the mount point itself is kept as an empty folder).
@@ -200,6 +202,7 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Scan> {
         leave_out,
         by_content: Arc::clone(&options.by_content),
         only: options.only.clone(),
+        unwanted: options.unwanted.clone(),
         borders: options.borders.clone(),
         one_file_system: options.one_file_system,
     };

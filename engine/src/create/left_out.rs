@@ -4,10 +4,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use copal_manifest::snapshot::{RULES_MAX, Rule};
-use copal_source::scan::{ByContent, CACHE_MARK_NAME, Excludes, Listed, ScanOptions};
+use copal_source::scan::{ByContent, CACHE_MARK_NAME, Excludes, Keep, Listed, ScanOptions};
 
 use crate::context::Context;
 use crate::create::exclusions::Exclusions;
@@ -39,6 +39,27 @@ pub(crate) struct LeftOut {
     is_watched: bool,
     /// Rules that a scan has added.
     folders: usize,
+    units: Arc<Units>,
+}
+
+/// What deploys build beside targets is left out wherever a scan meets it.
+#[derive(Debug, Default)]
+struct Units {
+    met: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Keep for Units {
+    fn keeps(&self, path: &[u8], _is_folder: bool) -> bool {
+        let is_one = own::is_unit(path);
+        if is_one {
+            self.met.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_vec());
+        }
+        is_one
+    }
+
+    fn by_content(&self, _folder: &[u8]) -> Option<&ByContent> {
+        None
+    }
 }
 
 impl LeftOut {
@@ -79,6 +100,7 @@ impl LeftOut {
         ScanOptions {
             exclude: Arc::clone(&self.patterns),
             leave_out: self.paths(),
+            unwanted: Some(Arc::clone(&self.units) as Arc<dyn Keep>),
             by_content: Arc::clone(&self.by_content),
             only: self.only.clone(),
             one_file_system,
@@ -91,6 +113,17 @@ impl LeftOut {
     fn paths(&self) -> Vec<Vec<u8>> {
         let path = |rule: &Rule| if let Rule::Path(path) = rule { Some(path.clone()) } else { None };
         self.rules.iter().filter_map(path).collect()
+    }
+
+    /// What another snapshot keeps of it.
+    pub(crate) fn as_kept(rules: Vec<Rule>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// Keeps what the scan has met of deploys: another deploy leaves it where it is.
+    pub(crate) fn add_units(&mut self) {
+        let met = std::mem::take(&mut *self.units.met.lock().unwrap_or_else(PoisonError::into_inner));
+        met.into_iter().for_each(|path| self.add_unread(Some(Rule::Path(path))));
     }
 
     /// The same where no scan here asks the patterns: nobody knows which left something out.

@@ -229,7 +229,10 @@ impl Capture<'_, '_> {
         match root {
             Some((FileKind::Directory, device)) => Ok((SourceKind::Tree, device)),
             Some((FileKind::File, device)) => Ok((SourceKind::File, device)),
-            Some(_) => Err(Error::Usage("a source is a folder or a regular file".into())),
+            Some((kind, _)) => {
+                let (place, what) = (self.root.display(), kind.name());
+                Err(Error::Usage(format!("{place} is {what}: a source is a folder or a regular file; name that")))
+            }
             None => Err(Error::Internal("a scan without a root".into())),
         }
     }
@@ -268,6 +271,7 @@ impl Capture<'_, '_> {
         if record.kind != SourceKind::Tree {
             left_out = LeftOut::default();
         }
+        left_out.add_units();
         Ok(Taken { record, bytes_read, warnings, unread_files, torn_files, contents, left_out })
     }
 

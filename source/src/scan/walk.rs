@@ -114,6 +114,7 @@ pub(super) struct Rules {
     pub(super) leave_out: HashSet<Box<[u8]>>,
     pub(super) by_content: Arc<ByContent>,
     pub(super) only: Option<Arc<Listed>>,
+    pub(super) unwanted: Option<Arc<dyn Keep>>,
     pub(super) borders: Option<Arc<dyn Keep>>,
     pub(super) one_file_system: bool,
 }
@@ -124,6 +125,7 @@ impl Rules {
         self.leave_out.contains(path)
             || self.excludes.leaves_out(path, is_folder)
             || !self.leave_out.is_empty() && database().is_some_and(|database| self.leave_out.contains(database))
+            || self.unwanted.as_ref().is_some_and(|unwanted| unwanted.keeps(path, is_folder))
     }
 
     /// What of a folder is left out by its content. Where nothing is left out, but something kept, what a

@@ -15,7 +15,7 @@ use crate::application::state::AppFolder;
 use crate::error::{Error, Result};
 use crate::state::Known;
 
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 /// Journals that were set aside.
 const ASIDE_MAX: u32 = 1000;
 static NOTHING: Carried = Carried::new();
@@ -120,6 +120,11 @@ pub(super) enum Target {
 }
 
 impl Target {
+    /// What stands beside a place for the time of a deploy.
+    pub(super) fn beside(&self) -> Option<&Path> {
+        if let Self::Place { beside, .. } = self { Some(beside) } else { None }
+    }
+
     /// The server of databases.
     pub(super) fn server(dsn: &str, bin: Option<&Path>, timeout: u64) -> PostgresSpec {
         PostgresSpec {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -27,10 +28,8 @@ use crate::deploy::{
     remove_whole, stage_beside, what_stays,
 };
 use crate::error::{Error, Result};
+use crate::own::UNIT;
 use crate::state::{open_parent, real};
-
-/// What the names of new states begin with, or have in their middle.
-const UNIT: &str = ".copal-unit-";
 
 /// When a source is staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +111,10 @@ pub(super) fn target(
             // Recovery follows no link: where links lead is decided here.
             let path = real(&path);
             name.push(format!("{UNIT}{mark}"));
-            let asides = if spec.kind() == SourceKind::Sqlite { asides_of(&path, mark) } else { Vec::new() };
             let beside = path.with_file_name(name);
             // A file stands in a folder of its own, so that whatever is left of it is known by that folder.
             let staged = if is_in_folder(component) { beside.join("new") } else { beside.clone() };
+            let asides = if spec.kind() == SourceKind::Sqlite { asides_of(&path, &staged) } else { Vec::new() };
             let old = standing(&path);
             Ok(Some(Target::Place { path, staged, beside, made: None, new: None, old, asides, kept: None }))
         }
@@ -199,16 +198,26 @@ pub(super) fn build(
 pub(super) fn carried(context: &Context, checked: &Checked, targets: &[Target]) -> Result<Vec<Carried>> {
     let mut carried = Vec::new();
     for target in targets {
-        let paths = match target {
-            Target::Place { path, .. } | Target::Within { path, .. } => {
-                let is_here = |one: &&Component| one.target().is_some_and(|target| real(&target) == *path);
-                let component = checked.components.iter().find(is_here);
-                component.map_or(Ok(Vec::new()), |component| stays(context, component, checked, path))?
+        let mut paths = Vec::new();
+        if let Target::Place { path, .. } | Target::Within { path, .. } = target {
+            let is_here = |one: &&Component| one.target().is_some_and(|target| real(&target) == *path);
+            if let Some(component) = checked.components.iter().find(is_here) {
+                paths = stays(context, component, checked, path)?;
             }
-            Target::Device { .. } | Target::Databases { .. } => Vec::new(),
-        };
-        // What is built in a mount point does not stand there.
-        let paths: Vec<_> = paths.into_iter().filter(|path| !path.starts_with(UNIT.as_bytes())).collect();
+            // What this deploy builds in a mount point does not stand there.
+            let own = format!("{UNIT}{}", checked.mark);
+            paths.retain(|path| !path.starts_with(own.as_bytes()));
+            // What the targets in it have beside them is found where the journal says, whichever tree has its place.
+            let beside = targets.iter().filter_map(Target::beside).filter_map(|beside| beside.strip_prefix(path).ok());
+            for beside in beside.map(|beside| beside.as_os_str().as_bytes()) {
+                let holds = |stays: &Vec<u8>| {
+                    beside.strip_prefix(stays.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+                };
+                if !paths.iter().any(holds) {
+                    paths.push(beside.to_vec());
+                }
+            }
+        }
         carried.push(carry::written(&paths));
     }
     Ok(carried)

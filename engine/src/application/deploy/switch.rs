@@ -10,7 +10,7 @@ use copal_source::postgres::{
     LoadedDatabase, close_database, database_exists, exchange_databases, is_open_database, open_database,
     remove_database, rename_database,
 };
-use copal_source::sqlite::sidecars;
+use copal_source::sqlite::{SIDECARS, sidecars};
 use copal_source::target::{Identity, exchange, rename_new};
 
 use super::carry::Carried;
@@ -189,18 +189,15 @@ fn remove_made(beside: &Path, known: [Option<Known>; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Where the files beside a database go: all that there may be, not only those that are there now.
-pub(super) fn asides_of(path: &Path, mark: &str) -> Vec<(PathBuf, PathBuf)> {
-    ["-wal", "-shm", "-journal"]
-        .into_iter()
-        .map(|suffix| {
-            let mut from = path.as_os_str().to_owned();
-            from.push(suffix);
-            let mut to = from.clone();
-            to.push(format!(".copal-{mark}"));
-            (from.into(), to.into())
-        })
-        .collect()
+/// Where the files beside a database go: all that there may be, not only those that are there now. After the
+/// switch they are beside it again, and SQLite finds them.
+pub(super) fn asides_of(path: &Path, staged: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let with = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    SIDECARS.into_iter().map(|suffix| (with(path, suffix), with(staged, suffix))).collect()
 }
 
 fn move_if_there(from: &Path, to: &Path) -> Result<()> {
