@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{lchown, symlink};
 
 use copal_manifest::snapshot::SourceKind;
 use support::World;
@@ -106,4 +107,46 @@ fn d08_no_place_elsewhere_becomes_a_folder() {
     assert!(world.path("rest:x/config").is_file() && world.path("host:/f").is_file());
     // A time in a name is no place.
     world.ok(&["deploy", "mon", "backup 12:30"]);
+}
+
+#[test]
+fn d09_a_source_that_is_a_link_is_deployed_to_where_it_leads() {
+    let world = World::new();
+    for folder in ["srv", "real/folder"] {
+        fs::create_dir_all(world.path(folder)).unwrap();
+    }
+    let sources = [("sqlite", "a.db"), ("config", "conf"), ("secret", "key"), ("tree", "folder")];
+    let mut text = "[app.shop]\n".to_owned();
+    for (kind, name) in sources {
+        symlink(format!("../real/{name}"), world.path("srv").join(name)).unwrap();
+        text += &format!("[[app.shop.source]]\nkind = \"{kind}\"\nlabel = \"{kind}\"\npath = \"srv/{name}\"\n");
+    }
+    fs::write(world.path("copal.toml"), text).unwrap();
+    let connect = || rusqlite::Connection::open(world.path("real/a.db")).unwrap();
+    connect().execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    let fill = |text: &str| {
+        for name in ["conf", "key", "folder/f"] {
+            fs::write(world.path("real").join(name), text).unwrap();
+        }
+    };
+    fill("one");
+    world.ok(&["create", "one", "--app", "shop"]);
+    connect().execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    fill("two");
+    let planned = world.json(&["deploy", "shop/one", "--app", "shop", "--dry-run"]);
+    assert_eq!(planned["components"][0]["changes"]["replaced"].as_array().unwrap().len(), 1, "{planned:#}");
+    world.ok(&["deploy", "shop/one", "--app", "shop", "--yes"]);
+    let rows: u32 = connect().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1);
+    for name in ["conf", "key", "folder/f"] {
+        assert_eq!(fs::read_to_string(world.path("real").join(name)).unwrap(), "one", "{name}");
+    }
+    assert!(sources.iter().all(|(_, name)| world.path("srv").join(name).is_symlink()));
+    let names: Vec<_> = ["srv", "real"].iter().flat_map(|folder| fs::read_dir(world.path(folder)).unwrap()).collect();
+    assert_eq!(names.len(), 8, "{names:?}");
+
+    // A link of somebody else, to what is not theirs.
+    lchown(world.path("srv/conf"), Some(1), Some(1)).unwrap();
+    world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 1, "refused");
+    world.fails(&["create", "two", "--app", "shop"], 1, "refused");
 }

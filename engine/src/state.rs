@@ -209,6 +209,22 @@ pub(crate) fn real(path: &Path) -> PathBuf {
     fs::canonicalize(parent).map_or_else(|_| path.to_owned(), |parent| parent.join(name))
 }
 
+/// Where a link leads that stands in the place of a file or a folder; anything else is itself. A link leads
+/// there for whoever runs this only when it is theirs, or of the owner of what it leads to: others could have
+/// something of a third one captured or written over.
+pub(crate) fn place_led_to(path: &Path) -> Result<PathBuf> {
+    let path = &path.components().collect::<PathBuf>();
+    let (Ok(link), Ok(end)) = (fs::symlink_metadata(path), fs::metadata(path)) else { return Ok(path.clone()) };
+    if !link.is_symlink() || !(end.is_dir() || end.is_file()) {
+        return Ok(path.clone());
+    }
+    if ![rustix::process::geteuid().as_raw(), end.uid()].contains(&link.uid()) {
+        let detail = "is a symbolic link of another user, and leads to what is not theirs: name the place itself";
+        return Err(copal_source::Error::Refused { path: path.clone(), detail: detail.into() }.into());
+    }
+    fs::canonicalize(path).map_err(|error| failed("resolving", path, error))
+}
+
 /// Parent folder, open, and name of a whole path without links; none where the folder is gone.
 pub(crate) fn open_parent(path: &Path) -> Result<Option<(TargetTree, Vec<u8>)>> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

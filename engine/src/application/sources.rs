@@ -26,6 +26,7 @@ use crate::application::config::{Source, SourceSpec, TreeSpec};
 use crate::context::Context;
 use crate::create::{Creation, Exclusions, Input, InputContent, Taken, recorded_path as recorded_path_of};
 use crate::error::{Error, Result};
+use crate::state::place_led_to;
 
 /// With fewer changed files than this, and no more bytes, a tree is not stored before the freeze: there is
 /// little to gain.
@@ -112,6 +113,10 @@ pub(super) fn prepare(
 ) -> Result<Prepared> {
     let absolute =
         |path: &Path| std::path::absolute(path).map_err(|error| Error::Usage(format!("{}: {error}", path.display())));
+    if let Some(path) = source.spec.path() {
+        // What no deploy would go through is not captured either.
+        place_led_to(path)?;
+    }
     match &source.spec {
         SourceSpec::Sqlite(spec) => {
             // One more than workers, for the check.
@@ -179,7 +184,12 @@ fn write_out(path: &Path) {
     let _ = folder.map(|folder| TargetTree::open(folder)?.sync_filesystem());
 }
 
-fn input_of_tree(source: &Source, tree: &TreeSpec, kind: SourceKind, before: Option<SourceRecord>) -> Result<Input> {
+pub(super) fn input_of_tree(
+    source: &Source,
+    tree: &TreeSpec,
+    kind: SourceKind,
+    before: Option<SourceRecord>,
+) -> Result<Input> {
     Ok(Input {
         label: source.label.clone(),
         kind: (kind != SourceKind::Tree).then_some(kind),

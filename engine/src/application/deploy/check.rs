@@ -19,6 +19,7 @@ use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::own;
+use crate::state::place_led_to;
 
 /// A standing database is asked for its version for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,8 +65,13 @@ impl Component {
         }
     }
 
-    /// The place, for kinds that have one.
+    /// The place, for kinds that have one: where a link in it leads.
     pub(super) fn target(&self) -> Option<PathBuf> {
+        self.named().map(|path| place_led_to(&path).unwrap_or(path))
+    }
+
+    /// The place as it is configured.
+    fn named(&self) -> Option<PathBuf> {
         self.source.spec.path().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
     }
 }
@@ -100,7 +106,9 @@ pub(super) fn check(context: &Context, application: &Application, request: &Depl
             Some(record) if fits(source, record) => {
                 refuse_small_device(source, record)?;
                 let component = Component { source: source.clone(), record: record.clone() };
-                component.target().map_or(Ok(()), |target| own::refuse(context, &target))?;
+                if let Some(named) = component.named() {
+                    own::refuse(context, &place_led_to(&named)?)?;
+                }
                 components.push(component);
             }
             Some(record) if hurt_in(snapshot).any(|hurt| hurt == source.label) => {
@@ -234,7 +242,7 @@ pub(super) fn variables(checked: &Checked) -> Vec<(String, String)> {
         let word = |b: char| if b.is_ascii_alphanumeric() { b.to_ascii_uppercase() } else { '_' };
         let label: String = component.source.label.chars().map(word).collect();
         let old = String::from_utf8_lossy(&component.record.path).into_owned();
-        let new = component.target().unwrap_or_default().display().to_string();
+        let new = component.named().unwrap_or_default().display().to_string();
         if !old.is_empty() {
             variables.push((format!("COPAL_OLD_{label}"), old));
         }
