@@ -147,6 +147,6 @@ fn d09_a_source_that_is_a_link_is_deployed_to_where_it_leads() {
 
     // A link of somebody else, to what is not theirs.
     lchown(world.path("srv/conf"), Some(1), Some(1)).unwrap();
-    world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 1, "refused");
-    world.fails(&["create", "two", "--app", "shop"], 1, "refused");
+    world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 79, "unfit-target");
+    world.fails(&["create", "two", "--app", "shop"], 86, "unfit-target");
 }

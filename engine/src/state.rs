@@ -219,8 +219,8 @@ pub(crate) fn place_led_to(path: &Path) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     if ![rustix::process::geteuid().as_raw(), end.uid()].contains(&link.uid()) {
-        let detail = "is a symbolic link of another user, and leads to what is not theirs: name the place itself";
-        return Err(copal_source::Error::Refused { path: path.clone(), detail: detail.into() }.into());
+        let detail = "it is a symbolic link of another user, and leads to what is not theirs: name the place itself";
+        return Err(Error::UnfitTarget { target: path.clone(), detail: detail.into() });
     }
     fs::canonicalize(path).map_err(|error| failed("resolving", path, error))
 }

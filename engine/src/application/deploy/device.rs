@@ -17,10 +17,15 @@ pub(super) fn new_of(folder: &Path) -> PathBuf {
     folder.join("new")
 }
 
+/// The copy of what stood on the device.
+pub(super) fn old_of(folder: &Path) -> PathBuf {
+    folder.join("old")
+}
+
 /// Writes the image, once the copy is complete; returns what was written.
 pub(super) fn switch(path: &Path, folder: &Path, identity: &str) -> Result<u64> {
     let device = hold(path, identity)?;
-    let (part, old) = (folder.join("old.part"), folder.join("old"));
+    let (part, old) = (folder.join("old.part"), old_of(folder));
     remove_whole(&part)?;
     device.copy_to(&part)?;
     let io = |error| failed("keeping", &old, error);
@@ -30,7 +35,7 @@ pub(super) fn switch(path: &Path, folder: &Path, identity: &str) -> Result<u64> 
 
 /// Writes the copy back, if the device was touched.
 pub(super) fn undo(path: &Path, folder: &Path, identity: &str) -> Result<()> {
-    let old = folder.join("old");
+    let old = old_of(folder);
     if old.exists() {
         hold(path, identity)?.make_equal_to(&old)?;
     }
@@ -39,7 +44,7 @@ pub(super) fn undo(path: &Path, folder: &Path, identity: &str) -> Result<()> {
 
 /// Removes the copy, or gives it the name under which it stays.
 pub(super) fn finish(folder: &Path, kept: Option<&Path>) -> Result<()> {
-    let old = folder.join("old");
+    let old = old_of(folder);
     if let Some(kept) = kept.filter(|_| old.exists()) {
         rename_new(&old, kept)?;
     }

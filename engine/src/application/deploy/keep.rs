@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use copal_source::hook::When;
+use copal_source::postgres::{database_exists, database_led_to};
 
 use super::Deploy;
 use super::check::Checked;
@@ -13,6 +14,36 @@ use crate::application::{CaptureRequest, KeptPlace, KeptSource, SAFETY, Tools};
 use crate::error::{Error, Result};
 
 impl Deploy<'_> {
+    /// The application with its databases by the names that they will have once they are withdrawn, those
+    /// included that only the snapshot has.
+    pub(super) fn standing(&self) -> Result<Application> {
+        let mut standing = self.application.clone();
+        for source in standing.services.iter_mut().flat_map(|service| &mut service.sources) {
+            let SourceSpec::Postgres(spec) = &mut source.spec else { continue };
+            if spec.databases.is_empty() {
+                // A server that does not answer, or has no such database, says so in the capture.
+                spec.databases.extend(database_led_to(spec).ok());
+            }
+            for target in &self.journal.targets {
+                let Target::Databases { dsn, names, .. } = target else { continue };
+                for (name, _, aside, _) in names.iter().filter(|(_, _, _, had)| *had && *dsn == spec.dsn) {
+                    spec.renamed.push((name.clone(), aside.clone()));
+                    if !spec.databases.contains(name) {
+                        spec.databases.push(name.clone());
+                    }
+                }
+            }
+            // One that is not there is no reason to leave out the others.
+            if !spec.renamed.is_empty() {
+                let renamed = spec.renamed.clone();
+                let is_renamed = |name: &str| renamed.iter().any(|(own, _)| own == name);
+                let server = spec.clone();
+                spec.databases.retain(|name| is_renamed(name) || database_exists(&server, name).unwrap_or(true));
+            }
+        }
+        Ok(standing)
+    }
+
     /// What stands there becomes a snapshot of its own. A source that is damaged is why somebody deploys: it
     /// is no reason to stop, but it stays somewhere.
     pub(super) fn safety_snapshot(
@@ -27,20 +58,13 @@ impl Deploy<'_> {
         standing.class.pinning = Pinning::Direct;
         for service in &mut standing.services {
             service.sources.retain(|source| source.spec.path().is_none_or(|path| path.try_exists().unwrap_or(true)));
-            for source in &mut service.sources {
-                if let SourceSpec::Tree(tree) = &mut source.spec {
-                    // What is being built there does not stand there.
-                    tree.exclusions.patterns.push(format!("*.copal-unit-{}*", checked.mark));
-                }
-            }
         }
         if standing.sources().count() == 0 {
             return Ok(None);
         }
         self.context.monitor.phase("capturing what stands there");
-        let now = self.context.clock.now();
         let request = CaptureRequest {
-            name: format!("safety-{}-{:09}", now.seconds, now.nanoseconds),
+            name: self.safety_name(),
             trigger: SAFETY.into(),
             tags: vec![("before".into(), checked.name.clone())],
             ..CaptureRequest::default()
@@ -68,6 +92,12 @@ impl Deploy<'_> {
         let Some(report) = stood.report else { return Ok(None) };
         self.warnings.extend(report.warnings.iter().map(|why| format!("what stood there could not be read: {why}")));
         Ok(Some(report.snapshot.id))
+    }
+
+    /// The name of what is captured now.
+    pub(super) fn safety_name(&self) -> String {
+        let now = self.context.clock.now();
+        format!("safety-{}-{:09}", now.seconds, now.nanoseconds)
     }
 
     /// What could not be captured stays beside its place: the journal says so before anything is switched.

@@ -9,6 +9,7 @@ mod check;
 mod device;
 mod journal;
 mod keep;
+mod late;
 mod rehearsal;
 mod stage;
 mod switch;
@@ -19,11 +20,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use copal_source::hook::{Action, When};
-use copal_source::postgres::{database_exists, database_led_to};
 
 use self::check::{Checked, Verdict};
 use self::journal::{Found, Journal, Stage};
-use crate::application::config::{Application, SourceSpec};
+use crate::application::config::Application;
 use crate::application::hooks::{Hooks, Order, run_step};
 use crate::application::record::{ResumeAction, ResumeStep};
 use crate::application::state::{AppFolder, CHECK, state_folder};
@@ -195,6 +195,7 @@ impl Deploy<'_> {
         self.context.monitor.phase("stopping");
         self.hooks.run(self.application, When::Stop, Order::Backward)?;
         let standing = self.standing()?;
+        let seen = late::Seen::of(self.context, checked);
         self.journal.targets.iter().try_for_each(switch::withdraw)?;
         if request.safety {
             report.safety = self.safety_snapshot(standing, checked, tools)?;
@@ -222,7 +223,8 @@ impl Deploy<'_> {
             self.hooks.run(self.application, When::Migrate, Order::Forward)?;
         }
         self.context.monitor.phase("starting");
-        self.start()
+        self.start()?;
+        self.look_again(checked, request.safety, &seen, report)
     }
 
     /// Services start in the order in which they need each other; each is healthy before the next one starts.
@@ -256,36 +258,6 @@ impl Deploy<'_> {
         if let Some(since) = self.down_since.take() {
             self.down = self.context.clock.monotonic_nanoseconds().saturating_sub(since);
         }
-    }
-
-    /// The application with its databases by the names that they will have once they are withdrawn, those
-    /// included that only the snapshot has.
-    fn standing(&self) -> Result<Application> {
-        let mut standing = self.application.clone();
-        for source in standing.services.iter_mut().flat_map(|service| &mut service.sources) {
-            let SourceSpec::Postgres(spec) = &mut source.spec else { continue };
-            if spec.databases.is_empty() {
-                // A server that does not answer, or has no such database, says so in the capture.
-                spec.databases.extend(database_led_to(spec).ok());
-            }
-            for target in &self.journal.targets {
-                let journal::Target::Databases { dsn, names, .. } = target else { continue };
-                for (name, _, aside, _) in names.iter().filter(|(_, _, _, had)| *had && *dsn == spec.dsn) {
-                    spec.renamed.push((name.clone(), aside.clone()));
-                    if !spec.databases.contains(name) {
-                        spec.databases.push(name.clone());
-                    }
-                }
-            }
-            // One that is not there is no reason to leave out the others.
-            if !spec.renamed.is_empty() {
-                let renamed = spec.renamed.clone();
-                let is_renamed = |name: &str| renamed.iter().any(|(own, _)| own == name);
-                let server = spec.clone();
-                spec.databases.retain(|name| is_renamed(name) || database_exists(&server, name).unwrap_or(true));
-            }
-        }
-        Ok(standing)
     }
 
     fn feed_commands(&mut self, checked: &Checked) -> Result<()> {

@@ -108,6 +108,11 @@ impl<'a> Names<'a> {
     }
 }
 
+/// Where the old entries are after the switch, in a folder with the metadata of the old top folder.
+pub(super) fn old_of(staged: &Path) -> PathBuf {
+    Names::of(staged).old
+}
+
 /// Gives the new state its place.
 pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carried) -> Result<()> {
     let names = Names::of(staged);
@@ -125,6 +130,7 @@ pub(super) fn switch(path: &Path, staged: &Path, times: &Times, carried: &Carrie
     rename_new(staged, &names.inside)?;
     names.move_all(&names.inside, path)?;
     carry::move_all(carried, &names.old, path)?;
+    set(&names.old, &standing)?;
     set(path, &wanted)
 }
 
