@@ -62,7 +62,7 @@ pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow
     };
     let report = carry_out(&context, &application, &request, must_ask.then_some(question.as_str()), invocation)?;
     let said = format!("{} to the database {database}", report.name);
-    print(&report, &format!("postgres:{database}"), &said, wanted.dry_run, invocation)?;
+    print(&report, &format!("postgres:{database}"), &said, &request, invocation)?;
     Ok(ExitCode::Done)
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn deploy(
     let report = carry_out(context, application, request, question, invocation)?;
     let sources = count(report.components.len() as u64, "source", "sources");
     let said = format!("{app}/{} to the application {app}, {sources}", report.name);
-    print(&report, app, &said, request.dry_run, invocation)?;
+    print(&report, app, &said, request, invocation)?;
     Ok(ExitCode::Done)
 }
 
@@ -160,9 +160,10 @@ pub(crate) fn print(
     report: &DeployReport,
     target: &str,
     said: &str,
-    dry_run: bool,
+    request: &DeployRequest,
     invocation: &mut Invocation,
 ) -> Result<(), ProgramError> {
+    let dry_run = request.dry_run;
     let total = report.components.iter().map(|one| one.bytes_total).sum();
     let written = report.components.iter().map(|one| one.bytes_written).sum();
     let output = &mut invocation.output;
@@ -186,19 +187,23 @@ pub(crate) fn print(
     let done = if dry_run { "would deploy" } else { "deployed" };
     output.line(format!("{done} {said}"))?;
     let migrated = if report.migrated { "yes: its schema is older" } else { "not needed" };
-    let safety = report.safety.map_or_else(|| "none".to_owned(), uuid);
-    output.figures(&[
-        ("size", size(total)),
-        ("written", size(written)),
-        ("migration", migrated.to_owned()),
-        ("safety snapshot", safety),
-        ("down", duration(report.down_milliseconds)),
-        ("time", duration(report.duration_ms)),
-    ])?;
     if dry_run {
+        let safety = if request.safety { "taken first, of what stands there then" } else { "none" };
+        let figures =
+            [("size", size(total)), ("migration", migrated.to_owned()), ("safety snapshot", safety.to_owned())];
+        output.figures(&figures)?;
         for line in outline_lines(report) {
             output.line(line)?;
         }
+    } else {
+        output.figures(&[
+            ("size", size(total)),
+            ("written", size(written)),
+            ("migration", migrated.to_owned()),
+            ("safety snapshot", report.safety.map_or_else(|| "none".to_owned(), uuid)),
+            ("down", duration(report.down_milliseconds)),
+            ("time", duration(report.duration_ms)),
+        ])?;
     }
     let said = if dry_run { standing_lines(report) } else { report.warnings.clone() };
     said.iter().for_each(|line| invocation.monitor.notice(line));
