@@ -207,7 +207,8 @@ pub(super) fn carried(context: &Context, checked: &Checked, targets: &[Target]) 
             // What this deploy builds in a mount point does not stand there.
             let own = format!("{UNIT}{}", checked.mark);
             paths.retain(|path| !path.starts_with(own.as_bytes()));
-            // What the targets in it have beside them is found where the journal says, whichever tree has its place.
+            // What the targets in it have beside them is found where the journal says, whichever tree has its
+            // place.
             let beside = targets.iter().filter_map(Target::beside).filter_map(|beside| beside.strip_prefix(path).ok());
             for beside in beside.map(|beside| beside.as_os_str().as_bytes()) {
                 let holds = |stays: &Vec<u8>| {
