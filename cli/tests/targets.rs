@@ -150,3 +150,24 @@ fn d09_a_source_that_is_a_link_is_deployed_to_where_it_leads() {
     world.fails(&["deploy", "shop/one", "--app", "shop", "--yes"], 79, "unfit-target");
     world.fails(&["create", "two", "--app", "shop"], 86, "unfit-target");
 }
+
+#[test]
+fn d09_a_target_that_is_a_link_to_a_file_is_where_it_leads() {
+    let world = World::new();
+    fs::create_dir(world.path("real")).unwrap();
+    let connect = || rusqlite::Connection::open(world.path("real/a.db")).unwrap();
+    connect().execute_batch("CREATE TABLE t (v); INSERT INTO t VALUES (1)").unwrap();
+    symlink("real/a.db", world.path("a.db")).unwrap();
+    world.ok(&["create", "one", "sqlite:a.db"]);
+    for command in [&["deploy", "one", "a.db", "--yes"][..], &["restore", "one", "a.db"][..]] {
+        connect().execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        world.ok(command);
+        let rows: u32 = connect().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 1, "{command:?}");
+        assert!(world.path("a.db").is_symlink());
+    }
+    lchown(world.path("a.db"), Some(1), Some(1)).unwrap();
+    world.fails(&["deploy", "one", "a.db", "--yes"], 79, "unfit-target");
+    fs::remove_file(world.path("real/a.db")).unwrap();
+    world.fails(&["deploy", "one", "a.db", "--yes"], 2, "usage");
+}

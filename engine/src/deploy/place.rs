@@ -13,6 +13,7 @@ use copal_source::target::TargetTree;
 use copal_store::entropy::Entropy;
 
 use crate::error::{Error, Result};
+use crate::state::place_led_to;
 
 /// Longest part of the target's name that is repeated in the names beside it, so that they stay below
 /// `NAME_MAX`.
@@ -47,16 +48,17 @@ pub(super) struct Place {
 
 impl Place {
     /// Resolves a target. Links in the folders above are followed once, here; a link as the target itself
-    /// must lead to a folder.
+    /// must lead to a folder or a regular file.
     pub(super) fn resolve(target: &Path) -> Result<Self> {
         // A slash at the end would make the system follow a link.
         let target = &target.components().collect::<PathBuf>();
         let path = match fs::symlink_metadata(target) {
             Ok(found) if found.is_symlink() => match fs::metadata(target) {
                 Ok(end) if end.is_dir() => canonical(target)?,
+                Ok(end) if end.is_file() => place_led_to(target)?,
                 _ => {
                     return Err(Error::Usage(format!(
-                        "{} is a symbolic link that does not lead to a folder; name the place itself",
+                        "{} is a symbolic link that leads to no file or folder; name the place itself",
                         target.display()
                     )));
                 }

@@ -63,8 +63,9 @@ impl Deploy<'_> {
             return Ok(None);
         }
         self.context.monitor.phase("capturing what stands there");
+        let now = self.context.clock.now();
         let request = CaptureRequest {
-            name: self.safety_name(),
+            name: format!("safety-{}-{:09}", now.seconds, now.nanoseconds),
             trigger: SAFETY.into(),
             tags: vec![("before".into(), checked.name.clone())],
             ..CaptureRequest::default()
@@ -92,12 +93,6 @@ impl Deploy<'_> {
         let Some(report) = stood.report else { return Ok(None) };
         self.warnings.extend(report.warnings.iter().map(|why| format!("what stood there could not be read: {why}")));
         Ok(Some(report.snapshot.id))
-    }
-
-    /// The name of what is captured now.
-    pub(super) fn safety_name(&self) -> String {
-        let now = self.context.clock.now();
-        format!("safety-{}-{:09}", now.seconds, now.nanoseconds)
     }
 
     /// What could not be captured stays beside its place: the journal says so before anything is switched.

@@ -198,7 +198,7 @@ impl Deploy<'_> {
             places.push((one.source.label.clone(), recorded_path(&one.source)?));
         }
         let naming = Naming {
-            name: self.safety_name(),
+            name: format!("{}-late", first.name),
             app: self.application.name.clone(),
             tags: first.tags.clone(),
             parent: Some(first.id.to_string()),
