@@ -114,6 +114,9 @@ pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
     } else if report.damaged.is_empty() && names_pack(session, pack)? {
         match parity::judge(repository, pack) {
             Ok(None | Some(Verdict::Sound)) => {}
+            Ok(Some(Verdict::PackHurt)) if !is_brought_back(repository, pack)? => {
+                report.damaged.push(damage("parity", "it is not of the pack, which verifies"));
+            }
             Ok(Some(Verdict::PackHurt)) => {
                 report
                     .damaged
@@ -124,6 +127,38 @@ pub fn check_pack(session: &Session, pack: PackId) -> Result<CheckReport> {
         }
     }
     Ok(report)
+}
+
+/// Whether the parity of a pack brings back one whose records all verify: else it is not its parity.
+fn is_brought_back(repository: &Repository, pack: PackId) -> Result<bool> {
+    let Some(healed) = parity::heal(repository, pack)? else { return Ok(false) };
+    let healed = repository.with_backend(healed);
+    let opened = || {
+        let trailer = PackOpener::read_trailer(healed.keys(), &**healed.backend(), pack)?;
+        let mut checker = RecordChecker::new(&healed, pack)?;
+        for record in &trailer.records {
+            checker.open(&record.entries(pack, trailer.kind).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    };
+    match opened() {
+        Ok(()) => Ok(true),
+        Err(error) if Error::is_integrity(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Parity of packs that are not there: left by a command that was killed, or put there by somebody.
+pub fn parity_of_no_pack(repository: &Repository) -> Result<u64> {
+    Ok(parity::orphans(repository)?.len() as u64)
+}
+
+/// Removes it; returns how many objects went. [`crate::Error::Busy`] when a collection runs.
+pub fn remove_parity_of_no_pack(repository: &Repository) -> Result<u64> {
+    let lease = maintenance_lease(repository)?;
+    let removed = parity::remove_orphans(repository)?;
+    lease.release()?;
+    Ok(removed)
 }
 
 /// Whether the index has anything to do with a pack.

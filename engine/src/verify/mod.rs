@@ -153,6 +153,11 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
             }
             repaired.push(format!("{chunks} chunks were stored again from the sources given"));
         }
+        // Where something of a pack is lost, it may be what brings back a copy that somebody finds.
+        if !checked.hurts_packs_or_index() && check::parity_of_no_pack(&context.repository)? > 0 {
+            let removed = check::remove_parity_of_no_pack(&context.repository)?;
+            repaired.push(format!("{removed} objects of parity were removed: their packs are not there"));
+        }
         match distrust_what_is_hurt(context, &checked) {
             // Beside a decision of the collector that nobody here can read nothing is stored, and so nothing
             // is built on what is hurt.
@@ -161,6 +166,10 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
         }
     }
     checked.report.repaired = repaired;
+    let orphans = check::parity_of_no_pack(&context.repository)?;
+    if orphans > 0 {
+        context.monitor.notice(&format!("{orphans} objects of parity are of packs that are not there"));
+    }
     if request.references.is_empty() {
         checked.report.gone = tell_what_is_gone(context)?;
     }

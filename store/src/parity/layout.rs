@@ -4,6 +4,8 @@
 //! located; it carries a hash of itself, and stands twice, at both ends. Everything in it is known from the
 //! pack: its length, and hashes of its sealed bytes.
 
+use std::ops::Range;
+
 use crate::backend::ObjectName;
 use crate::describe::Fields;
 use crate::envelope::ENVELOPE_BYTES;
@@ -13,8 +15,6 @@ use crate::{Error, Result};
 
 /// Longest pack that is read.
 pub(super) const PACK_BYTES_LIMIT: u64 = 2 * PACK_BYTES_MAX;
-/// Longest parity object that is read.
-pub(super) const OBJECT_BYTES_MAX: u64 = PACK_BYTES_LIMIT + (8 << 20);
 /// A pack is cut into about so many shards.
 const SHARDS: u64 = 1024;
 /// Shortest shard in bytes.
@@ -39,10 +39,22 @@ pub(super) struct Description {
     parity: Vec<ShardHash>,
 }
 
+/// What an object of parity may say in a repository: nobody seals it, so nothing is set aside for what no
+/// create of this repository wrote.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Longest pack in bytes.
+    pub(super) pack_bytes_max: u64,
+    /// The share of parity in percent.
+    pub(super) percent: u8,
+}
+
 /// A parity object, read.
 pub(super) struct Parity {
     pub(super) description: Description,
-    pub(super) shards: Vec<u8>,
+    object: Vec<u8>,
+    /// Where in the object the parity shards stand, as far as they are there.
+    shards: Range<usize>,
     /// Whether both descriptions are sound and the object has the length that they say.
     is_framed: bool,
 }
@@ -50,12 +62,11 @@ pub(super) struct Parity {
 /// Builds the object of a pack's parity.
 pub(super) fn build(envelope: &[u8; ENVELOPE_BYTES], pack: &[u8], percent: u8) -> Result<Vec<u8>> {
     let pack_bytes = pack.len() as u64;
-    let shard_bytes = pack_bytes.div_ceil(SHARDS).max(SHARD_BYTES_MIN).next_power_of_two();
+    let shard_bytes = shard_bytes_of(pack_bytes);
     let shard = usize::try_from(shard_bytes).unwrap_or(usize::MAX);
     let last = last_shard(pack, shard);
     let data = data_shards(pack, &last, shard);
-    let percent = u64::from(percent.min(PARITY_PERCENT_MAX));
-    let parity_shards = (data.len() as u64 * percent).div_ceil(100).max(1) as usize;
+    let parity_shards = parity_shards_of(data.len(), percent);
     let parity = code::encode(&data, parity_shards)?;
     let description = Description {
         pack_bytes,
@@ -68,8 +79,45 @@ pub(super) fn build(envelope: &[u8; ENVELOPE_BYTES], pack: &[u8], percent: u8) -
     Ok([&envelope[..], &described, &parity, &described, &length].concat())
 }
 
+/// The length of a shard of a pack.
+fn shard_bytes_of(pack_bytes: u64) -> u64 {
+    pack_bytes.div_ceil(SHARDS).max(SHARD_BYTES_MIN).next_power_of_two()
+}
+
+/// How many parity shards stand for so many data shards.
+fn parity_shards_of(data: usize, percent: u8) -> usize {
+    let percent = u64::from(percent.min(PARITY_PERCENT_MAX));
+    (data as u64 * percent).div_ceil(100).max(1) as usize
+}
+
+impl Bounds {
+    /// Longest object that is read.
+    pub(super) fn object_bytes_max(self) -> u64 {
+        let shards = parity_shards_of(SHARDS as usize, self.percent) as u64;
+        let descriptions = 2 * (FIXED_BYTES as u64 + (SHARDS + shards + 1) * HASH_BYTES as u64) + LENGTH_BYTES as u64;
+        ENVELOPE_BYTES as u64 + descriptions + shards * shard_bytes_of(self.pack_bytes_max)
+    }
+
+    /// Refuses what no create of this repository wrote.
+    fn check(self, name: &ObjectName, description: &Description) -> Result<()> {
+        let Description { pack_bytes, data, parity, .. } = description;
+        match *pack_bytes <= self.pack_bytes_max && parity.len() <= parity_shards_of(data.len(), self.percent) {
+            true => Ok(()),
+            false => Err(Error::damaged(name, "it is not of a pack of this repository")),
+        }
+    }
+}
+
+/// Reads an object; one of another repository, or made up, is refused.
+pub(super) fn parse_bounded(name: &ObjectName, object: Vec<u8>, bounds: Bounds) -> Result<Parity> {
+    let parity = parse(name, object)?;
+    bounds.check(name, &parity.description)?;
+    Ok(parity)
+}
+
 /// Reads what stands behind the envelope. Damage of one description, or of shards, is no error.
-pub(super) fn parse(name: &ObjectName, body: &[u8]) -> Result<Parity> {
+pub(super) fn parse(name: &ObjectName, object: Vec<u8>) -> Result<Parity> {
+    let body = object.get(ENVELOPE_BYTES..).unwrap_or_default();
     let front = Description::decode(body);
     let back = body.split_last_chunk::<LENGTH_BYTES>().and_then(|(body, length)| {
         let begin = body.len().checked_sub(u32::from_le_bytes(*length) as usize)?;
@@ -80,8 +128,9 @@ pub(super) fn parse(name: &ObjectName, body: &[u8]) -> Result<Parity> {
     let begin = description.encoded_bytes();
     let end = begin + description.parity.len() * description.shard_bytes as usize;
     let is_framed = is_doubled && body.len() == end + begin + LENGTH_BYTES;
-    let shards = body.get(begin..end.min(body.len())).unwrap_or_default().to_vec();
-    Ok(Parity { description, shards, is_framed })
+    let begin = (ENVELOPE_BYTES + begin).min(object.len());
+    let shards = begin..(ENVELOPE_BYTES + end).clamp(begin, object.len());
+    Ok(Parity { description, object, shards, is_framed })
 }
 
 impl Parity {
@@ -90,13 +139,23 @@ impl Parity {
         self.is_framed && self.sound_shards().iter().all(Option::is_some)
     }
 
-    /// The pack as it was written; `None` where too much is damaged, or nothing is.
+    /// The parity shards, one after the other.
+    pub(super) fn shards(&self) -> &[u8] {
+        &self.object[self.shards.clone()]
+    }
+
+    /// The pack as it was written; `None` where too much is damaged, or nothing is. What it takes is looked
+    /// at before memory is set aside: a pack is at most as long as what is there of it and of its parity.
     pub(super) fn restore(&self, mut pack: Vec<u8>) -> Result<Option<Vec<u8>>> {
         let Description { pack_bytes, shard_bytes, .. } = self.description;
         if self.description.is_of(&pack) {
             return Ok(None);
         }
         let damaged = self.description.damaged_shards(&pack);
+        let sound = self.sound_shards();
+        if damaged.len() > sound.iter().flatten().count() {
+            return Ok(None);
+        }
         let shard = shard_bytes as usize;
         pack.resize(usize::try_from(pack_bytes).unwrap_or(usize::MAX), 0);
         let restored = {
@@ -105,7 +164,7 @@ impl Parity {
             for &number in &damaged {
                 data[number] = None;
             }
-            code::decode(&data, &self.sound_shards())?
+            code::decode(&data, &sound)?
         };
         let Some(restored) = restored else { return Ok(None) };
         for (number, bytes) in restored {
@@ -131,7 +190,7 @@ impl Parity {
     }
 
     fn sound_shards(&self) -> Vec<Option<&[u8]>> {
-        let mut shards = self.shards.chunks_exact(self.description.shard_bytes as usize);
+        let mut shards = self.shards().chunks_exact(self.description.shard_bytes as usize);
         self.description.parity.iter().map(|wanted| shards.next().filter(|shard| hash(shard) == *wanted)).collect()
     }
 }
@@ -183,8 +242,7 @@ impl Description {
         let pack_bytes = u64::from(number(0)) | u64::from(number(4)) << 32;
         let (shard_bytes, data, parity) = (number(8), number(12) as usize, number(16) as usize);
         let sound = pack_bytes <= PACK_BYTES_LIMIT
-            && u64::from(shard_bytes) >= SHARD_BYTES_MIN
-            && shard_bytes.is_multiple_of(2)
+            && u64::from(shard_bytes) == shard_bytes_of(pack_bytes)
             && data as u64 == pack_bytes.div_ceil(u64::from(shard_bytes))
             && data as u64 <= SHARDS
             && (1..=data).contains(&parity);
@@ -232,7 +290,7 @@ mod tests {
     }
 
     fn parsed(object: &[u8]) -> Result<Parity> {
-        parse(&parity_name(PackId([1; 16])), &object[ENVELOPE_BYTES..])
+        parse(&parity_name(PackId([1; 16])), object.to_vec())
     }
 
     /// Spoils shards of the pack and of the parity, and says whether the pack comes back.
@@ -318,6 +376,30 @@ mod tests {
             hurt[position] ^= 1;
             assert!(!parsed(&hurt).is_ok_and(|parity| parity.is_whole()), "{position}");
         }
+    }
+
+    #[test]
+    fn what_no_create_of_this_repository_wrote_is_refused() {
+        let (name, pack) = (parity_name(PackId([1; 16])), pack(100_000));
+        let object = build(&[0; ENVELOPE_BYTES], &pack, 10).unwrap();
+        let bounded = |object: &[u8], pack_bytes_max, percent| {
+            let bounds = Bounds { pack_bytes_max, percent };
+            assert!(object.len() as u64 <= Bounds { pack_bytes_max: 100_000, percent: 10 }.object_bytes_max());
+            parse_bounded(&name, object.to_vec(), bounds).is_ok()
+        };
+        assert!(bounded(&object, 100_000, 10) && bounded(&object, 100_000, 100));
+        assert!(!bounded(&object, 99_999, 10), "of a longer pack");
+        assert!(!bounded(&object, 100_000, 5), "more of it");
+        // One that says much and has nothing: 1,024 shards, none of which is there.
+        let mut description = parsed(&object).unwrap().description;
+        description.pack_bytes = PACK_BYTES_LIMIT;
+        description.shard_bytes = shard_bytes_of(PACK_BYTES_LIMIT) as u32;
+        (description.data, description.parity) = (vec![[7; 16]; 1024], vec![[7; 16]; 1024]);
+        let described = description.encode();
+        let length = (described.len() as u32).to_le_bytes();
+        let forged = [&[0; ENVELOPE_BYTES][..], &described, &described, &length].concat();
+        let parity = parse(&name, forged).unwrap();
+        assert!(parity.restore(pack).unwrap().is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::describe::Fields;
-use crate::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::envelope::Envelope;
 use crate::ids::{ObjectId, PackId};
 use crate::pack::pack_name;
 use crate::repository::Repository;
@@ -25,6 +25,10 @@ pub(crate) use heal::HealedPack;
 
 /// Most parity, in percent of a pack.
 pub const PARITY_PERCENT_MAX: u8 = 100;
+
+/// A pack may be longer than its limit by an eighth for padding, and by so much for a last record and the
+/// list of records.
+const PACK_BYTES_MORE: u64 = 16 << 20;
 
 /// The object of a pack's parity.
 #[must_use]
@@ -72,6 +76,9 @@ pub(crate) fn judge(repository: &Repository, pack: PackId) -> Result<Option<Verd
     if repository.config().parameters.parity_percent == 0 {
         return Ok(None);
     }
+    if !may_have_parity(repository, pack)? {
+        return Ok(None);
+    }
     let parity = match read_parity(repository, pack) {
         Ok(parity) => parity,
         Err(error) if error.is_integrity() => return Ok(Some(Verdict::ParityHurt(error.to_string()))),
@@ -99,6 +106,9 @@ pub(crate) fn heal(repository: &Repository, pack: PackId) -> Result<Option<Arc<H
         return Ok(None);
     }
     let restore = || {
+        if !may_have_parity(repository, pack)? {
+            return Ok(None);
+        }
         let parity = read_parity(repository, pack)?;
         let bytes = match read_pack(&**repository.backend(), pack) {
             Err(Error::Missing { .. }) => Vec::new(),
@@ -117,6 +127,23 @@ pub(crate) fn heal(repository: &Repository, pack: PackId) -> Result<Option<Arc<H
     }
 }
 
+/// Whether a pack is as short as those that have parity, or gone: one that is longer somebody has put there.
+fn may_have_parity(repository: &Repository, pack: PackId) -> Result<bool> {
+    match repository.backend().stat(&pack_name(pack)) {
+        Ok(stat) => Ok(stat.bytes <= bounds(repository).pack_bytes_max),
+        Err(error) if error.is_integrity() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// A pack ends near its limit: it may have one more record, its list of them, and the padding.
+fn bounds(repository: &Repository) -> layout::Bounds {
+    let parameters = &repository.config().parameters;
+    let limit = u64::from(parameters.pack_bytes_max);
+    let pack_bytes_max = (limit + limit / 8 + PACK_BYTES_MORE).min(layout::PACK_BYTES_LIMIT);
+    layout::Bounds { pack_bytes_max, percent: parameters.parity_percent }
+}
+
 /// Makes the parity of a sound pack again.
 pub(crate) fn renew(repository: &Repository, pack: PackId) -> Result<()> {
     repository.backend().delete(&[parity_name(pack)])?;
@@ -133,26 +160,32 @@ pub(crate) fn packs_or_their_parity(repository: &Repository) -> Result<Vec<PackI
     Ok(packs)
 }
 
-/// Removes the parity of packs that are gone; returns how many objects went. Parity is published after its
-/// pack: what is listed before the packs are, and whose pack is not among them, has none.
+/// Removes the parity of packs that are gone; returns how many objects went.
 pub(crate) fn remove_orphans(repository: &Repository) -> Result<u64> {
+    let orphans = orphans(repository)?;
+    repository.backend().delete(&orphans)?;
+    Ok(orphans.len() as u64)
+}
+
+/// The parity of packs that are gone. Parity is published after its pack: what is listed before the packs
+/// are, and whose pack is not among them, has none.
+pub(crate) fn orphans(repository: &Repository) -> Result<Vec<ObjectName>> {
     let listed = repository.backend().list(ObjectKind::Parity)?;
     if listed.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let packs: HashSet<PackId> = crate::check::packs(repository)?.into_iter().collect();
     let is_orphan = |name: &ObjectName| PackId::from_hex(name.name()).is_some_and(|pack| !packs.contains(&pack));
     let mut orphans: Vec<ObjectName> = listed.into_iter().map(|listed| listed.name).filter(is_orphan).collect();
     orphans.sort_unstable();
-    repository.backend().delete(&orphans)?;
-    Ok(orphans.len() as u64)
+    Ok(orphans)
 }
 
 /// Adds the fields of the description; returns the parity shards.
 pub(crate) fn describe(name: &ObjectName, bytes: &[u8], fields: &mut Fields) -> Result<Vec<u8>> {
-    let parity = layout::parse(name, bytes.get(ENVELOPE_BYTES..).unwrap_or_default())?;
+    let parity = layout::parse(name, bytes.to_vec())?;
     parity.describe(fields);
-    Ok(parity.shards)
+    Ok(parity.shards().to_vec())
 }
 
 fn read_pack(backend: &dyn Backend, pack: PackId) -> Result<Vec<u8>> {
@@ -163,9 +196,10 @@ fn read_pack(backend: &dyn Backend, pack: PackId) -> Result<Vec<u8>> {
 /// damage.
 fn read_parity(repository: &Repository, pack: PackId) -> Result<layout::Parity> {
     let name = parity_name(pack);
-    let bytes = repository.backend().read(&name, layout::OBJECT_BYTES_MAX)?;
+    let bounds = bounds(repository);
+    let bytes = repository.backend().read(&name, bounds.object_bytes_max())?;
     if let Err(error @ Error::Unsupported { .. }) = Envelope::decode(&name.to_string(), ObjectKind::Parity, &bytes) {
         return Err(error);
     }
-    layout::parse(&name, bytes.get(ENVELOPE_BYTES..).unwrap_or_default())
+    layout::parse_bounded(&name, bytes, bounds)
 }
