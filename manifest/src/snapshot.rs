@@ -576,10 +576,23 @@ pub fn is_name(text: &str) -> bool {
 
 /// Sorted, without doubles, named and bounded.
 fn tags_are_sound(tags: &[(String, String)]) -> bool {
-    let bounded = |(key, value): &(String, String)| {
-        (1..=NAME_BYTES_MAX).contains(&key.len()) && value.len() <= TAG_VALUE_BYTES_MAX
-    };
-    tags.len() <= TAGS_MAX && tags.iter().all(bounded) && tags.windows(2).all(|pair| pair[0].0 < pair[1].0)
+    tags_fault(tags).is_none() && tags.windows(2).all(|pair| pair[0].0 < pair[1].0)
+}
+
+/// Why a snapshot cannot have so many or so long tags; `None`: it can.
+#[must_use]
+pub fn tags_fault(tags: &[(String, String)]) -> Option<String> {
+    if tags.len() > TAGS_MAX {
+        return Some(format!("a snapshot has at most {TAGS_MAX} tags, not {}", tags.len()));
+    }
+    let (key, value) = tags
+        .iter()
+        .find(|(key, value)| !(1..=NAME_BYTES_MAX).contains(&key.len()) || value.len() > TAG_VALUE_BYTES_MAX)?;
+    Some(format!(
+        "a tag has a key of 1 to {NAME_BYTES_MAX} bytes and a value of at most {TAG_VALUE_BYTES_MAX}, not of {} and {}",
+        key.len(),
+        value.len()
+    ))
 }
 
 #[cfg(test)]

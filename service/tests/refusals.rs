@@ -238,6 +238,41 @@ async fn t13_bodies_that_do_not_fit_are_refused_with_a_problem() {
     assert_eq!(daemon.json("/tokens").await.as_array().unwrap().len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn t13_tags_beyond_their_limits_are_refused_before_anything_begins() {
+    let world = World::new();
+    let (daemon, _, _) = served(&world).await;
+    let one = |key: String, value: String| json!({ key: value });
+    let number = |count: usize| (0..count).map(|at| (format!("k{at}"), json!("v"))).collect::<serde_json::Map<_, _>>();
+    let id = daemon.json("/snapshots").await[0]["id"].as_str().unwrap().to_owned();
+    for tags in [
+        json!(number(5_000)),
+        json!(number(257)),
+        one(String::new(), "value".into()),
+        one("k".repeat(256), "value".into()),
+        one("key".into(), "v".repeat(4097)),
+        one("k=v".into(), "value".into()),
+        one("k\u{7}".into(), "value".into()),
+    ] {
+        let what = tags.to_string();
+        let body = json!({ "tags": tags });
+        for (method, place) in [
+            (Method::POST, "/snapshots/refused".to_owned()),
+            (Method::POST, "/snapshots".to_owned()),
+            (Method::PATCH, format!("/snapshots/{id}")),
+        ] {
+            let request = daemon.request(method, &place).json(&body);
+            refuses(request, &[422], format!("{place}: {}", &what[..what.len().min(60)])).await;
+        }
+    }
+    let operations = daemon.json("/operations").await;
+    let begun = operations.as_array().unwrap().iter().filter(|operation| operation["verb"] == "create").count();
+    assert_eq!(begun, 1, "{operations:#}");
+    let body = json!({ "tags": number(256) });
+    let taken = daemon.request(Method::POST, "/snapshots/full?wait=60").json(&body).send().await.unwrap();
+    assert_eq!(taken.status(), 201);
+}
+
 /// Whether a value is of a kind that a schema names.
 fn may_be(schema: &Value, value: &Value) -> bool {
     let text = schema.to_string();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use std::collections::BTreeMap;
 
-use copal_manifest::snapshot::Label;
+use copal_manifest::snapshot::{Label, tags_fault};
 use copal_store::{Error as StoreError, SnapshotId};
 
 use crate::catalogue::{Catalogue, Listed};
@@ -35,6 +35,7 @@ pub fn relabel(
         let seen = seqs.get(&id).copied();
         let is_sound = check_label(context, id, seen)?;
         let label = changed(&listed, set, remove, pinned);
+        check_bounds(&label.tags)?;
         if !is_sound || label.tags != listed.snapshot.tags || label.pinned != listed.snapshot.pinned {
             match context.repository.replace_label(id, seen, &label.encode()?) {
                 Err(StoreError::Busy { .. }) => continue,
@@ -69,6 +70,16 @@ fn check_label(context: &Context, id: SnapshotId, seen: Option<u64>) -> Result<b
         Err(StoreError::Damaged { .. }) => Ok(false),
         _ => Ok(true),
     }
+}
+
+/// Refuses tags that no new snapshot can have, before anything is done for it.
+pub fn check_tags(tags: &[(String, String)]) -> Result<()> {
+    check_keys(tags, &[])?;
+    check_bounds(tags)
+}
+
+fn check_bounds(tags: &[(String, String)]) -> Result<()> {
+    tags_fault(tags).map_or(Ok(()), |fault| Err(Error::Usage(fault)))
 }
 
 fn check_keys(set: &[(String, String)], remove: &[String]) -> Result<()> {

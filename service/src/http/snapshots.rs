@@ -151,11 +151,18 @@ async fn begin_create(
     let app = application(daemon, principal, app.as_deref(), Role::Create)?;
     let limit = wait.limit(Some(Duration::ZERO))?;
     let CreateBody { tags, pinned } = body.optional()?;
+    check_tags(&tags)?;
     let asked = app.clone();
     let name = daemon.ask(move |platform| platform.name_for(&asked, name.as_deref())).await?;
     let task = Task::Create { name, tags: tags.0, pinned };
     let watch = daemon.submit(&app, task, None, &principal.name).await?;
     answer(watch, limit, Success::Created).await
+}
+
+/// Before anything is held still for the snapshot.
+fn check_tags(Unique(tags): &Unique) -> Result<()> {
+    let tags: Vec<(String, String)> = tags.clone().into_iter().collect();
+    copal_engine::catalogue::check_tags(&tags).map_err(|error| Problem::unfit(error.to_string()))
 }
 
 /// What to change of a snapshot.
@@ -182,6 +189,7 @@ pub(crate) async fn change(
 ) -> Result<Json<SnapshotView>> {
     let app = application(&daemon, &principal, path.app.as_deref(), Role::Create)?;
     let ChangeBody { pinned, tags } = body.required()?;
+    tags.as_ref().map_or(Ok(()), check_tags)?;
     let tags = tags.map(|Unique(tags)| tags);
     Ok(Json(daemon.ask(move |platform| platform.relabel(&app, &path.name, pinned, tags)).await?))
 }
