@@ -88,8 +88,8 @@ async fn begin(daemon: &Arc<Daemon>, planned: &Planned, now: &Zoned) {
     let app = planned.app.clone();
     let (method, task) = match planned.kind {
         Kind::Create => {
-            let name = now.timestamp().strftime("scheduled-%Y%m%dT%H%M%SZ").to_string();
-            ("create", Ok(Task::Create { name, tags: BTreeMap::new(), pinned: false }))
+            let made = daemon.platform.scheduled_name(now.timestamp());
+            ("create", made.map(|name| Task::Create { name, tags: BTreeMap::new(), pinned: false }))
         }
         Kind::Collect => ("collect", Ok(Task::Collect { retention: true })),
         Kind::Verify => {

@@ -80,7 +80,7 @@ fn run(from: &Context, to: &Context, request: &CopyRequest, here: &Session, ther
     }
     chosen.sort_by_key(|listed| (listed.snapshot.created, listed.snapshot.id));
     for listed in &chosen {
-        if of_id(to, &target, listed.snapshot.id).is_none() && has_name(there, &listed.snapshot) {
+        if of_id(to, &target, listed.snapshot.id).is_none() && has_name(there, &listed.snapshot)? {
             return Err(name_taken(to, name_of(&listed.snapshot)));
         }
     }

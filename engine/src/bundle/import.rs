@@ -7,7 +7,6 @@ use std::path::Path;
 
 use copal_manifest::entry::Timestamp;
 use copal_manifest::snapshot::{Origin, Snapshot, is_name};
-use copal_store::repository::RootName;
 use copal_store::session::Session;
 use copal_store::stream::{STREAM_HEADER_BYTES, StreamKeys, StreamOpener, is_stream};
 use copal_store::trust::Standing;
@@ -19,7 +18,7 @@ use crate::bundle::native::read::BundleReader;
 use crate::bundle::native::write::BundleFile;
 use crate::bundle::receive::{Built, ChunkContents, Receiver};
 use crate::bundle::{Watch, cuts_of, name_of};
-use crate::catalogue::{Catalogue, Listed, name_taken, payload_digest};
+use crate::catalogue::{self, Catalogue, Listed, name_taken, payload_digest, publish_named};
 use crate::context::{Context, Progress};
 use crate::create::check_new_name;
 use crate::create::creation::{cutter_of, new_snapshot_id, tidy_index};
@@ -210,7 +209,7 @@ impl Import<'_> {
         }
         // All names are looked at before anything is stored.
         for snapshot in &there {
-            if of_id(self.context, &catalogue, snapshot.id).is_none() && has_name(self.session, snapshot) {
+            if of_id(self.context, &catalogue, snapshot.id).is_none() && has_name(self.session, snapshot)? {
                 return Err(name_taken(self.context, name_of(snapshot)));
             }
         }
@@ -321,9 +320,8 @@ impl Import<'_> {
 }
 
 /// Whether a snapshot of this name was listed when the session began.
-pub(super) fn has_name(session: &Session, snapshot: &Snapshot) -> bool {
-    let tag = session.repository().keys().name_tag(name_of(snapshot).as_bytes());
-    session.roots().iter().any(|root| root.tag == tag)
+pub(super) fn has_name(session: &Session, snapshot: &Snapshot) -> Result<bool> {
+    catalogue::has_name(session.repository(), session.roots(), &name_of(snapshot))
 }
 
 /// What receiving one snapshot needs.
@@ -381,12 +379,7 @@ pub(super) fn receive_one(
     snapshot.stored_new = counters.bytes_stored - before.bytes_stored;
     snapshot.chunks_new = counters.chunks_new - before.chunks_new;
     let payload = snapshot.encode()?;
-    let name = name_of(&snapshot);
-    let root = RootName { tag: session.repository().keys().name_tag(name.as_bytes()), snapshot: snapshot.id };
-    durable.publish_root(root, &payload).map_err(|error| match error {
-        copal_store::Error::NameTaken => name_taken(context, name),
-        other => Error::Store(other),
-    })?;
+    publish_named(context, durable, &snapshot, &payload)?;
     Ok((snapshot, payload_digest(&payload), bytes))
 }
 

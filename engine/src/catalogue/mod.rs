@@ -29,10 +29,10 @@ pub use find::{FUTURE_SECONDS, is_by_age, is_of_the_future};
 pub use gone::Gone;
 pub(crate) use gone::{forget_deleted, tell_what_is_gone};
 pub use holder::described;
-pub(crate) use holder::name_taken;
+pub(crate) use holder::{has_name, name_taken, publish_named};
 pub use home::other_home;
 pub use memory::Memory;
-pub use relabel::relabel;
+pub use relabel::{check_tags, relabel};
 
 use crate::catalogue::cache::{CacheRead, CacheState, Cached, Entries};
 use crate::context::{Context, Monitor};

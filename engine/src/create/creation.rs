@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use copal_chunker::{Cutter, Rule, Sizes};
+use copal_chunker::{Cutter, Rule, Sizes, SizesError};
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::new_name_fault;
 use copal_manifest::snapshot::{
@@ -12,11 +12,10 @@ use copal_manifest::snapshot::{
 };
 use copal_store::SnapshotId;
 use copal_store::config::{CutRule, Parameters};
-use copal_store::repository::RootName;
 use copal_store::roles::Action;
 use copal_store::session::Session;
 
-use crate::catalogue::{name_taken, payload_digest};
+use crate::catalogue::{check_tags, has_name, name_taken, payload_digest, publish_named};
 use crate::context::Context;
 use crate::create::CreateReport;
 use crate::create::clones::ContentIdentity;
@@ -80,8 +79,7 @@ impl Creation {
         let session = Session::begin(&context.repository)?;
         let cutter = cutter_of(&session)?;
         let mut creation = Self { session, cutter, naming, parent: None, id, created, begun };
-        let tag = creation.root(context).tag;
-        if creation.session.roots().iter().any(|root| root.tag == tag) {
+        if has_name(&context.repository, creation.session.roots(), &creation.full_name())? {
             return Err(name_taken(context, creation.full_name()));
         }
         // A key that only creates opens no parent: it reads every file, and stores no deltas.
@@ -109,10 +107,6 @@ impl Creation {
 
     fn full_name(&self) -> String {
         Snapshot::full_name(&self.naming.app, &self.naming.name)
-    }
-
-    fn root(&self, context: &Context) -> RootName {
-        RootName { tag: root_tag(context, &self.naming), snapshot: self.id }
     }
 
     pub(super) fn cutter(&self) -> &Cutter {
@@ -185,8 +179,6 @@ impl Creation {
             let report = CreateReport { bytes_read, duration_ms, warnings, unread_files, left_out, unmatched, ..same };
             return Ok(report);
         }
-        let root = self.root(context);
-        let full_name = self.full_name();
         let Self { session, naming, parent, id, created, begun, .. } = self;
         let durable = session.seal_packs()?.sync()?.publish_index()?;
         let counters = session.counters();
@@ -216,11 +208,7 @@ impl Creation {
         };
         snapshot.version = snapshot.version_to_write();
         let payload = snapshot.encode()?;
-        let published = durable.publish_root(root, &payload);
-        let root_bytes = published.map_err(|error| match error {
-            copal_store::Error::NameTaken => name_taken(context, full_name),
-            other => Error::Store(other),
-        })?;
+        let root_bytes = publish_named(context, durable, &snapshot, &payload)?;
         session.end()?;
         tidy_index(context);
         Ok(CreateReport {
@@ -267,11 +255,6 @@ impl Creation {
     }
 }
 
-/// What the name of a root begins with.
-pub(super) fn root_tag(context: &Context, naming: &Naming) -> [u8; 16] {
-    context.repository.keys().name_tag(Snapshot::full_name(&naming.app, &naming.name).as_bytes())
-}
-
 /// The patterns that left nothing out of any source.
 pub(super) fn unmatched_of<'l>(left_out: impl Iterator<Item = &'l LeftOut>) -> Vec<String> {
     let uses: Vec<(String, bool)> = left_out.flat_map(LeftOut::uses).collect();
@@ -291,6 +274,7 @@ pub fn check_new_name(name: &str) -> Result<()> {
 
 pub(super) fn check_names(naming: &Naming) -> Result<()> {
     check_new_name(&naming.name)?;
+    check_tags(&naming.tags)?;
     if !(is_name(&naming.app) || naming.app.is_empty()) {
         let detail = "it cannot be that of an application";
         return Err(Error::BadName { name: naming.app.clone(), detail: detail.into() });
@@ -300,15 +284,19 @@ pub(super) fn check_names(naming: &Naming) -> Result<()> {
 
 /// The cutter that the repository's parameters and secret make.
 pub(crate) fn cutter_of(session: &Session) -> Result<Cutter> {
-    let Parameters { cut_rule, chunk_bytes_min, chunk_bytes_average, chunk_bytes_max, .. } =
-        session.repository().config().parameters;
+    let repository = session.repository();
+    cutter_for(&repository.config().parameters, &repository.keys().cutter_secret())
+        .map_err(|error| Error::Internal(format!("the repository's parameters: {error}")))
+}
+
+fn cutter_for(parameters: &Parameters, secret: &[u8; 32]) -> Result<Cutter, SizesError> {
+    let Parameters { cut_rule, chunk_bytes_min, chunk_bytes_average, chunk_bytes_max, .. } = *parameters;
     let rule = match cut_rule {
         CutRule::AesWindow => Rule::AesWindow,
         CutRule::FastCdc2020 => Rule::FastCdc2020,
     };
     let sizes = Sizes { min: chunk_bytes_min, average: chunk_bytes_average, max: chunk_bytes_max };
-    Cutter::new(rule, sizes, &session.repository().keys().cutter_secret())
-        .map_err(|error| Error::Internal(format!("the repository's parameters: {error}")))
+    Cutter::new(rule, sizes, secret)
 }
 
 /// Sorted by key; of equal keys the last wins.
@@ -338,5 +326,41 @@ pub(crate) fn tidy_index(context: &Context) {
     match copal_store::collect::merge_index(&context.repository) {
         Ok(_) | Err(copal_store::Error::Busy { .. }) => {}
         Err(error) => context.monitor.notice(&format!("the index was not merged: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: parameters that a repository may have can be cut with. Method: sizes at, below and above each
+    //! limit of the cutter, in all combinations.
+
+    use super::*;
+
+    #[test]
+    fn what_the_parameters_allow_has_a_cutter() {
+        let sizes = [
+            2, 63, 64, 65, 100, 128, 255, 256, 257, 1023, 1024, 4096, 65_536, 1_048_576, 1_048_577, 1_048_578,
+            2_097_152, 4_194_304, 8_388_607, 8_388_608, 8_388_609, 16_777_216,
+        ];
+        let mut allowed = 0;
+        for cut_rule in [CutRule::AesWindow, CutRule::FastCdc2020] {
+            for (min, average, max) in sizes
+                .iter()
+                .flat_map(|min| sizes.iter().map(move |average| (min, average)))
+                .flat_map(|(min, average)| sizes.iter().map(move |max| (*min, *average, *max)))
+            {
+                let parameters = Parameters {
+                    cut_rule,
+                    chunk_bytes_min: min,
+                    chunk_bytes_average: average,
+                    chunk_bytes_max: max,
+                    ..Parameters::default()
+                };
+                let has_cutter = cutter_for(&parameters, &[7; 32]).is_ok();
+                assert_eq!(parameters.validate().is_ok(), has_cutter, "{parameters:?}");
+                allowed += usize::from(has_cutter);
+            }
+        }
+        assert!(allowed > 100);
     }
 }

@@ -14,6 +14,7 @@ const PART_BYTES_MAX: usize = 64;
 /// creates that begin in one second differ; where two had the same clock the second gets a number.
 pub fn made_name(context: &Context, app: &str, source: &str) -> Result<String> {
     let roots = context.repository.roots()?;
+    // A name that somebody holds by its tag alone is passed over too: there are enough.
     let is_taken = |name: &str| {
         let tag = context.repository.keys().name_tag(Snapshot::full_name(app, name).as_bytes());
         roots.iter().any(|root| root.tag == tag)

@@ -10,13 +10,13 @@ use copal_manifest::tree::TreeReader;
 use copal_source::scan::{FileKind, FileStat};
 use copal_store::session::Session;
 
-use super::creation::{Naming, check_names, root_tag, unmatched_of};
+use super::creation::{Naming, check_names, unmatched_of};
 use super::evidence::is_unchanged;
 use super::input::Input;
 use super::left_out::LeftOut;
 use super::parent::Parent;
 use super::{CreateRequest, inputs_of, naming_of};
-use crate::catalogue::name_taken;
+use crate::catalogue::{has_name, name_taken};
 use crate::context::Context;
 use crate::error::Result;
 
@@ -55,8 +55,9 @@ pub fn rehearse(context: &Context, request: &CreateRequest) -> Result<Rehearsal>
     let naming = naming_of(request);
     check_names(&naming)?;
     let session = Session::begin_looking(&context.repository)?;
-    if session.roots().iter().any(|root| root.tag == root_tag(context, &naming)) {
-        return Err(name_taken(&without_cache(context), Snapshot::full_name(&naming.app, &naming.name)));
+    let full_name = Snapshot::full_name(&naming.app, &naming.name);
+    if has_name(&context.repository, session.roots(), &full_name)? {
+        return Err(name_taken(&without_cache(context), full_name));
     }
     let parent = parent_of(context, &session, &naming, &inputs)?;
     let mut rehearsal = Rehearsal::default();

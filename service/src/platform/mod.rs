@@ -282,6 +282,13 @@ impl Platform {
         }
     }
 
+    /// A name for a run of the schedule that nobody can take before it: whoever may create knows its time.
+    pub fn scheduled_name(&self, at: jiff::Timestamp) -> Result<String> {
+        let mut drawn = [0; 4];
+        self.context.repository.entropy().fill(&mut drawn)?;
+        Ok(format!("scheduled-{}-{}", at.strftime("%Y%m%dT%H%M%SZ"), hex::encode(drawn)))
+    }
+
     /// Refuses a name that an application has already, or that no new snapshot can have.
     pub fn check_free(&self, app: &str, name: &str) -> Result<()> {
         copal_engine::create::check_new_name(name)?;

@@ -176,16 +176,34 @@ impl DurableIndex<'_> {
     /// Publishes a root: the commit point; returns the bytes of its object. [`Error::NameTaken`] when a root
     /// with this tag exists; of two that appear at the same instant neither may stay, and never both.
     pub fn publish_root(self, root: RootName, payload: &[u8]) -> Result<u64> {
+        self.publish_root_beside(root, payload, &|_| Ok(false))
+    }
+
+    /// The same beside roots with this tag that do not have the name: whoever may create can put one there
+    /// whose snapshot is called otherwise. `is_other` tells, for who can open roots.
+    pub fn publish_root_beside(
+        self,
+        root: RootName,
+        payload: &[u8],
+        is_other: &dyn Fn(&RootName) -> Result<bool>,
+    ) -> Result<u64> {
         let session = self.session;
         session.check_poison()?;
         session.check_held()?;
         let repository = &session.repository;
-        let taken = |roots: Vec<RootName>| roots.iter().any(|other| other.tag == root.tag && *other != root);
-        if taken(repository.roots()?) {
+        let taken = |roots: Vec<RootName>| -> Result<bool> {
+            for other in roots.iter().filter(|other| other.tag == root.tag && **other != root) {
+                if !is_other(other)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        if taken(repository.roots()?)? {
             return Err(Error::NameTaken);
         }
         let bytes = repository.write_root(&root, payload).map_err(|error| session.poison(error))?;
-        if !repository.is_mutant(Mutant::LooksForTheNameOnce) && taken(repository.roots()?) {
+        if !repository.is_mutant(Mutant::LooksForTheNameOnce) && taken(repository.roots()?)? {
             repository.withdraw_roots(&[root])?;
             return Err(Error::NameTaken);
         }

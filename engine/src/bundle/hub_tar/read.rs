@@ -10,7 +10,6 @@ use copal_manifest::snapshot::{
     ComponentRecord, Consistency, LiveRecord, Origin, Phase, Snapshot, SourceKind, SourceRecord, is_name,
 };
 use copal_manifest::tree::TreeBuilder;
-use copal_store::repository::RootName;
 use copal_store::secret::INSTANCE_KEY;
 use copal_store::session::Session;
 use zeroize::Zeroizing;
@@ -20,7 +19,7 @@ use crate::bundle::hub_tar::scan::{HubLimits, Member, Part, bad, broken, scan};
 use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, SQLITE_HEADER_BYTES, user_version};
 use crate::bundle::import::{Imported, has_name};
 use crate::bundle::{Watch, name_of};
-use crate::catalogue::{name_taken, payload_digest};
+use crate::catalogue::{name_taken, payload_digest, publish_named};
 use crate::context::{Context, Progress};
 use crate::create::creation::{check_new_name, cutter_of, new_snapshot_id, tidy_index};
 use crate::create::ingest::{Ingest, with_ingest};
@@ -82,7 +81,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     };
     let session = Session::begin(&context.repository)?;
     let mut snapshot = snapshot_of(context, &manifest, request)?;
-    if has_name(&session, &snapshot) {
+    if has_name(&session, &snapshot)? {
         return Err(name_taken(context, name_of(&snapshot)));
     }
     context.monitor.phase("storing");
@@ -116,12 +115,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     snapshot.warnings.clone_from(&warnings);
     snapshot.completed = context.clock.now();
     let payload = snapshot.encode()?;
-    let name = name_of(&snapshot);
-    let root = RootName { tag: context.repository.keys().name_tag(name.as_bytes()), snapshot: snapshot.id };
-    durable.publish_root(root, &payload).map_err(|error| match error {
-        copal_store::Error::NameTaken => name_taken(context, name),
-        other => Error::Store(other),
-    })?;
+    publish_named(context, durable, &snapshot, &payload)?;
     let counters = session.counters();
     session.end()?;
     tidy_index(context);
