@@ -192,6 +192,46 @@ fn t07_a_create_that_a_rotation_overtakes_is_acknowledged_and_can_be_read() {
 }
 
 #[test]
+fn t04_a_create_that_a_change_of_the_key_overtakes_is_the_new_keys() {
+    let world = World::new();
+    sources(&world);
+    world.create("first", "first");
+    fs::write(world.path("new"), noise(9, 32)).unwrap();
+    let create = Stopped::create(&world, &world.repository());
+    let mut change = world.command(&["key", "change", "--new-key-file", "new", "--json"]);
+    let change = change.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It waits, and the old key goes on meanwhile.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(world.ok(&["list"]).contains("first"));
+    let run = create.go_on();
+    assert_eq!(run.code, 0, "{run:#?}");
+    let changed = finish(change.wait_with_output().unwrap());
+    assert_eq!(changed.code, 0, "{changed:#?}");
+    assert!(changed.stderr.contains("waits for 1 command that is at work"), "{changed:#?}");
+    let document: serde_json::Value = serde_json::from_slice(&changed.stdout).unwrap();
+    assert_eq!(document["snapshots_signed_again"], 2, "{changed:#?}");
+    fs::rename(world.path("new"), world.path("key")).unwrap();
+    for (name, latest) in [("first", "second"), ("second", "second")] {
+        assert_eq!(world.json(&["show", name])["key"]["role"], "full", "{name}");
+        assert_eq!(world.json(&["show", "latest"])["name"], latest);
+    }
+    // Its index counts as well: the same data is stored no second time.
+    let again = world.create("third", "second");
+    assert!(again["bytes_new"].as_u64().unwrap() < 1 << 20, "{again}");
+    world.ok(&["gc"]);
+    world.ok(&["verify"]);
+    // Whoever does not wait is told at once, and then it counts as of a removed key.
+    fs::write(world.path("newer"), noise(10, 32)).unwrap();
+    world.ok(&["delete", "first", "second", "--yes"]);
+    fs::write(world.path("second/y more"), noise(11, OWN_BYTES)).unwrap();
+    let create = Stopped::create(&world, &world.repository());
+    world.ok(&["key", "change", "--new-key-file", "newer", "--no-wait"]);
+    create.go_on();
+    fs::rename(world.path("newer"), world.path("key")).unwrap();
+    assert_eq!(world.json(&["show", "latest"])["name"], "third");
+}
+
+#[test]
 fn t07_a_create_that_the_step_to_signed_keys_overtakes_can_be_read() {
     let world = World::of_the_first_format();
     sources(&world);

@@ -326,6 +326,10 @@ impl Files for ProcessFiles {
         Ok(entries.into_iter().map(|(name, bytes)| FolderEntry { name, kind: kind(bytes) }).collect())
     }
 
+    fn is_foreign(&self, _path: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.process.be_interrupted(Some(path));
         self.process.effect(|| self.process.disk.remove(path))

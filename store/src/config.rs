@@ -119,11 +119,7 @@ struct ConfigDocument {
 impl Parameters {
     /// Refuses what no engine can work with; on write and on read.
     pub fn validate(&self) -> Result<()> {
-        let sound = self.chunk_bytes_min >= 64
-            && self.chunk_bytes_min <= self.chunk_bytes_average
-            && self.chunk_bytes_average <= self.chunk_bytes_max
-            && self.chunk_bytes_max <= CHUNK_BYTES_MAX
-            && self.chunk_bytes_average.is_power_of_two()
+        let sound = self.are_cuttable()
             && self.page_chunk_bytes >= 64 << 10
             && self.page_chunk_bytes <= CHUNK_BYTES_MAX
             && self.page_chunk_bytes.is_multiple_of(64 << 10)
@@ -135,17 +131,38 @@ impl Parameters {
             && self.parity_percent <= PARITY_PERCENT_MAX;
         if sound { Ok(()) } else { Err(Error::damaged("the repository's parameters", "they contradict their limits")) }
     }
+
+    /// Whether there is a cutter for them; a test of the engine compares this with the cutter's own limits.
+    fn are_cuttable(&self) -> bool {
+        let (min, average, max) = (self.chunk_bytes_min, self.chunk_bytes_average, self.chunk_bytes_max);
+        let is_sound = (64..=average).contains(&min)
+            && (average..=CHUNK_BYTES_MAX).contains(&max)
+            && average >= 256
+            && average.is_power_of_two();
+        let is_even = || [min, max].iter().all(|size| size.is_multiple_of(2));
+        is_sound
+            && match self.cut_rule {
+                CutRule::AesWindow => true,
+                CutRule::FastCdc2020 => is_even() && min <= 1 << 20 && average <= 4 << 20 && max >= 1024,
+            }
+    }
 }
 
 impl Config {
     /// Seals the object.
     pub(crate) fn seal(&self, keys: &Keys) -> Result<Vec<u8>> {
         self.parameters.validate()?;
+        self.seal_needing(keys, &[])
+    }
+
+    /// The same of any parameters, with more that a reader has to know.
+    pub(crate) fn seal_needing(&self, keys: &Keys, more: &[&str]) -> Result<Vec<u8>> {
         let id = ObjectId(self.repository.0);
         let envelope = Envelope::first(ObjectKind::Config, self.suite, id).encode();
         let owned = |features: &[&str]| features.iter().map(|feature| (*feature).to_owned()).collect();
         let mut clear =
             ClearPart { features_to_read: owned(FEATURES_TO_READ), features_to_write: owned(FEATURES_TO_WRITE) };
+        clear.features_to_read.extend(owned(more));
         let mut sealed = codec::encode(&self.parameters)?;
         if self.parameters.parity_percent > 0 {
             clear.features_to_write.push(FEATURE_PARITY.to_owned());

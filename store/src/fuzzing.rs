@@ -4,8 +4,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::Result;
 use crate::backend::{ObjectKind, ObjectName};
+use crate::config::{Config, Parameters};
 use crate::envelope::Sealing;
 use crate::ids::{ChunkId, ObjectId, PackId};
 use crate::index::{Block, build_fragment, fragment_name};
@@ -15,6 +15,13 @@ use crate::pack::PackSealer;
 use crate::repository::Repository;
 use crate::sealed::{PartsSealer, seal_object, seal_unsigned, signed};
 use crate::signing::SignerId;
+use crate::{Error, Result};
+
+/// Seals a configuration of this repository: its key is everybody's.
+pub fn seal_config(repository: &Repository, parameters: &Parameters, features: &[&str]) -> Result<Vec<u8>> {
+    let config = Config { parameters: parameters.clone(), ..repository.config().clone() };
+    config.seal_needing(repository.keys(), features)
+}
 
 /// Seals a payload as the object of a name, as if it had been written by this program.
 pub fn seal_whole(repository: &Repository, name: &ObjectName, payload: &[u8]) -> Result<Vec<u8>> {
@@ -102,6 +109,12 @@ pub fn seal_signed_parts(
 ) -> Result<Vec<u8>> {
     let keys = repository.keys();
     seal_parts(keys, name, parts, &signed(keys, name, directory.to_vec())?)
+}
+
+/// Names of the index fragments that are read with so much memory for each key that is no owner's, and what
+/// is said of those that are not.
+pub fn index_within(repository: &Repository, bytes_of_one_key_max: u64) -> Result<(Vec<String>, Option<Error>)> {
+    crate::index::names_within(&**repository.backend(), repository.keys(), bytes_of_one_key_max)
 }
 
 /// What the parts of a fragment's blocks are bound to.

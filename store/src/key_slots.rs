@@ -161,7 +161,7 @@ impl Repository {
         let id = new.id;
         let mut body = roster.body.clone();
         body.members.push(member_of(&new, role, label, created_seconds));
-        let draft = Draft::after(Some(&roster), body, self.keys().repository())?;
+        let draft = self.next_draft(Some(&roster), body)?;
         self.introduce(new, role, &self.known_epochs(), draft, &self.keys().signing_key()?, &*lease)?;
         lease.release()?;
         Ok(id)
@@ -179,6 +179,17 @@ impl Repository {
     /// signed is signed again by the key in use, its snapshots too. Returns the number of those.
     pub fn replace_key_slot(&self, slot: ObjectId, removed_seconds: i64) -> Result<u64> {
         self.remove_slot(slot, removed_seconds, Snapshots::AreTakenOver)
+    }
+
+    /// Signs again, with the key in use, snapshots that a command has stored since its key was replaced;
+    /// returns their number. What it said in the index stays nobody's word.
+    pub fn sign_again_of_replaced(&self, slot: ObjectId) -> Result<u64> {
+        self.keys().role().require(Action::ManageKeys)?;
+        self.refresh_keys()?;
+        let Some(roster) = self.keys().roster() else { return Ok(0) };
+        let of_slot = |member: &&Member| member.slot == slot && member.removed_seconds.is_some();
+        let Some(signer) = roster.body.members.iter().find(of_slot).map(|member| member.signer) else { return Ok(0) };
+        take_over_roots(self, &|by| by == Some(signer))
     }
 
     fn remove_slot(&self, slot: ObjectId, removed_seconds: i64, snapshots: Snapshots) -> Result<u64> {
@@ -231,7 +242,7 @@ impl Repository {
         for member in body.members.iter_mut().filter(|member| member.slot == slot) {
             member.removed_seconds = member.removed_seconds.or(Some(removed_seconds));
         }
-        let draft = Draft::after(Some(roster), body, self.keys().repository())?;
+        let draft = self.next_draft(Some(roster), body)?;
         self.publish_roster(draft, &self.keys().signing_key()?, Some(keys_lease))?;
         lease.map_or(Ok(()), |lease| lease.release())?;
         Ok(signed)
@@ -298,6 +309,15 @@ impl Repository {
         let bytes = new.seal(self.keys(), role, draft.anchor())?;
         publish_bytes(&**self.backend(), &KeyObject::Slot(id).name(), &bytes)?;
         self.publish_roster(draft, signer, Some(lease))
+    }
+
+    /// The roster after `before`, or the first. It signs the configuration: the one that was signed before,
+    /// or, where none was yet, the one that this process has opened the repository with.
+    pub(crate) fn next_draft(&self, before: Option<&Roster>, mut body: Body) -> Result<Draft> {
+        if body.config.is_empty() {
+            body.config = self.config_object().to_vec();
+        }
+        Draft::after(before, body, self.keys().repository())
     }
 
     /// Publishes a roster and its copy; from then on it counts, and the older ones go. [`Error::Busy`] when
@@ -393,6 +413,26 @@ impl Repository {
         Ok(slots)
     }
 
+    /// Takes the leases that a change of keys needs from whoever holds them, for one who holds them and does
+    /// not let go; returns their names. A command that is at work under one of them ends without effect when
+    /// it comes to look: a change of keys before it publishes its roster, a collection before it sweeps.
+    pub fn take_leases_over(&self) -> Result<Vec<String>> {
+        self.keys().role().require(Action::ManageKeys)?;
+        let mut taken = Vec::new();
+        for name in ["keys", "maintenance"] {
+            let name = ObjectName::new(ObjectKind::Lease, name).expect("a constant name");
+            match self.backend().hold(&name, b"") {
+                Ok(free) => free.release()?,
+                Err(Error::Busy { .. }) => {
+                    self.backend().delete(std::slice::from_ref(&name))?;
+                    taken.push(name.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
     pub(crate) fn keys_lease(&self) -> Result<Box<dyn Hold>> {
         let name = ObjectName::new(ObjectKind::Lease, "keys").expect("a constant name");
         match self.backend().hold(&name, b"") {
@@ -427,7 +467,7 @@ pub(crate) fn member_of(new: &NewSlot, role: Role, label: &str, created_seconds:
 
 /// The roster of a new repository: one owner.
 pub(crate) fn first_body(new: &NewSlot, label: &str, created_seconds: i64) -> Body {
-    Body { members: vec![member_of(new, Role::Full, label, created_seconds)], epochs: Vec::new() }
+    Body { members: vec![member_of(new, Role::Full, label, created_seconds)], ..Body::default() }
 }
 
 fn listed(member: &Member, current: ObjectId) -> KeySlotInfo {

@@ -48,4 +48,5 @@ pub mod parity;
 mod sealed;
 mod sealed_to;
 mod slots;
+mod stored_config;
 pub mod trust;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::backend::{Backend, ObjectKind, ObjectName, publish_bytes};
-use crate::config::{CONFIG_BYTES_MAX, CipherSuite, Config, Parameters, config_names};
+use crate::config::{CipherSuite, Config, Parameters, config_names};
 use crate::entropy::Entropy;
 use crate::envelope::Envelope;
 use crate::grants::KeyObject;
@@ -15,12 +15,13 @@ use crate::key_slots::first_body;
 use crate::keys::{Credential, Keys, StretchCost, Unlocked};
 use crate::mutants::Mutant;
 use crate::roles::{Action, Role};
-use crate::roster::{Anchor, Draft};
+use crate::roster::{Anchor, Body, Draft};
 use crate::sealed::{
     Content, PAYLOAD_BYTES_MAX, Unsealed, Word, open_object, reseal_object, seal_object, unseal_object,
 };
 use crate::signing::SignerId;
 use crate::slots::{Choice, Holds, NewSlot, OpenSlot, SLOT_BYTES_MAX, SlotFile, open_slot};
+use crate::stored_config::{Configs, StoredConfig, open_config, read_configs};
 use crate::trust::{Door, Trust};
 use crate::{Error, Result};
 
@@ -45,6 +46,8 @@ pub struct Repository {
     backend: Arc<dyn Backend>,
     entropy: Arc<dyn Entropy>,
     config: Config,
+    /// The object that it was opened with.
+    config_object: Arc<[u8]>,
     keys: Keys,
     unlocked: Unlocked,
     #[cfg(feature = "mutants")]
@@ -73,17 +76,19 @@ impl Repository {
         };
         let new = NewSlot::draw(&*entropy, credential, &options.slot_label, options.stretch)?;
         let (name, signer) = (KeyObject::Slot(new.id).name(), new.signer.clone());
-        let draft = Draft::after(None, first_body(&new, &options.slot_label, options.created_seconds), id)?;
+        let config = Config { repository: id, suite: options.suite, parameters: options.parameters.clone() };
+        // Once: both copies have the same key and nonce. The roster signs these very bytes.
+        let sealed = config.seal(&ring(None))?;
+        let first = first_body(&new, &options.slot_label, options.created_seconds);
+        let draft = Draft::after(None, Body { config: sealed.clone(), ..first }, id)?;
         let bytes = new.seal(&ring(None), Role::Full, draft.anchor())?;
         let opened = open_slot(&name, &bytes, credential)?
             .ok_or_else(|| Error::KeySlot { detail: "what was sealed does not open again".into() })?;
-        let config = Config { repository: id, suite: options.suite, parameters: options.parameters.clone() };
         let keys = ring(opened.keys.clone());
         publish_bytes(&*backend, &name, &bytes)?;
+        let config = (config, sealed.as_slice());
         let made = Self::of(Arc::clone(&backend), Arc::clone(&entropy), config, keys, opened.unlocked);
         made.publish_roster(draft, &signer, None)?;
-        // Once: both copies have the same key and nonce.
-        let sealed = made.config.seal(&made.keys)?;
         for name in config_names() {
             publish_bytes(&*backend, &name, &sealed)?;
         }
@@ -103,13 +108,25 @@ impl Repository {
         credential: &Credential,
         seen: &Seen,
     ) -> Result<Self> {
-        let configs = read_configs(&*backend)?;
+        let Configs { readable, newer } = read_configs(&*backend)?;
+        let opened = Self::open_one(backend, entropy, credential, seen, &readable);
+        // What needs a newer program is said of everything, before what else may be the matter.
+        if opened.is_err() { newer.map_or(opened, Err) } else { opened }
+    }
+
+    fn open_one(
+        backend: Arc<dyn Backend>,
+        entropy: Arc<dyn Entropy>,
+        credential: &Credential,
+        seen: &Seen,
+        configs: &[StoredConfig],
+    ) -> Result<Self> {
         let (choice, mut unusable) = Choice::look(&*backend, credential, &seen.slots)?;
         for SlotFile { name, .. } in &choice.tried {
             let opened = backend.read(name, SLOT_BYTES_MAX).and_then(|bytes| open_slot(name, &bytes, credential));
             let outcome = match opened {
                 Ok(None) => continue,
-                Ok(Some(opened)) => Self::open_with(&backend, &entropy, &configs, &opened, seen.anchor),
+                Ok(Some(opened)) => Self::open_with(&backend, &entropy, configs, &opened, seen.anchor),
                 Err(error) => Err(error),
             };
             match outcome {
@@ -130,7 +147,7 @@ impl Repository {
     fn open_with(
         backend: &Arc<dyn Backend>,
         entropy: &Arc<dyn Entropy>,
-        configs: &[(CipherSuite, Vec<u8>)],
+        configs: &[StoredConfig],
         opened: &OpenSlot,
         seen: Option<Anchor>,
     ) -> Result<Self> {
@@ -143,18 +160,18 @@ impl Repository {
                 Holds::Narrow(role, secrets) => Keys::of_role(*role, secrets, suite, trust),
             }
         };
-        let (keys, config) = open_config(ring, configs)?;
-        keys.learn()?;
+        let (keys, config, object) = open_config(ring, configs)?;
         if seen.is_some() && !keys.is_signed() {
             return Err(Error::KeysWentBack);
         }
-        Ok(Self::of(Arc::clone(backend), Arc::clone(entropy), config, keys, opened.unlocked.clone()))
+        let unlocked = opened.unlocked.clone();
+        Ok(Self::of(Arc::clone(backend), Arc::clone(entropy), (config, &object), keys, unlocked))
     }
 
     fn of(
         backend: Arc<dyn Backend>,
         entropy: Arc<dyn Entropy>,
-        config: Config,
+        (config, config_object): (Config, &[u8]),
         keys: Keys,
         unlocked: Unlocked,
     ) -> Self {
@@ -162,6 +179,7 @@ impl Repository {
             backend,
             entropy,
             config,
+            config_object: config_object.into(),
             keys,
             unlocked,
             #[cfg(feature = "mutants")]
@@ -195,7 +213,7 @@ impl Repository {
     /// The same of the configuration and of its copy, each once: which of them is true, only a key tells.
     pub fn peek_ids(backend: &dyn Backend) -> Result<Vec<RepositoryId>> {
         let mut ids = Vec::new();
-        for (_, bytes) in read_configs(backend)? {
+        for StoredConfig { bytes, .. } in read_configs(backend)?.readable {
             let id = RepositoryId(Envelope::decode("config", ObjectKind::Config, &bytes)?.id.0);
             if !ids.contains(&id) {
                 ids.push(id);
@@ -224,6 +242,10 @@ impl Repository {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+    /// The object that its configuration was read from.
+    pub(crate) fn config_object(&self) -> &[u8] {
+        &self.config_object
     }
     /// Its keys.
     #[must_use]
@@ -476,52 +498,6 @@ pub struct Seen {
     pub anchor: Option<Anchor>,
     /// The slots that opened it, the last one first.
     pub slots: Vec<ObjectId>,
-}
-
-/// The configuration and its copy, those that are sound as far as can be told without a key.
-fn read_configs(backend: &dyn Backend) -> Result<Vec<(CipherSuite, Vec<u8>)>> {
-    let mut readable = Vec::new();
-    let (mut missing, mut newer) = (0, 0);
-    let mut problem = None;
-    for name in config_names() {
-        let bytes = backend.read(&name, CONFIG_BYTES_MAX);
-        match bytes.map(|bytes| (Config::peek(&bytes).map(|envelope| envelope.suite), bytes)) {
-            Ok((Ok(suite), bytes)) => readable.push((suite, bytes)),
-            Ok((Err(error @ Error::Unsupported { .. }), bytes)) => {
-                // A feature that nobody here knows, or a flipped bit in the name of one: the key tells.
-                if let Ok(envelope) = Envelope::decode("config", ObjectKind::Config, &bytes) {
-                    readable.push((envelope.suite, bytes));
-                    newer += 1;
-                }
-                problem = Some(error);
-            }
-            Err(Error::Missing { .. }) => missing += 1,
-            Ok((Err(error), _)) | Err(error) if error.is_integrity() => problem = problem.or(Some(error)),
-            Ok((Err(error), _)) | Err(error) => return Err(error),
-        }
-    }
-    match problem {
-        Some(error) if readable.len() == newer => Err(error),
-        _ if missing == config_names().len() => Err(Error::NotARepository { place: backend.place() }),
-        _ => Ok(readable),
-    }
-}
-
-fn open_config(
-    ring: impl Fn(CipherSuite, RepositoryId) -> Keys,
-    configs: &[(CipherSuite, Vec<u8>)],
-) -> Result<(Keys, Config)> {
-    let mut damage = None;
-    for (suite, bytes) in configs {
-        let id = Envelope::decode("config", ObjectKind::Config, bytes)?.id;
-        let keys = ring(*suite, RepositoryId(id.0));
-        match Config::open(&keys, bytes) {
-            Ok(config) => return Ok((keys, config)),
-            Err(error) if error.is_integrity() => damage = damage.or(Some(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(damage.unwrap_or_else(|| Error::Missing { object: "config".into() }))
 }
 
 /// A payload, and the key that signed it.

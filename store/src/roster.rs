@@ -7,10 +7,13 @@
 //! place that it has seen: from such an [`Anchor`] on every hand-over is checked. What outlives a rotation,
 //! as the master key does, makes no roster. A roster that does not continue the chain is passed over and
 //! named; it locks nobody out.
+//!
+//! The roster also holds the configuration: its key is everybody's, so nothing but an owner's signature tells
+//! whose parameters these are.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::CipherSuite;
+use crate::config::{CONFIG_BYTES_MAX, CipherSuite};
 use crate::describe::Fields;
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::ids::{ObjectId, RepositoryId};
@@ -27,10 +30,13 @@ pub(crate) const MEMBERS_MAX: usize = 4096;
 /// Most rosters of one repository: each change of keys makes one, and leaves some 300 bytes in the chain.
 pub(crate) const HANDOVERS_MAX: usize = 8192;
 /// Version of the document.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The version before, without the configuration.
+const VERSION_WITHOUT_CONFIG: u16 = 1;
 
 const DIGEST: &str = "copal v3 roster digest";
 const BODY: &str = "copal v3 roster body";
+const BODY_WITH_CONFIG: &str = "copal v3 roster body with configuration";
 const STATEMENT: &str = "a roster";
 
 /// A place in the chain of rosters.
@@ -70,6 +76,9 @@ pub(crate) struct BegunEpoch {
 pub(crate) struct Body {
     pub(crate) members: Vec<Member>,
     pub(crate) epochs: Vec<BegunEpoch>,
+    /// The configuration object as the owners have signed it; empty where they have not yet.
+    #[serde(skip)]
+    pub(crate) config: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +98,17 @@ struct SignedHandover {
 }
 
 #[derive(Serialize, Deserialize)]
+struct DocumentWithoutConfig {
+    version: u16,
+    body: Body,
+    chain: Vec<SignedHandover>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Document {
     version: u16,
     body: Body,
+    config: Vec<u8>,
     chain: Vec<SignedHandover>,
 }
 
@@ -122,7 +139,12 @@ impl Body {
     }
 
     fn hash(&self) -> Result<[u8; 32]> {
-        Ok(blake3::derive_key(BODY, &codec::encode(self)?))
+        let mut bytes = codec::encode(self)?;
+        if self.config.is_empty() {
+            return Ok(blake3::derive_key(BODY, &bytes));
+        }
+        bytes.extend_from_slice(&codec::encode(&self.config)?);
+        Ok(blake3::derive_key(BODY_WITH_CONFIG, &bytes))
     }
 }
 
@@ -180,9 +202,9 @@ impl Draft {
         first.copy_from_slice(&signed[64..96]);
         second.copy_from_slice(&signed[96..]);
         self.chain.push(SignedHandover { handover: self.handover, signer: signer.id(), signature: (first, second) });
-        let document = Document { version: VERSION, body: self.body, chain: self.chain };
-        let bytes = codec::encode(&document)?;
-        Ok((Roster { body: document.body, chain: document.chain, anchor: self.anchor }, bytes))
+        let roster = Roster { body: self.body, chain: self.chain, anchor: self.anchor };
+        let bytes = encode_document(&roster.body, &roster.chain)?;
+        Ok((roster, bytes))
     }
 }
 
@@ -206,6 +228,9 @@ impl Roster {
         for epoch in &self.body.epochs {
             let commitment = hex::encode(epoch.commitment);
             fields.add("epoch", format!("{}, begun at {}, {commitment}", epoch.number, epoch.created_seconds));
+        }
+        if !self.body.config.is_empty() {
+            fields.add("configuration", hex::encode(&self.body.config));
         }
         for signed in &self.chain {
             let SignedHandover { handover, signer, signature } = signed;
@@ -241,12 +266,8 @@ impl Roster {
     /// Decodes a roster and checks its chain from `from` on: what stood before is bound by its digest.
     pub(crate) fn decode(object: &str, bytes: &[u8], repository: RepositoryId, from: Anchor) -> Result<Self> {
         let damaged = |detail: &str| Error::damaged(object, detail);
-        // The version stands first, so that a newer document is told from a damaged one.
-        if let Some(&version) = bytes.first().filter(|&&version| u16::from(version) > VERSION) {
-            return Err(Error::Unsupported { what: object.into(), found: version.into(), supported: VERSION.into() });
-        }
-        let Document { version, body, chain } = codec::decode(object, bytes)?;
-        if version != VERSION || chain.is_empty() || chain.len() > HANDOVERS_MAX || body.members.len() > MEMBERS_MAX {
+        let (body, chain) = decode_document(object, bytes)?;
+        if chain.is_empty() || chain.len() > HANDOVERS_MAX || body.members.len() > MEMBERS_MAX {
             return Err(damaged("it has more or fewer hand-overs than a roster can have"));
         }
         let mut previous = [0; 32];
@@ -298,9 +319,39 @@ pub(crate) fn seal(key: &[u8; 32], id: ObjectId, document: &[u8]) -> Result<Vec<
     Ok([&envelope[..], &text, &tag].concat())
 }
 
+/// One without a configuration has the version before.
+fn encode_document(body: &Body, chain: &[SignedHandover]) -> Result<Vec<u8>> {
+    let (body, chain, config) = (body.clone(), chain.to_vec(), body.config.clone());
+    match config.is_empty() {
+        true => codec::encode(&DocumentWithoutConfig { version: VERSION_WITHOUT_CONFIG, body, chain }),
+        false => codec::encode(&Document { version: VERSION, body, config, chain }),
+    }
+}
+
+fn decode_document(object: &str, bytes: &[u8]) -> Result<(Body, Vec<SignedHandover>)> {
+    // The version stands first, so that a newer document is told from a damaged one.
+    match bytes.first().copied().map(u16::from) {
+        Some(VERSION_WITHOUT_CONFIG) => {
+            let DocumentWithoutConfig { body, chain, .. } = codec::decode(object, bytes)?;
+            Ok((body, chain))
+        }
+        Some(VERSION) => {
+            let Document { body, config, chain, .. } = codec::decode(object, bytes)?;
+            if config.is_empty() || config.len() as u64 > CONFIG_BYTES_MAX {
+                return Err(Error::damaged(object, "it has no configuration, or a longer one than there can be"));
+            }
+            Ok((Body { config, ..body }, chain))
+        }
+        Some(version) if version > VERSION => {
+            Err(Error::Unsupported { what: object.into(), found: version.into(), supported: VERSION.into() })
+        }
+        _ => Err(Error::damaged(object, "it has no version")),
+    }
+}
+
 /// The number that a document says it has, unchecked.
 pub(crate) fn sequence(object: &str, document: &[u8]) -> Result<u32> {
-    let Document { chain, .. } = codec::decode(object, document)?;
+    let (_, chain) = decode_document(object, document)?;
     Ok(chain.last().map_or(0, |last| last.handover.sequence))
 }
 
@@ -346,7 +397,8 @@ mod tests {
     }
 
     fn body(members: &[(u8, Role)]) -> Body {
-        Body { members: members.iter().map(|(byte, role)| member(*byte, *role)).collect(), epochs: Vec::new() }
+        let members = members.iter().map(|(byte, role)| member(*byte, *role)).collect();
+        Body { members, ..Body::default() }
     }
 
     fn next(before: Option<&Roster>, members: &[(u8, Role)], by: u8) -> (Roster, Vec<u8>) {
@@ -391,8 +443,27 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_is_signed_with_the_roster() {
+        let signed = |config: &[u8]| {
+            let body = Body { config: config.to_vec(), ..body(&[(1, Role::Full)]) };
+            Draft::after(None, body, REPOSITORY).unwrap().signed(REPOSITORY, &signer(1)).unwrap()
+        };
+        let from = Anchor { sequence: 0, digest: [0; 32] };
+        let ((with, bytes), (without, bytes_without)) = (signed(b"one"), signed(b""));
+        assert_eq!(Roster::decode("r", &bytes, REPOSITORY, from).unwrap().body.config, b"one");
+        assert_eq!(Roster::decode("r", &bytes_without, REPOSITORY, from).unwrap().body.config, b"");
+        // The same chain with another configuration, with none, with one that nobody signed.
+        for (roster, config) in [(&with, &b"two"[..]), (&with, b""), (&without, b"one")] {
+            let body = Body { config: config.to_vec(), ..roster.body.clone() };
+            let forged = encode_document(&body, &roster.chain).unwrap();
+            assert!(Roster::decode("r", &forged, REPOSITORY, from).is_err());
+        }
+    }
+
+    #[test]
     fn a_roster_opens_as_it_was_sealed_or_not_at_all() {
-        let (_, document) = next(None, &[(1, Role::Full)], 1);
+        let config = Body { config: vec![7; 40], ..body(&[(1, Role::Full)]) };
+        let (_, document) = Draft::after(None, config, REPOSITORY).unwrap().signed(REPOSITORY, &signer(1)).unwrap();
         // From the very beginning, so that every signature is looked at.
         let from = Anchor { sequence: 0, digest: [0; 32] };
         let decode = |bytes: &[u8]| Roster::decode("keys/roster", bytes, REPOSITORY, from);

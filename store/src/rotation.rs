@@ -10,7 +10,7 @@ use crate::key_slots::member_of;
 use crate::keys::{Credential, KeySlotInfo, StretchCost};
 use crate::repository::Repository;
 use crate::roles::{Action, Role};
-use crate::roster::{BegunEpoch, Body, Draft, Roster};
+use crate::roster::{BegunEpoch, Body, Roster};
 use crate::slots::{NewSlot, SLOT_BYTES_MAX, is_slot, unsigned_slot_info};
 use crate::{Error, Result};
 
@@ -92,7 +92,7 @@ impl Repository {
         }
         let mut body = roster.body.clone();
         body.epochs.push(begun(&epoch, created_seconds));
-        let draft = Draft::after(Some(roster), body, self.keys().repository())?;
+        let draft = self.next_draft(Some(roster), body)?;
         self.publish_roster(draft, &self.keys().signing_key()?, Some(lease))?;
         let number = epoch.number;
         self.keys().adopt_epoch(epoch);
@@ -118,7 +118,7 @@ impl Repository {
         let members = vec![member_of(&new, Role::Full, &old.label, old.created_seconds)];
         let mut epochs = known;
         epochs.push(begun(&epoch, created_seconds));
-        let draft = Draft::after(None, Body { members, epochs }, self.keys().repository())?;
+        let draft = self.next_draft(None, Body { members, epochs, ..Body::default() })?;
         let mut given = self.known_epochs();
         given.push(epoch.clone());
         self.introduce(new, Role::Full, &given, draft, &signer, lease)?;
@@ -127,7 +127,7 @@ impl Repository {
         signed.end_introduction(&roster)?;
         // The second roster says that this is done: from then on what nobody signed was put there by
         // somebody.
-        let draft = Draft::after(Some(&roster), roster.body.clone(), signed.keys().repository())?;
+        let draft = signed.next_draft(Some(&roster), roster.body.clone())?;
         signed.publish_roster(draft, &signer, Some(lease))?;
         Ok(Rotation { epoch: epoch.number, replaced: Some((old.id, id)), slots: 1 })
     }

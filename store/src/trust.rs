@@ -150,6 +150,11 @@ impl Keys {
         self.trust().roster.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The configuration object as the owners have signed it; `None`: they have not yet.
+    pub(crate) fn signed_config(&self) -> Option<Vec<u8>> {
+        self.roster().map(|roster| roster.body.config.clone()).filter(|config| !config.is_empty())
+    }
+
     /// Whether what is written is signed.
     #[must_use]
     pub fn is_signed(&self) -> bool {

@@ -268,6 +268,30 @@ fn a_creating_key_takes_snapshots_and_opens_nothing() {
     assert!(check_packs(&owner).damaged.is_empty());
 }
 
+#[test]
+fn t04_what_a_replaced_key_stores_meanwhile_is_signed_again() {
+    let (memory, owner) = in_memory(12);
+    rotate(&owner);
+    let overtaken = Session::begin(&owner).unwrap();
+    let ids: Vec<_> = chunks(0..8).iter().map(|plain| store(&overtaken, plain, None).unwrap()).collect();
+    let other = open(Arc::new(memory.clone()), 13).unwrap();
+    let old = other.key_slots().unwrap().iter().find(|slot| slot.current).unwrap().id;
+    other.add_key_slot(&key(9), "new", CHEAP, 0).unwrap();
+    let new = opened_with(&memory, 9).unwrap();
+    assert_eq!(new.replace_key_slot(old, 1).unwrap(), 0);
+    let root = commit(&overtaken, "overtaken", &ids).unwrap();
+    overtaken.end().unwrap();
+    let signer = |repository: &Repository| repository.read_signed_root(&root).unwrap().signer.unwrap();
+    assert_eq!(new.keys().author(signer(&new)).role, None, "its key was removed");
+    assert_eq!(new.sign_again_of_replaced(old).unwrap(), 1);
+    assert_eq!(Some(signer(&new)), new.keys().signer());
+    assert_eq!(new.sign_again_of_replaced(old).unwrap(), 0);
+    assert_eq!(read(&new, &root).unwrap(), chunks(0..8));
+    // Of a key that is there nothing is signed again.
+    let current = new.key_slots().unwrap()[0].id;
+    assert_eq!(new.sign_again_of_replaced(current).unwrap(), 0);
+}
+
 /// All objects under the stolen key's eyes: what it opens is only index fragments and its own grants.
 #[test]
 fn a_stolen_creating_key_opens_no_data_and_no_manifest() {

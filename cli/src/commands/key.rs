@@ -2,15 +2,17 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use copal_engine::{Clock, Context, known_keys};
 use copal_manifest::entry::Timestamp;
-use copal_store::ObjectId;
-use copal_store::collect::ResealReport;
+use copal_store::backend::ObjectName;
+use copal_store::collect::{ResealReport, at_work};
 use copal_store::keys::{Credential, KeySlotInfo, StretchCost};
 use copal_store::roles::Role;
 use copal_store::rotation::Rotation;
+use copal_store::{Error as StoreError, ObjectId};
 use serde_json::{Value, json};
 
 use crate::environment::SystemClock;
@@ -29,6 +31,10 @@ Examples:
   copal key change
   copal key remove anna")]
 pub(crate) struct Arguments {
+    /// Take the list of keys over from a command that holds it and does not let go; what that command was
+    /// doing ends without effect
+    #[arg(long, global = true)]
+    take_over: bool,
     #[command(subcommand)]
     action: Action,
 }
@@ -67,10 +73,16 @@ A key file has 32 random bytes: head -c 32 /dev/urandom > FILE && chmod 600 FILE
     #[command(after_help = "\
 Examples:
   copal key change                                       asks for the old and the new password
-  copal key change --new-password-file /etc/copal/password.new")]
+  copal key change --new-password-file /etc/copal/password.new
+
+It waits for commands that are at work: what they store is signed with the old one, and is signed again with the
+new one.")]
     Change {
         #[command(flatten)]
         new: NewCredential,
+        /// Do not wait for commands at work; their snapshots then count as of a key that was removed
+        #[arg(long)]
+        no_wait: bool,
     },
     /// New keys for all that is stored from now on
     #[command(after_help = "\
@@ -147,23 +159,49 @@ impl NewCredential {
 
 pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let context = invocation.open()?;
+    if arguments.take_over && arguments.changes_something() {
+        for lease in context.repository.take_leases_over()? {
+            context.monitor.notice(&format!("took {lease} over from the process that held it"));
+        }
+    }
+    let done = change(arguments, &context, invocation);
+    if let Err(error) = &done
+        && matches!(error.downcast_ref(), Some(StoreError::Busy { .. }))
+        && !arguments.take_over
+    {
+        context
+            .monitor
+            .notice("where no other command is at work, --take-over takes the list of keys from who holds it");
+    }
+    done
+}
+
+fn change(arguments: &Arguments, context: &Context, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     match &arguments.action {
-        Action::List => list(&context, invocation)?,
+        Action::List => list(context, invocation)?,
         Action::Add { label, role, new } => {
-            let id = add(&context, label, (*role).into(), &obtain(&new.flags(), NEW, Ask::Twice)?)?;
+            let id = add(context, label, (*role).into(), &obtain(&new.flags(), NEW, Ask::Twice)?)?;
             known_keys::remember(context.state_folder.as_deref(), &context.repository);
             say(invocation, &format!("added the key slot {id}"), json!({ "added": id.to_string() }))?;
         }
-        Action::Change { new } => {
+        Action::Change { new, no_wait } => {
             let slots = context.repository.key_slots()?;
             let old = slots.iter().find(|slot| slot.current);
             let old = old.ok_or_else(|| ProgramError::KeySlot("the key slot in use is gone".into()))?;
             // The new one is durable before the old one goes: at no moment is nobody let in. And it is the
             // new one that removes the old one, because it signs what the old one has signed.
             let credential = obtain(&new.flags(), NEW, Ask::Twice)?;
-            let id = add(&context, &old.label, old.role, &credential)?;
+            if !no_wait {
+                wait_for(context, &at_work(&context.repository, None)?)?;
+            }
+            let id = add(context, &old.label, old.role, &credential)?;
             let replacing = invocation.open_at(context.repository.backend().clone(), &credential)?;
-            let signed = replacing.replace_key_slot(old.id, now())?;
+            let mut signed = replacing.replace_key_slot(old.id, now())?;
+            if !no_wait {
+                // Begun since it was looked. Whoever begins from now on has the new list of keys.
+                wait_for(context, &at_work(&replacing, None)?)?;
+                signed += replacing.sign_again_of_replaced(old.id)?;
+            }
             known_keys::remember(context.state_folder.as_deref(), &replacing);
             let document =
                 json!({ "added": id.to_string(), "removed": old.id.to_string(), "snapshots_signed_again": signed });
@@ -175,7 +213,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         }
         Action::Rotate { reseal } => {
             let credential = invocation.credential(Ask::Once)?;
-            let rotation = rotate(&context, &credential, now())?;
+            let rotation = rotate(context, &credential, now())?;
             let slots = count(rotation.slots as u64, "slot has", "slots have");
             let sentence = format!("key epoch {} begins; {slots} its keys", rotation.epoch);
             let mut document = json!({ "epoch": rotation.epoch, "slots": rotation.slots });
@@ -194,7 +232,7 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
             }
         }
         Action::Reseal => {
-            let resealed = resealed(&context)?;
+            let resealed = resealed(context)?;
             say(invocation, &sentence_of(resealed), figures_of(resealed))?;
         }
         Action::Remove { slot } => {
@@ -210,6 +248,26 @@ pub(crate) fn run(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
         }
     }
     Ok(ExitCode::Done)
+}
+
+/// How often commands at work are looked for.
+const LOOK_EACH: Duration = Duration::from_millis(200);
+
+/// Waits until commands have ended that are at work, with whichever key: what they store is signed by the key
+/// that they have begun with.
+fn wait_for(context: &Context, working: &[ObjectName]) -> anyhow::Result<()> {
+    if working.is_empty() {
+        return Ok(());
+    }
+    let number = count(working.len() as u64, "command that is", "commands that are");
+    context.monitor.notice(&format!(
+        "waits for {number} at work with the repository; with --no-wait their snapshots count as of a removed key"
+    ));
+    while !at_work(&context.repository, Some(working))?.is_empty() {
+        context.check_interrupt()?;
+        std::thread::sleep(LOOK_EACH);
+    }
+    Ok(())
 }
 
 /// Rotates. An error also says which keys are in force after it.

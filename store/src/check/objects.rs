@@ -59,6 +59,9 @@ pub fn restore_config(repository: &Repository) -> Result<Vec<String>> {
 /// The bytes of the configuration or of its copy. Its key and nonce are the same each time, so it is not
 /// sealed again where one of the two is sound: another program could seal other features with them.
 fn sound_config(repository: &Repository) -> Result<Vec<u8>> {
+    if let Some(signed) = repository.keys().signed_config() {
+        return Ok(signed);
+    }
     for name in config_names() {
         if let Ok(bytes) = repository.backend().read(&name, CONFIG_BYTES_MAX)
             && Config::open(repository.keys(), &bytes).is_ok()
@@ -71,11 +74,18 @@ fn sound_config(repository: &Repository) -> Result<Vec<u8>> {
 
 /// A copy that is missing is no damage: the first repositories had none.
 fn config_outcome(repository: &Repository, name: &ObjectName) -> Result<()> {
-    let opened =
-        repository.backend().read(name, CONFIG_BYTES_MAX).and_then(|bytes| Config::open(repository.keys(), &bytes));
+    let read = repository.backend().read(name, CONFIG_BYTES_MAX);
+    let opened = read.and_then(|bytes| Ok((Config::open(repository.keys(), &bytes)?, bytes)));
     match opened {
-        Ok(config) if config == *repository.config() => Ok(()),
+        Ok((_, bytes)) if repository.keys().signed_config().is_some_and(|signed| signed != bytes) => {
+            Err(Error::damaged(name, "it is not the configuration that the owners of the repository have signed"))
+        }
+        Ok((config, _)) if config == *repository.config() => Ok(()),
         Ok(_) => Err(Error::damaged(name, "it is not that of this repository")),
+        // Where the owners have signed what it is, somebody has put a newer program's, or his own, there.
+        Err(Error::Unsupported { .. }) if repository.keys().signed_config().is_some() => {
+            Err(Error::damaged(name, "it is not the configuration that the owners of the repository have signed"))
+        }
         Err(Error::Missing { .. }) if *name != config_name() => Ok(()),
         Err(error) => Err(error),
     }

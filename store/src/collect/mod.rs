@@ -362,12 +362,29 @@ fn bytes_with_parity(repository: &Repository) -> Result<HashMap<PackId, u64>> {
 /// Session objects that nobody holds are those of processes that died.
 fn remove_dead_sessions(repository: &Repository) -> Result<()> {
     let backend = repository.backend();
-    for listed in backend.list(ObjectKind::Session)? {
-        if !backend.is_held(&listed.name)? || repository.is_mutant(Mutant::TakesTheLivingForDead) {
-            backend.delete(&[listed.name])?;
+    let mut dead = Vec::new();
+    for name in backend.names(ObjectKind::Session)? {
+        if !backend.is_held(&name)? || repository.is_mutant(Mutant::TakesTheLivingForDead) {
+            dead.push(name);
         }
     }
-    Ok(())
+    // All of them in one go: their folder is synced once, however many somebody has put there.
+    if dead.is_empty() { Ok(()) } else { backend.delete(&dead) }
+}
+
+/// Which of some commands that were at work are so still; without a list, all. By their sessions, whose names
+/// are given back; a lock may not carry to this machine.
+pub fn at_work(repository: &Repository, among: Option<&[ObjectName]>) -> Result<Vec<ObjectName>> {
+    let backend = repository.backend();
+    let mut names = backend.names(ObjectKind::Session)?;
+    names.retain(|name| among.is_none_or(|among| among.contains(name)));
+    let mut living = Vec::new();
+    for name in names {
+        if backend.is_held(&name)? {
+            living.push(name);
+        }
+    }
+    Ok(living)
 }
 
 /// Names of the sessions whose processes live, as far as can be seen from here: a lock may not carry to this

@@ -235,6 +235,10 @@ struct Opened {
 /// Opens what is listed. What counts as stored first, and of that large ones: most lookups that hit anything
 /// hit there.
 fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
+    open_within(backend, keys, BYTES_OF_ONE_KEY_MAX)
+}
+
+fn open_within(backend: &dyn Backend, keys: &Keys, bytes_of_one_key_max: u64) -> Result<Opened> {
     for _ in 0..LOAD_ATTEMPTS {
         let mut fragments = Vec::new();
         let mut unreadable = None;
@@ -245,7 +249,7 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
                 Ok(fragment) => {
                     let bytes = taken.entry(fragment.standing()).or_default();
                     *bytes = bytes.saturating_add(fragment.memory_bytes());
-                    if fragment.is_trusted() || *bytes <= BYTES_OF_ONE_KEY_MAX {
+                    if fragment.is_trusted() || *bytes <= bytes_of_one_key_max {
                         fragments.push(Arc::new(fragment));
                     } else {
                         let error = Error::damaged(fragment.name(), "its key has stored more index than is read");
@@ -264,6 +268,15 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
         }
     }
     Err(too_busy())
+}
+
+/// Names of the fragments that are read with so much memory for each key that is no owner's, and what is said
+/// of the others.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn names_within(backend: &dyn Backend, keys: &Keys, bytes: u64) -> Result<(Vec<String>, Option<Error>)> {
+    let opened = open_within(backend, keys, bytes)?;
+    let names = opened.fragments.iter().map(|fragment| fragment.name().to_string()).collect();
+    Ok((names, opened.unreadable.as_ref().map(Error::from)))
 }
 
 /// Whether a fragment is gone.

@@ -57,7 +57,10 @@ pub trait Files: Send + Sync + fmt::Debug {
         let files = self.entries(folder)?.into_iter().filter(|entry| matches!(entry.kind, EntryKind::File(_)));
         Ok(files.map(|entry| entry.name).collect())
     }
-    /// Removes a file's name.
+    /// Whether what stands at a path is of a user who has no part in the repository: neither the one who
+    /// runs this, nor root, nor the one whose folder it is.
+    fn is_foreign(&self, path: &Path) -> io::Result<bool>;
+    /// Removes a file's name, or an empty folder that somebody has put there.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;

@@ -485,10 +485,20 @@ impl Backend for LocalBackend {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("naming", name, error)),
             }
+            // Whoever may write into the folder can hold a file of his own there for as long as he likes.
+            if self.files.is_foreign(&path).unwrap_or(false) {
+                remove(&*self.files, &path)?;
+                continue;
+            }
             // Somebody's, alive or dead. A dead one's file is removed under its lock, then the name is free.
             let old = match self.files.open(&path) {
                 Ok(old) => old,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // A pipe, a link, a folder: nobody holds that.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    remove(&*self.files, &path)?;
+                    continue;
+                }
                 Err(error) => return Err(read_error(name, error)),
             };
             if !old.try_lock(LockKind::Exclusive).map_err(|error| Error::io("locking", name, error))? {

@@ -21,6 +21,7 @@ use rustix::fs::{
     readlinkat, statat, statvfs, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::local::files::{EntryKind, Files, FolderEntry, LockKind, OpenFile};
 
@@ -184,9 +185,20 @@ impl Files for RealFiles {
         })
     }
 
+    fn is_foreign(&self, path: &Path) -> io::Result<bool> {
+        let (folder, name) = self.place(path)?;
+        let owner = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_uid;
+        let of_folder = rustix::fs::fstat(self.folder(&self.root, STEP)?)?.st_uid;
+        Ok(owner != 0 && owner != of_folder && owner != geteuid().as_raw())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = self.place(path)?;
-        Ok(unlinkat(folder, name, AtFlags::empty())?)
+        match unlinkat(&folder, name, AtFlags::empty()) {
+            // A folder that somebody put in a file's place, if nothing is in it.
+            Err(Errno::ISDIR) => Ok(unlinkat(&folder, name, AtFlags::REMOVEDIR)?),
+            removed => Ok(removed?),
+        }
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
