@@ -11,6 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, PATIENCE};
+use reqwest::Method;
 use serde_json::{Value, json};
 use support::{World, files_below, finish, noise};
 
@@ -116,6 +117,77 @@ fn t03_a_daemon_whose_own_key_was_removed_serves_nothing_more() {
     assert!(problem["detail"].as_str().unwrap().contains("was removed"), "{problem}");
     assert_ne!(daemon.post("/snapshots/two?wait=true").status(), 201);
     assert_eq!(world.json(&["list"]).as_array().unwrap().len(), 1);
+}
+
+/// What can be asked of a daemon without changing anything, and the status of each answer.
+fn asked(daemon: &Daemon) -> Vec<(&'static str, u16)> {
+    let paths = [
+        "/snapshots",
+        "/snapshots?name=e",
+        "/snapshots/one",
+        "/snapshots/one/entries?path=data",
+        "/snapshots/one/content?path=data/f",
+        "/snapshots/one/diff",
+        "/stats",
+    ];
+    paths.into_iter().map(|path| (path, daemon.get(path).status().as_u16())).collect()
+}
+
+#[test]
+fn t03_all_that_a_daemon_answers_goes_on_beside_changes_of_keys_and_ends_with_its_own() {
+    let world = application();
+    elsewhere(&world, &["key", "add", "--label", "daemon", "--new-key-file", "robot"]);
+    fs::write(world.path("bert"), noise(8, 32)).unwrap();
+    elsewhere(&world, &["key", "add", "--label", "bert", "--role", "create", "--new-key-file", "bert"]);
+    let mut command = world.command(&["serve", "--no-auth", "--rate", "0", "--listen", "127.0.0.1:0"]);
+    command.env("COPAL_KEY_FILE", world.path("robot"));
+    let daemon = Daemon::of(command);
+    daemon.done("/snapshots/one");
+    for change in [
+        &["key", "rotate"][..],
+        &["key", "rotate", "--reseal"],
+        &["key", "remove", "bert"],
+        &["key", "rotate", "--reseal"],
+        &["verify", "--repair"],
+    ] {
+        elsewhere(&world, change);
+        let failed: Vec<_> = asked(&daemon).into_iter().filter(|(_, status)| *status != 200).collect();
+        assert!(failed.is_empty(), "after {change:?}: {failed:?}");
+    }
+    elsewhere(&world, &["key", "remove", "daemon"]);
+    let own = || json!(asked(&daemon).iter().all(|(_, status)| *status == 409));
+    within_a_moment("nothing of the repository is answered", own, &json!(true));
+    for what in ["/snapshots/one/deploy", "/repository/collect", "/repository/verify", "/snapshots/two"] {
+        let status = daemon.post(&format!("{what}?wait=true")).status();
+        assert!(status.is_client_error(), "{what}: {status}");
+    }
+    assert_eq!(daemon.get("/healthz").status(), 503);
+}
+
+#[test]
+fn t02_retention_of_a_daemon_counts_what_a_removed_key_signed_for_nothing() {
+    let world = application();
+    let config = fs::read_to_string(world.path("copal.toml")).unwrap();
+    fs::write(world.path("copal.toml"), format!("{config}[app.a.retention]\nkeep_last = 2\n")).unwrap();
+    elsewhere(&world, &["key", "add", "--label", "bert", "--role", "create", "--new-key-file", "robot"]);
+    for name in ["mine 1", "mine 2"] {
+        world.ok(&["create", name, "--app=a"]);
+    }
+    let daemon = Daemon::start(&world, &[]);
+    for number in 1..4 {
+        elsewhere(&world, &["create", &format!("theirs {number}"), "--app=a", "--key-file", "robot"]);
+    }
+    assert_eq!(names(&daemon).len(), 5);
+    elsewhere(&world, &["key", "remove", "bert"]);
+    // The daemon has listed them while the key counted, and applies the rules now.
+    let body = json!({ "retention": true });
+    let collected = daemon.request(Method::POST, "/repository/collect?wait=true").json(&body).send().unwrap();
+    assert_eq!(collected.status(), 200);
+    assert_eq!(names(&daemon), ["mine 1", "mine 2", "theirs 1", "theirs 2", "theirs 3"]);
+    daemon.done("/snapshots/mine3");
+    let collected = daemon.request(Method::POST, "/repository/collect?wait=true").json(&body).send().unwrap();
+    assert_eq!(collected.status(), 200);
+    assert_eq!(names(&daemon), ["mine 2", "theirs 1", "theirs 2", "theirs 3", "mine3"]);
 }
 
 /// As they were taken.

@@ -253,7 +253,8 @@ impl Capture<'_, '_> {
         self.shared.meter.tell();
         if self.entries == 0 {
             let why = self.warnings.first().cloned().unwrap_or_else(|| "it vanished".into());
-            return Err(Error::Usage(format!("the source could not be read: {why}")));
+            let path = self.root.clone();
+            return Err(copal_source::Error::Io { action: "taking", path, source: std::io::Error::other(why) }.into());
         }
         let record = SourceRecord {
             label: input.label.clone(),
