@@ -171,6 +171,25 @@ fn the_signed_ones_deploy_and_say_whose_they_are() {
 }
 
 #[test]
+fn one_whose_configuration_is_signed_needs_neither_of_its_copies_whole() {
+    let world = copy_of("v3-config");
+    assert_eq!(world.json(&["verify"])["ok"], true);
+    for name in ["before", "after", "before"] {
+        world.ok(&["deploy", name, "target", "--yes"]);
+        check_deployed("v3-config", name, &world.path("target"));
+    }
+    let sound = objects(&world.repository());
+    for name in ["config", "config-copy"] {
+        support::flip(&world.repository().join(name), 100, 0);
+    }
+    world.ok(&["deploy", "after", "target", "--yes"]);
+    world.ok(&["verify", "--repair"]);
+    for name in ["config", "config-copy"] {
+        assert_eq!(fs::read(world.repository().join(name)).unwrap(), sound[Path::new(name)]);
+    }
+}
+
+#[test]
 fn roots_of_each_version_are_read() {
     let world = copy_of("v3-roots");
     assert_eq!(names(&world), ["one", "four", "five"]);
@@ -227,6 +246,7 @@ fn reading_alters_nothing() {
         ("v3-rotated", "after"),
         ("v3-roots", "five"),
         ("v3-left-out", "content"),
+        ("v3-config", "after"),
     ] {
         let world = copy_of(golden);
         for command in [

@@ -75,8 +75,8 @@ Examples:
   copal key change                                       asks for the old and the new password
   copal key change --new-password-file /etc/copal/password.new
 
-It waits for commands that are at work: what they store is signed with the old one, and is signed again with the
-new one.")]
+It waits for commands that are at work: what they store is signed with the old one, and is then
+signed again with the new one.")]
     Change {
         #[command(flatten)]
         new: NewCredential,
