@@ -172,6 +172,15 @@ fn either_configuration_opens_the_repository_and_makes_the_other_again() {
     for name in config_names() {
         two.memory.flip_byte(&name, two.memory.stat(&name).unwrap().bytes as usize - 1);
     }
+    // The owners' list of keys has it as well, as long as one of the two says the repository's id.
+    let repository = open(Arc::new(two.memory.clone()), 2).unwrap();
+    assert_eq!(read(&repository, &two.first).unwrap(), chunks(0..5));
+    assert_eq!(check_small_objects(&repository).unwrap().len(), 2);
+    assert_eq!(restore_config(&repository).unwrap(), config_names().map(|name| name.to_string()));
+    assert_eq!(check_small_objects(&repository).unwrap(), []);
+    for name in config_names() {
+        two.memory.flip_byte(&name, 20);
+    }
     assert!(open(Arc::new(two.memory.clone()), 2).unwrap_err().is_integrity());
     // That of another repository is none.
     let other = MemoryBackend::new();
