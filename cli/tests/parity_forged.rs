@@ -1,7 +1,7 @@
-//! Goal: nobody seals parity, so whoever can put a file there can say anything in it: it costs no memory, harms
-//! no pack, and is gone after a repair. Method: objects of parity that claim packs of two GiB, of packs that
-//! are sound, damaged, and not there, with and without holes in the place of shards; the kernel says how much
-//! memory the built program had.
+//! Goal: nobody seals parity, so whoever can put a file there can say anything in it: it costs no memory,
+//! harms no pack, and is gone after a repair. Method: objects of parity that claim packs of two GiB, of
+//! packs that are sound, damaged, and not there, with and without holes in the place of shards; the kernel
+//! says how much memory the built program had.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,6 +1,6 @@
 //! Goal: what somebody holds, takes or fills up beforehand stops no owner, or only until the owner says so.
-//! Method: leases held by other users and by processes that do not let go, names taken by roots of another key,
-//! folders full of sessions of nobody, an image of a dying process.
+//! Method: leases held by other users and by processes that do not let go, names taken by roots of another
+//! key, folders full of sessions of nobody, an image of a dying process.
 #![allow(clippy::unwrap_used)]
 
 mod support;

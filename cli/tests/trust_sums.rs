@@ -1,6 +1,6 @@
 //! Goal: what one key stores takes no more memory of others than a sum that is bounded, and what exceeds it
-//! costs that key alone. Method: many index fragments and many snapshots with long texts by keys that create,
-//! beside an owner's and another such key's; the kernel says how much memory the built program had.
+//! costs that key alone. Method: many index fragments and many snapshots with long texts by keys that
+//! create, beside an owner's and another such key's; the kernel says how much memory the built program had.
 #![allow(clippy::unwrap_used)]
 
 mod support;

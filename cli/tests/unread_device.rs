@@ -1,6 +1,6 @@
-//! Goal: a block device that fails is named, and nothing of it is taken for its content. Method: a loop device
-//! whose file was cut off under it, as the image of an application beside a source that is sound, with and
-//! without leave to take a snapshot without it.
+//! Goal: a block device that fails is named, and nothing of it is taken for its content. Method: a loop
+//! device whose file was cut off under it, as the image of an application beside a source that is sound,
+//! with and without leave to take a snapshot without it.
 #![allow(clippy::unwrap_used)]
 
 mod support;
