@@ -3,6 +3,7 @@
 //! opened here, no thread started.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod acl;
 mod build;
 pub mod content;
 mod cursor;

@@ -24,7 +24,8 @@ Examples:
   copal dump monday photos --tar | tar x
   copal dump latest / --tar | zstd > all.tar.zst
 
-An archive is in the POSIX (pax) format, with times to the nanosecond and extended attributes.")]
+An archive is in the POSIX (pax) format, with times to the nanosecond and extended attributes;
+`tar --acls --xattrs --xattrs-include='*' -xp` brings back ACLs and all of them.")]
 pub(crate) struct Arguments {
     /// Name, APP/NAME, id or its prefix, latest, or latest:APP
     #[arg(value_name = "SNAPSHOT", add = snapshots())]

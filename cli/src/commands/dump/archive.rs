@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 
 use copal_engine::inspect::MemberSink;
 use copal_engine::{Error, Monitor, Result};
-use copal_manifest::entry::{Entry, EntryPath, Node, Timestamp};
+use copal_manifest::acl;
+use copal_manifest::entry::{Entry, EntryPath, Node, Timestamp, Xattr};
 use tar::{Builder, EntryType, Header};
 
 use crate::exit_code::ProgramError;
@@ -103,9 +104,25 @@ fn described(display_path: &[u8], entry: &Entry) -> io::Result<(Header, Records)
         {
             records.push((format!("SCHILY.xattr.{key}"), attribute.value.to_vec()));
         }
+        records.extend(own_record(attribute));
     }
     header.set_cksum();
     Ok((header, records))
+}
+
+/// Attributes that archives have a record of their own for: `tar --acls` and `--selinux` read these, and not
+/// the attribute.
+fn own_record(attribute: &Xattr) -> Option<(String, Vec<u8>)> {
+    let (key, value) = match &*attribute.name {
+        acl::ACCESS => ("SCHILY.acl.access", acl::text(&attribute.value)?.into_bytes()),
+        acl::DEFAULT => ("SCHILY.acl.default", acl::text(&attribute.value)?.into_bytes()),
+        b"security.selinux" => {
+            let context = attribute.value.strip_suffix(b"\0").unwrap_or(&attribute.value);
+            ("RHT.security.selinux", context.to_vec())
+        }
+        _ => return None,
+    };
+    Some((key.to_owned(), value))
 }
 
 fn owner(id: u32, key: &str, records: &mut Records, set: impl FnOnce(u64)) {
@@ -172,7 +189,7 @@ mod tests {
 
     use copal_engine::context::SilentMonitor;
     use copal_manifest::content::{Cutting, FileContent, Pieces};
-    use copal_manifest::entry::{Metadata, Xattr};
+    use copal_manifest::entry::Metadata;
 
     use super::*;
 
