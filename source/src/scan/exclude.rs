@@ -57,18 +57,18 @@ impl Excludes {
     /// nothing was a comment or trailing space; the rest is read as git reads it.
     pub fn of_older(patterns: &[String], expansion: &mut Expansion) -> Result<Self> {
         let mut rules = Vec::new();
-        for text in patterns {
-            for line in alternatives(text) {
-                let left = expansion.bytes_left.checked_sub(line.len() + PATTERN_BYTES);
-                expansion.bytes_left = left.ok_or_else(|| Error::Pattern {
-                    pattern: text.clone(),
-                    detail: "its braces, and those of the patterns before it, stand for more than any snapshot needs"
-                        .into(),
-                })?;
-                rules.push(Rule::new(text, &older_line(&line))?);
-            }
-        }
+        older(patterns, expansion, |text, line| Ok(rules.push(Rule::new(text, &line)?)))?;
         Ok(Self { rules })
+    }
+
+    /// The lines of git that say what older patterns said.
+    pub fn lines_of_older(patterns: &[String], expansion: &mut Expansion) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        older(patterns, expansion, |_, line| {
+            lines.push(line);
+            Ok(())
+        })?;
+        Ok(lines)
     }
 
     /// Whether a path or a folder above it is left out.
@@ -130,6 +130,26 @@ impl Rule {
         };
         Ok(Self { pattern, used: AtomicBool::new(false) })
     }
+}
+
+/// Hands on what each older pattern stands for, as a line of git's.
+fn older(
+    patterns: &[String],
+    expansion: &mut Expansion,
+    mut take: impl FnMut(&str, String) -> Result<()>,
+) -> Result<()> {
+    for text in patterns {
+        for line in alternatives(text) {
+            let left = expansion.bytes_left.checked_sub(line.len() + PATTERN_BYTES);
+            expansion.bytes_left = left.ok_or_else(|| Error::Pattern {
+                pattern: text.clone(),
+                detail: "its braces, and those of the patterns before it, stand for more than any snapshot needs"
+                    .into(),
+            })?;
+            take(text, older_line(&line))?;
+        }
+    }
+    Ok(())
 }
 
 /// What git would pass over or cut off, escaped.

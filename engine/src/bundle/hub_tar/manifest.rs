@@ -8,10 +8,11 @@ use copal_store::secret::{open_with_password, seal_with_password};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::bundle::hub_tar::left_out::{HubRule, judged};
 use crate::error::{Error, Result};
 
-/// Longest manifest in bytes.
-pub(super) const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+/// Longest manifest in bytes: with the rules of what was left out, of which most have few.
+pub(super) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Longest path in it.
 const PATH_BYTES_MAX: usize = 4096;
 /// How a key begins that was encrypted here.
@@ -30,6 +31,9 @@ pub(super) struct HubManifest {
     /// Where the sources stood, by label: what is in the database may name these places.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) paths: BTreeMap<String, String>,
+    /// What the capture of the bucket left out, so that a deploy leaves it where it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) left_out: Vec<HubRule>,
     /// Whether it can be used by another instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) portable: Option<bool>,
@@ -46,7 +50,14 @@ impl HubManifest {
     }
 
     pub(super) fn encode(&self) -> Result<String> {
-        serde_saphyr::to_string(self).map_err(|error| Error::Internal(format!("the manifest: {error}")))
+        let text = serde_saphyr::to_string(self).map_err(|error| Error::Internal(format!("the manifest: {error}")))?;
+        if text.len() as u64 > MANIFEST_BYTES_MAX {
+            return Err(Error::Usage(format!(
+                "{} rules of what was left out are more than the snapshot.yaml of a hub-tar holds: export it as native",
+                self.left_out.len()
+            )));
+        }
+        Ok(text)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
@@ -56,6 +67,7 @@ impl HubManifest {
         if !copal_manifest::snapshot::is_name(&manifest.name) {
             return Err(bad("its name cannot be that of a snapshot".into()));
         }
+        judged(&manifest.left_out)?;
         Ok(manifest)
     }
 }

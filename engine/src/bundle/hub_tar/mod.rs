@@ -4,6 +4,7 @@
 //! What is read is untrusted: only these names, only files and folders, everything counted and bounded,
 //! nothing extracted to disk. It is read twice: once to judge it wholly, once to take it.
 
+mod left_out;
 mod manifest;
 mod read;
 mod scan;

@@ -7,13 +7,14 @@ use std::io::{Read, Seek, SeekFrom};
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
 use copal_manifest::snapshot::{
-    ComponentRecord, Consistency, LiveRecord, Origin, Phase, Snapshot, SourceKind, SourceRecord, is_name,
+    ComponentRecord, Consistency, LiveRecord, Origin, Phase, Snapshot, SourceKind, SourceRecord, SourceRules, is_name,
 };
 use copal_manifest::tree::TreeBuilder;
 use copal_store::secret::INSTANCE_KEY;
 use copal_store::session::Session;
 use zeroize::Zeroizing;
 
+use crate::bundle::hub_tar::left_out::judged;
 use crate::bundle::hub_tar::manifest::{HubManifest, open_key};
 use crate::bundle::hub_tar::scan::{HubLimits, Member, Part, bad, broken, scan};
 use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, SQLITE_HEADER_BYTES, user_version};
@@ -106,7 +107,11 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
     for source in &mut snapshot.sources {
         source.path = manifest.path_of(&source.label);
     }
-    snapshot.version = snapshot.version_needed();
+    let rules = judged(&manifest.left_out)?;
+    if !rules.is_empty() {
+        snapshot.rules.push(SourceRules { label: BUCKET.to_owned(), rules });
+    }
+    snapshot.version = snapshot.version_to_write();
     let durable = session.seal_packs()?.sync()?.publish_index()?;
     let counters = session.counters();
     snapshot.bytes_read = stored.bytes;

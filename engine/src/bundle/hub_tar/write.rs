@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use copal_manifest::acl;
 use copal_manifest::content::FileContent;
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::snapshot::{Snapshot, SourceKind, SourceRecord};
@@ -17,6 +18,7 @@ use flate2::write::GzEncoder;
 use tar::{EntryType, Header};
 use zeroize::Zeroizing;
 
+use crate::bundle::hub_tar::left_out::BucketRules;
 use crate::bundle::hub_tar::manifest::{HubManifest, seal_key};
 use crate::bundle::hub_tar::{BUCKET, DATABASE, KEY, MANIFEST, SQLITE_HEADER_BYTES, SQLITE_MAGIC, user_version};
 use crate::bundle::walk::unwrapped;
@@ -75,6 +77,7 @@ pub fn export(context: &Context, request: &HubExportRequest, out: &mut dyn Write
         }
     };
     let portable = parts.key.is_none() || key.is_some();
+    warnings.extend(parts.what_stands_beside(&session)?);
     let manifest = HubManifest {
         name: snapshot.name.clone(),
         key,
@@ -83,6 +86,7 @@ pub fn export(context: &Context, request: &HubExportRequest, out: &mut dyn Write
             .map(|time| time.to_string()),
         db_version: parts.db_version(&session, snapshot)?,
         paths: parts.paths.clone(),
+        left_out: parts.left_out.rules.clone(),
         portable: Some(portable),
     };
     context.monitor.phase("writing");
@@ -113,6 +117,8 @@ struct Parts {
     key: Option<Zeroizing<Vec<u8>>>,
     /// Where database and bucket stood.
     paths: BTreeMap<String, String>,
+    /// What the capture of the bucket left out.
+    left_out: BucketRules,
 }
 
 impl Parts {
@@ -147,7 +153,36 @@ impl Parts {
             None => None,
             Some(source) => Some(secret_of(session, &source)?),
         };
-        Ok(Self { database: entry, database_content: content, bucket, key, paths })
+        let left_out = match &bucket {
+            Some((source, at)) => BucketRules::of(snapshot, &source.label, at)?,
+            None => BucketRules::default(),
+        };
+        Ok(Self { database: entry, database_content: content, bucket, key, paths, left_out })
+    }
+
+    /// What a folder that holds database and bucket has beside them, or may have, does not travel.
+    fn what_stands_beside(&self, session: &Session) -> Result<Option<String>> {
+        let Some((source, at)) = self.bucket.as_ref().filter(|(_, at)| !at.is_root()) else { return Ok(None) };
+        let database = EntryPath::from_slashes(DATABASE.as_bytes()).unwrap_or_default();
+        // The least key that a name behind the bucket's own entries can have.
+        let behind = EntryPath::from_key([at.key(), &[1]].concat()).unwrap_or_default();
+        let mut entries = TreeReader::new(session, source.tree).entries();
+        let mut other = None;
+        while let (None, Some(entry)) = (&other, entries.next().transpose()?) {
+            if entry.path.is_within(at) {
+                entries.seek(&behind)?;
+            } else if !entry.path.is_root() && entry.path != database {
+                other = Some(entry.path);
+            }
+        }
+        let what = match other {
+            Some(path) => format!("hub.db and bucket alone are in the bundle, not {path} nor what else stands there"),
+            None if self.left_out.others => "hub.db and bucket alone are in the bundle, not what stands there".into(),
+            None => return Ok(None),
+        };
+        Ok(Some(format!(
+            "{what} beside them: a deploy of it over the whole folder would remove that; deploy each with --path"
+        )))
     }
 
     /// As the application counts, or `user_version`.
@@ -256,7 +291,7 @@ impl Writer<'_, '_> {
     fn member(&mut self, name: &[u8], metadata: &Metadata, content: Option<(u64, &mut dyn Read)>) -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(if content.is_some() { EntryType::Regular } else { EntryType::Directory });
-        header.set_mode(metadata.mode & 0o777);
+        header.set_mode(mode(metadata));
         header.set_mtime(u64::try_from(metadata.modified.seconds).unwrap_or(0));
         header.set_uid(0);
         header.set_gid(0);
@@ -266,6 +301,16 @@ impl Writer<'_, '_> {
             Some((_, reader)) => self.archive.append_data(&mut header, path, reader).map_err(failed),
             None => self.archive.append_data(&mut header, path, io::empty()).map_err(failed),
         }
+    }
+}
+
+/// Permission bits alone. An ACL does not travel: without it the group must not get what its mask allows to
+/// others.
+fn mode(metadata: &Metadata) -> u32 {
+    let acl = metadata.xattrs.iter().find(|attribute| &*attribute.name == acl::ACCESS);
+    match acl.and_then(|attribute| acl::owning_group(&attribute.value)) {
+        Some(group) => metadata.mode & 0o707 | group << 3,
+        None => metadata.mode & 0o777,
     }
 }
 
