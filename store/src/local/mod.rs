@@ -94,12 +94,47 @@ impl LocalBackend {
     }
 
     fn new_file(&self, name: &ObjectName) -> Result<NewFile> {
+        if let Some(file) = self.new_file_if_possible(name)? {
+            return Ok(file);
+        }
+        self.make_lost_folders()?;
+        self.new_file_if_possible(name)?.ok_or_else(|| Error::NotARepository { place: self.place() })
+    }
+
+    /// `None` where the folder for it is not there.
+    fn new_file_if_possible(&self, name: &ObjectName) -> Result<Option<NewFile>> {
         let folder = self.root.join(TEMPORARY);
         match self.files.create_unnamed(&folder) {
-            Ok(file) => Ok(NewFile { file, files: Arc::clone(&self.files), named: None }),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.new_named_file(&folder, name),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotARepository { place: self.place() }),
+            Ok(file) => Ok(Some(NewFile { file, files: Arc::clone(&self.files), named: None })),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.new_named_file(&folder, name).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("creating", name, error)),
+        }
+    }
+
+    /// Git, object stores and some archivers keep no empty folders. Where the configuration is, the
+    /// repository is: what it lacks of its folders was empty, and is made again.
+    fn make_lost_folders(&self) -> Result<()> {
+        if self.list(ObjectKind::Config)?.is_empty() {
+            return Err(Error::NotARepository { place: self.place() });
+        }
+        let mut touched = BTreeSet::from([self.root.clone()]);
+        for folder in FOLDERS {
+            let path = self.root.join(folder);
+            self.create_folder(&path)?;
+            touched.insert(path);
+        }
+        self.sync_folders(&touched)
+    }
+
+    /// Gives a file its name, in a folder that may have been lost.
+    fn link(&self, file: &NewFile, to: &Path) -> Result<io::Result<()>> {
+        match file.link(to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_lost_folders()?;
+                Ok(file.link(to))
+            }
+            linked => Ok(linked),
         }
     }
 
@@ -140,7 +175,10 @@ impl LocalBackend {
         if name.kind() == ObjectKind::Pack && touched.insert(folder.clone()) {
             // Also where it stands: whoever made it may not have synced its name yet.
             touched.insert(self.root.join("packs"));
-            self.create_folder(&folder)?;
+            if !self.create_folder_in(&folder)? {
+                self.make_lost_folders()?;
+                self.create_folder(&folder)?;
+            }
         }
         if name.kind() == ObjectKind::Parity && touched.insert(folder.clone()) {
             // Most repositories have none.
@@ -157,6 +195,17 @@ impl LocalBackend {
                 Err(Error::io("creating", path.display(), error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The same; `false` where the folder that it should stand in is not there.
+    fn create_folder_in(&self, path: &Path) -> Result<bool> {
+        match self.files.create_folder(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io("creating", path.display(), error))
+            }
+            _ => Ok(true),
         }
     }
 
@@ -381,7 +430,7 @@ impl Backend for LocalBackend {
         let mut touched = BTreeSet::new();
         for (name, file) in &new {
             let folder = self.folder_of(name, &mut touched)?;
-            file.link(&folder.join(name.name())).map_err(|error| Error::io("naming", name, error))?;
+            self.link(file, &folder.join(name.name()))?.map_err(|error| Error::io("naming", name, error))?;
         }
         self.sync_folders(&touched)
     }
@@ -421,8 +470,15 @@ impl Backend for LocalBackend {
             }
             ObjectKind::Pack => {
                 let packs = self.root.join("packs");
-                let folders =
-                    self.files.entries(&packs).map_err(|error| Error::io("listing", packs.display(), error))?;
+                let folders = match self.files.entries(&packs) {
+                    // Lost as an empty one; the whole repository gone is no repository without packs.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::NotFound && !self.list(ObjectKind::Config)?.is_empty() =>
+                    {
+                        Vec::new()
+                    }
+                    entries => entries.map_err(|error| Error::io("listing", packs.display(), error))?,
+                };
                 for folder in folders.into_iter().filter(|folder| folder.kind == EntryKind::Folder) {
                     self.list_folder(&packs.join(&folder.name), kind, &mut found)?;
                 }
@@ -477,7 +533,7 @@ impl Backend for LocalBackend {
             let mut file = self.new_file(name)?;
             file.lock(name)?;
             file.write(name, bytes)?;
-            match file.link(&path) {
+            match self.link(&file, &path)? {
                 Ok(()) => {
                     let identified = file.file.is_at(&path).unwrap_or(false);
                     return Ok(Box::new(LocalHold { name: name.clone(), path, file, identified }));
