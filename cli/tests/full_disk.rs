@@ -97,6 +97,68 @@ fn c08_a_create_that_fills_memory_loses_nothing() {
     check_create_and_gc(Filesystem::Tmpfs, 32);
 }
 
+/// What is dead goes although there is no room for copies of what is not, nor for a new index of it.
+fn check_gc_on_a_full_disk(filesystem: Filesystem, mebibytes: u64) {
+    let (mounted, world) = on_small_disk(filesystem, mebibytes);
+    let source = world.path("source");
+    fs::create_dir(&source).unwrap();
+    for file in 0..4 {
+        fs::write(source.join(format!("{file}")), noise(file, 400_000)).unwrap();
+    }
+    world.create("one", "source");
+    // A part of this is needed by another: its pack is worth copying, and the index of it is a new one.
+    let mixed = world.path("mixed");
+    fs::create_dir(&mixed).unwrap();
+    for file in 0..4 {
+        fs::write(mixed.join(format!("{file}")), noise(100 + file, 400_000)).unwrap();
+    }
+    world.create("mixed", "mixed");
+    for file in 1..4 {
+        fs::remove_file(mixed.join(format!("{file}"))).unwrap();
+    }
+    world.create("part", "mixed");
+    let part = look(&mixed);
+    world.ok(&["tag", "one", "a=b"]);
+    world.ok(&["delete", "one", "mixed", "--yes"]);
+    let filler = fill(mounted.path());
+    let run = world.run(&["gc", "--json"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let report = serde_json::from_slice(&run.stdout).unwrap();
+    assert!(number(&report, "bytes_freed") > 1_600_000, "{report}");
+    assert_eq!(world.json(&["verify"])["ok"], json!(true));
+    world.ok(&["deploy", "part", "deployed", "--yes"]);
+    assert_same(&part, &look(&world.path("deployed")));
+    world.ok(&["gc"]);
+    fs::remove_file(filler).unwrap();
+    world.ok(&["gc"]);
+    assert_eq!(number(&world.json(&["gc"]), "bytes_freed"), 0);
+    assert_eq!(world.json(&["verify"])["ok"], json!(true));
+}
+
+#[test]
+fn c08_a_collection_on_a_full_disk_gives_back_what_is_dead() {
+    check_gc_on_a_full_disk(Filesystem::Tmpfs, 8);
+    check_gc_on_a_full_disk(Filesystem::Ext4, 24);
+}
+
+/// Where not even the first word can be written, it is said how little is missing, and nothing is changed.
+#[test]
+fn c08_a_collection_says_how_much_room_it_needs() {
+    let (mounted, world) = on_small_disk(Filesystem::Tmpfs, 8);
+    fs::write(world.path("source"), noise(1, 400_000)).unwrap();
+    world.create("one", "source");
+    world.ok(&["delete", "one", "--yes"]);
+    let filler = fill(mounted.path());
+    for _ in 0..2 {
+        let error = world.fails(&["gc"], 1, "disk-full");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("(4096 bytes), all that is needed to begin with the removal"), "{message}");
+    }
+    // That much, to the byte, is enough.
+    File::options().write(true).open(&filler).unwrap().set_len(fs::metadata(&filler).unwrap().len() - 4096).unwrap();
+    assert!(number(&world.json(&["gc"]), "bytes_freed") > 400_000);
+}
+
 /// Space comes back by deleting and collecting alone.
 #[test]
 fn c08_a_full_repository_is_emptied_by_its_own_commands() {

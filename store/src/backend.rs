@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The kinds of objects, each a folder of its own. The number is the kind byte of the envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,7 +169,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn names(&self, kind: ObjectKind) -> Result<Vec<ObjectName>>;
     /// Removes objects, durably when it returns; one that is missing is no error.
     fn delete(&self, names: &[ObjectName]) -> Result<()>;
-    /// Publishes an object and holds it ([`crate::Error::Busy`] when held elsewhere). Used for sessions and
+    /// Publishes an object and holds it ([`Error::Busy`] when held elsewhere). Used for sessions and
     /// leases. A lease that nobody holds is taken over.
     fn hold(&self, name: &ObjectName, bytes: &[u8]) -> Result<Box<dyn Hold>>;
     /// Whether some living process holds the object; `false` where it does not exist.
@@ -180,7 +180,16 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
 /// Writes and publishes one whole object.
 pub fn publish_bytes(backend: &dyn Backend, name: &ObjectName, bytes: &[u8]) -> Result<()> {
-    let mut writer = backend.create(name, bytes.len() as u64)?;
-    writer.append(bytes)?;
-    backend.publish(vec![writer.finish()?])
+    let publish = || {
+        let mut writer = backend.create(name, bytes.len() as u64)?;
+        writer.append(bytes)?;
+        backend.publish(vec![writer.finish()?])
+    };
+    publish().map_err(|error| match (error.is_disk_full(), error) {
+        // Whoever has to make room is told how much.
+        (true, Error::Io { action, source, .. }) => {
+            Error::io(action, format!("{name} ({} bytes)", bytes.len()), source)
+        }
+        (_, error) => error,
+    })
 }

@@ -121,6 +121,13 @@ impl Error {
         Self::Io { action, object: object.to_string(), source }
     }
 
+    /// Whether there is no space left where the repository is, for anybody or for this user.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let is_full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        matches!(self, Self::Io { source, .. } if is_full(source.kind()))
+    }
+
     /// Whether it was written by a newer version: nothing is wrong with it.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {

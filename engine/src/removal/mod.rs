@@ -124,6 +124,10 @@ pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Resu
 pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
     let options = CollectOptions { dry_run, ..CollectOptions::default() };
     let reachability = SnapshotReachability { known: known_roots(context)? };
+    if !dry_run {
+        // They go without anything being written: on a full disk that is room for the first thing that is.
+        context.repository.delete_orphaned_labels()?;
+    }
     let report = collect(&context.repository, &reachability, options)?;
     if report.packs_damaged > 0 {
         context.monitor.notice(&format!(
@@ -134,8 +138,14 @@ pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport
             }
         ));
     }
-    if !dry_run {
-        context.repository.delete_orphaned_labels()?;
+    if report.packs_without_room > 0 {
+        context.monitor.notice(&format!(
+            "{}: there is no room for copies of what in them is needed; free some space and collect again",
+            match report.packs_without_room {
+                1 => "1 pack is mostly dead and stays as it is".to_owned(),
+                number => format!("{number} packs are mostly dead and stay as they are"),
+            }
+        ));
     }
     Ok(report)
 }

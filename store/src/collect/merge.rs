@@ -120,6 +120,25 @@ pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result
     Ok(())
 }
 
+/// Those of packs that the index forgets without any new fragment: all that name them name no other.
+pub(super) fn forgotten_at_once(repository: &Repository, packs: &HashSet<PackId>) -> Result<HashSet<PackId>> {
+    let index = Index::load(repository.backend(), repository.keys())?;
+    let mut forgotten = packs.clone();
+    loop {
+        let before = forgotten.len();
+        for fragment in index.fragments().iter() {
+            if fragment.packs().iter().any(|(pack, _)| !forgotten.contains(pack)) {
+                for (pack, _) in fragment.packs() {
+                    forgotten.remove(pack);
+                }
+            }
+        }
+        if forgotten.len() == before {
+            return Ok(forgotten);
+        }
+    }
+}
+
 /// Seals a fragment of an earlier epoch again.
 pub(super) fn reseal(repository: &Repository, name: &ObjectName) -> Result<()> {
     let bytes = repository.backend().stat(name)?.bytes;

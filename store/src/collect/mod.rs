@@ -50,6 +50,8 @@ pub struct CollectReport {
     pub packs_waiting: u64,
     /// Packs that were worth rewriting and do not open: they stay as they are.
     pub packs_damaged: u64,
+    /// Packs that were worth rewriting and stay as they are, because there is no room for the copies.
+    pub packs_without_room: u64,
     /// Index fragments merged.
     pub fragments_merged: u64,
 }
@@ -107,7 +109,16 @@ pub fn collect(
 ) -> Result<CollectReport> {
     repository.keys().role().require(Action::Maintain)?;
     let lease = maintenance_lease(repository)?;
-    let report = collect_forced(repository, &*lease, reachability, options, &HashSet::new())?;
+    let mut report = collect_forced(repository, &*lease, reachability, options, &HashSet::new())?;
+    if report.packs_without_room > 0 && report.bytes_freed > 0 {
+        // What was dead made room for what is not.
+        let first = report;
+        report = collect_forced(repository, &*lease, reachability, options, &HashSet::new())?;
+        report.packs_removed += first.packs_removed;
+        report.packs_rewritten += first.packs_rewritten;
+        report.bytes_freed += first.bytes_freed;
+        report.fragments_merged += first.fragments_merged;
+    }
     lease.release()?;
     Ok(report)
 }
@@ -132,7 +143,14 @@ fn collect_forced(
         session.end()?;
         return Ok(plan.forecast(&bytes_with_parity(repository)?));
     }
-    let (damaged, copied) = rewrite::copy_live(&session, &plan)?;
+    let (damaged, copied) = match rewrite::copy_live(&session, &plan) {
+        // On a full disk what is dead goes first: it needs no copies.
+        Err(error) if error.is_disk_full() && !plan.dead.is_empty() => {
+            report.packs_without_room = std::mem::take(&mut plan.rewritten).len() as u64;
+            (HashSet::new(), 0)
+        }
+        copied => copied?,
+    };
     let marked = std::mem::take(&mut plan.marked);
     session.end()?;
     let doomed = plan.dead.iter().chain(&plan.rewritten).map(|(pack, _)| *pack);
@@ -144,7 +162,7 @@ fn collect_forced(
             true => Some(living_sessions(repository)?),
             false => None,
         };
-        let id = condemned::publish(repository, &Sentence { packs, marked })?;
+        let id = condemned::publish(repository, &Sentence { packs, marked }).map_err(all_that_is_needed)?;
         // Where locks do not carry, another collection may have taken the lease over and planned without this
         // sentence: of two copies of a chunk each would let the other's go. Whoever takes it over after this
         // look has the sentence before it.
@@ -153,13 +171,31 @@ fn collect_forced(
             return Err(lease_is_held());
         }
         let living = too_early.map_or_else(|| living_sessions(repository), Ok)?;
-        condemned::publish_sessions(repository, id, &living)?;
+        // Where none lives, none is waited for, and a disk that is full need not take the list of them.
+        if !living.is_empty() {
+            condemned::publish_sessions(repository, id, &living)?;
+        }
         sweep::carry_out(repository, reachability, Some(id), &mut report)?;
     }
     merge::forget(repository, &plan.gone)?;
-    report.fragments_merged = merge::merge(repository)?;
+    report.fragments_merged = match merge::merge(repository) {
+        // The index stays in more pieces; what was to be given back is.
+        Err(error) if error.is_disk_full() => 0,
+        merged => merged?,
+    };
     report.bytes_freed = report.bytes_freed.saturating_sub(copied);
     Ok(report)
+}
+
+/// On a disk that is full, says how little a collection needs.
+fn all_that_is_needed(error: Error) -> Error {
+    let full = error.is_disk_full();
+    match error {
+        Error::Io { action, object, source } if full => {
+            Error::io(action, format!("{object}, all that is needed to begin with the removal"), source)
+        }
+        error => error,
+    }
 }
 
 /// Makes sessions that begin from now on look up every chunk that they reuse from a snapshot that is not

@@ -46,7 +46,9 @@ pub(super) fn carry_out(
             None => {
                 // The collection died between sentence and list. All that live now are at least those that
                 // lived then and still do; the others have published their roots or never will.
-                condemned::publish_sessions(repository, pending.id, &living)?;
+                if !living.is_empty() {
+                    condemned::publish_sessions(repository, pending.id, &living)?;
+                }
                 living.clone()
             }
         };
@@ -97,8 +99,26 @@ fn sweep(
         doomed.retain(|pack| marks.live_bytes(pack) == 0);
     }
     session.end()?;
-    // The index forgets them before they go: a stale entry would make an absent chunk look stored.
-    merge::forget(repository, &doomed)?;
+    match remove(repository, &doomed, report) {
+        Err(error) if error.is_disk_full() => {
+            // Where the index has to be written anew there must be room for that: it comes from what needs no
+            // new index.
+            let first = merge::forgotten_at_once(repository, &doomed)?;
+            if first.is_empty() {
+                return Err(error);
+            }
+            remove(repository, &first, report)?;
+            doomed.retain(|pack| !first.contains(pack));
+            remove(repository, &doomed, report)?;
+        }
+        removed => removed?,
+    }
+    condemned::remove(repository, pending.id)
+}
+
+/// The index forgets packs before they go: a stale entry would make an absent chunk look stored.
+fn remove(repository: &Repository, doomed: &HashSet<PackId>, report: &mut CollectReport) -> Result<()> {
+    merge::forget(repository, doomed)?;
     let mut names: Vec<_> = doomed.iter().map(|pack| pack_name(*pack)).collect();
     names.sort_unstable();
     let bytes = super::bytes_with_parity(repository)?;
@@ -106,5 +126,5 @@ fn sweep(
     parity::remove_orphans(repository)?;
     report.bytes_freed += doomed.iter().filter_map(|pack| bytes.get(pack)).sum::<u64>();
     report.packs_removed += names.len() as u64;
-    condemned::remove(repository, pending.id)
+    Ok(())
 }
