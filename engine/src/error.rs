@@ -1,6 +1,6 @@
 //! Errors of operations. The program maps each to an exit code and a hint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A result of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -228,6 +228,28 @@ pub enum Error {
     /// A worker thread died.
     #[error("an internal error: {0}")]
     Internal(String),
+}
+
+impl Error {
+    /// The same of the path that `belonging` makes of the one concerned, where it makes one.
+    pub(crate) fn of_path(self, belonging: &dyn Fn(&Path) -> Option<PathBuf>) -> Self {
+        match self {
+            Self::Source(error) => Self::Source(error.of_path(belonging)),
+            Self::DeployFailed { target, cause } => Self::DeployFailed {
+                target: belonging(&target).unwrap_or(target),
+                cause: Box::new(cause.of_path(belonging)),
+            },
+            other => other,
+        }
+    }
+
+    /// The same of what is made at one path and belongs to another.
+    pub(crate) fn belonging(self, made: &Path, belongs: &Path) -> Self {
+        self.of_path(&|path| {
+            let below = path.strip_prefix(made).ok()?;
+            Some(if below.as_os_str().is_empty() { belongs.to_owned() } else { belongs.join(below) })
+        })
+    }
 }
 
 /// As people read a size.

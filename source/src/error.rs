@@ -84,6 +84,16 @@ impl Error {
         }
     }
 
+    /// The same of the path that `belonging` makes of the one concerned, where it makes one.
+    #[must_use]
+    pub fn of_path(self, belonging: impl FnOnce(&Path) -> Option<PathBuf>) -> Self {
+        match self {
+            Self::Io { action, path, source } => Self::Io { action, path: belonging(&path).unwrap_or(path), source },
+            Self::Refused { path, detail } => Self::Refused { path: belonging(&path).unwrap_or(path), detail },
+            other => other,
+        }
+    }
+
     /// Whether it is one name that could not be looked at, and not what a folder of that name holds.
     #[must_use]
     pub fn is_of_a_name(&self) -> bool {

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, makedev};
@@ -73,6 +73,12 @@ impl TargetTree {
     pub fn create(root: &Path) -> Result<Self> {
         rustix::fs::mkdirat(CWD, root, PRIVATE_FOLDER).map_err(|error| Error::io("creating", root, error))?;
         Self::open(root)
+    }
+
+    /// The whole path of something in it, as errors and warnings name it.
+    #[must_use]
+    pub fn whole(&self, path: &[u8]) -> PathBuf {
+        self.root.whole(path)
     }
 
     /// What can be told of the folder without touching it; nothing that needs a probe counts as possible.

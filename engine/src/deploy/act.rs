@@ -18,6 +18,7 @@ use super::pending::{Ledger, Registered};
 use super::place::{Beside, Place, Standing, WriteRoot, failed};
 use super::plan::Plan;
 use super::recovery::carry_out;
+use super::run::Made;
 use super::stage::stage;
 use crate::error::{Error, Result};
 use crate::state::open_parent;
@@ -73,7 +74,7 @@ impl Job<'_> {
         }
         match error {
             Error::Interrupted => Error::Interrupted,
-            cause => Error::DeployFailed { target: self.place.path.clone(), cause: Box::new(cause) },
+            cause => Error::DeployFailed { target: self.place.path.clone(), cause: Box::new(self.run.told(cause)) },
         }
     }
 
@@ -95,11 +96,13 @@ impl Job<'_> {
         let (place, run) = (self.place, self.run);
         fs::create_dir_all(&place.parent).map_err(|error| failed("creating", &place.parent, error))?;
         if let Some(staged) = self.staged {
-            return self.build_new(staged, donor, syncing, None).map(drop);
+            run.makes(Made { path: staged.to_owned(), belongs: place.path.clone(), is_tree: true });
+            return self.build_new(staged, donor, syncing, None).map(drop).map_err(|error| run.told(error));
         }
         // Links that lead to folders which have just been made are resolved by now.
         let place = &Place::resolve(&place.path)?;
         let staging = place.beside(Beside::Staging, run.context.repository.entropy().as_ref())?;
+        run.makes(Made { path: staging.clone(), belongs: place.path.clone(), is_tree: !self.single });
         let mut registered = self.register(Beside::Staging, &staging, &place.path)?;
         let built = self.build_new(&staging, donor, syncing, Some(&mut registered)).and_then(|built| {
             self.run.context.check_interrupt()?;
@@ -192,6 +195,7 @@ impl Job<'_> {
             // Beside it would be another filesystem.
             path = place.path.join(name);
         }
+        run.makes(Made { path: path.clone(), belongs: place.path.clone(), is_tree: false });
         let mut registered = self.register(Beside::Journal, &path, &place.path)?;
         let decided = match self.stage_and_commit(plan, &path, &mut registered) {
             Ok(decided) => decided,

@@ -6,11 +6,12 @@
 //! Memory: one batch being planned, the bounded queue of units ([`QUEUE_UNITS`] of about [`UNIT_BYTES`] worth
 //! of *records of pieces*, not of data), and two buffers for each worker.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use copal_source::read::TreeReader;
-use copal_source::target::{TargetFile, TargetMetadata, TargetTree, WriteBuffer};
+use copal_source::target::{TargetFile, TargetMetadata, TargetTree, Unset, WriteBuffer};
 use copal_store::ChunkId;
 use copal_store::location::Location;
 use copal_store::session::{ChunkSource, Session};
@@ -72,6 +73,8 @@ pub(super) struct Slot {
     pub(super) metadata: Option<TargetMetadata>,
     /// Synced at the end, one by one: only where files are few.
     pub(super) sync: bool,
+    /// The whole path of where it belongs, when it is staged under a number.
+    belongs: Option<PathBuf>,
     file: Mutex<Option<TargetFile>>,
     /// Pieces not yet written, and one for the planner as long as it may add more.
     pending: AtomicU64,
@@ -85,15 +88,44 @@ impl Slot {
         metadata: Option<TargetMetadata>,
         sync: bool,
     ) -> Arc<Self> {
+        Self::staged(tree, path, origin, metadata, sync, None)
+    }
+
+    /// The same of a file that is staged, and belongs to another path.
+    pub(super) fn staged(
+        tree: &TargetTree,
+        path: Vec<u8>,
+        origin: Origin,
+        metadata: Option<TargetMetadata>,
+        sync: bool,
+        belongs: Option<PathBuf>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             tree: tree.clone(),
             path,
             origin,
             metadata,
             sync,
+            belongs,
             file: Mutex::default(),
             pending: AtomicU64::new(1),
         })
+    }
+
+    /// What is said of it is said of where it belongs.
+    fn told(&self, error: Error) -> Error {
+        match &self.belongs {
+            Some(belongs) => {
+                let made = self.tree.whole(&self.path);
+                error.of_path(&|path| (path == made).then(|| belongs.clone()))
+            }
+            None => error,
+        }
+    }
+
+    fn warn(&self, run: &Run<'_>, unset: Vec<Unset>) {
+        let of = |unset: Unset| Unset { path: self.belongs.clone().unwrap_or(unset.path), what: unset.what };
+        run.warn(unset.into_iter().map(of).collect());
     }
 
     fn file(&self) -> Result<TargetFile> {
@@ -126,7 +158,7 @@ impl Slot {
             Origin::New { .. } | Origin::CloneOf { .. } => {
                 let file = self.file()?;
                 if let Some(metadata) = &self.metadata {
-                    run.warn(file.set_metadata(metadata)?);
+                    self.warn(run, file.set_metadata(metadata)?);
                 }
                 if self.sync {
                     file.sync()?;
@@ -140,7 +172,8 @@ impl Slot {
 
     /// Gives `count` tokens back; whoever gives back the last one finishes the file.
     fn release(&self, count: u64, run: &Run<'_>) -> Result<()> {
-        if self.pending.fetch_sub(count, Ordering::AcqRel) == count { self.finish(run) } else { Ok(()) }
+        let last = self.pending.fetch_sub(count, Ordering::AcqRel) == count;
+        if last { self.finish(run).map_err(|error| self.told(error)) } else { Ok(()) }
     }
 }
 
@@ -344,7 +377,10 @@ impl Worker<'_> {
         }
         match &span.slot.origin {
             Origin::PatchOf(patch) => patch.put(span.offset, bytes, &mut self.standing)?,
-            _ => span.slot.file()?.write_at(span.offset, bytes)?,
+            _ => {
+                let written = span.slot.file().and_then(|file| Ok(file.write_at(span.offset, bytes)?));
+                written.map_err(|error| span.slot.told(error))?;
+            }
         }
         self.run.wrote(span.bytes);
         span.slot.release(span.pieces.len() as u64, self.run)

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -78,6 +78,19 @@ pub(super) struct Run<'a> {
     /// Whether a device that may not be made is left out.
     pub(super) skip_devices: bool,
     skipped: Mutex<Vec<PathBuf>>,
+    /// What is made under a name of Copal's own, and where it belongs.
+    made: Mutex<Vec<Made>>,
+}
+
+/// Something that a deploy makes under a name of its own. Nobody who reads of that name could tell what it was:
+/// what is said of it is said of the place where it belongs.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// Its whole path.
+    pub(super) path: PathBuf,
+    pub(super) belongs: PathBuf,
+    /// Whether what is below it has the same names there.
+    pub(super) is_tree: bool,
 }
 
 /// Progress is reported at most this often.
@@ -98,6 +111,7 @@ impl<'a> Run<'a> {
             warnings: Mutex::default(),
             skip_devices: false,
             skipped: Mutex::default(),
+            made: Mutex::default(),
         }
     }
 
@@ -137,8 +151,36 @@ impl<'a> Run<'a> {
         self.context.monitor.as_ref()
     }
 
+    /// From now on something is made under a name of its own.
+    pub(super) fn makes(&self, made: Made) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+    }
+
+    /// The same for one thing only.
+    pub(super) fn while_making<T>(&self, made: Made, making: impl FnOnce() -> Result<T>) -> Result<T> {
+        let path = made.path.clone();
+        self.makes(made);
+        let done = making().map_err(|error| self.told(error));
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|made| made.path != path);
+        done
+    }
+
+    /// Where something belongs that is made under another name.
+    fn belonging(&self, path: &Path) -> Option<PathBuf> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = made.iter().rev().find(|made| path.starts_with(&made.path))?;
+        let below = path.strip_prefix(&found.path).ok().filter(|below| found.is_tree && !below.as_os_str().is_empty());
+        Some(below.map_or_else(|| found.belongs.clone(), |below| found.belongs.join(below)))
+    }
+
+    /// An error, told of where things belong.
+    pub(super) fn told(&self, error: Error) -> Error {
+        error.of_path(&|path| self.belonging(path))
+    }
+
     /// Remembers the first error; every worker stops at its next look.
     pub(super) fn fail(&self, error: Error) {
+        let error = self.told(error);
         self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.failed.store(true, Ordering::SeqCst);
     }
@@ -159,7 +201,9 @@ impl<'a> Run<'a> {
     pub(super) fn warn(&self, new: Vec<Unset>) {
         if !new.is_empty() {
             let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-            new.into_iter().for_each(|unset| warnings.add(unset.what, Some(unset.path)));
+            for Unset { path, what } in new {
+                warnings.add(what, Some(self.belonging(&path).unwrap_or(path)));
+            }
         }
     }
 

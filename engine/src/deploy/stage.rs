@@ -16,7 +16,7 @@ use super::fetch::{Fetcher, Origin, Slot, with_fetcher};
 use super::journal::{Journal, RANGES, ReadyJournal, SHARDS, Step, StepWriter, shard_name, staged_path};
 use super::place::WriteRoot;
 use super::plan::{Action, Change, Folder, Over, Plan, Range};
-use super::run::Run;
+use super::run::{Made, Run};
 use crate::error::{Error, Result};
 use crate::state::StateSecret;
 
@@ -132,11 +132,16 @@ impl Stager<'_> {
     }
 
     /// False: it may not be made, and is left out.
-    fn stage_whole(&mut self, entry: &Entry, path: Vec<u8>, fetcher: &mut Fetcher<'_>) -> Result<bool> {
-        let Node::File(content) = &entry.node else { return create_other(self.journal, &path, entry, self.run) };
+    fn stage_whole(&mut self, entry: &Entry, staged: Vec<u8>, fetcher: &mut Fetcher<'_>) -> Result<bool> {
+        let belongs = self.root.tree.whole(&self.root.path(&entry.path));
+        let Node::File(content) = &entry.node else {
+            let (path, is_tree) = (self.journal.whole(&staged), false);
+            let made = Made { path, belongs, is_tree };
+            return self.run.while_making(made, || create_other(self.journal, &staged, entry, self.run));
+        };
         let origin = Origin::New { bytes: content.bytes, sparse: is_sparse(self.desired, content)? };
         let metadata = Some(target_metadata(&entry.metadata));
-        let slot = Slot::new(self.journal, path, origin, metadata, self.sync_each);
+        let slot = Slot::staged(self.journal, staged, origin, metadata, self.sync_each, Some(belongs));
         put_pieces(self.desired, content, &[Range::whole(content.bytes)], &slot, fetcher)?;
         fetcher.close(slot)?;
         Ok(true)

@@ -159,7 +159,7 @@ pub(super) fn build(
             loaded?;
             Ok((component.record.bytes, Vec::new()))
         }
-        (SourceSpec::Secret { .. }, Target::Place { staged, new, .. }) => {
+        (SourceSpec::Secret { .. }, Target::Place { path, staged, new, .. }) => {
             let sealed = fetch(context, component, checked, folder)?;
             let wrapped = fs::read(&sealed).map_err(|error| failed("reading", &sealed, error))?;
             let secret = context.repository.unwrap_secret(INSTANCE_KEY, &wrapped)?;
@@ -167,7 +167,7 @@ pub(super) fn build(
             fs::write(&sealed, &*secret)
                 .and_then(|()| File::open(&sealed)?.sync_all())
                 .map_err(|error| failed("writing", &sealed, error))?;
-            copy_private(&sealed, staged)?;
+            copy_private(&sealed, staged).map_err(|error| error.belonging(staged, path))?;
             remove_whole(&sealed)?;
             *new = standing(staged);
             Ok((component.record.bytes, Vec::new()))
@@ -183,12 +183,13 @@ pub(super) fn build(
             times.after = Some(within::time_of(path)?);
             Ok((report.bytes_written, report.warnings))
         }
-        (_, Target::Device { folder, .. }) => {
+        (_, Target::Device { path, folder, .. }) => {
             let folder = folder.as_path();
             remove_whole(folder)?;
             fs::create_dir_all(folder).map_err(|error| failed("creating", folder, error))?;
             let request = request_of(component, checked, &device::new_of(folder), DeployMode::Auto);
-            Ok((deploy_within(context, &request)?.bytes_written, Vec::new()))
+            let deployed = deploy_within(context, &request);
+            Ok((deployed.map_err(|error| error.belonging(&request.target, path))?.bytes_written, Vec::new()))
         }
         _ => Err(Error::Internal("a source and its target are of different kinds".into())),
     }
