@@ -167,7 +167,9 @@ fn hint(reason: Reason) -> &'static str {
         Reason::NoSuchPath => "`copal ls NAME` shows what is in the snapshot",
         Reason::TargetNotEmpty => "add --yes to replace what stands there",
         Reason::NoSpace => "free some space there; of all modes in-place needs the least",
-        Reason::UnfitTarget => "nothing was touched; prepare the place as the message says, then deploy again",
+        Reason::UnfitTarget => {
+            "nothing was touched; prepare the place as the message says, then run the same command again"
+        }
         Reason::OwnPlace => {
             "nothing was touched; choose another place. `copal restore` leaves such things alone; XDG_STATE_HOME and XDG_CACHE_HOME say where they are"
         }
@@ -213,7 +215,9 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::Role => "use a key whose role includes it; an owner makes one with `copal key add --role ROLE`",
         Reason::Refused => "look at that path: something else may be changing it",
-        Reason::Database => "look at the database or its server, then run the command again",
+        Reason::Database => {
+            "look at the connection string or path, then at the database and its server; then run the command again"
+        }
         Reason::SourceDamaged => {
             "repair the source or deploy an earlier snapshot: a damaged database is never taken for a snapshot"
         }

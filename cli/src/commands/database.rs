@@ -40,7 +40,13 @@ pub(crate) fn dsn_of(word: &OsStr) -> Option<String> {
 pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow::Result<ExitCode> {
     let hint = "write postgres:dbname=NAME, with host=, port= and user= as needed";
     let database = named_database(wanted.dsn)
-        .map_err(copal_engine::Error::from)?
+        .map_err(|error| match error {
+            // What is wrong is the word on the command line: nobody was asked.
+            copal_source::Error::Database { detail, .. } => {
+                ProgramError::usage(format!("the connection string of the target cannot be used: {detail}"), hint)
+            }
+            other => ProgramError::usage(other.to_string(), hint),
+        })?
         .ok_or_else(|| ProgramError::usage("the connection string of the target names no database", hint))?;
     let question = format!("Replace the database {database} by that of {}?", wanted.name);
     let context = invocation.open_for(Run::of(wanted.dry_run))?;

@@ -189,7 +189,8 @@ pub(super) fn stayed_lines(stays: &[Stayed]) -> Vec<String> {
         let chosen = stays.iter().filter(|stayed| stayed.is_mount_point == is_mount_point);
         let paths: Vec<PathBuf> = chosen.map(|stayed| stayed.path.clone()).collect();
         if !paths.is_empty() {
-            lines.push(format!("{} where it is, {why}:", count(paths.len() as u64, "path stays", "paths stay")));
+            let said = count(paths.len() as u64, "path stays where it is", "paths stay where they are");
+            lines.push(format!("{said}, {why}:"));
             push_first(&mut lines, &paths);
         }
     }

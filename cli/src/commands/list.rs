@@ -5,6 +5,7 @@ use copal_engine::application::{CaptureRecord, records};
 use copal_engine::catalogue::{Catalogue, Filter, Listed, Unreadable, UnreadableReason};
 use copal_engine::removal::is_safety;
 use copal_engine::{Context, Monitor};
+use copal_store::SnapshotId;
 
 use crate::commands::filter::FilterArguments;
 use crate::commands::snapshot::{SnapshotLine, full_name, host, origin, paths, phase, tags};
@@ -87,11 +88,24 @@ fn print(snapshots: &[&Listed], under_way: &[CaptureRecord], invocation: &mut In
     let (safety, asked): (Vec<&Listed>, Vec<&Listed>) =
         snapshots.iter().copied().partition(|listed| is_safety(&listed.snapshot));
     let output = &mut invocation.output;
-    let before = match safety.len() as u64 {
-        0 => String::new(),
-        number => format!(", and {} taken before deploys", count(number, "snapshot", "snapshots")),
-    };
-    output.line(format!("{}{before}", count(asked.len() as u64, "snapshot", "snapshots")))?;
+    let mut first = count(asked.len() as u64, "snapshot", "snapshots");
+    if !safety.is_empty() {
+        let number = count(safety.len() as u64, "snapshot", "snapshots");
+        first.push_str(&format!(", and {number} taken before deploys"));
+    }
+    // No snapshots: rows of their own, which the first figure does not count.
+    let (ended, going): (Vec<&CaptureRecord>, Vec<&CaptureRecord>) =
+        under_way.iter().partition(|record| record.phase.is_final());
+    if !going.is_empty() {
+        first.push_str(&format!("; {} under way", count(going.len() as u64, "capture is", "captures are")));
+    }
+    if !ended.is_empty() {
+        first.push_str(&format!(
+            "; {} without a snapshot",
+            count(ended.len() as u64, "capture ended", "captures ended")
+        ));
+    }
+    output.line(first)?;
     let (begun_safety, begun): (Vec<&CaptureRecord>, Vec<&CaptureRecord>) =
         under_way.iter().partition(|record| record.safety);
     if !asked.is_empty() || !begun.is_empty() {
@@ -139,7 +153,7 @@ fn table(snapshots: &[&Listed], under_way: &[&CaptureRecord]) -> Table {
         ]);
     }
     for record in under_way {
-        let id: String = record.id.replace('-', "").chars().take(8).collect();
+        let id = SnapshotId::from_hex(&record.id.replace('-', "")).map_or_else(|| record.id.clone(), short_id);
         table.row(vec![
             escaped(format!("{}/{}", record.app, record.name).as_bytes()).into(),
             id.into(),

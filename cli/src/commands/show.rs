@@ -27,7 +27,7 @@ Examples:
   copal show latest --path /srv/data             the newest that was taken from there
   copal show 01934f1e-2a4b                       an id, or as much of it as tells it from others")]
 pub(crate) struct Arguments {
-    /// Name, APP/NAME, id or its prefix, latest, latest:APP, or latest:/PATH
+    /// Name, APP/NAME, id or its prefix, latest, latest:APP, or latest:PATH
     #[arg(value_name = "SNAPSHOT", add = snapshots())]
     name: String,
     #[command(flatten)]

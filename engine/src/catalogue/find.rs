@@ -1,6 +1,6 @@
 //! How people name a snapshot.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::whole_id;
@@ -34,12 +34,11 @@ pub fn is_of_the_future(snapshot: &Snapshot, now: Timestamp) -> bool {
 /// error, lest another application's snapshot is taken for it.
 pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str, filter: &Filter) -> Result<&'c Listed> {
     if let Some(of) = age_of(reference) {
-        let is_meant = |snapshot: &Snapshot| match of {
-            "" => true,
-            path if path.starts_with('/') => {
-                snapshot.sources.iter().any(|source| is_same_path(&source.path, Path::new(path)))
-            }
-            app => snapshot.app == app,
+        let path = if is_of_application(catalogue, of) { None } else { path_of(of) };
+        let is_meant = |snapshot: &Snapshot| match &path {
+            _ if of.is_empty() => true,
+            Some(path) => snapshot.sources.iter().any(|source| is_same_path(&source.path, path)),
+            None => snapshot.app == of,
         };
         let wanted = |listed: &Listed| is_meant(&listed.snapshot) && filter.matches(&listed.snapshot);
         // Nobody asked for those that were taken before deploys: after a deploy the newest is what stood
@@ -75,13 +74,23 @@ pub(super) fn find<'c>(catalogue: &'c Catalogue, reference: &str, filter: &Filte
     by_id(catalogue, reference)
 }
 
+/// Whether a word behind `latest:` is an application here; else it is a path, as other commands read one.
+fn is_of_application(catalogue: &Catalogue, word: &str) -> bool {
+    !word.contains('/') && catalogue.snapshots.iter().any(|listed| !word.is_empty() && listed.snapshot.app == word)
+}
+
+/// A path as sources are recorded.
+fn path_of(word: &str) -> Option<PathBuf> {
+    std::path::absolute(word).ok().map(|path| path.components().collect())
+}
+
 /// Whether a word means a snapshot by its age.
 #[must_use]
 pub fn is_by_age(reference: &str) -> bool {
     age_of(reference).is_some()
 }
 
-/// Of what the newest is meant: `latest`, `latest:APP`, `latest:/PATH`.
+/// Of what the newest is meant: `latest`, `latest:APP`, `latest:PATH`.
 fn age_of(reference: &str) -> Option<&str> {
     let rest = reference.strip_prefix("latest")?;
     if rest.is_empty() { Some("") } else { rest.strip_prefix(':') }

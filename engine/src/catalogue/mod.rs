@@ -132,7 +132,7 @@ impl Catalogue {
     }
 
     /// By name, `APP/NAME`, id or unambiguous id prefix (4 or more hex digits, with or without dashes),
-    /// `latest`, `latest:APP`, `latest:/PATH`.
+    /// `latest`, `latest:APP`, `latest:PATH`.
     pub fn find(&self, reference: &str) -> Result<&Listed> {
         find::find(self, reference, &Filter::default())
     }

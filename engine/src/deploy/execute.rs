@@ -249,7 +249,7 @@ impl Job<'_> {
     ) -> Result<Decision> {
         self.run.monitor().phase("comparing");
         let plan = self.plan(context, request, catalogue, session)?;
-        stays::refuse(self.place, &plan.conflicts)?;
+        stays::refuse(self.place, &plan.conflicts, request.keep_others)?;
         let way = self.choose(request.mode, &plan)?;
         self.refuse_impossible(request, way)?;
         let way = self.around_obstacles(request.mode, way, &plan)?;

@@ -26,7 +26,8 @@ pub(super) fn refuse_device(place: &Place) -> Result<()> {
     Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.into() })
 }
 
-/// A file that is deployed to an empty folder goes into it. Neither a folder that holds something is taken
+/// A file that is deployed to an empty folder, or to one that is named with a slash at its end and not there,
+/// goes into it. Neither a folder that holds something is taken
 /// for a file's place, nor a file for a folder's.
 pub(super) fn place_of_kind(
     place: Place,
@@ -35,8 +36,13 @@ pub(super) fn place_of_kind(
     request: &DeployRequest,
 ) -> Result<Place> {
     let refuse = |detail: String| Err(Error::UnfitTarget { target: request.target.clone(), detail });
+    // As `cp` and `rsync` read it: a slash at the end asks for a folder.
+    let asks_for_folder = request.target.as_os_str().as_bytes().ends_with(b"/");
     match (place.standing, single) {
-        (Standing::EmptyFolder, true) => match desired.last_name() {
+        (Standing::File, true) if asks_for_folder => {
+            refuse("it is a file, and the slash at its end asks for a folder: leave the slash away".into())
+        }
+        (standing, true) if standing == Standing::EmptyFolder || standing == Standing::Absent && asks_for_folder => match desired.last_name() {
             Some(name) => Place::resolve(&place.path.join(OsStr::from_bytes(&name))),
             None => refuse("it is a folder, and what goes there is one file: name the file itself".into()),
         },

@@ -203,7 +203,7 @@ pub(super) fn find(desired: &Desired<'_>, stays: &Arc<Stays>, place: &Place) -> 
         }
         found.push(entry.path.into_vec());
     }
-    refuse(place, &conflicts)?;
+    refuse(place, &conflicts, false)?;
     Ok(found)
 }
 
@@ -371,8 +371,9 @@ impl Conflict {
     }
 }
 
-/// Refuses, before anything is touched, what cannot be done without touching what stays.
-pub(super) fn refuse(place: &Place, conflicts: &[Conflict]) -> Result<()> {
+/// Refuses, before anything is touched, what cannot be done without touching what stays; `gentle`: where
+/// nothing is to be removed.
+pub(super) fn refuse(place: &Place, conflicts: &[Conflict], gentle: bool) -> Result<()> {
     if conflicts.is_empty() {
         return Ok(());
     }
@@ -381,14 +382,17 @@ pub(super) fn refuse(place: &Place, conflicts: &[Conflict]) -> Result<()> {
         detail.push(format!("and {} more such places", conflicts.len() - NAMED_MAX));
     }
     if conflicts.iter().any(|conflict| matches!(conflict, Conflict::Mounted(_))) {
-        detail.push("unmount that, or deploy a part with --path".into());
+        detail.push(format!("unmount that, or {} a part with --path", if gentle { "restore" } else { "deploy" }));
     }
-    if conflicts.iter().any(|conflict| matches!(conflict, Conflict::LeftOut(_) | Conflict::Inside { .. })) {
-        detail.push("move that away, or deploy with --delete-excluded".into());
-    }
-    if conflicts.iter().any(|conflict| matches!(conflict, Conflict::Kind(_))) {
-        detail.push("move that away, or restore with --delete".into());
-    }
+    let of_rules = |conflict: &Conflict| matches!(conflict, Conflict::LeftOut(_) | Conflict::Inside { .. });
+    let of_kind = |conflict: &Conflict| matches!(conflict, Conflict::Kind(_));
+    let ways = match (conflicts.iter().any(of_rules), conflicts.iter().any(of_kind)) {
+        (true, _) if gentle => Some("move that away, or leave it out of the restore with --exclude"),
+        (true, _) => Some("move that away, or deploy with --delete-excluded"),
+        (false, true) => Some("move that away, or restore with --delete"),
+        (false, false) => None,
+    };
+    detail.extend(ways.map(str::to_owned));
     Err(Error::UnfitTarget { target: place.path.clone(), detail: detail.join("; ") })
 }
 
