@@ -33,7 +33,7 @@ fn d20_an_archive_brings_acls_back_as_tar_does() {
          setfattr -n user.colour -v amber s/f",
     );
     // Only root may: the kernel looks at what is in it.
-    let capability = "0x010000020020000000000000000000000000000000000000";
+    let capability = "0x0100000200200000000000000000000000000000";
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         shell(&world, &format!("setfattr -n security.capability -v {capability} s/f"));
@@ -114,6 +114,41 @@ fn d02_what_was_left_out_stays_when_a_hub_tar_is_deployed() {
     check(&["hub"], &["cache/"], &["hub/bucket/cache/c", "hub/bucket/sub/cache/c"]);
     check(&["hub"], &["/bucket/sub/*.tmp", "b*/cache"], &["hub/bucket/sub/x.tmp", "hub/bucket/cache/c"]);
     check(&["hub"], &["**/cache"], &["hub/bucket/sub/cache/c"]);
+}
+
+/// What was left out for what it is or stands beside, or was not named, stays as well.
+#[test]
+fn d02_other_rules_travel_with_a_hub_tar_too() {
+    for sources in [&["hub"][..], &["hub.db=hub/hub.db", "bucket=hub/bucket"]] {
+        let world = World::new();
+        hub(&world, "hub");
+        leave_out(&world, &["hub/bucket/cache/c", "hub/bucket/marked/m"]);
+        fs::write(world.path("hub/bucket/cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n")
+            .unwrap();
+        fs::write(world.path("hub/bucket/marked/.leave"), "").unwrap();
+        fs::write(world.path("hub/bucket/large"), vec![7; 100_000]).unwrap();
+        let mut words = vec!["create", "one"];
+        words.extend(sources);
+        words.extend(["--exclude-caches", "--exclude-if-present", ".leave", "--exclude-larger-than", "50000"]);
+        world.ok(&words);
+        world.ok(&["export", "one", "one.tgz", "--format", "hub-tar"]);
+        world.ok(&["import", "one.tgz", "two"]);
+        world.ok(&["deploy", "two", "hub", "--yes"]);
+        for path in ["cache/c", "marked/m", "large"] {
+            assert!(world.path("hub/bucket").join(path).exists(), "{sources:?}: {path}");
+        }
+    }
+    let world = World::new();
+    hub(&world, "hub");
+    leave_out(&world, &["hub/bucket/other", "hub/bucket/sub/part"]);
+    fs::write(world.path("list"), "hub.db\nbucket/sub\n").unwrap();
+    world.ok(&["create", "one", "hub", "--files-from", "list"]);
+    world.ok(&["export", "one", "one.tgz", "--format", "hub-tar"]);
+    world.ok(&["import", "one.tgz", "two"]);
+    fs::write(world.path("hub/bucket/sub/new"), "goes").unwrap();
+    world.ok(&["deploy", "two", "hub", "--yes"]);
+    assert!(world.path("hub/bucket/other").exists() && world.path("hub/bucket/o").exists());
+    assert!(world.path("hub/bucket/sub/part").exists() && !world.path("hub/bucket/sub/new").exists());
 }
 
 #[test]

@@ -24,6 +24,12 @@ pub(super) enum HubRule {
     MountPoint(String),
     MountPointHex(String),
     OneFileSystem(bool),
+    Beside { name: String, begins: String },
+    BesideHex { name: String, begins: String },
+    LargerThan(u64),
+    Unnamed(bool),
+    Named(String),
+    NamedHex(String),
 }
 
 /// The rules of what is exported.
@@ -35,8 +41,8 @@ pub(super) struct BucketRules {
 }
 
 impl BucketRules {
-    /// Those of the source with this label, told from the folder at `bucket` in it.
-    pub(super) fn of(snapshot: &Snapshot, label: &str, bucket: &EntryPath) -> Result<Self> {
+    /// Those of the source with this label, told from the folder at `bucket` in it, which is there or not.
+    pub(super) fn of(snapshot: &Snapshot, label: &str, bucket: &EntryPath, is_there: bool) -> Result<Self> {
         let given = snapshot.rules_of(label);
         let patterns: Vec<String> = given.iter().filter_map(pattern).cloned().collect();
         let lines = match snapshot.version {
@@ -45,24 +51,31 @@ impl BucketRules {
         };
         let excludes = lines.iter().cloned().map(Rule::Exclude);
         let rules = excludes.chain(given.iter().filter(|rule| pattern(rule).is_none()).cloned());
-        let slashes = bucket.to_slashes();
-        if slashes.is_empty() {
+        let folder = bucket.to_slashes();
+        if folder.is_empty() {
             return Ok(Self { rules: rules.map(HubRule::from).collect(), others: false });
         }
-        let covered = Excludes::new(&lines)?.covers(&slashes, true);
+        // Whatever kept it out of the snapshot keeps what is in it.
+        if !is_there && !given.is_empty() {
+            return Ok(Self { rules: vec![HubRule::Exclude(ALL.into())], others: true });
+        }
+        let is_whole = given.iter().any(|rule| matches!(rule, Rule::Named(path) if is_at_or_below(&folder, path)));
         let mut told = Self::default();
         for rule in rules {
-            let found = match &rule {
-                Rule::Exclude(line) => told_from(line, bucket)?.into_iter().map(HubRule::Exclude).collect(),
-                Rule::OneFileSystem => vec![HubRule::from(rule)],
-                Rule::Path(path) => below(path, &slashes, Rule::Path, true),
-                Rule::MountPoint(path) => below(path, &slashes, Rule::MountPoint, false),
+            let found: Vec<HubRule> = match rule {
+                Rule::Exclude(line) => told_from(&line, bucket)?.into_iter().map(HubRule::Exclude).collect(),
+                Rule::Path(path) if is_at_or_below(&folder, &path) => vec![HubRule::Exclude(ALL.into())],
+                Rule::MountPoint(path) if path == folder => vec![HubRule::Exclude(ALL.into())],
+                Rule::Path(path) => below(&path, &folder, Rule::Path),
+                Rule::MountPoint(path) => below(&path, &folder, Rule::MountPoint),
+                Rule::Unnamed | Rule::Named(_) if is_whole => Vec::new(),
+                Rule::Named(path) => below(&path, &folder, Rule::Named),
+                other @ (Rule::OneFileSystem | Rule::Beside { .. } | Rule::LargerThan(_) | Rule::Unnamed) => {
+                    vec![HubRule::from(other)]
+                }
             };
             told.others |= found.is_empty();
             told.rules.extend(found);
-        }
-        if covered {
-            told.rules = vec![HubRule::Exclude(ALL.into())];
         }
         Ok(told)
     }
@@ -72,16 +85,15 @@ fn pattern(rule: &Rule) -> Option<&String> {
     if let Rule::Exclude(pattern) = rule { Some(pattern) } else { None }
 }
 
-/// A path's rule told from a folder; all of the folder where the path is that folder or, for what goes with
-/// all below it, lies above.
-fn below(path: &[u8], folder: &[u8], rule: impl Fn(Vec<u8>) -> Rule, whole: bool) -> Vec<HubRule> {
-    let within = |inner: &[u8], outer: &[u8]| {
-        inner.strip_prefix(outer).and_then(|rest| rest.strip_prefix(b"/")).map(<[u8]>::to_vec)
-    };
-    if path == folder || whole && within(folder, path).is_some() {
-        return vec![HubRule::Exclude(ALL.into())];
-    }
-    within(path, folder).map(|inside| HubRule::from(rule(inside))).into_iter().collect()
+/// Whether a path is another one or lies below it.
+fn is_at_or_below(path: &[u8], above: &[u8]) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// A path's rule told from a folder; none where the path is not below it.
+fn below(path: &[u8], folder: &[u8], rule: impl Fn(Vec<u8>) -> Rule) -> Vec<HubRule> {
+    let inside = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix(b"/"));
+    inside.map(|inside| HubRule::from(rule(inside.to_vec()))).into_iter().collect()
 }
 
 /// The lines that say of what is below a folder what this line says from the root; none where it says nothing
@@ -129,6 +141,13 @@ impl From<Rule> for HubRule {
             Rule::OneFileSystem => Self::OneFileSystem(true),
             Rule::Path(path) => text(path, Self::Path, Self::PathHex),
             Rule::MountPoint(path) => text(path, Self::MountPoint, Self::MountPointHex),
+            Rule::Named(path) => text(path, Self::Named, Self::NamedHex),
+            Rule::LargerThan(bytes) => Self::LargerThan(bytes),
+            Rule::Unnamed => Self::Unnamed(true),
+            Rule::Beside { name, begins } => match (std::str::from_utf8(&name), std::str::from_utf8(&begins)) {
+                (Ok(name), Ok(begins)) => Self::Beside { name: name.to_owned(), begins: begins.to_owned() },
+                _ => Self::BesideHex { name: hex::encode(name), begins: hex::encode(begins) },
+            },
         }
     }
 }
@@ -150,11 +169,19 @@ pub(super) fn judged(rules: &[HubRule]) -> Result<Vec<Rule>> {
             HubRule::MountPoint(path) => Rule::MountPoint(path.clone().into_bytes()),
             HubRule::MountPointHex(path) => Rule::MountPoint(digits(path)?),
             HubRule::OneFileSystem(true) => Rule::OneFileSystem,
-            HubRule::OneFileSystem(false) => continue,
+            HubRule::Beside { name, begins } => {
+                Rule::Beside { name: name.clone().into_bytes(), begins: begins.clone().into_bytes() }
+            }
+            HubRule::BesideHex { name, begins } => Rule::Beside { name: digits(name)?, begins: digits(begins)? },
+            HubRule::LargerThan(bytes) => Rule::LargerThan(*bytes),
+            HubRule::Unnamed(true) => Rule::Unnamed,
+            HubRule::Named(path) => Rule::Named(path.clone().into_bytes()),
+            HubRule::NamedHex(path) => Rule::Named(digits(path)?),
+            HubRule::OneFileSystem(false) | HubRule::Unnamed(false) => continue,
         });
     }
     let is_inside = |rule: &Rule| match rule {
-        Rule::Path(path) | Rule::MountPoint(path) => {
+        Rule::Path(path) | Rule::MountPoint(path) | Rule::Named(path) => {
             EntryPath::from_slashes(path).is_some_and(|path| path != EntryPath::root())
         }
         _ => true,
@@ -243,6 +270,13 @@ mod tests {
         check(HubRule::Path("a/b".into()), true);
         check(HubRule::PathHex("ff".into()), true);
         check(HubRule::MountPoint("mnt".into()), true);
+        check(HubRule::Named("a".into()), true);
+        check(HubRule::Named("../a".into()), false);
+        let beside = |name: &str| HubRule::Beside { name: name.into(), begins: "Signature".into() };
+        check(beside("CACHEDIR.TAG"), true);
+        check(beside("a/b"), false);
+        check(beside(".."), false);
+        check(HubRule::BesideHex { name: "ff".into(), begins: "0".into() }, false);
         check(HubRule::Exclude("*.tmp".into()), true);
         for path in ["", "/etc", "../x", "a/../b", "a//b"] {
             check(HubRule::Path(path.into()), false);

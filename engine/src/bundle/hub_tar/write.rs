@@ -58,7 +58,7 @@ pub struct HubExportReport {
 /// Exports, streaming.
 pub fn export(context: &Context, request: &HubExportRequest, out: &mut dyn Write) -> Result<HubExportReport> {
     let begun = context.clock.monotonic_nanoseconds();
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let listed = catalogue.find(&request.reference)?;
     session.prefer(listed.signer);
@@ -154,7 +154,10 @@ impl Parts {
             Some(source) => Some(secret_of(session, &source)?),
         };
         let left_out = match &bucket {
-            Some((source, at)) => BucketRules::of(snapshot, &source.label, at)?,
+            Some((source, at)) => {
+                let is_there = TreeReader::new(session, source.tree).get(at)?.is_some();
+                BucketRules::of(snapshot, &source.label, at, is_there)?
+            }
             None => BucketRules::default(),
         };
         Ok(Self { database: entry, database_content: content, bucket, key, paths, left_out })
