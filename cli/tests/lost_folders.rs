@@ -74,12 +74,14 @@ fn d03_what_writes_makes_lost_folders_again() {
 fn d03_what_reads_works_without_them_on_a_medium_that_cannot_be_written() {
     let world = world();
     let wanted = look(&world.path("s"));
+    world.ok(&["init", "--repo", "other"]);
     lose_folders(&world.repository());
     let repository = world.text("repository");
     let mount =
         |words: &[&str]| assert!(Command::new("mount").args(words).arg(&repository).status().unwrap().success());
     mount(&["--bind", &repository]);
     mount(&["-o", "remount,ro,bind"]);
+    fs::write(world.path("password"), "of the bundle").unwrap();
     let all = [
         &["list"][..],
         &["show", "two"],
@@ -88,13 +90,17 @@ fn d03_what_reads_works_without_them_on_a_medium_that_cannot_be_written() {
         &["find", "more"],
         &["diff", "one", "two"],
         &["dump", "two", "more"],
+        &["dump", "two", "/", "--tar"],
         &["verify"],
         &["verify", "--quick"],
         &["key", "list"],
         &["deploy", "two", "t", "--yes"],
         &["restore", "two", "r"],
         &["gc", "--dry-run"],
-        &["dump", "two", "/", "--tar"],
+        &["forget", "--keep-last", "1", "--dry-run"],
+        &["create", "three", "s", "--dry-run"],
+        &["export", "two", "two.copal", "--bundle-password-file", "password"],
+        &["copy", "two", "--to", "other", "--to-key-file", "key"],
     ];
     let runs: Vec<_> = all.iter().map(|words| (words, world.run(words))).collect();
     let refused = world.run(&["create", "three", "s", "--json"]);
@@ -111,7 +117,12 @@ fn d03_what_reads_works_without_them_on_a_medium_that_cannot_be_written() {
 #[test]
 fn d03_a_place_without_a_configuration_is_no_repository() {
     let world = world();
-    fs::rename(world.path("repository/config"), world.path("config")).unwrap();
+    for entry in fs::read_dir(world.repository()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::rename(&path, world.path("").join(path.file_name().unwrap())).unwrap();
+        }
+    }
     fs::remove_dir(world.path("repository/tmp")).unwrap();
     world.fails(&["create", "three", "s"], 10, "no-repository");
     assert!(!world.path("repository/tmp").exists());

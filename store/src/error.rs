@@ -121,6 +121,14 @@ impl Error {
         Self::Io { action, object: object.to_string(), source }
     }
 
+    /// Whether nothing can be written where the repository is, by this user or by anybody: a medium that is
+    /// only read.
+    #[must_use]
+    pub fn is_write_refused(&self) -> bool {
+        let is_refusal = |kind| matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+        matches!(self, Self::Io { source, .. } if is_refusal(source.kind()))
+    }
+
     /// Whether there is no space left where the repository is, for anybody or for this user.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -80,7 +80,7 @@ pub fn export(context: &Context, request: &ExportRequest, target: ExportTarget<'
     if request.password.is_empty() {
         return Err(Error::Usage("a bundle needs a password of its own".into()));
     }
-    let session = Session::begin(&context.repository)?;
+    let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let mut chosen: Vec<&Listed> = Vec::new();
     for reference in &request.references {

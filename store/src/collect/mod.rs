@@ -108,6 +108,9 @@ pub fn collect(
     options: CollectOptions,
 ) -> Result<CollectReport> {
     repository.keys().role().require(Action::Maintain)?;
+    if options.dry_run {
+        return forecast(repository, reachability, options);
+    }
     let lease = maintenance_lease(repository)?;
     let mut report = collect_forced(repository, &*lease, reachability, options, &HashSet::new())?;
     if report.packs_without_room > 0 && report.bytes_freed > 0 {
@@ -123,6 +126,24 @@ pub fn collect(
     Ok(report)
 }
 
+/// What a collection would do. Where nothing can be written there is neither lease nor session: nobody collects
+/// there.
+fn forecast(
+    repository: &Repository,
+    reachability: &dyn Reachability,
+    options: CollectOptions,
+) -> Result<CollectReport> {
+    let lease = match maintenance_lease(repository) {
+        Err(error) if error.is_write_refused() => None,
+        lease => Some(lease?),
+    };
+    let session = Session::begin_reading(repository)?;
+    let plan = plan(repository, &session, reachability, options, &HashSet::new())?;
+    session.end()?;
+    lease.map_or(Ok(()), |lease| lease.release())?;
+    Ok(plan.forecast(&bytes_with_parity(repository)?))
+}
+
 /// The same under a lease that is held, with packs that are rewritten whatever lives in them.
 fn collect_forced(
     repository: &Repository,
@@ -132,17 +153,11 @@ fn collect_forced(
     forced: &HashSet<PackId>,
 ) -> Result<CollectReport> {
     let mut report = CollectReport::default();
-    if !options.dry_run {
-        remove_dead_sessions(repository)?;
-        sweep::carry_out(repository, reachability, None, &mut report)?;
-    }
+    remove_dead_sessions(repository)?;
+    sweep::carry_out(repository, reachability, None, &mut report)?;
     // A session of its own keeps nobody's sweep waiting but the next collection's, which the lease excludes.
     let session = Session::begin(repository)?;
     let mut plan = plan(repository, &session, reachability, options, forced)?;
-    if options.dry_run {
-        session.end()?;
-        return Ok(plan.forecast(&bytes_with_parity(repository)?));
-    }
     let (damaged, copied) = match rewrite::copy_live(&session, &plan) {
         // On a full disk what is dead goes first: it needs no copies.
         Err(error) if error.is_disk_full() && !plan.dead.is_empty() => {

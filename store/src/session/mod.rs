@@ -12,7 +12,6 @@ mod read;
 mod write;
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
@@ -129,11 +128,7 @@ impl Session {
     pub fn begin_reading(repository: &Repository) -> Result<Self> {
         let hold = match hold(repository) {
             Ok(hold) => Some(hold),
-            Err(Error::Io { source, .. })
-                if matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
-            {
-                None
-            }
+            Err(error) if error.is_write_refused() => None,
             Err(error) => return Err(error),
         };
         let session = Self::held(repository, hold)?;
