@@ -50,8 +50,8 @@ fn d13_one_place_has_one_path_however_it_is_typed() {
     fs::write(world.path("o/other"), "content").unwrap();
     world.create("other", "o");
     for (folder, word) in spellings {
-        let run = in_folder(&world, folder, &["deploy", "latest", word, "--json"]);
-        assert_eq!(run.code, 1, "{word}: {run:?}");
+        let run = in_folder(&world, folder, &["deploy", "latest", word, "--dry-run"]);
+        assert_eq!(run.code, 0, "{word}: {run:?}");
         assert!(run.stderr.contains("the latest snapshot is"), "{word}: {run:?}");
     }
 }
@@ -90,7 +90,7 @@ fn d08_what_is_no_source_is_named_with_what_it_is() {
     )
     .unwrap();
     for (word, what) in
-        [("link", "a symbolic link to f"), ("dangling", "a symbolic link to nowhere"), ("pipe", "a FIFO")]
+        [("link", "a symbolic link to f"), ("dangling", "a symbolic link to nowhere"), ("pipe", "a named pipe")]
     {
         let run = world.run(&["create", "one", word, "--json"]);
         let message = run.error()["message"].as_str().unwrap().to_owned();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use copal_engine::catalogue::Filter;
+use copal_engine::create::recorded_path;
 
 use crate::completion::applications;
 use crate::exit_code::ProgramError;
@@ -49,6 +50,5 @@ impl HostAndTag {
 
 /// As sources are recorded.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, ProgramError> {
-    let absolute = std::path::absolute(path).map_err(|error| ProgramError::file("finding", path, error))?;
-    Ok(absolute.components().collect())
+    recorded_path(path).map_err(|error| ProgramError::usage(error.to_string(), "name another path"))
 }

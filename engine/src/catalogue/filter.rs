@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use copal_manifest::snapshot::Snapshot;
+
+use crate::error::{Error, Result};
 
 /// Chooses snapshots. What is empty asks for nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -40,6 +42,18 @@ impl Filter {
     pub fn has_tags(&self, tags: &[(String, String)]) -> bool {
         self.tags.iter().all(|tag| tags.contains(tag))
     }
+}
+
+/// The path that is recorded of a source: absolute, without what does not matter (a slash at its end, doubled
+/// ones, dots), so that one place has one. What is above two dots is what the system says it is.
+pub fn recorded_path(path: &Path) -> Result<PathBuf> {
+    let failed = |error| Error::Usage(format!("{}: {error}", path.display()));
+    let absolute: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
+    let parts: Vec<Component<'_>> = absolute.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else { return Ok(absolute) };
+    let (above, below): (PathBuf, PathBuf) = (parts[..=last].iter().collect(), parts[last + 1..].iter().collect());
+    // What is not there is for others to tell.
+    Ok(above.canonicalize().map_or(absolute, |real| real.join(below).components().collect()))
 }
 
 /// A recorded path without what does not matter: a slash at its end, doubled ones, dots.

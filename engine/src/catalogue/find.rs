@@ -1,6 +1,6 @@
 //! How people name a snapshot.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use copal_manifest::entry::Timestamp;
 use copal_manifest::name::whole_id;
@@ -9,7 +9,7 @@ use copal_manifest::snapshot::{Origin, Snapshot};
 use copal_store::SnapshotId;
 use copal_store::trust::Standing;
 
-use crate::catalogue::{Catalogue, Filter, Listed, Unreadable, is_same_path};
+use crate::catalogue::{Catalogue, Filter, Listed, Unreadable, is_same_path, recorded_path};
 use crate::error::{Error, Result};
 use crate::moment::shown as shown_time;
 
@@ -81,7 +81,7 @@ fn is_of_application(catalogue: &Catalogue, word: &str) -> bool {
 
 /// A path as sources are recorded.
 fn path_of(word: &str) -> Option<PathBuf> {
-    std::path::absolute(word).ok().map(|path| path.components().collect())
+    recorded_path(Path::new(word)).ok()
 }
 
 /// Whether a word means a snapshot by its age.

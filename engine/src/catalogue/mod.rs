@@ -24,7 +24,7 @@ use copal_store::session::Session;
 use copal_store::signing::SignerId;
 use copal_store::{Error as StoreError, SnapshotId};
 
-pub use filter::{Filter, is_same_path, plain_path};
+pub use filter::{Filter, is_same_path, plain_path, recorded_path};
 pub use find::{FUTURE_SECONDS, is_by_age, is_of_the_future};
 pub use gone::Gone;
 pub(crate) use gone::{forget_deleted, tell_what_is_gone};

@@ -2,19 +2,20 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{SourceKind, SourceRecord};
 use copal_source::read::{PinnedBytes, TreeReader};
 use copal_source::scan::{Listed, ScanEntry, scan};
 
+use crate::catalogue::recorded_path;
 use crate::context::Context;
 use crate::create::SourceRequest;
 use crate::create::clones::KeptClones;
 use crate::create::exclusions::Exclusions;
 use crate::create::left_out::LeftOut;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A source to be stored.
 #[derive(Debug)]
@@ -56,18 +57,6 @@ pub(crate) enum InputContent {
         /// In path order, the root first.
         entries: Vec<ScanEntry>,
     },
-}
-
-/// The path that is recorded of a source: absolute, without what does not matter (a slash at its end, doubled
-/// ones, dots), so that one place has one. What is above two dots is what the system says it is.
-pub fn recorded_path(path: &Path) -> Result<PathBuf> {
-    let failed = |error| Error::Usage(format!("{}: {error}", path.display()));
-    let absolute: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
-    let parts: Vec<Component<'_>> = absolute.components().collect();
-    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else { return Ok(absolute) };
-    let (above, below): (PathBuf, PathBuf) = (parts[..=last].iter().collect(), parts[last + 1..].iter().collect());
-    // What is not there is for others to tell.
-    Ok(above.canonicalize().map_or(absolute, |real| real.join(below).components().collect()))
 }
 
 /// Entries in path order, problems among them.

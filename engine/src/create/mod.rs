@@ -39,13 +39,13 @@ pub use crate::create::creation::check_new_name;
 pub(crate) use crate::create::creation::{Contents, Creation, Naming, Taken};
 pub(crate) use crate::create::evidence::{is_past, is_present, is_unchanged_since, timestamp, trusted_before};
 pub use crate::create::exclusions::Exclusions;
-pub use crate::create::input::recorded_path;
 pub(crate) use crate::create::input::{Input, InputContent};
 pub use crate::create::made_name::made_name;
 pub use crate::create::rehearsal::{Rehearsal, rehearse};
 pub use crate::create::stream::Stream;
 
 use crate::catalogue::Listed;
+pub use crate::catalogue::recorded_path;
 use crate::context::Context;
 use crate::error::{Error, Result};
 

@@ -229,10 +229,7 @@ impl Capture<'_, '_> {
         match root {
             Some((FileKind::Directory, device)) => Ok((SourceKind::Tree, device)),
             Some((FileKind::File, device)) => Ok((SourceKind::File, device)),
-            Some((kind, _)) => {
-                let (place, what) = (self.root.display(), kind.name());
-                Err(Error::Usage(format!("{place} is {what}: a source is a folder or a regular file; name that")))
-            }
+            Some((kind, _)) => Err(no_source(&self.root, kind)),
             None => Err(Error::Internal("a scan without a root".into())),
         }
     }
@@ -478,4 +475,13 @@ impl From<Trouble> for Error {
             Trouble::Fatal(error) => error,
         }
     }
+}
+
+/// What is neither; of a link where it leads, since links to folders are followed.
+fn no_source(path: &Path, kind: FileKind) -> Error {
+    let leads = match std::fs::read_link(path) {
+        Ok(target) if kind == FileKind::Symlink => format!(" to {}, and no folder: name that itself", target.display()),
+        _ => String::new(),
+    };
+    Error::Usage(format!("{} is {}{leads}; a source is a folder or a regular file", path.display(), kind.name()))
 }
