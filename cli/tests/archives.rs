@@ -1,6 +1,6 @@
 //! Goal: what other programs make of our archives is what was captured: ACLs by `tar --acls`, and what a
-//! snapshot left out is left where it is by a deploy of its hub-tar. Method: the system's own `tar`, `setfacl`
-//! and `getfacl`; bundles as they are, and packed again by hand.
+//! snapshot left out is left where it is by a deploy of its hub-tar. Method: the system's own `tar`,
+//! `setfacl` and `getfacl`; bundles as they are, and packed again by hand.
 #![allow(clippy::unwrap_used)]
 
 mod support;

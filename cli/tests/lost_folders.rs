@@ -1,5 +1,5 @@
-//! Goal: a repository whose empty folders were not kept (by git, an object store, an archiver) is one. Method:
-//! copies without them, also on a filesystem mounted read-only; each command of the program.
+//! Goal: a repository whose empty folders were not kept (by git, an object store, an archiver) is one.
+//! Method: copies without them, also on a filesystem mounted read-only; each command of the program.
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -82,8 +82,8 @@ pub(super) struct Run<'a> {
     made: Mutex<Vec<Made>>,
 }
 
-/// Something that a deploy makes under a name of its own. Nobody who reads of that name could tell what it was:
-/// what is said of it is said of the place where it belongs.
+/// Something that a deploy makes under a name of its own. Nobody who reads of that name could tell what it
+/// was: what is said of it is said of the place where it belongs.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
     /// Its whole path.

@@ -126,8 +126,8 @@ pub fn collect(
     Ok(report)
 }
 
-/// What a collection would do. Where nothing can be written there is neither lease nor session: nobody collects
-/// there.
+/// What a collection would do. Where nothing can be written there is neither lease nor session: nobody
+/// collects there.
 fn forecast(
     repository: &Repository,
     reachability: &dyn Reachability,

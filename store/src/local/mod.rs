@@ -6,15 +6,17 @@
 //! dies. Access times and file names of others mean nothing.
 
 mod files;
+mod folders;
 mod real;
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use folders::FOLDERS;
 
 pub use files::{EntryKind, Files, FolderEntry, LockKind, OpenFile};
 pub use real::RealFiles;
@@ -22,9 +24,6 @@ pub use real::RealFiles;
 use crate::backend::{Backend, FinishedObject, Hold, ObjectKind, ObjectName, ObjectStat, ObjectWriter};
 use crate::{Error, Result};
 
-/// Folders of a repository, made by `prepare`.
-const FOLDERS: &[&str] =
-    &["keys", "packs", "index", "snapshots", "labels", "condemned", "sessions", "leases", TEMPORARY];
 /// Where unpublished objects live when the filesystem has no unnamed files.
 const TEMPORARY: &str = "tmp";
 /// Open descriptors kept for reading.
@@ -33,8 +32,6 @@ const DESCRIPTORS_MAX: usize = 128;
 const WRITE_OUT_BYTES: u64 = 8 << 20;
 /// Attempts to take a lease whose file is removed by its last holder at the same moment.
 const HOLD_ATTEMPTS: usize = 16;
-/// Folders above a new repository that `init` makes at most.
-const PARENTS_MAX: usize = 64;
 
 /// Objects as files below one folder.
 pub struct LocalBackend {
@@ -112,21 +109,6 @@ impl LocalBackend {
         }
     }
 
-    /// Git, object stores and some archivers keep no empty folders. Where the configuration is, the
-    /// repository is: what it lacks of its folders was empty, and is made again.
-    fn make_lost_folders(&self) -> Result<()> {
-        if self.list(ObjectKind::Config)?.is_empty() {
-            return Err(Error::NotARepository { place: self.place() });
-        }
-        let mut touched = BTreeSet::from([self.root.clone()]);
-        for folder in FOLDERS {
-            let path = self.root.join(folder);
-            self.create_folder(&path)?;
-            touched.insert(path);
-        }
-        self.sync_folders(&touched)
-    }
-
     /// Gives a file its name, in a folder that may have been lost.
     fn link(&self, file: &NewFile, to: &Path) -> Result<io::Result<()>> {
         match file.link(to) {
@@ -189,26 +171,6 @@ impl LocalBackend {
         Ok(folder)
     }
 
-    fn create_folder(&self, path: &Path) -> Result<()> {
-        match self.files.create_folder(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("creating", path.display(), error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The same; `false` where the folder that it should stand in is not there.
-    fn create_folder_in(&self, path: &Path) -> Result<bool> {
-        match self.files.create_folder(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("creating", path.display(), error))
-            }
-            _ => Ok(true),
-        }
-    }
-
     fn list_folder(&self, folder: &Path, kind: ObjectKind, found: &mut Vec<ObjectStat>) -> Result<()> {
         for entry in self.entries(folder)? {
             let Some(name) = entry.name.to_str().and_then(|name| ObjectName::new(kind, name)) else { continue };
@@ -225,57 +187,6 @@ impl LocalBackend {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(Error::io("listing", folder.display(), error)),
             Ok(entries) => Ok(entries),
-        }
-    }
-
-    /// Whether a place without configuration is empty, or only what an interrupted `init` left.
-    fn is_free(&self) -> Result<bool> {
-        for entry in self.entries(&self.root)? {
-            let name: &OsStr = &entry.name;
-            if entry.kind != EntryKind::Folder || !FOLDERS.iter().any(|folder| name == *folder) {
-                return Ok(false);
-            }
-            let harmless = name == "keys" || name == TEMPORARY || self.entries(&self.root.join(name))?.is_empty();
-            if !harmless {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Makes the folders down to the repository's; returns those whose names must be synced.
-    fn create_root(&self) -> Result<BTreeSet<PathBuf>> {
-        let mut missing = Vec::new();
-        let mut folder = self.root.as_path();
-        loop {
-            match self.files.create_folder(folder) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound && missing.len() < PARENTS_MAX => {
-                    missing.push(folder);
-                    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                        folder = parent;
-                        continue;
-                    }
-                    return Err(Error::io("creating", self.place(), error));
-                }
-                Err(error) => return Err(Error::io("creating", self.place(), error)),
-            }
-            break;
-        }
-        let above = |folder: &Path| match folder.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let mut touched = BTreeSet::from([above(folder), self.root.clone()]);
-        for folder in missing.into_iter().rev() {
-            self.create_folder(folder)?;
-            touched.insert(above(folder));
-        }
-        // A file has no entries: then the place is taken.
-        match self.files.entries(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::NotEmpty { place: self.place() }),
-            _ => Ok(touched),
         }
     }
 }
