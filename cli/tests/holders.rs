@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -174,7 +174,17 @@ fn d01_a_link_in_the_place_of_a_database_leads_nowhere() {
     for link in ["t/db", "app.db"] {
         symlink(world.path("victim/v.db"), world.path(link)).unwrap();
         fs::copy(world.path("victim/v.db-wal"), with(&world.path(link), "-wal")).unwrap();
+        // Whoever may put it there.
+        lchown(world.path(link), Some(1), Some(1)).unwrap();
     }
+    // One's own link leads to another's, and that one no further.
+    symlink(world.path("app.db"), world.path("led.db")).unwrap();
+    fs::write(
+        world.path("led.toml"),
+        fs::read_to_string(world.path("copal.toml")).unwrap().replace("app.db", "led.db"),
+    )
+    .unwrap();
+    world.fails(&["--config", "led.toml", "deploy", "hub/app", "--app", "hub", "--yes"], 79, "unfit-target");
     for last in ["--dry-run", "--yes"] {
         world.ok(&["deploy", "labelled", "t", last]);
         world.run(&["deploy", "hub/app", "--app", "hub", last]);

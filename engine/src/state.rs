@@ -5,6 +5,7 @@
 //! a tag made with the secret of this state folder. The secret never leaves it, and is no secret of a
 //! repository: losing it costs that interrupted work is not ended by itself.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -13,12 +14,16 @@ use std::path::{Path, PathBuf};
 
 use copal_source::target::{Identity, TargetTree, rename_new};
 use copal_store::entropy::Entropy;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::deploy::{failed, private_folder};
 use crate::error::{Error, Result};
 
+/// Links that are followed from one to the next, as many as the system follows.
+const LINKS_MAX: usize = 40;
 const SECRET: &str = "recovery-secret";
 const SECRET_BYTES: usize = 32;
 /// Write permission for all, and the bit that lets only owners rename: the one without the other leaves all
@@ -211,18 +216,40 @@ pub(crate) fn real(path: &Path) -> PathBuf {
 
 /// Where a link leads that stands in the place of a file or a folder; anything else is itself. A link leads
 /// there for whoever runs this only when it is theirs, or of the owner of what it leads to: others could have
-/// something of a third one captured or written over.
+/// something of a third one captured or written over. That goes for each link on the way from one to the
+/// next.
 pub(crate) fn place_led_to(path: &Path) -> Result<PathBuf> {
     let path = &path.components().collect::<PathBuf>();
-    let (Ok(link), Ok(end)) = (fs::symlink_metadata(path), fs::metadata(path)) else { return Ok(path.clone()) };
-    if !link.is_symlink() || !(end.is_dir() || end.is_file()) {
+    let (mut place, mut owners) = (path.clone(), Vec::new());
+    let end = loop {
+        // What is open is what is asked and read: names are in others' hands.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let looked = openat(CWD, &place, flags, Mode::empty()).and_then(|open| Ok((fstat(&open)?, open)));
+        // What is not there is for others to tell.
+        let Ok((found, open)) = looked else { return Ok(path.clone()) };
+        if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
+            break found;
+        }
+        let text = readlinkat(&open, "", Vec::new()).map_err(|error| failed("reading", &place, error.into()))?;
+        owners.push(found.st_uid);
+        if owners.len() > LINKS_MAX {
+            return Ok(path.clone());
+        }
+        place = place.parent().unwrap_or(&place).join(OsStr::from_bytes(text.to_bytes())).components().collect();
+    };
+    let kind = FileType::from_raw_mode(end.st_mode);
+    if owners.is_empty() || !matches!(kind, FileType::Directory | FileType::RegularFile) {
         return Ok(path.clone());
     }
-    if ![rustix::process::geteuid().as_raw(), end.uid()].contains(&link.uid()) {
+    let allowed = [geteuid().as_raw(), end.st_uid];
+    if !owners.iter().all(|owner| allowed.contains(owner)) {
         let detail = "it is a symbolic link of another user, and leads to what is not theirs: name the place itself";
         return Err(Error::UnfitTarget { target: path.clone(), detail: detail.into() });
     }
-    fs::canonicalize(path).map_err(|error| failed("resolving", path, error))
+    match place.file_name() {
+        Some(_) => Ok(real(&place)),
+        None => fs::canonicalize(&place).map_err(|error| failed("resolving", path, error)),
+    }
 }
 
 /// Parent folder, open, and name of a whole path without links; none where the folder is gone.
