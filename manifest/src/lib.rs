@@ -17,6 +17,7 @@ mod piece_cursor;
 mod rules;
 pub mod shown;
 pub mod snapshot;
+pub mod tags;
 pub mod total;
 pub mod tree;
 mod walk;

@@ -4,6 +4,7 @@ use copal_store::{Error, Result, SnapshotId, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{PATH_BYTES_MAX, Timestamp};
+use crate::tags::{TAGS_MAX, tags_are_sound};
 use crate::total::total;
 use crate::tree::{HEIGHT_MAX, TreeRoot};
 
@@ -22,12 +23,8 @@ pub const LIVE_SNAPSHOT_VERSION: u16 = 2;
 pub const PLAIN_SNAPSHOT_VERSION: u16 = 1;
 /// Version of a label's payload.
 const LABEL_VERSION: u16 = 1;
-/// Longest name of a snapshot, an application, a source, a tag, in bytes.
+/// Longest name of a snapshot, an application, a source, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
-/// Longest value of a tag in bytes.
-pub const TAG_VALUE_BYTES_MAX: usize = 4096;
-/// Most tags.
-pub const TAGS_MAX: usize = 256;
 /// Most sources.
 pub const SOURCES_MAX: usize = 1024;
 /// Most warnings that are kept; the rest is counted in the last one.
@@ -572,27 +569,6 @@ pub fn is_name(text: &str) -> bool {
     let length_fits = (1..=NAME_BYTES_MAX).contains(&text.len());
     let means_an_age = text == "latest" || text.starts_with("latest:");
     length_fits && !text.contains('/') && !text.chars().any(char::is_control) && text.trim() == text && !means_an_age
-}
-
-/// Sorted, without doubles, named and bounded.
-fn tags_are_sound(tags: &[(String, String)]) -> bool {
-    tags_fault(tags).is_none() && tags.windows(2).all(|pair| pair[0].0 < pair[1].0)
-}
-
-/// Why a snapshot cannot have so many or so long tags; `None`: it can.
-#[must_use]
-pub fn tags_fault(tags: &[(String, String)]) -> Option<String> {
-    if tags.len() > TAGS_MAX {
-        return Some(format!("a snapshot has at most {TAGS_MAX} tags, not {}", tags.len()));
-    }
-    let (key, value) = tags
-        .iter()
-        .find(|(key, value)| !(1..=NAME_BYTES_MAX).contains(&key.len()) || value.len() > TAG_VALUE_BYTES_MAX)?;
-    Some(format!(
-        "a tag has a key of 1 to {NAME_BYTES_MAX} bytes and a value of at most {TAG_VALUE_BYTES_MAX}, not of {} and {}",
-        key.len(),
-        value.len()
-    ))
 }
 
 #[cfg(test)]

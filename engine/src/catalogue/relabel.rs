@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use std::collections::BTreeMap;
 
-use copal_manifest::snapshot::{Label, tags_fault};
+use copal_manifest::snapshot::Label;
+use copal_manifest::tags::tags_fault;
 use copal_store::{Error as StoreError, SnapshotId};
 
 use crate::catalogue::{Catalogue, Listed};
