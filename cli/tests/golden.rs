@@ -283,7 +283,9 @@ fn writing_goes_on_in_the_same_format() {
         Some(true),
         "the sentence is carried out"
     );
-    assert!(world.objects_in("condemned").is_empty());
+    let mut left = world.objects_in("condemned");
+    left.retain(|path| !path.to_str().unwrap().ends_with("-retired"));
+    assert!(left.is_empty(), "{left:?}");
     assert_eq!(world.json(&["verify"])["ok"], true);
     check_history(&world);
     world.ok(&["delete", "shop/two", "--yes"]);

@@ -12,16 +12,18 @@ use copal_manifest::content::{Cutting, FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::snapshot::Snapshot;
 use copal_manifest::tree::TreeBuilder;
+use copal_store::backend::{ObjectKind, ObjectName};
 use copal_store::repository::RootName;
 use copal_store::session::Session;
 use copal_store::{ChunkId, SnapshotId};
 
-use support::forge::hold;
+use support::forge::{add_key, hold, plant};
 use support::{World, look, noise};
 
 const FILE_BYTES: usize = 20_000;
 
-fn kept(paths: Vec<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
+fn kept(mut paths: Vec<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
+    paths.retain(|path| !path.to_str().unwrap().ends_with("-retired"));
     paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
@@ -102,8 +104,8 @@ fn entry(path: &str, node: Node) -> Entry {
     Entry { path, metadata: Metadata { mode, ..Metadata::default() }, node }
 }
 
-/// Publishes, by another key and in a session that lives already, a snapshot that reaches these chunks.
-fn reach(world: &World, session: &Session, like: &str, ids: &[ChunkId]) {
+/// Publishes, in a session that lives already, a snapshot of this name that reaches these chunks.
+fn reach(world: &World, session: &Session, like: &str, name: &str, ids: &[ChunkId]) {
     let owner = hold(world, "key");
     let tag = owner.keys().name_tag(like.as_bytes());
     let root = owner.roots().unwrap().into_iter().find(|root| root.tag == tag).unwrap();
@@ -118,8 +120,8 @@ fn reach(world: &World, session: &Session, like: &str, ids: &[ChunkId]) {
     }
     snapshot.sources[0].tree = builder.finish(&mut writer).unwrap();
     drop(writer);
-    snapshot.id = SnapshotId([7; 16]);
-    snapshot.name = "of the other".into();
+    snapshot.id = SnapshotId([name.len() as u8; 16]);
+    snapshot.name = name.into();
     let root = RootName { tag: owner.keys().name_tag(snapshot.name.as_bytes()), snapshot: snapshot.id };
     let durable = session.seal_packs().unwrap().sync().unwrap().publish_index().unwrap();
     durable.publish_root(root, &snapshot.encode().unwrap()).unwrap();
@@ -147,7 +149,7 @@ fn t02_a_sentence_that_is_put_back_is_proved_again() {
     world.ok(&["gc"]);
     let sentence = kept(world.objects_in("condemned"));
     assert!(!sentence.is_empty(), "the collection waits for the session");
-    reach(&world, &session, "part", &dead);
+    reach(&world, &session, "part", "of the other", &dead);
     session.end().unwrap();
     world.ok(&["gc"]);
     world.ok(&["gc"]);
@@ -159,4 +161,113 @@ fn t02_a_sentence_that_is_put_back_is_proved_again() {
     world.ok(&["deploy", "part", "deployed"]);
     assert!(look(&world.path("part")) == look(&world.path("deployed")));
     world.ok(&["verify"]);
+}
+
+/// A create finds chunks stored, and has published nothing yet. A sentence about their pack, which was
+/// carried out or lifted long ago, is put back: its list of sessions is as old, and none of them lives.
+#[test]
+fn t02_a_sentence_that_is_put_back_waits_for_who_began_before_it() {
+    for squatted in [false, true] {
+        let world = World::new();
+        world.ok(&["key", "rotate", "--reseal"]);
+        add_key(&world, "create", "create");
+        for (name, range) in [("dead", 0..20u64), ("kept", 50..60)] {
+            fs::create_dir(world.path(name)).unwrap();
+            for number in range {
+                fs::write(world.path(name).join(format!("f{number}")), noise(5000 + number, FILE_BYTES)).unwrap();
+            }
+            world.create(name, name);
+        }
+        let owner = hold(&world, "key");
+        let dead: Vec<ChunkId> =
+            (0..20).map(|number| owner.keys().chunk_id(&noise(5000 + number, FILE_BYTES))).collect();
+        let witness = Session::begin(&owner).unwrap();
+        world.ok(&["delete", "dead", "--yes"]);
+        world.ok(&["gc"]);
+        let sentence = kept(world.objects_in("condemned"));
+        assert!(!sentence.is_empty(), "the collection waits for the session");
+        reach(&world, &witness, "kept", "pardoned", &dead);
+        witness.end().unwrap();
+        world.ok(&["gc"]);
+        assert!(sentence.iter().all(|(path, _)| !path.exists()), "what is reached is pardoned");
+        world.ok(&["delete", "pardoned", "--yes"]);
+
+        if squatted {
+            // Another one has the name when the create begins: it knows the name, and not the sentence.
+            let (path, _) = sentence.iter().find(|(path, _)| !path.to_str().unwrap().ends_with("-sessions")).unwrap();
+            let id = path.file_name().unwrap().to_str().unwrap();
+            plant(&hold(&world, "create"), &ObjectName::new(ObjectKind::Condemned, id).unwrap(), &[0, 0]);
+        }
+        let create = Session::begin(&owner).unwrap();
+        assert!(dead.iter().all(|id| create.contains(id).unwrap()));
+        sentence.iter().for_each(|(path, _)| drop(fs::remove_file(path)));
+        put_back(&sentence);
+        for _ in 0..3 {
+            world.ok(&["gc"]);
+        }
+        reach(&world, &create, "kept", "next", &dead);
+        create.end().unwrap();
+        for _ in 0..2 {
+            world.ok(&["gc"]);
+        }
+        world.ok(&["deploy", "next", "deployed"]);
+        world.ok(&["verify"]);
+    }
+}
+
+/// An owner's fragment says that chunks stand where they are damaged by now: a repair has taken them out of
+/// the index, or a collection has removed the pack, and somebody has put it back as well, with another byte
+/// in it.
+#[test]
+fn t04_a_fragment_that_is_put_back_is_not_believed() {
+    for by_repair in [true, false] {
+        for rotated in [false, true] {
+            let what = format!("by a repair: {by_repair}, rotated: {rotated}");
+            let world = World::new();
+            if rotated {
+                world.ok(&["key", "rotate"]);
+            }
+            fs::create_dir(world.path("source")).unwrap();
+            for number in 0..30u64 {
+                fs::write(world.path("source").join(format!("f{number}")), noise(number, FILE_BYTES)).unwrap();
+            }
+            world.create("monday", "source");
+            let index = kept(world.objects_in("index"));
+            let mut packs = kept(world.objects_in("packs"));
+            // In a record of contents: the packs of nodes are small.
+            packs.retain(|(_, bytes)| bytes.len() > 100_000);
+            packs.iter_mut().for_each(|(_, bytes)| bytes[50_000] ^= 1);
+            if by_repair {
+                for (path, bytes) in &packs {
+                    fs::remove_file(path).unwrap();
+                    fs::write(path, bytes).unwrap();
+                }
+                assert_eq!(world.run(&["verify", "--repair"]).code, 69, "{what}");
+            } else {
+                world.ok(&["delete", "monday", "--yes"]);
+                world.ok(&["gc"]);
+                world.ok(&["gc"]);
+                assert!(packs.iter().all(|(path, _)| !path.exists()), "{what}");
+                for (path, bytes) in &packs {
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, bytes).unwrap();
+                }
+            }
+            assert!(index.iter().all(|(path, _)| !path.exists()), "{what}");
+            put_back(&index);
+            world.create("tuesday", "source");
+            world.ok(&["deploy", "tuesday", "deployed"]);
+            assert!(look(&world.path("source")) == look(&world.path("deployed")), "{what}");
+            // A collection clears it away, and a change of the keys does not bring it back.
+            world.ok(&["gc"]);
+            assert!(index.iter().all(|(path, _)| !path.exists()), "{what}");
+            world.ok(&["key", "rotate", "--reseal"]);
+            // It opens all that it has to.
+            add_key(&world, "create", "create");
+            put_back(&index);
+            world.create("wednesday", "source");
+            world.ok(&["deploy", "wednesday", "deployed", "--yes"]);
+            assert!(look(&world.path("source")) == look(&world.path("deployed")), "{what}");
+        }
+    }
 }

@@ -90,9 +90,18 @@ impl Context {
     pub fn check_interrupt(&self) -> crate::Result<()> {
         if self.interrupt.load(Ordering::Relaxed) { Err(crate::Error::Interrupted) } else { Ok(()) }
     }
+
+    /// A session, which reads no more once the interrupt is set.
+    pub(crate) fn session(&self) -> crate::Result<Session> {
+        let session = Session::begin(&self.repository)?;
+        session.stop_when(&self.interrupt);
+        Ok(session)
+    }
+
     /// A session for reading alone, registered where that is possible: a read-only repository is read too.
     pub(crate) fn reading_session(&self) -> crate::Result<Session> {
         let session = Session::begin_reading(&self.repository)?;
+        session.stop_when(&self.interrupt);
         if !session.is_registered() {
             self.monitor.notice(
                 "the repository cannot be written here, so no gc elsewhere knows of this command; it reads all the same",

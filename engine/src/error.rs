@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The repository.
     #[error(transparent)]
-    Store(#[from] copal_store::Error),
+    Store(copal_store::Error),
     /// The source or the target.
     #[error(transparent)]
     Source(#[from] copal_source::Error),
@@ -228,6 +228,15 @@ pub enum Error {
     /// A worker thread died.
     #[error("an internal error: {0}")]
     Internal(String),
+}
+
+impl From<copal_store::Error> for Error {
+    fn from(error: copal_store::Error) -> Self {
+        match error {
+            copal_store::Error::Interrupted => Self::Interrupted,
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl Error {

@@ -142,16 +142,20 @@ fn decode(document: &[u8]) -> Option<Seen> {
     }
 }
 
-/// Beside, then renamed: never half a file.
 fn write(folder: &Path, path: &Path, seen: &Seen) -> Result<()> {
-    let io = |error| failed("writing", path, error);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
     let known = KnownKeys { version: VERSION, anchor: seen.anchor, slots: seen.slots.clone() };
     let document = codec::encode(&known)?;
     let bytes = [&blake3::hash(&document).as_bytes()[..], &document].concat();
+    replace(folder, path, &bytes)
+}
+
+/// Writes a file of local state: beside, then renamed, never half a file.
+pub(crate) fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let io = |error| failed("writing", path, error);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(io)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
     fs::rename(&beside, path).map_err(io)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
 }

@@ -17,6 +17,7 @@ pub mod own;
 pub mod removal;
 pub mod state;
 pub mod timespan;
+mod unread;
 pub mod verdict;
 pub mod verify;
 mod walk;

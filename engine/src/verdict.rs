@@ -319,6 +319,7 @@ impl From<&StoreError> for Verdict {
     fn from(error: &StoreError) -> Self {
         use ExitCode::Failed;
         match error {
+            StoreError::Interrupted => Self::new(ExitCode::Interrupted, Reason::Interrupted),
             StoreError::NotARepository { .. } => Self::new(ExitCode::NoRepository, Reason::NoRepository),
             StoreError::NotEmpty { .. } => Self::new(Failed, Reason::NotEmpty),
             StoreError::WrongKey => Self::new(ExitCode::WrongKey, Reason::WrongKey),

@@ -1,12 +1,17 @@
 //! Walks what a snapshot reaches: the one place that turns roots into marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use copal_manifest::snapshot::Snapshot;
 use copal_manifest::tree::{NodeShape, Reference, TreeRoot, references};
-use copal_store::ChunkId;
 use copal_store::collect::{Marker, Reachability};
 use copal_store::repository::{Repository, RootName};
+use copal_store::{ChunkId, PackId};
+
+use crate::catalogue::known_roots;
+use crate::context::Context;
+use crate::error::Result;
+use crate::unread::UnreadRoots;
 
 /// A node still to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +34,16 @@ pub(crate) struct SnapshotReachability {
     /// sealed by the repository's keys, and a root is never changed: one read is spared for each snapshot,
     /// and nothing is believed that the repository does not vouch for. Which roots stand is always listed.
     pub(crate) known: BTreeMap<String, Vec<u8>>,
+    pub(crate) unread: UnreadRoots,
+}
+
+impl SnapshotReachability {
+    /// With all that this machine knows.
+    pub(crate) fn of(context: &Context) -> Result<Self> {
+        let repository = context.repository.config().repository.to_string();
+        let unread = UnreadRoots::of(context.state_folder.as_deref(), &repository);
+        Ok(Self { known: known_roots(context)?, unread })
+    }
 }
 
 impl Reachability for SnapshotReachability {
@@ -37,6 +52,10 @@ impl Reachability for SnapshotReachability {
             Some(payload) => Ok(payload.clone()),
             None => repository.read_root(root),
         }
+    }
+
+    fn kept_for(&self, unread: &[RootName], present: &HashSet<PackId>) -> copal_store::Result<HashSet<PackId>> {
+        Ok(self.unread.kept_for(unread, present))
     }
 
     fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> copal_store::Result<()> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use copal_store::codec;
 use copal_store::collect::{Marker, Reachability};
 use copal_store::location::RecordKind;
-use copal_store::repository::{Repository, RootName, SignedPayload};
+use copal_store::repository::{Repository, RootName};
 use copal_store::session::{ChunkSource, DeltaBase, Reservation, Session};
 use copal_store::{ChunkId, Error, Result};
 
@@ -101,15 +101,11 @@ pub fn store(session: &Session, content: &Content, choices: &mut Choices) -> Res
     let mut small: Vec<(ChunkId, &[u8])> = Vec::new();
     for (path, bytes) in content {
         let before = parent.as_ref().and_then(|parent| parent.files.get(path));
-        let trusted = parent.as_ref().is_some_and(|parent| parent.trusted);
         let mut chunks = Vec::new();
         for (number, plain) in bytes.chunks(CHUNK_BYTES).enumerate() {
             let id = session.repository().keys().chunk_id(plain);
             chunks.push(id.0);
             let old = before.and_then(|chunks| chunks.get(number)).map(|id| ChunkId(*id));
-            if trusted && old == Some(id) {
-                continue;
-            }
             if bytes.len() <= SMALL_BYTES {
                 if session.reserve(&id)? == Reservation::Mine {
                     small.push((id, plain));
@@ -138,7 +134,6 @@ pub fn store(session: &Session, content: &Content, choices: &mut Choices) -> Res
 }
 
 struct Parent {
-    trusted: bool,
     nodes: Vec<ChunkId>,
     files: BTreeMap<String, Vec<[u8; 32]>>,
 }
@@ -150,17 +145,16 @@ fn parent(session: &Session, choices: &mut Choices) -> Result<Option<Parent>> {
         return Ok(None);
     }
     let root = roots[choices.below(roots.len() as u64) as usize];
-    let SignedPayload { payload, signer } = match session.repository().read_signed_root(&root) {
+    let payload = match session.repository().read_root(&root) {
         Err(Error::Missing { .. }) => return Ok(None),
         root => root?,
     };
-    let mut parent =
-        Parent { trusted: session.trusts(&root, signer)?, nodes: nodes(&payload)?, files: BTreeMap::new() };
+    let mut parent = Parent { nodes: nodes(&payload)?, files: BTreeMap::new() };
     for node in &parent.nodes {
         match session.read_chunk(node) {
             Ok(bytes) => parent.files.extend(files(&bytes)?),
             // Removed and collected since it was listed, by a collection that this session did not stop.
-            Err(Error::Missing { .. }) if !parent.trusted => return Ok(None),
+            Err(Error::Missing { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
     }

@@ -9,8 +9,7 @@ use copal_sim::world::{Plan, run};
 use copal_store::mutants::Mutant;
 
 /// Faults of a moment that hardly any seed hits: the scripts of `meetings.rs` come to it for certain.
-const RARE: &[Mutant] =
-    &[Mutant::ListsSessionsFirst, Mutant::BeginsUnregistered, Mutant::TrustsEveryParent, Mutant::ListsPacksOnce];
+const RARE: &[Mutant] = &[Mutant::ListsSessionsFirst, Mutant::BeginsUnregistered, Mutant::ListsPacksOnce];
 
 /// Worlds from seed 1 on; `COPAL_CANARY_SEEDS` tries more, to see how rare a mutant is.
 fn budget(usual: u64) -> u64 {

@@ -52,10 +52,11 @@ impl Damage {
         Self { trouble: Trouble::Damaged, kind, id: id.into(), detail: detail.into(), chunks }
     }
 
-    /// Of an error; other errors than of damage and of newer versions are given back.
+    /// Of an error; other errors than of damage, of what may not be read and of newer versions are given
+    /// back.
     pub fn of(kind: &'static str, id: &str, error: Error, chunks: Vec<ChunkId>) -> Result<Self> {
         let trouble = match &error {
-            error if error.is_integrity() => Trouble::Damaged,
+            error if error.is_integrity() || error.is_denied() => Trouble::Damaged,
             error if error.is_unsupported() => Trouble::Newer,
             _ => return Err(error),
         };

@@ -71,6 +71,9 @@ pub enum Error {
     /// A sync failed before: nothing more is acknowledged by this session.
     #[error("an earlier write of this session failed, so nothing more is acknowledged by it")]
     Poisoned,
+    /// Whoever reads was asked to stop: see [`crate::session::Session::stop_when`].
+    #[error("interrupted")]
+    Interrupted,
     /// A limit of the format was met on write.
     #[error("{what} {}", beyond(*limit))]
     Limit {
@@ -104,6 +107,9 @@ pub enum Error {
         source: io::Error,
     },
 }
+
+/// The action of an [`Error::Io`] that met an object which is to be read.
+pub(crate) const READING: &str = "reading";
 
 /// Limits that are no one number are 0.
 fn beyond(limit: u64) -> String {
@@ -149,10 +155,17 @@ impl Error {
     }
 
     /// Whether it is the affair of one object, so that others may be sound: damaged, gone, newer, or not for
-    /// the key in use.
+    /// the key or the user.
     #[must_use]
     pub fn concerns_one_object(&self) -> bool {
-        self.is_integrity() || matches!(self, Self::Unsupported { .. } | Self::NotPermitted { .. })
+        self.is_integrity() || self.is_denied() || matches!(self, Self::Unsupported { .. } | Self::NotPermitted { .. })
+    }
+
+    /// Whether the storage does not let this user read an object: one that another user has put there for
+    /// nobody else says no more than one that does not open.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { action: READING, source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// Whether what does not verify is a key: then nothing is known of what it opens.
@@ -168,6 +181,7 @@ pub(crate) enum Unreadable {
     Damaged { object: String, detail: String },
     Newer { what: String, found: u32, supported: u32 },
     Closed { role: crate::roles::Role, what: String },
+    Denied { object: String },
 }
 
 impl Unreadable {
@@ -177,6 +191,8 @@ impl Unreadable {
             Error::Damaged { object, detail } => Ok(Self::Damaged { object, detail }),
             Error::Unsupported { what, found, supported } => Ok(Self::Newer { what, found, supported }),
             Error::NotPermitted { role, what } => Ok(Self::Closed { role, what }),
+            error if !error.is_denied() => Err(error),
+            Error::Io { object, .. } => Ok(Self::Denied { object }),
             error => Err(error),
         }
     }
@@ -188,6 +204,7 @@ impl From<&Unreadable> for Error {
             Unreadable::Damaged { object, detail } => Self::Damaged { object, detail },
             Unreadable::Newer { what, found, supported } => Self::Unsupported { what, found, supported },
             Unreadable::Closed { role, what } => Self::NotPermitted { role, what },
+            Unreadable::Denied { object } => Self::io(READING, object, io::ErrorKind::PermissionDenied.into()),
         }
     }
 }

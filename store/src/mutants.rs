@@ -47,8 +47,6 @@ pub enum Mutant {
     BeginsUnregistered,
     /// A chunk in a condemned pack counts as stored.
     ReusesCondemnedChunks,
-    /// Every parent is trusted, also one that a sentence does not know.
-    TrustsEveryParent,
     /// Merged fragments go before the one that replaces them is there.
     RemovesFragmentsFirst,
     /// A name is looked for before a root is published and not after.
@@ -74,7 +72,6 @@ impl Mutant {
         Self::TakesTheLivingForDead,
         Self::BeginsUnregistered,
         Self::ReusesCondemnedChunks,
-        Self::TrustsEveryParent,
         Self::RemovesFragmentsFirst,
         Self::LooksForTheNameOnce,
         Self::PublishesUnseen,

@@ -436,7 +436,7 @@ impl Keys {
                     // One of a newer program, or a byte that says so: it stops nobody while another one
                     // continues the chain.
                     Err(error @ Error::Unsupported { .. }) => problem = Some(error),
-                    Err(error @ Error::Damaged { .. }) => problem = problem.or(Some(error)),
+                    Err(error) if error.concerns_one_object() => problem = problem.or(Some(error)),
                     Err(error) => return Err(error),
                 }
             }

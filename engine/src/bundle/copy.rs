@@ -49,7 +49,7 @@ pub fn copy(from: &Context, to: &Context, request: &CopyRequest) -> Result<CopyR
     if from.repository.config().repository == to.repository.config().repository {
         return Err(Error::Usage("both are the same repository".into()));
     }
-    let (here, there) = (from.reading_session()?, Session::begin(&to.repository)?);
+    let (here, there) = (from.reading_session()?, to.session()?);
     let outcome = run(from, to, request, &here, &there);
     if matches!(outcome, Err(Error::Interrupted)) {
         there.checkpoint()?;

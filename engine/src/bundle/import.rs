@@ -138,7 +138,7 @@ fn import_seeing(context: &Context, file: File, request: &ImportRequest, sees: S
     let (keys, bytes) = open_keys(&file, &request.password)?;
     context.monitor.phase("verifying");
     let reader = BundleReader::open(Watch::of(context), StreamOpener::new(&keys, BundleFile(file), bytes)?)?;
-    let session = Session::begin(&context.repository)?;
+    let session = context.session()?;
     let same_cuts = reader.contents().cuts == keys.check(&cuts_of(&session));
     let (session_of, known, done) = (&session, HashMap::new(), Vec::new());
     let mut import = Import { context, session: session_of, reader: &reader, sees, same_cuts, known, done };

@@ -433,6 +433,7 @@ fn open_root(object: &str, root: &RootName, payload: &[u8]) -> Result<Snapshot> 
 /// Whether others may still be sound. A disk that cannot read one file's blocks says EIO.
 fn hides_no_other(repository: &Repository, error: &StoreError) -> bool {
     match error {
+        error if error.is_denied() => true,
         StoreError::Io { source, .. } => source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()),
         // Of a key that may open none, each would say so.
         StoreError::NotPermitted { .. } => repository.keys().role().may(Action::OpenManifests),

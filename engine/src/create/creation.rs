@@ -76,7 +76,7 @@ impl Creation {
         check_names(&naming)?;
         let created = context.clock.now();
         let id = new_snapshot_id(context, created)?;
-        let session = Session::begin(&context.repository)?;
+        let session = context.session()?;
         let cutter = cutter_of(&session)?;
         let mut creation = Self { session, cutter, naming, parent: None, id, created, begun };
         if has_name(&context.repository, creation.session.roots(), &creation.full_name())? {

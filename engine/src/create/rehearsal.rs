@@ -55,6 +55,7 @@ pub fn rehearse(context: &Context, request: &CreateRequest) -> Result<Rehearsal>
     let naming = naming_of(request);
     check_names(&naming)?;
     let session = Session::begin_looking(&context.repository)?;
+    session.stop_when(&context.interrupt);
     let full_name = Snapshot::full_name(&naming.app, &naming.name);
     if has_name(&context.repository, session.roots(), &full_name)? {
         return Err(name_taken(&without_cache(context), full_name));

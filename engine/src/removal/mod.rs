@@ -10,7 +10,7 @@ use copal_store::trust::Standing;
 
 pub use retention::{ForgetReport, Group, GroupBy, GroupReport, KeepRules, is_safety};
 
-use crate::catalogue::{Catalogue, Filter, Listed, Unreadable, forget_deleted, known_roots};
+use crate::catalogue::{Catalogue, Filter, Listed, Unreadable, forget_deleted};
 use crate::context::{Context, Progress};
 use crate::error::{Error, Result};
 use crate::removal::retention::{History, Plan};
@@ -119,16 +119,17 @@ pub fn forget(context: &Context, request: &ForgetRequest, dry_run: bool) -> Resu
     Ok(report)
 }
 
-/// Collects what no snapshot reaches, labels included. It refuses to run while a root cannot be read, because
-/// nobody knows what that one reaches.
+/// Collects what no snapshot reaches, labels included. Of a root that cannot be walked nobody knows what it
+/// reaches: an owner's that opens ends the collection, and for any other all stays that was there when this
+/// machine first met it.
 pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport> {
     let options = CollectOptions { dry_run, ..CollectOptions::default() };
-    let reachability = SnapshotReachability { known: known_roots(context)? };
     if !dry_run {
         // They go without anything being written: on a full disk that is room for the first thing that is.
         context.repository.delete_orphaned_labels()?;
     }
-    let report = collect(&context.repository, &reachability, options)?;
+    let report = collect(&context.repository, &SnapshotReachability::of(context)?, options)?;
+    tell_what_is_kept(context, &report);
     if report.packs_damaged > 0 {
         context.monitor.notice(&format!(
             "{}; verify says what is in it",
@@ -137,6 +138,12 @@ pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport
                 number => format!("{number} packs do not open and were left as they are"),
             }
         ));
+    }
+    if report.sentences_unread > 0 {
+        context.monitor.notice(&match report.sentences_unread {
+            1 => "1 decision of an earlier gc does not open and was passed over; verify names it".to_owned(),
+            number => format!("{number} decisions of earlier gcs do not open and were passed over; verify names them"),
+        });
     }
     if report.packs_without_room > 0 {
         context.monitor.notice(&format!(
@@ -154,17 +161,30 @@ pub fn collect_garbage(context: &Context, dry_run: bool) -> Result<CollectReport
 pub fn reseal(context: &Context) -> Result<ResealReport> {
     context.monitor.phase("sealing again");
     let mut interrupted = false;
-    let outcome = copal_store::collect::reseal(
-        &context.repository,
-        &SnapshotReachability { known: known_roots(context)? },
-        &mut |done, total| {
+    let outcome =
+        copal_store::collect::reseal(&context.repository, &SnapshotReachability::of(context)?, &mut |done, total| {
             let progress = Progress { files_done: done, files_total: total, total_known: true, ..Progress::default() };
             context.monitor.progress(progress);
             interrupted = context.check_interrupt().is_err();
             if interrupted { Err(copal_store::Error::Poisoned) } else { Ok(()) }
-        },
-    );
+        });
     if interrupted { Err(Error::Interrupted) } else { Ok(outcome?) }
+}
+
+/// Says what a collection could not look at, and so left as it is.
+fn tell_what_is_kept(context: &Context, report: &CollectReport) {
+    for (root, why) in &report.roots_unread {
+        context.monitor.notice(&format!(
+            "the snapshot {} cannot be looked at, so what was stored before this machine first met it stays; a newer \
+             copal may know it, and `copal delete {}` removes it: {why}",
+            root.snapshot, root.snapshot
+        ));
+    }
+    if let Some(why) = &report.index_unread {
+        context.monitor.notice(&format!(
+            "a part of the index does not open, so nothing was removed that only it may know; verify names it: {why}"
+        ));
+    }
 }
 
 /// Whether a label that can be read pins a snapshot that cannot.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use copal_source::read::TreeReader;
 use copal_store::location::RecordKind;
-use copal_store::session::{Reservation, Session};
+use copal_store::session::Reservation;
 
 use crate::context::Context;
 use crate::create::store_source;
@@ -14,7 +14,7 @@ use crate::verify::attribution::LostPiece;
 
 /// Reads lost pieces at their old places below the given paths; returns how many were stored again.
 pub(super) fn take_pieces_again(context: &Context, from: &[PathBuf], pieces: &[LostPiece]) -> Result<u64> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.session()?;
     let mut writer = session.writer()?;
     let mut stored = 0;
     for root in from {
@@ -38,7 +38,7 @@ pub(super) fn take_pieces_again(context: &Context, from: &[PathBuf], pieces: &[L
 /// Stores what is below the given paths as a create would, without a root: what moved, and the nodes of the
 /// manifests.
 pub(super) fn take_everything_again(context: &Context, from: &[PathBuf]) -> Result<u64> {
-    let session = Session::begin(&context.repository)?;
+    let session = context.session()?;
     for root in from {
         store_source(context, &session, root)?;
     }

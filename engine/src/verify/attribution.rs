@@ -1,6 +1,6 @@
 //! Says which snapshots and paths a damage hurts. Runs only when there is damage.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use copal_manifest::content::{FileContent, Piece, Pieces};
 use copal_manifest::entry::{EntryPath, Node};
@@ -24,6 +24,10 @@ pub(super) struct LostPiece {
     pub(super) offset: u64,
 }
 
+/// Places of one lost chunk that are kept: any of them gives it back, and a forged file has one a million
+/// times.
+const PLACES_OF_ONE_MAX: u32 = 64;
+
 /// Names the affected snapshots and paths; returns the lost pieces of files whose entries can still be read.
 pub(super) fn name_what_is_hurt(
     context: &Context,
@@ -31,7 +35,8 @@ pub(super) fn name_what_is_hurt(
     snapshots: &[&Listed],
     found: &mut Findings,
 ) -> Result<Vec<LostPiece>> {
-    let mut naming = Naming { context, session, found, touched: HashMap::new(), pieces: Vec::new() };
+    let (touched, named, places) = (HashMap::new(), HashSet::new(), HashMap::new());
+    let mut naming = Naming { context, session, found, touched, named, places, pieces: Vec::new() };
     if naming.found.costs_nothing() {
         return Ok(naming.pieces);
     }
@@ -41,6 +46,7 @@ pub(super) fn name_what_is_hurt(
             if naming.touches(top)? {
                 let full = Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name);
                 naming.name_paths(&full, source)?;
+                naming.named.clear();
                 naming.name_the_rest(top, &full, source)?;
             }
         }
@@ -54,6 +60,10 @@ struct Naming<'a> {
     found: &'a mut Findings,
     /// Whether something lost is at or below a node: snapshots share most of them.
     touched: HashMap<PendingNode, bool>,
+    /// Nodes of one source below which all was named: a forged tree has the same ones again and again.
+    named: HashSet<PendingNode>,
+    /// How many places of a lost chunk are among the pieces.
+    places: HashMap<ChunkId, u32>,
     pieces: Vec<LostPiece>,
 }
 
@@ -141,7 +151,11 @@ impl Naming<'_> {
                         && self.found.is_lost(&id)
                     {
                         self.found.hurt(&id, snapshot, Some(&shown(source, &path.to_string(), "")));
-                        self.pieces.push(LostPiece { id, bytes, path: path.clone(), offset: placed.offset });
+                        let places = self.places.entry(id).or_default();
+                        if *places < PLACES_OF_ONE_MAX {
+                            *places += 1;
+                            self.pieces.push(LostPiece { id, bytes, path: path.clone(), offset: placed.offset });
+                        }
                     }
                 }
                 Err(error) if error.is_integrity() || error.is_unsupported() => return Ok(()),
@@ -153,6 +167,9 @@ impl Naming<'_> {
 
     /// Parts of the manifest that do not read, and what is lost behind them.
     fn name_the_rest(&mut self, node: PendingNode, snapshot: &str, source: &SourceRecord) -> Result<()> {
+        if !self.named.insert(node) {
+            return Ok(());
+        }
         let Some(children) = self.children(node)? else {
             self.found.hurt(&node.id, snapshot, Some(&shown(source, "", "a part of the manifest")));
             return Ok(());

@@ -12,12 +12,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use copal_manifest::snapshot::{Label, Snapshot};
+use copal_store::PackId;
 use copal_store::backend::ObjectKind;
 use copal_store::check::{self, CheckReport, Damage, Trouble, check_pack, packs};
 use copal_store::repository::RootName;
 use copal_store::roles::Action;
 use copal_store::session::{ChunkSource, Session};
-use copal_store::{PackId, collect};
 
 pub use crate::catalogue::Gone;
 use crate::catalogue::{Catalogue, Listed, UnreadableReason, tell_what_is_gone};
@@ -158,12 +158,6 @@ pub fn verify(context: &Context, request: &VerifyRequest) -> Result<VerifyReport
             let removed = check::remove_parity_of_no_pack(&context.repository)?;
             repaired.push(format!("{removed} objects of parity were removed: their packs are not there"));
         }
-        match distrust_what_is_hurt(context, &checked) {
-            // Beside a decision of the collector that nobody here can read nothing is stored, and so nothing
-            // is built on what is hurt.
-            Err(Error::Store(error)) if error.is_unsupported() => {}
-            done => done?,
-        }
     }
     checked.report.repaired = repaired;
     let orphans = check::parity_of_no_pack(&context.repository)?;
@@ -246,6 +240,8 @@ fn look(context: &Context, request: &VerifyRequest) -> Result<Checked> {
     }
     let pieces = attribution::name_what_is_hurt(context, &session, &chosen, &mut found)?;
     session.end()?;
+    // What was not read any more because of an interrupt must not pass for damage.
+    context.check_interrupt()?;
     (report.damaged, report.not_verified) = found.into_items();
     let roots = chosen.iter().map(|listed| listed.root).collect();
     Ok(Checked { report, pieces, roots })
@@ -299,27 +295,6 @@ fn labels_that_say_nothing(context: &Context) -> Result<Vec<Damage>> {
         }
     }
     Ok(damaged)
-}
-
-/// What is lost is found again by the next create of the same data, when that does not believe a hurt parent.
-fn distrust_what_is_hurt(context: &Context, checked: &Checked) -> Result<()> {
-    if !checked.hurts_packs_or_index() {
-        return Ok(());
-    }
-    let session = context.reading_session()?;
-    let catalogue = Catalogue::load_in(context, &session)?;
-    let is_hurt = |listed: &&Listed| {
-        let full = Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name);
-        checked.report.damaged.iter().any(|item| item.snapshots.contains(&full))
-    };
-    let mut believed = false;
-    for listed in catalogue.snapshots.iter().filter(is_hurt) {
-        believed |= session.trusts(&listed.root, listed.signer)?;
-    }
-    let whole: Vec<RootName> =
-        catalogue.snapshots.iter().filter(|listed| !is_hurt(listed)).map(|listed| listed.root).collect();
-    session.end()?;
-    if believed { Ok(collect::distrust_all_but(&context.repository, &whole)?) } else { Ok(()) }
 }
 
 /// Packs are checked side by side, each by one thread.

@@ -35,7 +35,8 @@ impl Building {
     }
 
     pub(super) fn names(&self, kind: ObjectKind) -> BTreeSet<ObjectName> {
-        self.memory.list(kind).unwrap().into_iter().map(|object| object.name).collect()
+        let names = self.memory.names(kind).unwrap().into_iter();
+        names.filter(|name| !name.name().ends_with("-retired")).collect()
     }
 
     pub(super) fn bytes(&self, name: &ObjectName) -> Vec<u8> {
@@ -250,7 +251,7 @@ impl Building {
         };
         let names =
             |kind| -> Vec<ObjectName> { memory.list(kind).unwrap().into_iter().map(|object| object.name).collect() };
-        let mut condemned = names(ObjectKind::Condemned);
+        let mut condemned: Vec<ObjectName> = self.names(ObjectKind::Condemned).into_iter().collect();
         condemned.sort_by_key(|name| name.name().len());
         let sessions: Vec<ObjectName> = names(ObjectKind::Session);
         let slot_names: Vec<&ObjectName> = slots.iter().filter(|name| !name.name().contains('-')).collect();

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::backend::{ObjectKind, ObjectStat};
 use crate::check::RecordChecker;
 use crate::check::salvage::{Judge, salvage};
-use crate::collect::{author_of_copy, maintenance_lease, publish_fragment};
+use crate::collect::{author_of_copy, maintenance_lease, publish_fragment, retire};
 use crate::encoding::Decoder;
 use crate::ids::{ChunkId, PackId};
 use crate::index::Fragment;
@@ -62,18 +62,19 @@ pub fn rebuild_index(repository: &Repository) -> Result<u64> {
     publish_fragment(repository, &mut entries, repository.keys().author_of_own())?;
     keep_what_is_closed(repository, &old, &scan)?;
     let old: Vec<_> = old.into_iter().map(|listed| listed.name).collect();
-    repository.backend().delete(&old)?;
+    retire(repository, &old)?;
     lease.release()?;
     Ok(count)
 }
 
-/// The fragments that are replaced. One of a newer version stays as it is: it is sound, and knows what
-/// nothing here can put into its place. Beside one that another key would open nothing is replaced.
+/// The fragments that are replaced. One of a newer version, or that this user may not read, stays as it is:
+/// it may know what nothing here can put into its place. Beside one that another key would open nothing is
+/// replaced.
 fn readable_fragments(repository: &Repository) -> Result<Vec<ObjectStat>> {
     let mut readable = Vec::new();
     for listed in repository.backend().list(ObjectKind::Index)? {
         match Fragment::open(&**repository.backend(), repository.keys(), &listed) {
-            Err(error) if error.is_unsupported() => {}
+            Err(error) if error.is_unsupported() || error.is_denied() => {}
             Err(error) if !error.is_integrity() || error.is_of_keys() => return Err(error),
             _ => readable.push(listed),
         }
@@ -126,7 +127,7 @@ struct Scan {
     /// Packs that their parity brings back.
     healed: Vec<PackId>,
     without_trailer: HashSet<PackId>,
-    /// Packs of a newer version.
+    /// Packs of a newer version, or that this user may not read.
     closed: HashSet<PackId>,
 }
 
@@ -143,7 +144,7 @@ impl Scan {
             Ok(trailer) => trailer,
             // With another key it opens: the index must not forget what is in it.
             Err(error) if error.is_of_keys() => return Err(error),
-            Err(error) if error.is_unsupported() => {
+            Err(error) if error.is_unsupported() || error.is_denied() => {
                 self.closed.insert(pack);
                 return Ok(());
             }

@@ -1,12 +1,12 @@
 //! Condemned objects: what collection tells writers. A chunk in a condemned pack is absent for deduplication.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{ObjectKind, ObjectName, publish_bytes};
+use crate::collect::retired::RETIRED_SUFFIX;
 use crate::describe::Fields;
-use crate::error::Unreadable;
 use crate::ids::{ObjectId, PackId};
 use crate::repository::{Repository, RootName};
 use crate::roles::Action;
@@ -41,60 +41,79 @@ pub(super) struct Sentence {
     pub(super) marked: Vec<Mark>,
 }
 
-/// One condemned object with its sessions.
+/// A sentence as it stands: the first half of the hash of its bytes. A session says in its object which ones
+/// it has read; the name would not do, because another sentence may come to have it.
+pub(crate) type Token = [u8; TOKEN_BYTES];
+
+const TOKEN_BYTES: usize = 16;
+
+/// Sentences that a session names at most: for any beyond, a collection waits as if it did not know them.
+const TOKENS_MAX: usize = 4096;
+
+/// Longest object of a session in bytes.
+const SESSION_BYTES_MAX: u64 = (TOKENS_MAX * TOKEN_BYTES) as u64;
+
+fn token_of(bytes: &[u8]) -> Token {
+    let mut token = [0; TOKEN_BYTES];
+    token.copy_from_slice(&blake3::hash(bytes).as_bytes()[..TOKEN_BYTES]);
+    token
+}
+
+/// The sentences that a session says it knows. One of an older program says nothing, nor does one that cannot
+/// be read.
+pub(super) fn known_to(repository: &Repository, session: &ObjectName) -> HashSet<Token> {
+    let said = repository.backend().read(session, SESSION_BYTES_MAX).unwrap_or_default();
+    said.chunks_exact(TOKEN_BYTES).filter_map(|token| token.try_into().ok()).collect()
+}
+
+/// One condemned object.
 ///
-/// What nobody vouches for proves nothing: it is read as a sentence that knew no snapshot, and whose sessions
-/// nobody listed. So it costs a collection the marking of all snapshots, and never a pack that one of them
-/// reaches.
+/// What nobody vouches for proves nothing: it is read as a sentence that knew no snapshot. So it costs a
+/// collection the marking of all snapshots, and never a pack that one of them reaches.
 pub(super) struct Pending {
     pub(super) id: ObjectId,
     pub(super) sentence: Sentence,
-    /// Sessions that lived when the sentence was published; `None`: the collection died before it listed
-    /// them.
-    pub(super) sessions: Option<Vec<String>>,
+    pub(super) token: Token,
     /// Whether a key that may collect has passed it.
     pub(super) is_vouched: bool,
 }
 
 /// All that is condemned, as one session sees it.
+///
+/// A sentence that does not open is the affair of whoever carries it out: nobody does that beside a session
+/// which does not say that it knows it, so what it condemns may be built on.
 #[derive(Debug, Default)]
 pub(crate) struct Condemned {
     packs: HashSet<PackId>,
-    marked: Vec<HashSet<Mark>>,
-    unreadable: Option<Unreadable>,
+    /// The sentences that were read, by name.
+    known: BTreeMap<String, Token>,
 }
 
 impl Condemned {
     pub(crate) fn load(repository: &Repository) -> Result<Self> {
-        let condemned = Self::load_readable(repository)?;
-        condemned.check_readable()?;
+        let mut condemned = Self::default();
+        condemned.learn(repository)?;
         Ok(condemned)
     }
 
-    /// For a session, which may only read: a sentence that does not open is kept as a refusal to write.
-    pub(crate) fn load_readable(repository: &Repository) -> Result<Self> {
-        let mut condemned = Self::default();
+    /// Reads the sentences that are not known yet.
+    pub(crate) fn learn(&mut self, repository: &Repository) -> Result<()> {
         for name in sentence_names(repository)? {
-            match read_word::<Sentence>(repository, &name) {
-                Ok(None) => {}
-                // Whoever passed it: what it names counts as absent, which loses nothing.
-                Ok(Some((sentence, signer))) => {
-                    condemned.packs.extend(sentence.packs);
-                    let vouched = repository.keys().vouches(signer, Action::Maintain);
-                    condemned.marked.push(if vouched { sentence.marked.into_iter().collect() } else { HashSet::new() });
-                }
-                Err(error) => condemned.unreadable = Some(Unreadable::of(error)?),
+            if self.known.contains_key(name.name()) {
+                continue;
+            }
+            // Whoever passed it: what it names counts as absent, which loses nothing.
+            if let Ok(Some(read)) = read_word::<Sentence>(repository, &name) {
+                self.packs.extend(read.word.packs);
+                self.known.insert(name.name().to_owned(), read.token);
             }
         }
-        Ok(condemned)
+        Ok(())
     }
 
-    /// Nobody may count chunks as stored while it is unknown which packs are about to go.
-    pub(crate) fn check_readable(&self) -> Result<()> {
-        match &self.unreadable {
-            None => Ok(()),
-            Some(unreadable) => Err(unreadable.into()),
-        }
+    /// What a session says of the sentences that it knows.
+    pub(crate) fn tokens(&self) -> Vec<u8> {
+        self.known.values().take(TOKENS_MAX).flatten().copied().collect()
     }
 
     /// Whether nothing is condemned.
@@ -105,38 +124,45 @@ impl Condemned {
     pub(crate) fn contains(&self, pack: &PackId) -> bool {
         self.packs.contains(pack)
     }
-
-    /// Whether every sentence was passed knowing this root: then none of its chunks is in a condemned pack.
-    pub(crate) fn all_marked(&self, root: &RootName) -> bool {
-        self.marked.iter().all(|marked| marked.contains(&Mark::of(root)))
-    }
 }
 
-/// Reads every condemned object. One that vanishes meanwhile was carried out.
-pub(super) fn load(repository: &Repository) -> Result<Vec<Pending>> {
-    let mut pending = Vec::new();
+/// Every condemned object that opens, and the number of those that do not. One that vanishes meanwhile was
+/// carried out.
+///
+/// One that does not open may be a true one that another program, or the same one on another day, can read.
+/// It is proved against all snapshots before that carries it out, so that nothing here has to wait for it.
+pub(super) fn load(repository: &Repository) -> Result<(Vec<Pending>, u64)> {
+    let (mut pending, mut unread) = (Vec::new(), 0);
     for name in sentence_names(repository)? {
         let Some(id) = ObjectId::from_hex(name.name()) else { continue };
-        let Some((mut sentence, signer)) = read_word::<Sentence>(repository, &name)? else { continue };
-        let sessions = read_word::<Vec<String>>(repository, &sessions_name(id)?)?;
-        let vouches = |signer| repository.keys().vouches(signer, Action::Maintain);
-        let mut sessions = sessions.filter(|(_, signer)| vouches(*signer)).map(|(sessions, _)| sessions);
-        let is_vouched = vouches(signer) || !repository.keys().is_signed();
-        if !vouches(signer) {
-            sentence.marked.clear();
-            sessions = None;
+        match read_word::<Sentence>(repository, &name) {
+            Ok(None) => {}
+            Ok(Some(Read { word: mut sentence, signer, token })) => {
+                let is_vouched = repository.keys().vouches(signer, Action::Maintain);
+                if !is_vouched {
+                    sentence.marked.clear();
+                }
+                let is_vouched = is_vouched || !repository.keys().is_signed();
+                pending.push(Pending { id, sentence, token, is_vouched });
+            }
+            Err(error) if error.concerns_one_object() || matches!(error, Error::Io { .. }) => unread += 1,
+            Err(error) => return Err(error),
         }
-        pending.push(Pending { id, sentence, sessions, is_vouched });
     }
-    Ok(pending)
+    Ok((pending, unread))
 }
 
-/// Checks a sentence, or its list of sessions: that it says something, and that somebody has passed it whose
-/// word counts.
+/// Checks a sentence, its list of sessions, or a record of retired fragments: that it says something, and
+/// that somebody has passed it whose word counts.
 pub(crate) fn check(repository: &Repository, name: &ObjectName) -> Result<()> {
-    let signer = match name.name().ends_with(SESSIONS_SUFFIX) {
-        true => read::<Vec<String>>(repository, name)?.map(|(_, signer)| signer),
-        false => read::<Sentence>(repository, name)?.map(|(_, signer)| signer),
+    let signer = match name.name() {
+        sessions if sessions.ends_with(SESSIONS_SUFFIX) => {
+            read::<Vec<String>>(repository, name)?.map(|read| read.signer)
+        }
+        retired if retired.ends_with(RETIRED_SUFFIX) => {
+            read::<Vec<ObjectId>>(repository, name)?.map(|read| read.signer)
+        }
+        _ => read::<Sentence>(repository, name)?.map(|read| read.signer),
     };
     let is_vouched = |signer| !repository.keys().is_signed() || repository.keys().vouches(signer, Action::Maintain);
     match signer {
@@ -146,11 +172,17 @@ pub(crate) fn check(repository: &Repository, name: &ObjectName) -> Result<()> {
 }
 
 /// Lifts sentences that do not verify, under the maintenance lease: their packs are what they were before,
-/// and collection comes to them again. Of a sentence whose sessions do not verify, whoever lives now is a
-/// witness. Those of a newer version, and those that a damaged key would open, stay. Returns what was
-/// removed.
+/// and collection comes to them again. Those of a newer version, and those that a damaged key would open,
+/// stay. Returns what was removed.
 pub(crate) fn lift_unreadable(repository: &Repository) -> Result<Vec<ObjectName>> {
     let mut removed = Vec::new();
+    for name in repository.backend().names(ObjectKind::Condemned)? {
+        let is_record = name.name().ends_with(RETIRED_SUFFIX);
+        if is_record && check(repository, &name).is_err_and(|error| error.is_integrity() && !error.is_of_keys()) {
+            repository.backend().delete(std::slice::from_ref(&name))?;
+            removed.push(name);
+        }
+    }
     let damaged = |outcome: Result<()>| match outcome {
         Err(error) if error.concerns_one_object() => Ok(error.is_integrity() && !error.is_of_keys()),
         outcome => outcome.map(|()| false),
@@ -175,7 +207,7 @@ pub(crate) fn lift_unreadable(repository: &Repository) -> Result<Vec<ObjectName>
 fn read_word<T: Serialize + serde::de::DeserializeOwned>(
     repository: &Repository,
     name: &ObjectName,
-) -> Result<Option<(T, Option<SignerId>)>> {
+) -> Result<Option<Read<T>>> {
     match read(repository, name) {
         Err(error @ Error::Damaged { .. }) => {
             let opened = repository.backend().read(name, PAYLOAD_BYTES_MAX);
@@ -199,17 +231,26 @@ fn sentence_names(repository: &Repository) -> Result<Vec<ObjectName>> {
     Ok(names.filter(|name| ObjectId::from_hex(name.name()).is_some()).collect())
 }
 
-/// What an object says, and who signed it; `None`: it is gone.
+/// What an object says, and who signed it.
+struct Read<T> {
+    word: T,
+    signer: Option<SignerId>,
+    token: Token,
+}
+
+/// `None`: it is gone.
 fn read<T: Serialize + serde::de::DeserializeOwned>(
     repository: &Repository,
     name: &ObjectName,
-) -> Result<Option<(T, Option<SignerId>)>> {
+) -> Result<Option<Read<T>>> {
     match repository.backend().read(name, PAYLOAD_BYTES_MAX) {
         Err(Error::Missing { .. }) => Ok(None),
         Err(error) => Err(error),
         Ok(bytes) => {
+            let token = token_of(&bytes);
             let content = open_object(repository.keys(), name, bytes)?;
-            Ok(Some((codec::decode(&name.to_string(), &content.payload)?, content.signer)))
+            let word = codec::decode(&name.to_string(), &content.payload)?;
+            Ok(Some(Read { word, signer: content.signer, token }))
         }
     }
 }
@@ -221,8 +262,7 @@ pub(super) fn publish(repository: &Repository, sentence: &Sentence) -> Result<Ob
     Ok(id)
 }
 
-/// Publishes which sessions lived after the sentence was published. A list that nobody vouches for gives way
-/// to it.
+/// Publishes which sessions lived after the sentence was published, for older programs: they wait for these.
 pub(super) fn publish_sessions(repository: &Repository, id: ObjectId, sessions: &Vec<String>) -> Result<()> {
     let name = sessions_name(id)?;
     repository.backend().delete(std::slice::from_ref(&name))?;
@@ -246,6 +286,13 @@ pub(crate) fn describe(name: &ObjectName, payload: &[u8], fields: &mut Fields) -
         let sessions: Vec<String> = codec::decode(&name.to_string(), payload)?;
         for session in sessions {
             fields.add("session", session);
+        }
+        return Ok(());
+    }
+    if name.name().ends_with(RETIRED_SUFFIX) {
+        let fragments: Vec<ObjectId> = codec::decode(&name.to_string(), payload)?;
+        for fragment in fragments {
+            fields.add("fragment", fragment);
         }
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::collect::Marker;
 use crate::ids::{ChunkId, PackId};
@@ -21,10 +21,18 @@ pub(super) struct Marks<'a> {
     live_bytes: HashMap<PackId, AtomicU64>,
     present: HashSet<PackId>,
     /// Nodes marked: their number is a small share of that of all chunks.
-    nodes: Mutex<HashSet<ChunkId>>,
+    nodes: Mutex<Nodes>,
     /// Packs that a sentence names, also the one that is carried out now.
     condemned: HashSet<PackId>,
     standings: Vec<Standing>,
+}
+
+/// Nodes that a walk has come to, or will.
+#[derive(Default)]
+struct Nodes {
+    marked: HashSet<ChunkId>,
+    /// Those of the walk that goes on now.
+    of_this_walk: Vec<ChunkId>,
 }
 
 /// What a key stores is built on its own and on what owners stored.
@@ -84,6 +92,46 @@ impl<'a> Marks<'a> {
         })?;
         keys.sort_unstable();
         Ok(LiveChunks { numbers, keys })
+    }
+
+    /// Walks from one root. What a walk that ended early had come to counts as marked no more: what is below
+    /// it was not visited, and another root may reach it.
+    pub(super) fn walk(&self, walk: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        self.nodes().of_this_walk.clear();
+        let walked = walk(self);
+        if walked.is_err() {
+            let mut nodes = self.nodes();
+            for id in std::mem::take(&mut nodes.of_this_walk) {
+                nodes.marked.remove(&id);
+            }
+        }
+        walked
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        self.index
+    }
+
+    /// Whether a chunk is reached, and no owner's place of it away from a pack was marked: then what the pack
+    /// holds of it is needed.
+    pub(super) fn needs(&self, id: &ChunkId, pack: &PackId) -> Result<bool> {
+        let fragments = self.index.fragments();
+        let (mut is_reached, mut stands_elsewhere) = (false, false);
+        for found in self.index.find_all(id)? {
+            if !self.is_marked(found.fragment, found.ordinal) {
+                continue;
+            }
+            is_reached = true;
+            let place = &found.location.pack;
+            let lasts = place != pack && self.present.contains(place) && !self.condemned.contains(place);
+            let trusted = fragments.get(found.fragment).is_some_and(|fragment| fragment.is_trusted());
+            stands_elsewhere |= lasts && trusted;
+        }
+        Ok(is_reached && !stands_elsewhere)
     }
 
     fn is_marked(&self, fragment: usize, ordinal: u64) -> bool {
@@ -214,9 +262,12 @@ impl Marker for Marks<'_> {
     }
 
     fn mark_node(&self, id: &ChunkId) -> Result<bool> {
-        if !self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(*id) {
+        let mut nodes = self.nodes();
+        if !nodes.marked.insert(*id) {
             return Ok(false);
         }
+        nodes.of_this_walk.push(*id);
+        drop(nodes);
         self.mark(id).map(|()| true)
     }
 

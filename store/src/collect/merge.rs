@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::backend::{ObjectKind, ObjectName, ObjectStat, publish_bytes};
 use crate::collect::condemned::Condemned;
 use crate::collect::mark;
+use crate::collect::retired::{fragments_in_force, retire};
 use crate::ids::{ChunkId, PackId};
 use crate::index::{Fragment, Index, Standing, build_fragment, fragment_name};
 use crate::location::Location;
@@ -47,7 +48,7 @@ pub(super) fn merge(repository: &Repository) -> Result<u64> {
     let mut merged = 0;
     while is_due(repository)? {
         let mut classes: Vec<Vec<_>> = (0..64).map(|_| Vec::new()).collect();
-        for listed in repository.backend().list(ObjectKind::Index)? {
+        for listed in fragments_in_force(repository)? {
             if listed.bytes < MERGED_BYTES_MAX {
                 classes[class(listed.bytes)].push(listed);
             }
@@ -108,10 +109,7 @@ pub(super) fn forget(repository: &Repository, packs: &HashSet<PackId>) -> Result
         return Ok(());
     }
     let index = Index::load(repository.backend(), repository.keys())?;
-    if let Some(damage) = index.unreadable() {
-        // It may name them, and would go on naming what is gone.
-        return Err(damage);
-    }
+    // A fragment that does not open may go on naming what is gone: to a reader that is absent.
     for fragment in index.fragments().iter() {
         if fragment.packs().iter().any(|(pack, _)| packs.contains(pack)) {
             replace(repository, std::slice::from_ref(&**fragment), packs)?;
@@ -165,7 +163,7 @@ fn most_frequent(fragments: &[Fragment]) -> Option<Option<SignerId>> {
 /// of that signer is from now on the word of this key, and of others' entries it stays theirs.
 pub(super) fn resign(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<u64> {
     let mut signed = 0;
-    for listed in repository.backend().list(ObjectKind::Index)? {
+    for listed in fragments_in_force(repository)? {
         let fragment = match Fragment::open(&**repository.backend(), repository.keys(), &listed) {
             Err(error) if error.concerns_one_object() => continue,
             opened => opened?,
@@ -226,7 +224,7 @@ fn replace_as<F: std::borrow::Borrow<Fragment>>(
         backend.delete(&names)?;
     }
     publish_fragment(repository, &mut entries, author)?;
-    backend.delete(&names)
+    retire(repository, &names)
 }
 
 /// Publishes entries, under the maintenance lease, so that nothing is condemned meanwhile. Entries in packs

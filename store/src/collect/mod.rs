@@ -6,15 +6,17 @@
 //! 2. what was condemned before is swept, where its sessions have ended;
 //! 3. mark from all roots; live records of packs worth rewriting are copied, published and indexed;
 //! 4. the sentence is published, and after that the living sessions are listed: a session that begins later
-//!    knows the sentence, and one that began earlier is in the list;
-//! 5. when the listed sessions have ended, roots that appeared since are marked too; packs that they reach
+//!    knows the sentence and says so, and one that began earlier does not;
+//! 5. when every session that lives knows it, roots that appeared since are marked too; packs that they reach
 //!    are pardoned; the index forgets the others, and only then are they deleted.
 
 pub(crate) mod condemned;
 mod mark;
 mod merge;
+mod reach;
 mod reseal;
 mod resign;
+mod retired;
 mod rewrite;
 mod sweep;
 
@@ -24,8 +26,10 @@ use crate::backend::{Hold, ObjectKind, ObjectName};
 use crate::collect::condemned::{Mark, Sentence};
 use crate::collect::mark::Marks;
 pub(crate) use crate::collect::merge::{author_of_copy, publish_fragment};
+use crate::collect::reach::{mark_roots, may_go};
 pub use crate::collect::reseal::{ResealReport, reseal};
 pub(crate) use crate::collect::resign::{take_over, take_over_roots};
+pub(crate) use crate::collect::retired::{Retired, retire};
 use crate::ids::{ChunkId, PackId};
 use crate::index::Index;
 use crate::location::RecordKind;
@@ -54,6 +58,13 @@ pub struct CollectReport {
     pub packs_without_room: u64,
     /// Index fragments merged.
     pub fragments_merged: u64,
+    /// Snapshots that nobody here can walk, and why: what was there when they were first met stays.
+    pub roots_unread: Vec<(RootName, String)>,
+    /// Why a part of the index does not open: what only that part knows was not counted as unreached.
+    pub index_unread: Option<String>,
+    /// Sentences of earlier collections that do not open: what they condemn is as if they had not been
+    /// passed.
+    pub sentences_unread: u64,
 }
 
 /// How to collect.
@@ -86,6 +97,13 @@ pub trait Marker: Sync {
 pub trait Reachability: Sync {
     /// Marks all that the root reaches.
     fn mark_root(&self, root: &RootName, payload: &[u8], marker: &dyn Marker) -> Result<()>;
+    /// The packs that have to stay for roots that nobody here can walk: each may reach all that was there
+    /// when it was first met, and nothing that was stored since, unless another program has moved that.
+    /// `present`: what is there now. Who remembers nothing keeps everything.
+    fn kept_for(&self, unread: &[RootName], present: &HashSet<PackId>) -> Result<HashSet<PackId>> {
+        let _ = unread;
+        Ok(present.clone())
+    }
     /// What a listed root holds. Roots are written once: whoever has opened one before and kept its payload
     /// under the repository's own keys may answer from there.
     fn root_payload(&self, repository: &Repository, root: &RootName) -> Result<Vec<u8>> {
@@ -154,10 +172,18 @@ fn collect_forced(
 ) -> Result<CollectReport> {
     let mut report = CollectReport::default();
     remove_dead_sessions(repository)?;
+    retired::sweep(repository)?;
     sweep::carry_out(repository, reachability, None, &mut report)?;
     // A session of its own keeps nobody's sweep waiting but the next collection's, which the lease excludes.
     let session = Session::begin(repository)?;
     let mut plan = plan(repository, &session, reachability, options, forced)?;
+    if !forced.is_empty()
+        && let Some((_, error)) = plan.unread.pop()
+    {
+        // What it reaches would stay as it is sealed, and nobody would know.
+        session.end()?;
+        return Err(error);
+    }
     let (damaged, copied) = match rewrite::copy_live(&session, &plan) {
         // On a full disk what is dead goes first: it needs no copies.
         Err(error) if error.is_disk_full() && !plan.dead.is_empty() => {
@@ -172,6 +198,8 @@ fn collect_forced(
     let packs: Vec<PackId> = doomed.filter(|pack| !damaged.contains(pack)).collect();
     report.packs_rewritten = (plan.rewritten.len() - damaged.len()) as u64;
     report.packs_damaged = damaged.len() as u64;
+    report.roots_unread = plan.roots_unread();
+    report.index_unread = plan.index_unread.take();
     if !packs.is_empty() {
         let too_early = match repository.is_mutant(Mutant::ListsSessionsFirst) {
             true => Some(living_sessions(repository)?),
@@ -185,12 +213,12 @@ fn collect_forced(
             condemned::remove(repository, id)?;
             return Err(lease_is_held());
         }
-        let living = too_early.map_or_else(|| living_sessions(repository), Ok)?;
         // Where none lives, none is waited for, and a disk that is full need not take the list of them.
+        let living: Vec<String> = living_sessions(repository)?.into_iter().map(|session| session.name).collect();
         if !living.is_empty() {
             condemned::publish_sessions(repository, id, &living)?;
         }
-        sweep::carry_out(repository, reachability, Some(id), &mut report)?;
+        sweep::carry_out(repository, reachability, Some(&sweep::Own { id, too_early }), &mut report)?;
     }
     merge::forget(repository, &plan.gone)?;
     report.fragments_merged = match merge::merge(repository) {
@@ -211,17 +239,6 @@ fn all_that_is_needed(error: Error) -> Error {
         }
         error => error,
     }
-}
-
-/// Makes sessions that begin from now on look up every chunk that they reuse from a snapshot that is not
-/// listed: something of the others is lost, and a create that believed them would lose it again. It lasts
-/// until a collection finds every snapshot whole. A sentence without packs says so.
-pub fn distrust_all_but(repository: &Repository, whole: &[RootName]) -> Result<()> {
-    let lease = maintenance_lease(repository)?;
-    let marked = whole.iter().map(Mark::of).collect();
-    let id = condemned::publish(repository, &Sentence { packs: Vec::new(), marked })?;
-    condemned::publish_sessions(repository, id, &Vec::new())?;
-    lease.release()
 }
 
 /// Merges index fragments when nobody else maintains the repository; called at the end of a create, so that
@@ -274,39 +291,29 @@ struct Plan {
     live_in_rewritten: mark::LiveChunks,
     live_bytes_rewritten: u64,
     marked: Vec<Mark>,
+    unread: Vec<(RootName, Error)>,
+    index_unread: Option<String>,
     /// Packs that the index names and that are gone: a sweep died before it was done, or an old fragment came
     /// back.
     gone: HashSet<PackId>,
 }
 
 impl Plan {
+    fn roots_unread(&self) -> Vec<(RootName, String)> {
+        self.unread.iter().map(|(root, error)| (*root, error.to_string())).collect()
+    }
+
     fn forecast(&self, bytes: &HashMap<PackId, u64>) -> CollectReport {
         let bytes = |packs: &[(PackId, u64)]| packs.iter().filter_map(|(pack, _)| bytes.get(pack)).sum::<u64>();
         CollectReport {
             packs_removed: self.dead.len() as u64,
             packs_rewritten: self.rewritten.len() as u64,
             bytes_freed: (bytes(&self.dead) + bytes(&self.rewritten)).saturating_sub(self.live_bytes_rewritten),
+            roots_unread: self.roots_unread(),
+            index_unread: self.index_unread.clone(),
             ..CollectReport::default()
         }
     }
-}
-
-/// Marks also what other objects of the same root say: which one is true a later reader may know. What one of
-/// them wants and is not there stops nothing.
-fn mark_beside(
-    repository: &Repository,
-    reachability: &dyn Reachability,
-    root: &RootName,
-    payload: &[u8],
-    marks: &Marks<'_>,
-) -> Result<()> {
-    for other in repository.payloads_beside(root, payload)? {
-        match reachability.mark_root(root, &other, marks) {
-            Err(error) if error.concerns_one_object() => {}
-            marked => marked?,
-        }
-    }
-    Ok(())
 }
 
 fn plan(
@@ -317,41 +324,32 @@ fn plan(
     forced: &HashSet<PackId>,
 ) -> Result<Plan> {
     let index = Index::load(repository.backend(), repository.keys())?;
-    if let Some(damage) = index.unreadable() {
-        return Err(damage);
-    }
     let waiting: HashSet<PackId> =
-        condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
+        condemned::load(repository)?.0.into_iter().flat_map(|pending| pending.sentence.packs).collect();
     let present = mark::present(repository)?;
     let fragments = index.fragments();
     let named = fragments.iter().flat_map(|fragment| fragment.packs()).map(|(pack, _)| *pack);
     let unlisted = named.filter(|pack| !present.contains(pack)).collect();
     let mut plan = Plan { gone: merge::gone(repository, unlisted)?, ..Plan::default() };
-    let marks = Marks::new(session, &index, present, waiting.clone());
-    let doubled = repository.doubled_roots()?;
-    for root in session.roots() {
-        match reachability.root_payload(repository, root) {
-            Ok(payload) => {
-                reachability.mark_root(root, &payload, &marks)?;
-                if doubled.contains(root) {
-                    mark_beside(repository, reachability, root, &payload, &marks)?;
-                }
-                plan.marked.push(Mark::of(root));
-            }
-            // Deleted since it was listed.
-            Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let marks = Marks::new(session, &index, present.clone(), waiting.clone());
+    let walked = mark_roots(repository, reachability, session.roots(), &marks)?;
+    plan.marked = walked.marked.iter().map(Mark::of).collect();
+    plan.unread = walked.unread;
+    let kept = reach::kept_for(reachability, &plan.unread, &present)?;
+    plan.index_unread = index.unreadable().map(|error| error.to_string());
     let closed = packs_closed_to(repository, &index);
     let small = u64::from(repository.config().parameters.pack_bytes_max) / SMALL_PACK_DIVISOR;
     let mut small_packs = Vec::new();
     for listed in repository.backend().list(ObjectKind::Pack)? {
         let Some(pack) = PackId::from_hex(listed.name.name()) else { continue };
-        if waiting.contains(&pack) {
+        if waiting.contains(&pack) || kept.contains(&pack) {
             continue;
         }
         let live = marks.live_bytes(&pack);
+        let is_worth_it = (live_padded(live) as f64) < listed.bytes as f64 * options.rewrite_below_live_share;
+        if (live == 0 || is_worth_it || forced.contains(&pack)) && !may_go(repository, &marks, pack)? {
+            continue;
+        }
         if live == 0 || (repository.is_mutant(Mutant::SweepsALivePack) && plan.dead.is_empty()) {
             plan.dead.push((pack, listed.bytes));
         } else if forced.contains(&pack) {
@@ -359,10 +357,10 @@ fn plan(
             plan.live_bytes_rewritten += live;
         } else if closed.contains(&pack) {
             // A copy would have to open it.
-        } else if (live_padded(live) as f64) < listed.bytes as f64 * options.rewrite_below_live_share {
+        } else if is_worth_it {
             plan.rewritten.push((pack, listed.bytes));
             plan.live_bytes_rewritten += live;
-        } else if listed.bytes < small {
+        } else if listed.bytes < small && plan.index_unread.is_none() {
             small_packs.push((pack, listed.bytes, live));
         }
     }
@@ -438,15 +436,24 @@ pub fn at_work(repository: &Repository, among: Option<&[ObjectName]>) -> Result<
     Ok(living)
 }
 
-/// Names of the sessions whose processes live, as far as can be seen from here: a lock may not carry to this
-/// machine. Whoever is taken for dead loses the object first, durably, and so learns of it before it
-/// acknowledges anything; roots are listed after that.
-fn living_sessions(repository: &Repository) -> Result<Vec<String>> {
+/// A session whose process lives.
+#[derive(Clone)]
+struct Living {
+    name: String,
+    /// The sentences that it knows.
+    knows: HashSet<condemned::Token>,
+}
+
+/// The sessions whose processes live, as far as can be seen from here: a lock may not carry to this machine.
+/// Whoever is taken for dead loses the object first, durably, and so learns of it before it acknowledges
+/// anything; roots are listed after that.
+fn living_sessions(repository: &Repository) -> Result<Vec<Living>> {
     let backend = repository.backend();
     let (mut living, mut dead) = (Vec::new(), Vec::new());
     for listed in backend.list(ObjectKind::Session)? {
         if backend.is_held(&listed.name)? {
-            living.push(listed.name.name().to_owned());
+            let knows = condemned::known_to(repository, &listed.name);
+            living.push(Living { name: listed.name.name().to_owned(), knows });
         } else {
             dead.push(listed.name);
         }

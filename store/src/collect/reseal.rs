@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::Result;
 use crate::backend::ObjectKind;
-use crate::collect::{CollectOptions, Reachability, collect_forced, condemned, maintenance_lease, merge};
+use crate::collect::{CollectOptions, Reachability, collect_forced, condemned, maintenance_lease, merge, retired};
 use crate::epochs::epoch_of;
 use crate::ids::PackId;
 use crate::repository::Repository;
@@ -57,9 +57,11 @@ pub fn reseal(
         report.unopened += collected.packs_damaged;
         proceed(report.packs, total)?;
     }
+    retired::sweep(repository)?;
     for name in repository.older_than(ObjectKind::Index, epoch)? {
         report.fragments += report_one(&mut report.unopened, merge::reseal(repository, &name).map(|()| true))?;
     }
+    retired::join(repository, &|_| false)?;
     for (snapshot, _) in repository.labels()? {
         report.labels += report_one(&mut report.unopened, repository.reseal_label(snapshot))?;
     }
@@ -84,7 +86,7 @@ fn report_one(unopened: &mut u64, resealed: Result<bool>) -> Result<u64> {
 /// Packs of earlier epochs that are not condemned already.
 fn old_packs(repository: &Repository, epoch: u32) -> Result<Vec<PackId>> {
     let condemned: HashSet<PackId> =
-        condemned::load(repository)?.into_iter().flat_map(|pending| pending.sentence.packs).collect();
+        condemned::load(repository)?.0.into_iter().flat_map(|pending| pending.sentence.packs).collect();
     let mut old = Vec::new();
     for listed in repository.backend().list(ObjectKind::Pack)? {
         let Some(pack) = PackId::from_hex(listed.name.name()).filter(|pack| !condemned.contains(pack)) else {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::backend::Hold;
-use crate::collect::{maintenance_lease, merge};
+use crate::collect::{maintenance_lease, merge, retired};
 use crate::repository::Repository;
 use crate::signing::SignerId;
 
@@ -14,6 +14,8 @@ pub(crate) type Whose<'a> = &'a dyn Fn(Option<SignerId>) -> bool;
 /// [`crate::Error::Busy`] while a collection runs.
 pub(crate) fn take_over(repository: &Repository, whose: Whose<'_>) -> Result<Box<dyn Hold>> {
     let lease = maintenance_lease(repository)?;
+    // First, so that nothing is signed again that was retired.
+    retired::join(repository, whose)?;
     merge::resign(repository, whose)?;
     repository.resign_labels(whose)?;
     Ok(lease)

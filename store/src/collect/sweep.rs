@@ -1,10 +1,12 @@
-//! Carries out sentences whose witnesses have gone.
+//! Carries out sentences that every living session knows.
 
 use std::collections::HashSet;
 
+use crate::Result;
 use crate::collect::condemned::{self, Mark, Pending};
 use crate::collect::mark::{self, Marks};
-use crate::collect::{CollectReport, Reachability, living_sessions, mark_beside, merge};
+use crate::collect::reach::{self, mark_roots, may_go};
+use crate::collect::{CollectReport, Living, Reachability, living_sessions, merge};
 use crate::ids::{ObjectId, PackId};
 use crate::index::Index;
 use crate::mutants::Mutant;
@@ -12,24 +14,34 @@ use crate::pack::pack_name;
 use crate::parity;
 use crate::repository::{Repository, RootName};
 use crate::session::Session;
-use crate::{Error, Result};
 
-/// Sweeps every sentence that no session of its time outlives; counts what waits.
+/// What this very collection has passed.
+pub(super) struct Own {
+    pub(super) id: ObjectId,
+    /// Who lived, where that was looked at too early: see [`Mutant::ListsSessionsFirst`].
+    pub(super) too_early: Option<Vec<Living>>,
+}
+
+/// Sweeps every sentence that all living sessions know; counts what waits. A session that knows one builds on
+/// nothing that it condemns; one that does not may be about to publish what needs it.
 ///
-/// Of all sentences only `own`, which this very collection has passed, is believed in what it has marked: any
-/// other may have been carried out or lifted long ago and put back since, so that everything is marked again.
+/// Of all sentences only `own` is believed in what it has marked: any other may have been carried out or
+/// lifted long ago and put back since. So everything is marked again, and whoever lives now is asked,
+/// whatever was noted when it was passed.
 pub(super) fn carry_out(
     repository: &Repository,
     reachability: &dyn Reachability,
-    own: Option<ObjectId>,
+    own: Option<&Own>,
     report: &mut CollectReport,
 ) -> Result<()> {
     report.packs_waiting = 0;
-    let sentences = condemned::load(repository)?;
+    let (sentences, unread) = condemned::load(repository)?;
+    report.sentences_unread = unread;
     let mut condemned: HashSet<PackId> =
         sentences.iter().flat_map(|pending| &pending.sentence.packs).copied().collect();
     for mut pending in sentences {
-        if own != Some(pending.id) {
+        let own = own.filter(|own| own.id == pending.id);
+        if own.is_none() {
             pending.sentence.marked.clear();
         }
         if !pending.is_vouched {
@@ -40,19 +52,11 @@ pub(super) fn carry_out(
             }
             continue;
         }
-        let living = living_sessions(repository)?;
-        let witnesses = match &pending.sessions {
-            Some(sessions) => sessions.clone(),
-            None => {
-                // The collection died between sentence and list. All that live now are at least those that
-                // lived then and still do; the others have published their roots or never will.
-                if !living.is_empty() {
-                    condemned::publish_sessions(repository, pending.id, &living)?;
-                }
-                living.clone()
-            }
+        let living = match own.and_then(|own| own.too_early.clone()) {
+            Some(too_early) => too_early,
+            None => living_sessions(repository)?,
         };
-        let waits = witnesses.iter().any(|witness| living.contains(witness));
+        let waits = living.iter().any(|session| !session.knows.contains(&pending.token));
         if waits && !repository.is_mutant(Mutant::WaitsForNobody) {
             report.packs_waiting += pending.sentence.packs.len() as u64;
             continue;
@@ -82,21 +86,16 @@ fn sweep(
     let present = mark::present(repository)?;
     let mut doomed: HashSet<PackId> = pending.sentence.packs.iter().copied().filter(|p| present.contains(p)).collect();
     if !since.is_empty() && !repository.is_mutant(Mutant::PardonsNothing) {
-        let marks = Marks::new(&session, &index, present, condemned.clone());
-        let doubled = repository.doubled_roots()?;
-        for root in &since {
-            match reachability.root_payload(repository, root) {
-                Ok(payload) => {
-                    reachability.mark_root(root, &payload, &marks)?;
-                    if doubled.contains(root) {
-                        mark_beside(repository, reachability, root, &payload, &marks)?;
-                    }
-                }
-                Err(Error::Missing { .. }) if !repository.roots()?.contains(root) => {}
-                Err(error) => return Err(error),
+        let marks = Marks::new(&session, &index, present.clone(), condemned.clone());
+        let walked = mark_roots(repository, reachability, &since, &marks)?;
+        let kept = reach::kept_for(reachability, &walked.unread, &present)?;
+        let mut pardoned = HashSet::new();
+        for pack in &doomed {
+            if marks.live_bytes(pack) > 0 || kept.contains(pack) || !may_go(repository, &marks, *pack)? {
+                pardoned.insert(*pack);
             }
         }
-        doomed.retain(|pack| marks.live_bytes(pack) == 0);
+        doomed.retain(|pack| !pardoned.contains(pack));
     }
     session.end()?;
     match remove(repository, &doomed, report) {

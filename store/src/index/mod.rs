@@ -16,6 +16,7 @@ pub(crate) use block::Block;
 pub(crate) use fragment::{Fragment, Standing, build_fragment, fragment_name};
 
 use crate::backend::{Backend, ObjectKind};
+use crate::collect::Retired;
 use crate::error::Unreadable;
 use crate::ids::ChunkId;
 use crate::keys::Keys;
@@ -240,12 +241,15 @@ fn open_all(backend: &dyn Backend, keys: &Keys) -> Result<Opened> {
 
 fn open_within(backend: &dyn Backend, keys: &Keys, bytes_of_one_key_max: u64) -> Result<Opened> {
     for _ in 0..LOAD_ATTEMPTS {
+        let retired = Retired::load(backend, keys)?;
         let mut fragments = Vec::new();
         let mut unreadable = None;
         let mut vanished = false;
         let mut taken: HashMap<Standing, u64> = HashMap::new();
         for listed in backend.list(ObjectKind::Index)? {
             match Fragment::open(backend, keys, &listed) {
+                // Replaced, and put back.
+                Ok(_) if retired.contains(&listed.name) => {}
                 Ok(fragment) => {
                     let bytes = taken.entry(fragment.standing()).or_default();
                     *bytes = bytes.saturating_add(fragment.memory_bytes());
@@ -257,6 +261,7 @@ fn open_within(backend: &dyn Backend, keys: &Keys, bytes_of_one_key_max: u64) ->
                     }
                 }
                 Err(Error::Missing { .. }) => vanished = true,
+                Err(_) if retired.contains(&listed.name) => {}
                 // Of an epoch that a creating key was not given: what only it knows is stored again.
                 Err(Error::NotPermitted { role: Role::Create, .. }) => {}
                 Err(error) => unreadable = Some(Unreadable::of(error)?),

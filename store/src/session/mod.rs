@@ -1,8 +1,10 @@
 //! Sessions: every operation that reads or writes chunks.
 //!
-//! A session is an object that its process holds. It begins in this order: hold, then read what is condemned,
-//! then list roots and packs. A collection condemns first and lists sessions after. So one of the two always
-//! sees the other.
+//! A session is an object that its process holds. It begins in this order: read what is condemned, hold an
+//! object that says which sentences these were, read what has been condemned since, then list roots and
+//! packs. A collection publishes a sentence first and lists sessions after, each time that it comes to it,
+//! and waits for every one that does not say that it knows the sentence. So one of the two always sees the
+//! other, also when a sentence was put back that had been carried out long ago.
 
 mod commit;
 pub(crate) mod copy;
@@ -13,7 +15,7 @@ mod write;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 pub use commit::{DurableIndex, DurablePacks, UnsyncedPacks};
 pub use write::ChunkWriter;
@@ -99,6 +101,7 @@ pub struct Session {
     sealed: Mutex<Vec<SealedPack>>,
     unstored: AtomicU64,
     poisoned: AtomicBool,
+    stop: OnceLock<Arc<AtomicBool>>,
     counters: Counters,
     caches: ReadCaches,
 }
@@ -113,25 +116,28 @@ impl Session {
     /// Registers (an object in `sessions/`, held), then reads what is condemned and lists the roots. The
     /// index and the list of packs are read when the first lookup needs them.
     pub fn begin(repository: &Repository) -> Result<Self> {
+        let known = Self::known(repository)?;
         if repository.is_mutant(Mutant::BeginsUnregistered) {
-            let session = Self::held(repository, None)?;
-            *lock(&session.hold) = Some(hold(repository)?);
+            let tokens = known.tokens();
+            let session = Self::held(repository, None, known)?;
+            *lock(&session.hold) = Some(hold(repository, &tokens)?);
             return Ok(session);
         }
-        let hold = hold(repository)?;
-        Self::held(repository, Some(hold))
+        let hold = hold(repository, &known.tokens())?;
+        Self::held(repository, Some(hold), known)
     }
 
     /// The same for reading alone, where it also serves whoever may not write there: on a read-only medium,
     /// without the permission. No collection waits for a session that is not registered, so what it reads may
     /// be swept: then it misses a chunk, and never gets a wrong one.
     pub fn begin_reading(repository: &Repository) -> Result<Self> {
-        let hold = match hold(repository) {
+        let known = Self::known(repository)?;
+        let hold = match hold(repository, &known.tokens()) {
             Ok(hold) => Some(hold),
             Err(error) if error.is_write_refused() => None,
             Err(error) => return Err(error),
         };
-        let session = Self::held(repository, hold)?;
+        let session = Self::held(repository, hold, known)?;
         // Nothing that it wrote could be relied on.
         session.poisoned.store(!session.is_registered(), Ordering::SeqCst);
         Ok(session)
@@ -140,7 +146,7 @@ impl Session {
     /// For a look at what is there: it writes nothing, not even its own object, so no collection waits for
     /// it.
     pub fn begin_looking(repository: &Repository) -> Result<Self> {
-        let session = Self::held(repository, None)?;
+        let session = Self::held(repository, None, Self::known(repository)?)?;
         session.poisoned.store(true, Ordering::SeqCst);
         Ok(session)
     }
@@ -151,11 +157,15 @@ impl Session {
         lock(&self.hold).is_some()
     }
 
-    fn held(repository: &Repository, hold: Option<Box<dyn Hold>>) -> Result<Self> {
-        // A process that lives long seals nothing under keys that were rotated away, and stops when its key
-        // was removed.
+    /// What is condemned before it registers. A process that lives long seals nothing under keys that were
+    /// rotated away, and stops when its key was removed: whoever sees its object sees one that knows that.
+    fn known(repository: &Repository) -> Result<Condemned> {
         repository.refresh_keys()?;
-        let condemned = Condemned::load_readable(repository)?;
+        Condemned::load(repository)
+    }
+
+    fn held(repository: &Repository, hold: Option<Box<dyn Hold>>, mut condemned: Condemned) -> Result<Self> {
+        condemned.learn(repository)?;
         let roots = repository.roots()?;
         let parameters = &repository.config().parameters;
         let pack_bytes_max = u64::from(parameters.pack_bytes_max);
@@ -173,6 +183,7 @@ impl Session {
             sealed: Mutex::default(),
             unstored: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            stop: OnceLock::new(),
             counters: Counters::default(),
             caches: ReadCaches::default(),
         })
@@ -190,19 +201,17 @@ impl Session {
         &self.roots
     }
 
-    /// Whether chunks reached from this root, which `signer` signed, may be reused without a look at the
-    /// index: it is of the key in use or of an owner, no collection that is under way started without seeing
-    /// it, and index and packs know of each other: no sign that one of them lost something. A pack that no
-    /// fragment names may be one that is just being published, and costs lookups until the next session.
-    pub fn trusts(&self, root: &RootName, signer: Option<SignerId>) -> Result<bool> {
-        self.condemned.check_readable()?;
-        if !self.repository.keys().builds_on(signer) {
-            return Ok(false);
+    /// From now on reading a chunk ends with [`Error::Interrupted`] once the flag is set. Nodes of manifests
+    /// are chunks, so no walk goes past it, however long a snapshot makes itself.
+    pub fn stop_when(&self, flag: &Arc<AtomicBool>) {
+        self.stop.get_or_init(|| Arc::clone(flag));
+    }
+
+    fn check_stop(&self) -> Result<()> {
+        match self.stop.get() {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted),
+            _ => Ok(()),
         }
-        if !self.condemned.all_marked(root) && !self.repository.is_mutant(Mutant::TrustsEveryParent) {
-            return Ok(false);
-        }
-        self.with_index(|index, present| Ok(index.unreadable().is_none() && names_exactly(index, present)))
     }
 
     /// Whether a collection had condemned a pack when this session began: it may go at any time.
@@ -274,7 +283,6 @@ impl Session {
     /// Looks a chunk up and reserves it, so that two workers never store it twice. A reservation that is not
     /// followed by a store (because of an error) makes the session unable to commit.
     pub fn reserve(&self, id: &ChunkId) -> Result<Reservation> {
-        self.condemned.check_readable()?;
         if self.fresh.contains(id) || self.find_live(id)?.is_some() || !self.fresh.insert(*id) {
             return Ok(Reservation::Known);
         }
@@ -411,14 +419,6 @@ fn missing_packs(index: &Index, present: &HashSet<PackId>) -> HashSet<PackId> {
     named.filter(|pack| !present.contains(pack)).collect()
 }
 
-/// Whether the packs that fragments name are those that are there.
-fn names_exactly(index: &Index, present: &HashSet<PackId>) -> bool {
-    let fragments = index.fragments();
-    let named: HashSet<&PackId> =
-        fragments.iter().flat_map(|fragment| fragment.packs()).map(|(pack, _)| pack).collect();
-    named.len() == present.len() && named.iter().all(|pack| present.contains(*pack))
-}
-
 /// What is not found may be what a damaged fragment knew.
 fn or_unreadable(index: &Index, found: Option<Location>) -> Result<Option<Location>> {
     match (found, index.unreadable()) {
@@ -445,11 +445,12 @@ fn find_decodable(
     Ok(index.find_in(id, which, &mut decodable)?.map(|found| found.location))
 }
 
-fn hold(repository: &Repository) -> Result<Box<dyn Hold>> {
+/// Registers a session that knows these sentences.
+fn hold(repository: &Repository, known: &[u8]) -> Result<Box<dyn Hold>> {
     let id = repository.new_object_id()?;
     let name = ObjectName::new(ObjectKind::Session, id.to_string())
         .ok_or_else(|| Error::damaged("a session", "its name is none"))?;
-    repository.backend().hold(&name, b"")
+    repository.backend().hold(&name, known)
 }
 
 /// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as

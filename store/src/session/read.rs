@@ -215,6 +215,7 @@ impl Session {
 
 impl ChunkSource for Session {
     fn read_chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.check_stop()?;
         match self.read_located(id) {
             // What it was located in was condemned and is swept by now, which happens only when it stands
             // elsewhere too.

@@ -114,8 +114,11 @@ pub(crate) fn gc(repository: &Repository) -> CollectReport {
     collect(repository, &Toy, CollectOptions::default()).unwrap()
 }
 
+/// Records of index fragments that were replaced stay for ever, and do not count.
 pub(crate) fn count(repository: &Repository, kind: ObjectKind) -> usize {
-    repository.backend().list(kind).unwrap().len()
+    let mut names = repository.backend().names(kind).unwrap();
+    names.retain(|name| !name.name().ends_with("-retired"));
+    names.len()
 }
 
 /// Checks every pack; one sum.

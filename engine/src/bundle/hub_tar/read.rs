@@ -80,7 +80,7 @@ pub fn import(context: &Context, mut file: File, request: &HubImportRequest) -> 
             None
         }
     };
-    let session = Session::begin(&context.repository)?;
+    let session = context.session()?;
     let mut snapshot = snapshot_of(context, &manifest, request)?;
     if has_name(&session, &snapshot)? {
         return Err(name_taken(context, name_of(&snapshot)));
