@@ -106,7 +106,8 @@ fn d13_u03_hosts_paths_and_tags_choose() {
     assert_eq!(listed(&["--tag", "ticket=1"]), ["alder-a-1"]);
     assert_eq!(listed(&["--app", "shop"]), [] as [&str; 0]);
     assert_eq!(listed(&["--app", ""]).len(), 12);
-    assert_eq!(listed(&["--path", "a/../a"]), [] as [&str; 0], "a path is taken as it is written");
+    assert_eq!(listed(&["--path", "b/../a"]), listed(&["--path", "a"]), "one place has one path");
+    assert_eq!(listed(&["--path", "gone/../a"]), [] as [&str; 0], "what is not there leads nowhere");
     let line = &world.json(&["list", "--tag", "ticket=1"])[0];
     assert_eq!((&line["host"], &line["paths"]), (&json!("alder"), &json!([world.text("a")])));
 
