@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use copal_engine::application::{Configuration, parse};
+use copal_application::{Configuration, parse};
 use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
 

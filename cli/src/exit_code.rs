@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::io;
 
+use copal_application::Error as ApplicationError;
+use copal_bundle::Error as BundleError;
 use copal_engine::Error as EngineError;
 pub(crate) use copal_engine::verdict::{ExitCode, Verb};
 use copal_engine::verdict::{Reason, Verdict};
@@ -74,6 +76,10 @@ pub(crate) struct Explanation {
 pub(crate) fn explain(error: &anyhow::Error, verb: Verb) -> Explanation {
     let named = if let Some(error) = error.downcast_ref::<EngineError>() {
         Named::of(error.into())
+    } else if let Some(error) = error.downcast_ref::<ApplicationError>() {
+        Named::of(error.into())
+    } else if let Some(error) = error.downcast_ref::<BundleError>() {
+        Named::of(error.into())
     } else if let Some(error) = error.downcast_ref::<StoreError>() {
         Named::of(error.into())
     } else if let Some(error) = error.downcast_ref::<SourceError>() {
@@ -123,7 +129,11 @@ fn without_number(text: &str) -> String {
 /// Whether the reader of the output has gone, which is no error.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    match (error.downcast_ref::<EngineError>(), error.downcast_ref::<ProgramError>()) {
+    let of_engine = match error.downcast_ref::<BundleError>() {
+        Some(BundleError::Engine(error)) => Some(error),
+        _ => error.downcast_ref::<EngineError>(),
+    };
+    match (of_engine, error.downcast_ref::<ProgramError>()) {
         (Some(EngineError::Source(SourceError::Io { action: "writing", path, source })), _) => {
             path.as_os_str() == crate::output::THE_OUTPUT && closed(source)
         }
@@ -297,7 +307,7 @@ mod tests {
         check(EngineError::Store(full()), Verb::Deploy, 79, "disk-full");
         check(full(), Verb::Other, 1, "disk-full");
         check(SourceError::Corrupt { place: "x".into(), detail: "y".into() }, Verb::Create, 69, "source-damaged");
-        check(EngineError::BundlePassword, Verb::Other, 12, "wrong-bundle-password");
+        check(BundleError::BundlePassword, Verb::Other, 12, "wrong-bundle-password");
         check(ProgramError::Output(io::ErrorKind::Other.into()), Verb::Other, 1, "output");
         check(ProgramError::Output(io::ErrorKind::StorageFull.into()), Verb::Other, 1, "disk-full");
         check(anyhow::anyhow!("x"), Verb::Create, 86, "failed");

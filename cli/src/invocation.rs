@@ -276,10 +276,7 @@ impl Invocation {
     /// Ends what interrupted deploys and captures have left.
     pub(crate) fn recover(&self) {
         let Some(state_folder) = self.state_folder() else { return };
-        self.say(
-            copal_engine::application::recover(state_folder),
-            "interrupted work on applications could not be ended",
-        );
+        self.say(copal_application::recover(state_folder), "interrupted work on applications could not be ended");
         // The command at hand may well not need it.
         self.say(copal_engine::deploy::recover(state_folder), "interrupted deploys could not be looked for");
     }
@@ -288,11 +285,11 @@ impl Invocation {
     fn say_what_is_left(&self) {
         let Some(state_folder) = self.state_folder() else { return };
         let unknown = "interrupted work on applications could not be looked for";
-        self.say(copal_engine::application::outlook(state_folder), unknown);
+        self.say(copal_application::outlook(state_folder), unknown);
         self.say(copal_engine::deploy::outlook(state_folder), "interrupted deploys could not be looked for");
     }
 
-    fn say(&self, sentences: copal_engine::Result<Vec<String>>, failure: &str) {
+    fn say<E: std::fmt::Display>(&self, sentences: Result<Vec<String>, E>, failure: &str) {
         match sentences {
             Ok(sentences) => sentences.iter().for_each(|sentence| self.monitor.notice(sentence)),
             Err(error) => self.monitor.notice(&format!("{failure}: {error}")),

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory};
-use copal_engine::application::config::keys::{self, TableKind};
+use copal_application::config::keys::{self, TableKind};
 use copal_engine::verdict::Reason;
 
 const BEGIN: &str = "<!-- commands: made by `COPAL_WRITE_DOCS=1 cargo test --bin copal reference`, not by hand -->";

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use copal_engine::application::config::keys::TableKind;
+use copal_application::config::keys::TableKind;
 use copal_sim::mounts::{Filesystem, Mounted};
 use daemon::Daemon;
 use rusqlite::Connection;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use copal_engine::application::{self, CaptureRequest, Configuration, DeployRequest, Tools, parse};
+use copal_application::{self as application, CaptureRequest, Configuration, RestoreRequest, Tools, parse};
 use copal_engine::context::{Clock, Context, SilentMonitor};
 use copal_manifest::entry::Timestamp;
 use copal_store::entropy::OsEntropy;
@@ -219,9 +219,9 @@ impl Dated {
     }
 
     fn deploy(&self, reference: &str, seconds: i64) {
-        let request = DeployRequest { reference: reference.into(), safety: true, ..DeployRequest::default() };
+        let request = RestoreRequest { reference: reference.into(), safety: true, ..RestoreRequest::default() };
         let shop = &self.configuration.applications["shop"];
-        application::deploy(&self.at(seconds), shop, &request, &Tools::default()).unwrap();
+        application::restore(&self.at(seconds), shop, &request, &Tools::default()).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Reads a file's content piece by piece: one chunk in memory.
-pub(crate) struct ContentReader<'a> {
+pub struct ContentReader<'a> {
     source: &'a dyn ChunkSource,
     pieces: Box<dyn Iterator<Item = copal_store::Result<copal_manifest::content::PlacedPiece>> + 'a>,
     chunk: Vec<u8>,
@@ -21,7 +21,7 @@ pub(crate) struct ContentReader<'a> {
 
 impl<'a> ContentReader<'a> {
     /// From the beginning of the file.
-    pub(crate) fn new(source: &'a dyn ChunkSource, content: &'a FileContent) -> Self {
+    pub fn new(source: &'a dyn ChunkSource, content: &'a FileContent) -> Self {
         Self { source, pieces: content.pieces(source, 0, content.bytes), chunk: Vec::new(), taken: 0, zeros: 0 }
     }
 

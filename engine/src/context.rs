@@ -92,14 +92,14 @@ impl Context {
     }
 
     /// A session, which reads no more once the interrupt is set.
-    pub(crate) fn session(&self) -> crate::Result<Session> {
+    pub fn session(&self) -> crate::Result<Session> {
         let session = Session::begin(&self.repository)?;
         session.stop_when(&self.interrupt);
         Ok(session)
     }
 
     /// A session for reading alone, registered where that is possible: a read-only repository is read too.
-    pub(crate) fn reading_session(&self) -> crate::Result<Session> {
+    pub fn reading_session(&self) -> crate::Result<Session> {
         let session = Session::begin_reading(&self.repository)?;
         session.stop_when(&self.interrupt);
         if !session.is_registered() {

@@ -129,99 +129,6 @@ pub enum Error {
     /// A pinned snapshot was named.
     #[error("the snapshot {0:?} is pinned")]
     Pinned(String),
-    /// A mistake in the configuration.
-    #[error(transparent)]
-    Configuration(#[from] Box<crate::application::Mistake>),
-    /// A hook failed.
-    #[error("the {when} hook {what:?} of {service:?} {detail}")]
-    Hook {
-        /// The service.
-        service: String,
-        /// `pre`, `post` …
-        when: &'static str,
-        /// What was run.
-        what: String,
-        /// How it ended.
-        detail: String,
-    },
-    /// The application would not understand the snapshot.
-    #[error("{label:?} has the schema {found}, and the application here knows {supported}")]
-    SchemaNewer {
-        /// The source.
-        label: String,
-        /// In the snapshot.
-        found: String,
-        /// Here.
-        supported: String,
-    },
-    /// Nobody can say whether the application would understand the snapshot.
-    #[error(
-        "{label:?} has the schema {found:?}, and the application here knows {supported:?}: which of them is newer is not known"
-    )]
-    SchemaUnordered {
-        /// The source.
-        label: String,
-        /// In the snapshot.
-        found: String,
-        /// Here.
-        supported: String,
-    },
-    /// A snapshot that is not whole.
-    #[error("the snapshot {snapshot:?} is {phase} and cannot be deployed")]
-    NotReady {
-        /// The snapshot.
-        snapshot: String,
-        /// Its phase.
-        phase: String,
-    },
-    /// Another snapshot than the one that was meant.
-    #[error("the snapshot {snapshot:?} has the digest {found}, not {wanted}")]
-    OtherDigest {
-        /// The snapshot.
-        snapshot: String,
-        /// Its digest.
-        found: String,
-        /// As asked for.
-        wanted: String,
-    },
-    /// A deploy of an application was taken back.
-    #[error("the deploy to {app:?} failed and what stood there stands there again: {cause}")]
-    RolledBack {
-        /// The application.
-        app: String,
-        /// Cause.
-        cause: Box<Error>,
-    },
-    /// What stands at a source could neither be captured nor be put aside.
-    #[error("what stands at {label:?} would be in no snapshot and nowhere else: {detail}")]
-    NotKept {
-        /// The source.
-        label: String,
-        /// Why.
-        detail: String,
-    },
-    /// The application was not held still for long enough, or not at all.
-    #[error("the application {app:?} was let go on before all was captured: {detail}")]
-    FreezeBroken {
-        /// The application.
-        app: String,
-        /// What happened.
-        detail: String,
-    },
-    /// A bundle does not open.
-    #[error("the bundle does not open with the given password")]
-    BundlePassword,
-    /// A bundle that comes from elsewhere and cannot be taken.
-    #[error("the bundle is refused: {0}")]
-    BadBundle(String),
-    /// A bundle that builds on a snapshot that is not here.
-    #[error("the bundle holds only what changed since the snapshot {name} ({id}), which this repository does not have")]
-    BundleBase {
-        /// `APP/NAME` where it was exported.
-        name: String,
-        /// Its id.
-        id: String,
-    },
     /// Stopped on request; what was stored is found again by the next run.
     #[error("interrupted")]
     Interrupted,
@@ -253,7 +160,8 @@ impl Error {
     }
 
     /// The same of what is made at one path and belongs to another.
-    pub(crate) fn belonging(self, made: &Path, belongs: &Path) -> Self {
+    #[must_use]
+    pub fn belonging(self, made: &Path, belongs: &Path) -> Self {
         self.of_path(&|path| {
             let below = path.strip_prefix(made).ok()?;
             Some(if below.as_os_str().is_empty() { belongs.to_owned() } else { belongs.join(below) })

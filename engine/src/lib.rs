@@ -2,10 +2,8 @@
 //! service. It never sees a terminal or HTTP, a global clock, the environment or a home folder.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod application;
-pub mod bundle;
 pub mod catalogue;
-mod content_reader;
+pub mod content_reader;
 pub mod context;
 pub mod create;
 pub mod deploy;
@@ -15,6 +13,7 @@ pub mod known_keys;
 pub mod moment;
 pub mod own;
 pub mod removal;
+pub mod secret;
 pub mod state;
 pub mod timespan;
 mod unread;

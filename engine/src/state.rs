@@ -31,11 +31,11 @@ const SECRET_BYTES: usize = 32;
 const FREE_TO_ALL: u32 = 0o1002;
 const ALL_MAY_WRITE: u32 = 0o0002;
 /// Length of a tag.
-pub(crate) const TAG_BYTES: usize = 32;
+pub const TAG_BYTES: usize = 32;
 
 /// What a tag is of: a tag of one kind is none of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub enum Record {
     /// The commit record of a journal beside a target.
     DeployJournal,
     /// The note of a deploy under way.
@@ -59,7 +59,7 @@ impl Record {
 
 /// The secret of one state folder.
 #[derive(Clone)]
-pub(crate) struct StateSecret(Zeroizing<[u8; SECRET_BYTES]>);
+pub struct StateSecret(Zeroizing<[u8; SECRET_BYTES]>);
 
 impl std::fmt::Debug for StateSecret {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,7 +69,7 @@ impl std::fmt::Debug for StateSecret {
 
 impl StateSecret {
     /// The secret, made now when there is none.
-    pub(crate) fn obtain(state_folder: &Path, entropy: &dyn Entropy) -> Result<Self> {
+    pub fn obtain(state_folder: &Path, entropy: &dyn Entropy) -> Result<Self> {
         check_way(state_folder)?;
         private_folder(state_folder)?;
         if let Some(secret) = Self::find(state_folder)? {
@@ -94,7 +94,7 @@ impl StateSecret {
     }
 
     /// The secret, if there is one.
-    pub(crate) fn find(state_folder: &Path) -> Result<Option<Self>> {
+    pub fn find(state_folder: &Path) -> Result<Option<Self>> {
         let folder = match own_folder(state_folder) {
             Err(error) if is_not_found(&error) => return Ok(None),
             other => other?,
@@ -117,12 +117,12 @@ impl StateSecret {
     }
 
     /// The tag of a document under its name.
-    pub(crate) fn tag(&self, record: Record, name: &[u8], document: &[u8]) -> [u8; TAG_BYTES] {
+    pub fn tag(&self, record: Record, name: &[u8], document: &[u8]) -> [u8; TAG_BYTES] {
         *self.hash(record, name, document).as_bytes()
     }
 
     /// Whether a tag is of this document, under this name.
-    pub(crate) fn vouches(&self, record: Record, name: &[u8], document: &[u8], tag: &[u8; TAG_BYTES]) -> bool {
+    pub fn vouches(&self, record: Record, name: &[u8], document: &[u8], tag: &[u8; TAG_BYTES]) -> bool {
         // The comparison of hashes takes the same time wherever they differ.
         self.hash(record, name, document) == blake3::Hash::from_bytes(*tag)
     }
@@ -146,7 +146,7 @@ fn read_whole(mut file: File, bytes: &mut [u8]) -> io::Result<()> {
 
 /// The state folder, open: of whoever runs this, with no write permission for others, and nowhere on the way
 /// to it does anybody else decide what stands there.
-pub(crate) fn own_folder(state_folder: &Path) -> Result<TargetTree> {
+pub fn own_folder(state_folder: &Path) -> Result<TargetTree> {
     check_way(state_folder)?;
     let real = fs::canonicalize(state_folder).map_err(|error| failed("opening", state_folder, error))?;
     check_way(&real)?;
@@ -173,7 +173,8 @@ fn check_way(path: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn is_not_found(error: &Error) -> bool {
+/// Whether an error says that nothing is at a path.
+pub fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Source(error) if error.is_not_found())
 }
 
@@ -190,7 +191,7 @@ pub fn fault(folder: &Path) -> Option<String> {
 
 /// An [`Identity`] as written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Known {
+pub struct Known {
     inode: u64,
     born: Option<(i64, u32)>,
 }
@@ -209,7 +210,7 @@ impl From<Known> for Identity {
 
 /// A path whose folder has no link in it any more. Where links lead is decided once, by whoever named the
 /// path.
-pub(crate) fn real(path: &Path) -> PathBuf {
+pub fn real(path: &Path) -> PathBuf {
     let (parent, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
     fs::canonicalize(parent).map_or_else(|_| path.to_owned(), |parent| parent.join(name))
 }
@@ -218,7 +219,7 @@ pub(crate) fn real(path: &Path) -> PathBuf {
 /// there for whoever runs this only when it is theirs, or of the owner of what it leads to: others could have
 /// something of a third one captured or written over. That goes for each link on the way from one to the
 /// next.
-pub(crate) fn place_led_to(path: &Path) -> Result<PathBuf> {
+pub fn place_led_to(path: &Path) -> Result<PathBuf> {
     let path = &path.components().collect::<PathBuf>();
     let (mut place, mut owners) = (path.clone(), Vec::new());
     let end = loop {
@@ -253,7 +254,7 @@ pub(crate) fn place_led_to(path: &Path) -> Result<PathBuf> {
 }
 
 /// Parent folder, open, and name of a whole path without links; none where the folder is gone.
-pub(crate) fn open_parent(path: &Path) -> Result<Option<(TargetTree, Vec<u8>)>> {
+pub fn open_parent(path: &Path) -> Result<Option<(TargetTree, Vec<u8>)>> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::Internal(format!("{} has no folder above it", path.display())));
     };

@@ -290,25 +290,12 @@ impl From<&Error> for Verdict {
             Error::KeysWentBack { .. } => Self::new(ExitCode::Integrity, Reason::KeysWentBack),
             Error::TargetNotEmpty(_) => Self::new(Usage, Reason::TargetNotEmpty),
             Error::NoSpace { .. } => Self::new(Failed, Reason::NoSpace),
-            Error::DeployFailed { cause, .. } | Error::RolledBack { cause, .. } => {
-                Self::from(&**cause).during(Verb::Deploy)
-            }
+            Error::DeployFailed { cause, .. } => Self::from(&**cause).during(Verb::Deploy),
             Error::UnfitTarget { .. } => Self::new(Failed, Reason::UnfitTarget),
             Error::OwnPlace { .. } => Self::new(Failed, Reason::OwnPlace),
             Error::ModeUnavailable { .. } => Self::new(Failed, Reason::ModeUnavailable),
             Error::Usage(_) => Self::new(Usage, Reason::Usage),
             Error::Pinned(_) => Self::new(Failed, Reason::Pinned),
-            Error::Configuration(_) => Self::new(Usage, Reason::Configuration),
-            Error::Hook { .. } => Self::new(Failed, Reason::Hook),
-            Error::SchemaNewer { .. } => Self::new(Failed, Reason::SchemaNewer),
-            Error::SchemaUnordered { .. } => Self::new(Failed, Reason::SchemaUnordered),
-            Error::NotReady { .. } => Self::new(Failed, Reason::NotReady),
-            Error::OtherDigest { .. } => Self::new(ExitCode::Integrity, Reason::OtherDigest),
-            Error::NotKept { .. } => Self::new(Failed, Reason::NotKept),
-            Error::FreezeBroken { .. } => Self::new(Failed, Reason::FreezeBroken),
-            Error::BundlePassword => Self::new(ExitCode::WrongKey, Reason::WrongBundlePassword),
-            Error::BadBundle(_) => Self::new(ExitCode::Integrity, Reason::BadBundle),
-            Error::BundleBase { .. } => Self::new(Failed, Reason::NoBase),
             Error::Interrupted => Self::new(ExitCode::Interrupted, Reason::Interrupted),
             Error::Internal(_) => Self::new(Failed, Reason::Internal),
         }
@@ -379,13 +366,11 @@ mod tests {
             check(&StoreError::NotARepository { place: "x".into() }, verb, 10, "no-repository");
             check(&StoreError::Busy { what: "x".into() }, verb, 11, "busy");
             check(&Error::Store(StoreError::WrongKey), verb, 12, "wrong-key");
-            check(&Error::BundlePassword, verb, 12, "wrong-bundle-password");
             let newer = StoreError::Unsupported { what: "x".into(), found: 2, supported: 1 };
             check(&newer, verb, 13, "newer-format");
             check(&io(io::ErrorKind::PermissionDenied), verb, 68, "permission");
             check(&io(io::ErrorKind::ReadOnlyFilesystem), verb, 68, "read-only");
             check(&StoreError::damaged("x", "y"), verb, 69, "damaged");
-            check(&Error::BadBundle("x".into()), verb, 69, "bad-bundle");
             check(&Error::Interrupted, verb, 130, "interrupted");
             check(&Error::Usage("x".into()), verb, 2, "usage");
         }
@@ -407,8 +392,7 @@ mod tests {
         check(&failed(StoreError::damaged("x", "y").into()), Verb::Other, 69, "damaged");
         check(&failed(Error::Interrupted), Verb::Other, 130, "interrupted");
         check(&failed(Error::Internal("x".into())), Verb::Other, 79, "internal");
-        let rolled = Error::RolledBack { app: "a".into(), cause: Box::new(failed(io(io::ErrorKind::Other).into())) };
-        check(&rolled, Verb::Other, 79, "storage");
+        check(&failed(io(io::ErrorKind::Other).into()), Verb::Other, 79, "storage");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use copal_engine::bundle::{fuzz_native, hub_tar as hub};
+use copal_bundle::{fuzz_native, hub_tar as hub};
 use copal_store::stream::{ReadAt, StreamKeys, StreamOpener};
 
 const NATIVE: &[u8] = include_bytes!("../../testdata/bundles/v1.copal");

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
+use copal_bundle::{ExportReport, ExportRequest, ExportTarget, Watch, export, verify};
 use copal_engine::Context;
-use copal_engine::bundle::{ExportReport, ExportRequest, ExportTarget, Watch, export, verify};
 use copal_engine::context::{Monitor, Progress};
 use copal_engine::create::{CreateRequest, SourceRequest, create};
 use copal_engine::removal::{collect_garbage, delete};

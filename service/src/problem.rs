@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use copal_application::Error as ApplicationError;
+use copal_bundle::Error as BundleError;
 use copal_engine::Error as EngineError;
 use copal_engine::verdict::{ExitCode, Reason, Verb, Verdict};
 use copal_manifest::shown;
@@ -242,12 +244,24 @@ impl Problem {
 
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
+        Self::new(&of(Verdict::from(&error)), error.to_string())
+    }
+}
+
+impl From<ApplicationError> for Problem {
+    fn from(error: ApplicationError) -> Self {
         let mut kind = of(Verdict::from(&error));
         // What was tried failed on the way, whatever its cause: the request was in order.
-        if matches!(error, EngineError::RolledBack { .. }) {
+        if matches!(error, ApplicationError::RolledBack { .. }) {
             kind.status = StatusCode::INTERNAL_SERVER_ERROR;
         }
         Self::new(&kind, error.to_string())
+    }
+}
+
+impl From<BundleError> for Problem {
+    fn from(error: BundleError) -> Self {
+        Self::new(&of(Verdict::from(&error)), error.to_string())
     }
 }
 
@@ -405,8 +419,8 @@ mod tests {
         check(Problem::deadline("4 h passed"), 504, 78, "deadline");
         let cause = Box::new(EngineError::Internal("x".into()));
         check(EngineError::DeployFailed { target: "/t".into(), cause }, 500, 79, "internal");
-        let cause = Box::new(EngineError::NameTaken { name: "x".into(), holder: None });
-        check(EngineError::RolledBack { app: "a".into(), cause }, 500, 79, "name-taken");
+        let cause = Box::new(EngineError::NameTaken { name: "x".into(), holder: None }.into());
+        check(ApplicationError::RolledBack { app: "a".into(), cause }, 500, 79, "name-taken");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use copal_engine::application::Application;
+use copal_application::Application;
 use croner::Cron;
 use jiff::Zoned;
 
@@ -137,7 +137,7 @@ async fn snapshots_of(daemon: &Arc<Daemon>, app: &str) -> Result<Vec<String>> {
 mod tests {
     //! Goal: schedules are read as cron has them, and nonsense stops the start. Method: examples.
 
-    use copal_engine::application::{Tools, parse};
+    use copal_application::{Tools, parse};
 
     use super::*;
 

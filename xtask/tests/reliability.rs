@@ -24,7 +24,9 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn every_promise_has_its_test() {
     let mut tests = BTreeSet::new();
     let mut sources = Vec::new();
-    for room in ["chunker", "store", "manifest", "source", "engine", "cli", "sim", "fuzz", "xtask"] {
+    for room in
+        ["chunker", "store", "manifest", "source", "engine", "application", "bundle", "cli", "sim", "fuzz", "xtask"]
+    {
         rust_files(&root().join(room), &mut sources);
     }
     for source in sources {

@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use copal_application::config::{ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec};
+use copal_application::{
+    self as application, Application, CapturePhase, CaptureRecord, CaptureRequest, Captured, Configuration, Tools,
+};
 use copal_engine::Context;
-use copal_engine::application::config::{
-    ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec,
-};
-use copal_engine::application::{
-    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Captured, Configuration, Tools,
-};
 use copal_engine::create::{CreateReport, Exclusions};
 use copal_manifest::snapshot::Consistency;
 use copal_source::postgres::PostgresSpec;

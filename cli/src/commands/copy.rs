@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use copal_engine::bundle::{CopyRequest, copy};
+use copal_bundle::{CopyRequest, copy};
 
 use crate::commands::import::{Document, Line, report};
 use crate::commands::snapshot::full_name;

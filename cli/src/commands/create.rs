@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
+use copal_application::config::{SourceSpec, TreeSpec};
+use copal_application::{CaptureRecord, CaptureRequest};
 use copal_engine::Monitor;
-use copal_engine::application::config::{SourceSpec, TreeSpec};
-use copal_engine::application::{CaptureRecord, CaptureRequest};
 use copal_engine::create::{CreateReport, CreateRequest, SourceRequest, Stream, create_with, made_name, recorded_path};
 use copal_manifest::shown::first_of;
 use serde::Serialize;

@@ -3,8 +3,8 @@
 
 use std::ffi::OsStr;
 
-use copal_engine::application::DeployRequest;
-use copal_engine::application::config::SourceSpec;
+use copal_application::RestoreRequest;
+use copal_application::config::SourceSpec;
 use copal_engine::catalogue::{Catalogue, Filter};
 use copal_engine::create::Exclusions;
 use copal_manifest::snapshot::{Snapshot, SourceKind};
@@ -60,11 +60,11 @@ pub(crate) fn deploy(wanted: &Wanted<'_>, invocation: &mut Invocation) -> anyhow
         invocation.refuse_without_terminal(&question)?;
     }
     let application = unnamed(vec![(label, SourceSpec::Postgres(spec))], &Exclusions::default());
-    let request = DeployRequest {
+    let request = RestoreRequest {
         reference: snapshot.id.to_string(),
         safety: exists,
         dry_run: wanted.dry_run,
-        ..DeployRequest::default()
+        ..RestoreRequest::default()
     };
     let report = carry_out(&context, &application, &request, must_ask.then_some(question.as_str()), invocation)?;
     let said = format!("{} to the database {database}", report.name);

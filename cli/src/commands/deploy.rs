@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use copal_engine::application;
+use copal_application as application;
 use copal_engine::deploy::{DeployMode, DeployRequest, abandon, target_is_occupied};
 use serde::Serialize;
 
@@ -219,14 +219,14 @@ fn of_application(arguments: &Arguments, invocation: &mut Invocation) -> anyhow:
     let meant = latest::for_application(&context, &arguments.name, &filter, app)?;
     meant.ask(arguments.yes, arguments.dry_run, invocation)?;
     let asked = must_ask.then(|| question(&meant.said));
-    let request = application::DeployRequest {
+    let request = application::RestoreRequest {
         reference: meant.reference,
         digest: arguments.sha256.clone(),
         labels: arguments.only.clone(),
         safety: !arguments.no_safety,
         dry_run: arguments.dry_run,
         any_schema: arguments.any_schema,
-        ..application::DeployRequest::default()
+        ..application::RestoreRequest::default()
     };
     super::unit::deploy(&context, &application, &request, asked.as_deref(), invocation)
 }

@@ -6,8 +6,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use copal_engine::bundle::hub_tar::{self, HubExportRequest};
-use copal_engine::bundle::{ExportRequest, ExportTarget, export};
+use copal_bundle::hub_tar::{self, HubExportRequest};
+use copal_bundle::{ExportRequest, ExportTarget, export};
 use copal_engine::{Context, Monitor, own};
 use copal_store::keys::StretchCost;
 use serde::Serialize;

@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use clap::{Args, ValueHint};
-use copal_engine::bundle::hub_tar::{self, HubImportRequest, HubLimits};
-use copal_engine::bundle::{ImportRequest, Imported, import};
+use copal_bundle::hub_tar::{self, HubImportRequest, HubLimits};
+use copal_bundle::{ImportRequest, Imported, import};
 use copal_engine::{Context, Monitor};
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 //! `copal list`: the snapshots of the repository.
 
 use clap::Args;
-use copal_engine::application::{CaptureRecord, records};
+use copal_application::{CaptureRecord, records};
 use copal_engine::catalogue::{Catalogue, Filter, Listed, Unreadable, UnreadableReason};
 use copal_engine::removal::is_safety;
 use copal_engine::{Context, Monitor};

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use copal_application::Tools;
 use copal_engine::Context;
-use copal_engine::application::Tools;
 use copal_engine::context::SilentMonitor;
 use copal_engine::own::OwnPlace;
 use copal_service::access::Limits;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 
-use copal_engine::application::CaptureRecord;
+use copal_application::CaptureRecord;
 use copal_engine::catalogue::{Listed, plain_path};
 use copal_engine::removal::is_safety;
 use copal_manifest::snapshot::{Origin, Phase, Snapshot, SourceRecord};

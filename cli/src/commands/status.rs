@@ -2,7 +2,7 @@
 //! repository, no password.
 
 use clap::Args;
-use copal_engine::application::{CaptureRecord, records, under_way};
+use copal_application::{CaptureRecord, records, under_way};
 use serde::Serialize;
 
 use crate::commands::application::dashed;

@@ -1,10 +1,11 @@
 //! `copal deploy --app`, and a database as a target: several sources put back as one unit, with what would
 //! become of each path told before the question.
 
-use copal_engine::application::{
-    self, Application, DeployReport, DeployRequest, DeployedComponent, KeptPlace, KeptSource, Look,
+use copal_application::{
+    self as application, Application, Error, KeptPlace, KeptSource, Look, RestoreReport, RestoreRequest,
+    RestoredComponent,
 };
-use copal_engine::{Context, Error, Monitor};
+use copal_engine::{Context, Monitor};
 use serde::Serialize;
 
 use super::application::tools;
@@ -42,7 +43,7 @@ struct DeployedDocument<'a> {
 }
 
 impl<'a> DeployedDocument<'a> {
-    fn new(component: &'a DeployedComponent) -> Self {
+    fn new(component: &'a RestoredComponent) -> Self {
         let outline = component.outline.as_ref();
         Self {
             label: &component.label,
@@ -86,7 +87,7 @@ impl<'a> KeptDocument<'a> {
 pub(crate) fn deploy(
     context: &Context,
     application: &Application,
-    request: &DeployRequest,
+    request: &RestoreRequest,
     question: Option<&str>,
     invocation: &mut Invocation,
 ) -> anyhow::Result<ExitCode> {
@@ -102,30 +103,30 @@ pub(crate) fn deploy(
 pub(crate) fn carry_out(
     context: &Context,
     application: &Application,
-    request: &DeployRequest,
+    request: &RestoreRequest,
     question: Option<&str>,
     invocation: &mut Invocation,
-) -> anyhow::Result<DeployReport> {
+) -> anyhow::Result<RestoreReport> {
     let tools = tools()?;
-    let request = DeployRequest { look: if request.dry_run { Look::Paths } else { Look::No }, ..request.clone() };
+    let request = RestoreRequest { look: if request.dry_run { Look::Paths } else { Look::No }, ..request.clone() };
     if let Some(question) = question {
         // Which schema is newer is asked apart.
-        let rehearsal = DeployRequest { dry_run: true, look: Look::Paths, any_schema: true, ..request.clone() };
-        let report = application::deploy(context, application, &rehearsal, &tools)?;
+        let rehearsal = RestoreRequest { dry_run: true, look: Look::Paths, any_schema: true, ..request.clone() };
+        let report = application::restore(context, application, &rehearsal, &tools)?;
         invocation.monitor.finish();
         let outlines = outline_lines(&report).into_iter();
         outlines.for_each(|line| invocation.monitor.notice(&line));
         standing_lines(&report).iter().for_each(|line| invocation.monitor.notice(line));
         invocation.confirm(question)?;
     }
-    let report = match application::deploy(context, application, &request, &tools) {
+    let report = match application::restore(context, application, &request, &tools) {
         Err(Error::SchemaUnordered { label, found, supported }) if question.is_some() => {
             invocation.monitor.finish();
             invocation.confirm(&format!(
                 "{label} has the schema {found:?}, and here is {supported:?}: which is newer is not known. \
                  Deploy it and have it migrated?"
             ))?;
-            application::deploy(context, application, &DeployRequest { any_schema: true, ..request }, &tools)?
+            application::restore(context, application, &RestoreRequest { any_schema: true, ..request }, &tools)?
         }
         outcome => outcome?,
     };
@@ -134,7 +135,7 @@ pub(crate) fn carry_out(
 }
 
 /// What would become of each source, for people.
-fn outline_lines(report: &DeployReport) -> Vec<String> {
+fn outline_lines(report: &RestoreReport) -> Vec<String> {
     let mut said = Vec::new();
     for component in &report.components {
         let target = component.target.display().to_string();
@@ -151,16 +152,16 @@ fn outline_lines(report: &DeployReport) -> Vec<String> {
 }
 
 /// What of that which stands there cannot be captured as what it is, and more that is to be known before.
-fn standing_lines(report: &DeployReport) -> Vec<String> {
+fn standing_lines(report: &RestoreReport) -> Vec<String> {
     report.kept.iter().map(KeptSource::sentence).chain(report.warnings.iter().cloned()).collect()
 }
 
 /// Tells what was deployed: `target` for programs, `said` for people.
 pub(crate) fn print(
-    report: &DeployReport,
+    report: &RestoreReport,
     target: &str,
     said: &str,
-    request: &DeployRequest,
+    request: &RestoreRequest,
     invocation: &mut Invocation,
 ) -> Result<(), ProgramError> {
     let dry_run = request.dry_run;

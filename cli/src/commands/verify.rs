@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::Read;
 
 use clap::Args;
-use copal_engine::bundle::Watch;
-use copal_engine::bundle::hub_tar::{self, HubLimits};
+use copal_bundle::Watch;
+use copal_bundle::hub_tar::{self, HubLimits};
 use copal_engine::verify::{DamagedItem, Gone, VerifyReport, VerifyRequest, verify};
 use serde::Serialize;
 
@@ -177,7 +177,7 @@ fn bundle(mut file: File, arguments: &Arguments, invocation: &mut Invocation) ->
                 let hint = "set COPAL_BUNDLE_PASSWORD or COPAL_BUNDLE_PASSWORD_FILE, or use --bundle-password-file";
                 ProgramError::usage("the bundle's password is needed", hint)
             })?;
-            let summary = copal_engine::bundle::verify(watch, file, &password)?;
+            let summary = copal_bundle::verify(watch, file, &password)?;
             BundleDocument {
                 ok: true,
                 format: "native",

@@ -13,6 +13,6 @@ Examples:
 pub(crate) struct Arguments {}
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    copal_engine::application::watchdog()?;
+    copal_application::watchdog()?;
     Ok(ExitCode::Done)
 }

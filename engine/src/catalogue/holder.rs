@@ -19,7 +19,7 @@ const SOURCES_MAX: usize = 3;
 /// The error of a create under a name that is taken: it says which snapshot has it, and where that is neither
 /// an owner's nor one's own, whose key has signed it. What cannot be looked up is left out, the name is taken
 /// all the same.
-pub(crate) fn name_taken(context: &Context, name: String) -> Error {
+pub fn name_taken(context: &Context, name: String) -> Error {
     let repository = &context.repository;
     let tag = repository.keys().name_tag(name.as_bytes());
     let mut roots = repository.roots().unwrap_or_default();
@@ -64,7 +64,7 @@ pub(crate) fn is_of_another_name(repository: &Repository, root: &RootName) -> co
 }
 
 /// Whether a snapshot among some roots has a name.
-pub(crate) fn has_name(repository: &Repository, roots: &[RootName], name: &str) -> Result<bool> {
+pub fn has_name(repository: &Repository, roots: &[RootName], name: &str) -> Result<bool> {
     let tag = repository.keys().name_tag(name.as_bytes());
     for root in roots.iter().filter(|root| root.tag == tag) {
         if !is_of_another_name(repository, root)? {
@@ -75,12 +75,7 @@ pub(crate) fn has_name(repository: &Repository, roots: &[RootName], name: &str) 
 }
 
 /// Publishes the root of a snapshot under its name.
-pub(crate) fn publish_named(
-    context: &Context,
-    durable: DurableIndex<'_>,
-    snapshot: &Snapshot,
-    payload: &[u8],
-) -> Result<u64> {
+pub fn publish_named(context: &Context, durable: DurableIndex<'_>, snapshot: &Snapshot, payload: &[u8]) -> Result<u64> {
     let repository = &context.repository;
     let name = Snapshot::full_name(&snapshot.app, &snapshot.name);
     let root = RootName { tag: repository.keys().name_tag(name.as_bytes()), snapshot: snapshot.id };

@@ -29,7 +29,7 @@ pub use find::{FUTURE_SECONDS, is_by_age, is_of_the_future};
 pub use gone::Gone;
 pub(crate) use gone::{forget_deleted, tell_what_is_gone};
 pub use holder::described;
-pub(crate) use holder::{has_name, name_taken, publish_named};
+pub use holder::{has_name, name_taken, publish_named};
 pub use home::other_home;
 pub use memory::Memory;
 pub use relabel::{check_tags, relabel};
@@ -224,7 +224,7 @@ pub(crate) fn known_roots(context: &Context) -> Result<BTreeMap<String, Vec<u8>>
 }
 
 /// SHA-256 of a root's payload, in hexadecimal: what people write down to recognise a snapshot.
-pub(crate) fn payload_digest(payload: &[u8]) -> String {
+pub fn payload_digest(payload: &[u8]) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, payload))
 }
 

@@ -15,7 +15,7 @@ const FRUITLESS_MAX: u32 = 8;
 const PROBE_ONE_IN: u32 = 8;
 
 /// What the parent has where an extent is read.
-pub(crate) struct Bases {
+pub struct Bases {
     pieces: Vec<PlacedPiece>,
     /// Where each chunk stands among the pieces.
     places: HashMap<ChunkId, usize>,
@@ -26,7 +26,7 @@ pub(crate) struct Bases {
 }
 
 /// What is known of a chunk before the index is asked.
-pub(crate) enum Likeness {
+pub enum Likeness {
     /// The parent has this very chunk.
     Same,
     /// The parent has this one in its place.

@@ -16,7 +16,7 @@ use copal_source::scan::{FileStat, FileTime};
 use copal_store::session::Session;
 
 /// Shorter files are read: that takes no time worth a clone.
-pub(crate) const CLONE_BYTES_MIN: u64 = 4 << 20;
+pub const CLONE_BYTES_MIN: u64 = 4 << 20;
 /// Of content cuts, changes closer than this are read as one: the next hard cut is not likely to be nearer.
 const CONTENT_GAP_BYTES: u64 = 1 << 20;
 /// How far before a change a hard cut is sought; some thirty times their mean distance.
@@ -24,7 +24,7 @@ const LOOK_BACK_BYTES: u64 = 16 << 20;
 
 /// What a list of pieces is, in short. Ids are keyed hashes of plaintext: equal identities are equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct ContentIdentity([u8; 32]);
+pub struct ContentIdentity([u8; 32]);
 
 impl ContentIdentity {
     pub(crate) fn of(content: &FileContent) -> Self {
@@ -58,7 +58,7 @@ impl ContentIdentity {
 
 /// How a file looks that nobody has touched since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Untouched {
+pub struct Untouched {
     inode: u64,
     bytes: u64,
     modified: (i64, u32),
@@ -66,7 +66,8 @@ pub(crate) struct Untouched {
 }
 
 impl Untouched {
-    pub(crate) fn of(stat: &FileStat) -> Self {
+    /// As a file shows it.
+    pub fn of(stat: &FileStat) -> Self {
         let time = |time: FileTime| (time.seconds, time.nanoseconds);
         let (modified, changed) = (time(stat.modified), time(stat.changed));
         Self { inode: stat.inode, bytes: stat.bytes, modified, changed }
@@ -75,24 +76,27 @@ impl Untouched {
 
 /// A clone that was kept.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct KeptClone {
+pub struct KeptClone {
     /// Path of the file in its source, with slashes.
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     /// Name of the clone in the folder of clones.
-    pub(crate) name: String,
-    pub(crate) untouched: Untouched,
-    pub(crate) content: ContentIdentity,
+    pub name: String,
+    /// What the file showed when it was cloned.
+    pub untouched: Untouched,
+    /// What the clone holds.
+    pub content: ContentIdentity,
 }
 
 /// The clones of one source.
 #[derive(Debug)]
-pub(crate) struct KeptClones {
+pub struct KeptClones {
     folder: TreeReader,
     by_path: HashMap<Vec<u8>, KeptClone>,
 }
 
 impl KeptClones {
-    pub(crate) fn new(folder: TreeReader, clones: Vec<KeptClone>) -> Self {
+    /// Clones that lie in an open folder.
+    pub fn new(folder: TreeReader, clones: Vec<KeptClone>) -> Self {
         Self { folder, by_path: clones.into_iter().map(|clone| (clone.path.clone(), clone)).collect() }
     }
 

@@ -27,38 +27,48 @@ use crate::error::{Error, Result};
 
 /// What a snapshot is called and compared with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Naming {
-    pub(crate) name: String,
-    pub(crate) app: String,
-    pub(crate) tags: Vec<(String, String)>,
-    pub(crate) pinned: bool,
-    pub(crate) force_read: bool,
+pub struct Naming {
+    /// Name, unique in the application.
+    pub name: String,
+    /// Application; empty for none.
+    pub app: String,
+    /// Tags.
+    pub tags: Vec<(String, String)>,
+    /// Protected from automatic removal.
+    pub pinned: bool,
+    /// Read every file, whatever its metadata says.
+    pub force_read: bool,
     /// Snapshot to compare with; none: the newest with the same application and sources.
-    pub(crate) parent: Option<String>,
+    pub parent: Option<String>,
     /// Take nothing when all is as in the snapshot that it is compared with.
-    pub(crate) skip_if_unchanged: bool,
+    pub skip_if_unchanged: bool,
 }
 
 /// What taking one source gave.
 #[derive(Clone, Debug)]
-pub(crate) struct Taken {
-    pub(crate) record: SourceRecord,
-    pub(crate) bytes_read: u64,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) unread_files: u64,
+pub struct Taken {
+    /// As it stands in the snapshot's root.
+    pub record: SourceRecord,
+    /// Bytes read from the source.
+    pub bytes_read: u64,
+    /// One for each file that could not be read, or not at one moment.
+    pub warnings: Vec<String>,
+    /// How many could not be read.
+    pub unread_files: u64,
     /// In the snapshot, as they were at several moments.
-    pub(crate) torn_files: u64,
+    pub torn_files: u64,
     /// Of a clone: what its large files are in the snapshot.
-    pub(crate) contents: Contents,
-    pub(crate) left_out: LeftOut,
+    pub contents: Contents,
+    /// What was left out, and by which rules.
+    pub left_out: LeftOut,
 }
 
 /// Paths of large files, with slashes, and what they are.
-pub(crate) type Contents = Vec<(Vec<u8>, ContentIdentity)>;
+pub type Contents = Vec<(Vec<u8>, ContentIdentity)>;
 
 /// A snapshot that is being made.
 #[derive(Debug)]
-pub(crate) struct Creation {
+pub struct Creation {
     session: Session,
     cutter: Cutter,
     naming: Naming,
@@ -71,7 +81,7 @@ pub(crate) struct Creation {
 impl Creation {
     /// Registers, refuses a name that is taken, finds what to compare with. `places` are labels and recorded
     /// paths.
-    pub(crate) fn begin(context: &Context, naming: Naming, places: &[(String, Vec<u8>)]) -> Result<Self> {
+    pub fn begin(context: &Context, naming: Naming, places: &[(String, Vec<u8>)]) -> Result<Self> {
         let begun = context.clock.monotonic_nanoseconds();
         check_names(&naming)?;
         let created = context.clock.now();
@@ -93,15 +103,17 @@ impl Creation {
     }
 
     /// The same snapshot as one that was begun by a process that is gone.
-    pub(crate) fn of(self, id: SnapshotId, created: Timestamp) -> Self {
+    pub fn of(self, id: SnapshotId, created: Timestamp) -> Self {
         Self { id, created, ..self }
     }
 
-    pub(crate) fn id(&self) -> SnapshotId {
+    /// Id that the snapshot will have.
+    pub fn id(&self) -> SnapshotId {
         self.id
     }
 
-    pub(crate) fn created(&self) -> Timestamp {
+    /// When it began.
+    pub fn created(&self) -> Timestamp {
         self.created
     }
 
@@ -114,28 +126,28 @@ impl Creation {
     }
 
     /// For reading what is there.
-    pub(crate) fn session(&self) -> &Session {
+    pub fn session(&self) -> &Session {
         &self.session
     }
 
     /// What the parent snapshot has of a source.
-    pub(crate) fn parent_record(&self, label: &str, path: &[u8]) -> Option<SourceRecord> {
+    pub fn parent_record(&self, label: &str, path: &[u8]) -> Option<SourceRecord> {
         let record = self.parent.as_ref()?.source(label, path)?;
         Some(record.as_ref().clone())
     }
 
     /// Whether the parent snapshot's word is taken for what is unchanged.
-    pub(crate) fn believes_parent(&self) -> bool {
+    pub fn believes_parent(&self) -> bool {
         !self.naming.force_read
     }
 
     /// Plaintext bytes of new chunks so far.
-    pub(crate) fn bytes_new(&self) -> u64 {
+    pub fn bytes_new(&self) -> u64 {
         self.session.counters().bytes_new
     }
 
     /// Stores one source. After [`Error::Interrupted`] what was stored is found again by the next run.
-    pub(crate) fn take(&self, context: &Context, input: &Input) -> Result<Taken> {
+    pub fn take(&self, context: &Context, input: &Input) -> Result<Taken> {
         let parent = self.parent.as_ref();
         let taken = Capture::run(context, &self.session, &self.cutter, self.naming.force_read, input, parent);
         if matches!(taken, Err(Error::Interrupted)) {
@@ -145,12 +157,12 @@ impl Creation {
     }
 
     /// Makes what was stored so far durable, without a snapshot.
-    pub(crate) fn checkpoint(&self) -> Result<()> {
+    pub fn checkpoint(&self) -> Result<()> {
         Ok(self.session.checkpoint()?)
     }
 
     /// Commits: everything durable, then the root.
-    pub(crate) fn finish(
+    pub fn finish(
         self,
         context: &Context,
         mut taken: Vec<Taken>,
@@ -283,7 +295,7 @@ pub(super) fn check_names(naming: &Naming) -> Result<()> {
 }
 
 /// The cutter that the repository's parameters and secret make.
-pub(crate) fn cutter_of(session: &Session) -> Result<Cutter> {
+pub fn cutter_of(session: &Session) -> Result<Cutter> {
     let repository = session.repository();
     cutter_for(&repository.config().parameters, &repository.keys().cutter_secret())
         .map_err(|error| Error::Internal(format!("the repository's parameters: {error}")))
@@ -314,7 +326,7 @@ fn bounded_warnings(warnings: &[String]) -> Vec<String> {
 }
 
 /// A UUID of version 7 (RFC 9562).
-pub(crate) fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<SnapshotId> {
+pub fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<SnapshotId> {
     let mut random = [0; 10];
     context.repository.entropy().fill(&mut random)?;
     let milliseconds = u64::try_from(created.seconds).unwrap_or(0) * 1000 + u64::from(created.nanoseconds / 1_000_000);
@@ -322,7 +334,7 @@ pub(crate) fn new_snapshot_id(context: &Context, created: Timestamp) -> Result<S
 }
 
 /// Merges small index fragments. The snapshot is safe already: a failure here is the next run's affair.
-pub(crate) fn tidy_index(context: &Context) {
+pub fn tidy_index(context: &Context) {
     match copal_store::collect::merge_index(&context.repository) {
         Ok(_) | Err(copal_store::Error::Busy { .. }) => {}
         Err(error) => context.monitor.notice(&format!("the index was not merged: {error}")),

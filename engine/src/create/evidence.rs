@@ -24,7 +24,7 @@ pub(crate) fn timestamp(time: FileTime) -> Timestamp {
 
 /// Files whose change time is before this cannot change again without it being seen; others are read again by
 /// the next capture.
-pub(crate) fn trusted_before(begun: Timestamp) -> Timestamp {
+pub fn trusted_before(begun: Timestamp) -> Timestamp {
     let nanoseconds = i64::from(begun.nanoseconds) - TICK_NANOSECONDS;
     if nanoseconds >= 0 {
         Timestamp { seconds: begun.seconds, nanoseconds: nanoseconds as u32 }
@@ -34,7 +34,7 @@ pub(crate) fn trusted_before(begun: Timestamp) -> Timestamp {
 }
 
 /// Whether a source recorded at some time still has this entry as it was.
-pub(crate) fn is_unchanged_since(record: &SourceRecord, parent: &Entry, stat: &FileStat) -> bool {
+pub fn is_unchanged_since(record: &SourceRecord, parent: &Entry, stat: &FileStat) -> bool {
     record.device == stat.device && is_unchanged(parent, stat, record.trusted_before)
 }
 
@@ -50,7 +50,7 @@ pub(super) fn is_unchanged(parent: &Entry, stat: &FileStat, trusted_before: Time
 }
 
 /// Whether a file that changes again has another change time for sure.
-pub(crate) fn is_past(modified: Timestamp, changed: Timestamp, trusted_before: Timestamp) -> bool {
+pub fn is_past(modified: Timestamp, changed: Timestamp, trusted_before: Timestamp) -> bool {
     let coarse = changed.nanoseconds == 0 && modified.nanoseconds == 0;
     if coarse {
         changed.seconds.saturating_add(COARSE_SECONDS) < trusted_before.seconds
@@ -79,7 +79,7 @@ pub(super) fn is_same_content(before: &FileStat, after: &FileStat) -> bool {
 }
 
 /// Whether everything that a content refers to is in the repository and not about to leave it.
-pub(crate) fn is_present(session: &Session, content: &FileContent) -> copal_store::Result<bool> {
+pub fn is_present(session: &Session, content: &FileContent) -> copal_store::Result<bool> {
     let tree = match &content.pieces {
         Pieces::Inline(pieces) => {
             for piece in pieces {

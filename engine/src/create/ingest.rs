@@ -31,12 +31,12 @@ enum Job {
 }
 
 /// Runs `work` with a store of contents; everything is stored when it returns.
-pub(crate) fn with_ingest<'s, T>(
+pub fn with_ingest<'s, T, E: From<Error>>(
     session: &'s Session,
     cutter: &'s Cutter,
     threads: usize,
-    work: impl FnOnce(&mut Ingest<'s>) -> Result<T>,
-) -> Result<T> {
+    work: impl FnOnce(&mut Ingest<'s>) -> Result<T, E>,
+) -> Result<T, E> {
     let (jobs, queue) = bounded::<Job>(threads * JOBS_PER_WORKER);
     let failure: Mutex<Option<copal_store::Error>> = Mutex::new(None);
     let fail = |error| {
@@ -66,7 +66,7 @@ pub(crate) fn with_ingest<'s, T>(
             session,
             cutter,
             jobs,
-            writer: session.writer()?,
+            writer: session.writer().map_err(Error::from)?,
             frame: Vec::new(),
             frame_plain: Vec::new(),
             bytes_taken: 0,
@@ -76,7 +76,7 @@ pub(crate) fn with_ingest<'s, T>(
         outcome
     });
     match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(Error::from(error).into()),
         None => outcome,
     }
 }
@@ -100,7 +100,7 @@ fn store(session: &Session, writer: &mut ChunkWriter<'_>, job: Job) -> copal_sto
 }
 
 /// Takes contents.
-pub(crate) struct Ingest<'s> {
+pub struct Ingest<'s> {
     session: &'s Session,
     cutter: &'s Cutter,
     jobs: Sender<Job>,
@@ -112,18 +112,18 @@ pub(crate) struct Ingest<'s> {
 
 impl<'s> Ingest<'s> {
     /// Plaintext that came by so far, in bytes.
-    pub(crate) fn bytes_taken(&self) -> u64 {
+    pub fn bytes_taken(&self) -> u64 {
         self.bytes_taken
     }
 
     /// Where nodes go.
-    pub(crate) fn sink(&mut self) -> &mut dyn NodeSink {
+    pub fn sink(&mut self) -> &mut dyn NodeSink {
         &mut self.writer
     }
 
     /// Stores a chunk as it is, unless it is there. `known_like` is one that it is a delta of elsewhere; else
     /// the hints say.
-    pub(crate) fn chunk(
+    pub fn chunk(
         &mut self,
         plain: Vec<u8>,
         offset: u64,
@@ -140,7 +140,7 @@ impl<'s> Ingest<'s> {
     }
 
     /// Stores a small file's only chunk, together with its neighbours.
-    pub(crate) fn small_chunk(&mut self, plain: &[u8]) -> Result<ChunkId> {
+    pub fn small_chunk(&mut self, plain: &[u8]) -> Result<ChunkId> {
         let id = self.session.repository().keys().chunk_id(plain);
         self.bytes_taken += plain.len() as u64;
         if self.session.reserve(&id)? == Reservation::Mine {
@@ -171,12 +171,13 @@ impl<'s> Ingest<'s> {
         self.session.repository().config().parameters.chunk_bytes_min as usize
     }
 
-    pub(crate) fn page_bytes(&self) -> u32 {
+    /// Length of the pages that page-structured files are cut in, in bytes.
+    pub fn page_bytes(&self) -> u32 {
         self.session.repository().config().parameters.page_chunk_bytes
     }
 
     /// Begins a file that is cut here. `before` is what stood at its place in the base.
-    pub(crate) fn file(&self, before: Option<FileContent>) -> IngestFile<'s> {
+    pub fn file(&self, before: Option<FileContent>) -> IngestFile<'s> {
         let by_content = before.as_ref().is_some_and(|before| before.cutting == Cutting::Content);
         IngestFile {
             cutter: self.cutter,
@@ -193,14 +194,15 @@ impl<'s> Ingest<'s> {
 }
 
 /// Chunks of the base that are likely to be like new ones.
-pub(crate) struct Hints {
+pub struct Hints {
     before: Option<FileContent>,
     bases: Bases,
     until: u64,
 }
 
 impl Hints {
-    pub(crate) fn new(before: Option<FileContent>) -> Self {
+    /// From the content that the file had before, if any.
+    pub fn new(before: Option<FileContent>) -> Self {
         Self { before, bases: Bases::none(), until: 0 }
     }
 
@@ -219,7 +221,7 @@ impl Hints {
 }
 
 /// A file whose bytes arrive in order.
-pub(crate) struct IngestFile<'s> {
+pub struct IngestFile<'s> {
     cutter: &'s Cutter,
     builder: PiecesBuilder,
     /// Bytes kept until it is known how to cut.
@@ -241,7 +243,7 @@ struct Run<'s> {
 
 impl<'s> IngestFile<'s> {
     /// The next bytes.
-    pub(crate) fn data(&mut self, bytes: &[u8], ingest: &mut Ingest<'s>) -> Result<()> {
+    pub fn data(&mut self, bytes: &[u8], ingest: &mut Ingest<'s>) -> Result<()> {
         if let Some(head) = &mut self.head {
             head.extend_from_slice(bytes);
             if head.len() >= HEAD_BYTES + 64 {
@@ -253,7 +255,7 @@ impl<'s> IngestFile<'s> {
     }
 
     /// The next bytes are zeros that are not allocated.
-    pub(crate) fn hole(&mut self, bytes: u64, ingest: &mut Ingest<'s>) -> Result<()> {
+    pub fn hole(&mut self, bytes: u64, ingest: &mut Ingest<'s>) -> Result<()> {
         self.has_holes = true;
         self.decide(ingest)?;
         self.end_run(ingest)?;
@@ -263,7 +265,7 @@ impl<'s> IngestFile<'s> {
     }
 
     /// Ends the file.
-    pub(crate) fn finish(mut self, ingest: &mut Ingest<'s>) -> Result<FileContent> {
+    pub fn finish(mut self, ingest: &mut Ingest<'s>) -> Result<FileContent> {
         if let Some(head) = self.head.take_if(|head| !self.has_holes && head.len() <= ingest.small_bytes_max()) {
             if head.is_empty() {
                 return Ok(FileContent::empty());

@@ -19,33 +19,33 @@ use crate::error::Result;
 
 /// A source to be stored.
 #[derive(Debug)]
-pub(crate) struct Input {
+pub struct Input {
     /// Its label.
-    pub(crate) label: String,
+    pub label: String,
     /// Its kind; none: a tree or a file, as it stands.
-    pub(crate) kind: Option<SourceKind>,
+    pub kind: Option<SourceKind>,
     /// The path that is recorded.
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     /// Where it comes from.
-    pub(crate) content: InputContent,
+    pub content: InputContent,
     /// What to leave out.
-    pub(crate) exclusions: Exclusions,
+    pub exclusions: Exclusions,
     /// Take only these paths of it.
-    pub(crate) only: Option<Arc<Listed>>,
+    pub only: Option<Arc<Listed>>,
     /// Cut at fixed places, whatever its first bytes look like.
-    pub(crate) page_structured: bool,
+    pub page_structured: bool,
     /// What was stored of it a moment ago, in the same session: what to compare with, instead of the parent
     /// snapshot's.
-    pub(crate) before: Option<SourceRecord>,
+    pub before: Option<SourceRecord>,
     /// Databases that are met are read through SQLite: nothing holds them still.
-    pub(crate) through_sqlite: bool,
+    pub through_sqlite: bool,
     /// Clones that may tell what of a large file need not be read.
-    pub(crate) clones: Option<KeptClones>,
+    pub clones: Option<KeptClones>,
 }
 
 /// Where entries and bytes come from.
 #[derive(Debug)]
-pub(crate) enum InputContent {
+pub enum InputContent {
     /// A folder or a file, scanned.
     Path(PathBuf),
     /// One file that is none of the system.

@@ -22,17 +22,17 @@ const UNREAD_AND_OTHERS_MAX: usize = RULES_MAX - FOLDERS_MAX;
 
 /// What is left out of one source.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LeftOut {
+pub struct LeftOut {
     /// As the snapshot keeps it.
-    pub(crate) rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
     /// Copal's own folders in it that no pattern names, whole, for a sentence.
-    pub(crate) own: Vec<PathBuf>,
+    pub own: Vec<PathBuf>,
     /// What a scan asks; it notes which patterns left something out.
-    pub(crate) patterns: Arc<Excludes>,
+    pub patterns: Arc<Excludes>,
     /// What it asks besides.
-    pub(crate) by_content: Arc<ByContent>,
+    pub by_content: Arc<ByContent>,
     /// Where not all is taken: what was named.
-    pub(crate) only: Option<Arc<Listed>>,
+    pub only: Option<Arc<Listed>>,
     /// The patterns as they were given.
     given: Vec<String>,
     /// Whether a scan here asks.
@@ -64,7 +64,7 @@ impl Keep for Units {
 
 impl LeftOut {
     /// By the patterns and flags of a request, and without what Copal itself lives by.
-    pub(crate) fn of(context: &Context, source: &Path, exclusions: &Exclusions) -> Result<Self> {
+    pub fn of(context: &Context, source: &Path, exclusions: &Exclusions) -> Result<Self> {
         own::refuse_source(context, source)?;
         let lines = from_the_source(&exclusions.patterns, source);
         let by_content = Arc::new(exclusions.by_content()?);
@@ -96,7 +96,7 @@ impl LeftOut {
     }
 
     /// A scan that leaves the same out.
-    pub(crate) fn scan_options(&self, one_file_system: bool, threads: usize) -> ScanOptions {
+    pub fn scan_options(&self, one_file_system: bool, threads: usize) -> ScanOptions {
         ScanOptions {
             exclude: Arc::clone(&self.patterns),
             leave_out: self.paths(),
@@ -116,7 +116,7 @@ impl LeftOut {
     }
 
     /// What another snapshot keeps of it.
-    pub(crate) fn as_kept(rules: Vec<Rule>) -> Self {
+    pub fn as_kept(rules: Vec<Rule>) -> Self {
         Self { rules, ..Self::default() }
     }
 
@@ -127,7 +127,7 @@ impl LeftOut {
     }
 
     /// The same where no scan here asks the patterns: nobody knows which left something out.
-    pub(crate) fn unwatched(self) -> Self {
+    pub fn unwatched(self) -> Self {
         Self { given: Vec::new(), is_watched: false, ..self }
     }
 

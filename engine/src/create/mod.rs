@@ -8,17 +8,17 @@
 //! and `pipeline::JOBS_PER_WORKER` jobs a worker waiting for their turn, the session's open packs, one
 //! unfinished node of each level of the tree, and the names of files with several names.
 
-pub(crate) mod bases;
-pub(crate) mod clones;
-pub(crate) mod creation;
-pub(crate) mod evidence;
+pub mod bases;
+pub mod clones;
+pub mod creation;
+pub mod evidence;
 mod exclusions;
 mod extent;
-pub(crate) mod ingest;
+pub mod ingest;
 mod input;
 mod job;
 mod large;
-pub(crate) mod left_out;
+pub mod left_out;
 mod listing;
 mod made_name;
 mod meter;
@@ -34,12 +34,13 @@ use std::path::{Path, PathBuf};
 use copal_manifest::snapshot::{Snapshot, is_name};
 use copal_store::session::Session;
 
-pub(crate) use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity, KeptClone, KeptClones, Untouched};
+pub use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity, KeptClone, KeptClones, Untouched};
 pub use crate::create::creation::check_new_name;
-pub(crate) use crate::create::creation::{Contents, Creation, Naming, Taken};
-pub(crate) use crate::create::evidence::{is_past, is_present, is_unchanged_since, timestamp, trusted_before};
+pub use crate::create::creation::{Contents, Creation, Naming, Taken};
+pub(crate) use crate::create::evidence::timestamp;
+pub use crate::create::evidence::{is_past, is_present, is_unchanged_since, trusted_before};
 pub use crate::create::exclusions::Exclusions;
-pub(crate) use crate::create::input::{Input, InputContent};
+pub use crate::create::input::{Input, InputContent};
 pub use crate::create::made_name::made_name;
 pub use crate::create::rehearsal::{Rehearsal, rehearse};
 pub use crate::create::stream::Stream;
@@ -119,7 +120,7 @@ pub struct CreateReport {
 
 impl CreateReport {
     /// Of a snapshot that stood before.
-    pub(crate) fn of_listed(listed: &Listed) -> Self {
+    pub fn of_listed(listed: &Listed) -> Self {
         let snapshot = Snapshot::clone(&listed.snapshot);
         Self {
             digest: listed.digest.clone(),
@@ -203,7 +204,7 @@ pub(crate) fn store_source(context: &Context, session: &Session, path: &Path) ->
 }
 
 /// Labels, sorted, that a snapshot can have.
-pub(crate) fn check_labels<'l>(labels: impl Iterator<Item = &'l str>) -> Result<()> {
+pub fn check_labels<'l>(labels: impl Iterator<Item = &'l str>) -> Result<()> {
     let labels: Vec<&str> = labels.collect();
     if labels.is_empty() {
         return Err(Error::Usage("there is nothing to take: name at least one source".into()));

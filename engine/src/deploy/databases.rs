@@ -99,7 +99,7 @@ impl Databases {
     }
 
     /// Refuses where a process has a database open that a plan changes.
-    pub(super) fn refuse_holders(&self, plan: &Plan) -> Result<()> {
+    pub(crate) fn refuse_holders(&self, plan: &Plan) -> Result<()> {
         refuse(&self.places(), |path| {
             let path = path.strip_prefix(&self.target).unwrap_or(path).as_os_str().as_bytes();
             EntryPath::from_slashes(path).is_none_or(|path| changes(plan, &path))
@@ -121,7 +121,7 @@ impl Databases {
 
 /// Refuses where another process has one of these open, and would go on writing into what nobody reads any
 /// more.
-pub(crate) fn refuse_holders(places: &Places) -> Result<()> {
+pub fn refuse_holders(places: &Places) -> Result<()> {
     refuse(places, |_| true)
 }
 

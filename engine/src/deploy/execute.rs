@@ -223,7 +223,7 @@ impl Job<'_> {
 
     /// Refuses where another process has a database open that is about to be replaced: what a plan changes in
     /// place, or else all that stands at the target. What is staged replaces nothing yet.
-    pub(super) fn refuse_holders(&self, in_place: Option<&Plan>) -> Result<()> {
+    pub(crate) fn refuse_holders(&self, in_place: Option<&Plan>) -> Result<()> {
         if self.replaces_nothing() { Ok(()) } else { self.refuse_holders_of(&self.databases(in_place)?, in_place) }
     }
 

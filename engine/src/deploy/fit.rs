@@ -63,7 +63,7 @@ pub(super) fn place_of_kind(
 
 /// What becomes of a place itself, as what is mounted there sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Top {
+pub enum Top {
     /// It stays where it is, and what is in it changes.
     Entered,
     /// Something else takes its name.
@@ -72,7 +72,7 @@ pub(crate) enum Top {
 
 /// What is mounted below a place can neither be replaced nor go with it, and no more can a mount point itself
 /// that something else takes the name of. The path is free of links.
-pub(crate) fn refuse_mounts(path: &Path, top: Top) -> Result<()> {
+pub fn refuse_mounts(path: &Path, top: Top) -> Result<()> {
     let mounts = mount_points_from(path)?;
     let Some(mount) = mounts.iter().find(|mount| top == Top::Replaced || *mount != path) else { return Ok(()) };
     let detail = format!("{} is mounted there: unmount that, or use another place", mount.display());

@@ -43,12 +43,12 @@ use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::own;
-pub(crate) use databases::refuse_holders as databases_held;
+pub use databases::refuse_holders as databases_held;
 use desired::Desired;
-pub(crate) use fit::{Top, refuse_mounts};
+pub use fit::{Top, refuse_mounts};
 pub use outline::{Outline, Stayed};
 use place::{Place, Standing};
-pub(crate) use place::{failed, private_folder, remove_whole};
+pub use place::{failed, private_folder, remove_whole};
 use run::Steps;
 #[doc(hidden)]
 pub use run::{CrashPoints, NoCrash};
@@ -170,20 +170,20 @@ pub fn deploy_until(context: &Context, request: &DeployRequest, points: &dyn Cra
 }
 
 /// [`deploy`] to where Copal itself keeps something: its state folder, most of all.
-pub(crate) fn deploy_within(context: &Context, request: &DeployRequest) -> Result<DeployReport> {
+pub fn deploy_within(context: &Context, request: &DeployRequest) -> Result<DeployReport> {
     execute::execute(context, request, None, &NoCrash)
 }
 
 /// Builds what `request` wants of its target in a new place beside it, durably, and switches nothing. Extents
 /// are shared with what stands at the target where the filesystem can: that must hold still meanwhile.
 /// `staged` is an empty folder that the caller has made, or of one file a free name in one.
-pub(crate) fn stage_beside(context: &Context, request: &DeployRequest, staged: &Path) -> Result<DeployReport> {
+pub fn stage_beside(context: &Context, request: &DeployRequest, staged: &Path) -> Result<DeployReport> {
     execute::execute(context, request, Some(staged), &NoCrash)
 }
 
 /// The paths of a folder that stay where they are, whatever becomes of it; refused where the snapshot has
 /// something in their place.
-pub(crate) fn what_stays(context: &Context, request: &DeployRequest) -> Result<Vec<Vec<u8>>> {
+pub fn what_stays(context: &Context, request: &DeployRequest) -> Result<Vec<Vec<u8>>> {
     let session = context.reading_session()?;
     let catalogue = Catalogue::load_in(context, &session)?;
     let listed = catalogue.find(&request.reference)?;
@@ -221,7 +221,7 @@ pub fn abandon(state_folder: &Path, target: &Path) -> Result<Vec<String>> {
 }
 
 /// What would keep what stands at a target from being removed once another state has its place.
-pub(crate) fn obstacle_to_exchange(target: &Path) -> Result<Option<String>> {
+pub fn obstacle_to_exchange(target: &Path) -> Result<Option<String>> {
     let place = Place::resolve(target)?;
     if place.standing == Standing::Absent { Ok(None) } else { obstacles::to_exchange(&place) }
 }

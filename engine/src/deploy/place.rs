@@ -175,7 +175,7 @@ fn standing(path: &Path) -> Result<Standing> {
 }
 
 /// An error of the target.
-pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
+pub fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Source(copal_source::Error::Io { action, path: path.to_owned(), source })
 }
 
@@ -209,7 +209,7 @@ impl WriteRoot {
 
 /// Makes a folder, and those above it, for what only its owner may see: what lies in it was perhaps taken
 /// from below a folder that others may not enter.
-pub(crate) fn private_folder(path: &Path) -> Result<()> {
+pub fn private_folder(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| failed("creating", path, error))
 }
@@ -220,7 +220,7 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
 
 /// Removes a tree or a file without following links, and never what is mounted in it; what is gone already is
 /// no error.
-pub(crate) fn remove_whole(path: &Path) -> Result<()> {
+pub fn remove_whole(path: &Path) -> Result<()> {
     let (parent, Some(name)) = (path.parent().unwrap_or(path), path.file_name()) else {
         return Err(Error::Internal(format!("{} has no name that could be removed", path.display())));
     };

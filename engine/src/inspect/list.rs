@@ -9,12 +9,12 @@ use copal_manifest::snapshot::SourceKind;
 use copal_manifest::tree::TreeReader;
 use copal_store::session::{ChunkSource, Session};
 
-use crate::bundle::unwrapped;
 use crate::catalogue::Catalogue;
 use crate::content_reader::ContentReader;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::inspect::place::{Place, display, resolve};
+use crate::secret::unwrapped;
 
 /// Calls `visit` for the entry at a display path (`[label/]path`) and, for a folder, what is in it
 /// (`recursive`: all below it), in path order, each with its display path.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::extract::Path;
 use axum::Json;
 use axum::extract::State;
-use copal_engine::application::Application;
-use copal_engine::application::config::Retention;
+use copal_application::Application;
+use copal_application::config::Retention;
 use serde::Serialize;
 use utoipa::ToSchema;
 

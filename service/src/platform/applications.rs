@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use copal_engine::Context;
-use copal_engine::application::config::SourceSpec;
-use copal_engine::application::{
-    self, Application, CapturePhase, CaptureRecord, CaptureRequest, Configuration, DeployRequest, KeptPlace,
-    KeptSource, Look, Tools,
+use copal_application::config::SourceSpec;
+use copal_application::{
+    self as application, Application, CapturePhase, CaptureRecord, CaptureRequest, Configuration, KeptPlace,
+    KeptSource, Look, RestoreRequest, Tools,
 };
+use copal_engine::Context;
 use copal_engine::catalogue::Listed;
 use copal_engine::create::CreateReport;
 use copal_engine::verdict::Verb;
@@ -77,7 +77,7 @@ impl Applications {
                 Ok(removed) => names.extend(
                     removed.iter().map(|listed| Snapshot::full_name(&listed.snapshot.app, &listed.snapshot.name)),
                 ),
-                Err(copal_engine::Error::Store(error @ copal_store::Error::Busy { .. })) => {
+                Err(error) if error.is_busy() => {
                     context.monitor.notice(&format!("{error}; its rules are applied when that is done"));
                 }
                 Err(error) => return Err(error.into()),
@@ -131,12 +131,12 @@ impl Applications {
     }
 
     /// `wanted` says how; which, and that what stands there is captured first, is said here.
-    pub(super) fn deploy(&self, context: &Context, found: &Found, wanted: DeployRequest) -> Result<Value> {
+    pub(super) fn deploy(&self, context: &Context, found: &Found, wanted: RestoreRequest) -> Result<Value> {
         let app = found.view.app.as_str();
         let application = self.find(Some(app))?;
         application::wait_until_free(context, app, LET_GO_MAX)?;
-        let request = DeployRequest { reference: found.view.id.clone(), safety: true, ..wanted };
-        let report = application::deploy(context, application, &request, &self.tools)?;
+        let request = RestoreRequest { reference: found.view.id.clone(), safety: true, ..wanted };
+        let report = application::restore(context, application, &request, &self.tools)?;
         let components: Vec<Value> = report
             .components
             .iter()
@@ -160,10 +160,10 @@ impl Applications {
         let (reference, look) = (found.view.id.clone(), Look::Soundness);
         let any_schema = true;
         let request =
-            DeployRequest { reference, look, any_schema, safety: true, dry_run: true, ..DeployRequest::default() };
-        match application::deploy(context, self.find(Some(app))?, &request, &self.tools) {
+            RestoreRequest { reference, look, any_schema, safety: true, dry_run: true, ..RestoreRequest::default() };
+        match application::restore(context, self.find(Some(app))?, &request, &self.tools) {
             Ok(report) => Ok(report.kept.iter().map(KeptSource::sentence).collect()),
-            Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(Vec::new()),
+            Err(error) if error.is_busy() => Ok(Vec::new()),
             Err(error) => Err(Problem::from(error).during(Verb::Deploy)),
         }
     }
@@ -171,9 +171,10 @@ impl Applications {
     /// Refuses what a deploy would refuse. An application that is busy is checked when its turn comes.
     pub(super) fn check_deploy(&self, context: &Context, found: &Found, any_schema: bool) -> Result<()> {
         let (reference, digest) = (found.view.id.clone(), Some(found.view.digest.clone()));
-        let request = DeployRequest { reference, digest, any_schema, dry_run: true, ..DeployRequest::default() };
-        match application::deploy(context, self.find(Some(&found.view.app))?, &request, &self.tools) {
-            Ok(_) | Err(copal_engine::Error::Store(copal_store::Error::Busy { .. })) => Ok(()),
+        let request = RestoreRequest { reference, digest, any_schema, dry_run: true, ..RestoreRequest::default() };
+        match application::restore(context, self.find(Some(&found.view.app))?, &request, &self.tools) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_busy() => Ok(()),
             Err(error) => Err(Problem::from(error).during(Verb::Deploy)),
         }
     }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use copal_bundle::{self as bundle, ExportTarget, ImportRequest, hub_tar};
 use copal_engine::Context;
-use copal_engine::bundle::{self, ExportTarget, ImportRequest, hub_tar};
 use copal_store::keys::StretchCost;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -93,7 +93,7 @@ pub(super) fn import(
     let file = File::open(staged)?;
     let password = secret.map(bytes_of);
     let (imported, warnings, bytes_new, stored_new) = if bundle::is_native(staged)? {
-        let password = password.ok_or_else(|| Problem::from(copal_engine::Error::BundlePassword))?;
+        let password = password.ok_or_else(|| Problem::from(copal_bundle::Error::BundlePassword))?;
         let request = ImportRequest { password, name: Some(name.to_owned()), app: Some(app.to_owned()) };
         let mut report = bundle::import_within(context, file, &request).map_err(blame_bundle)?;
         let imported = report.snapshots.pop().ok_or_else(|| Problem::bad_bundle("no snapshot is in the bundle"))?;
@@ -111,9 +111,11 @@ pub(super) fn import(
 }
 
 /// A bundle that does not verify is the sender's affair, not damage of the repository.
-fn blame_bundle(error: copal_engine::Error) -> Problem {
+fn blame_bundle(error: copal_bundle::Error) -> Problem {
     match &error {
-        copal_engine::Error::Store(copal_store::Error::Damaged { object, .. }) if object.contains("bundle") => {
+        copal_bundle::Error::Engine(copal_engine::Error::Store(copal_store::Error::Damaged { object, .. }))
+            if object.contains("bundle") =>
+        {
             Problem::bad_bundle(error.to_string())
         }
         _ => error.into(),

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use copal_engine::application::{Application, CaptureRequest, DeployRequest};
+use copal_application::{Application, CaptureRequest, RestoreRequest};
 use copal_engine::catalogue::{Listed, Memory, relabel};
 use copal_engine::context::SilentMonitor;
 use copal_engine::verdict::Verb;
@@ -86,7 +86,7 @@ impl Platform {
     pub(crate) fn recover(&self) -> Result<Vec<String>> {
         match &self.context.state_folder {
             Some(folder) => {
-                let mut sentences = copal_engine::application::recover(folder)?;
+                let mut sentences = copal_application::recover(folder)?;
                 sentences.extend(copal_engine::deploy::recover(folder)?);
                 Ok(sentences)
             }
@@ -317,7 +317,7 @@ impl Platform {
                 return Err(match capturing {
                     Some(capture) => {
                         let (snapshot, phase) = (reference.to_owned(), capture.phase);
-                        Problem::from(copal_engine::Error::NotReady { snapshot, phase }).during(Verb::Deploy)
+                        Problem::from(copal_application::Error::NotReady { snapshot, phase }).during(Verb::Deploy)
                     }
                     None => problem,
                 });
@@ -327,7 +327,7 @@ impl Platform {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != found.view.digest) {
             let (snapshot, found) = (found.view.full_name(), found.view.digest);
             return Err(
-                Problem::from(copal_engine::Error::OtherDigest { snapshot, found, wanted }).during(Verb::Deploy)
+                Problem::from(copal_application::Error::OtherDigest { snapshot, found, wanted }).during(Verb::Deploy)
             );
         }
         self.check_deploy(&found, any_schema)?;
@@ -430,7 +430,7 @@ impl Performer for Platform {
                 .find(app, id)
                 .and_then(|found| {
                     let wanted =
-                        DeployRequest { digest: digest.clone(), any_schema: *any_schema, ..Default::default() };
+                        RestoreRequest { digest: digest.clone(), any_schema: *any_schema, ..Default::default() };
                     self.applications.deploy(&self.working(work), &found, wanted)
                 })
                 .map_err(|problem| problem.during(Verb::Deploy)),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use copal_engine::application::CaptureRecord;
+use copal_application::CaptureRecord;
 use copal_engine::catalogue::{Listed, Unreadable};
 use copal_engine::inspect::{DiffItem, DiffReport};
 use copal_manifest::entry::{Entry, Node, Timestamp};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use copal_engine::application::{Tools, parse};
+use copal_application::{Tools, parse};
 use copal_engine::context::SilentMonitor;
 use copal_engine::{Clock, Context};
 use copal_manifest::entry::Timestamp;
