@@ -10,7 +10,7 @@ use copal_engine::catalogue::{self, Catalogue, Listed, name_taken, payload_diges
 use copal_engine::context::{Context, Progress};
 use copal_engine::create::check_new_name;
 use copal_engine::create::creation::{cutter_of, new_snapshot_id, tidy_index};
-use copal_engine::create::ingest::with_ingest;
+use copal_engine::storing::stream::with_ingest;
 use copal_manifest::entry::Timestamp;
 use copal_manifest::snapshot::{Origin, Snapshot, is_name};
 use copal_store::session::Session;

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use copal_engine::create::evidence::is_present;
-use copal_engine::create::ingest::{Hints, Ingest, IngestFile};
+use copal_engine::storing::stream::{Hints, Ingest, IngestFile};
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces, PiecesBuilder, PlacedPiece};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::snapshot::{Snapshot, SourceKind};

@@ -15,6 +15,7 @@ pub mod own;
 pub mod removal;
 pub mod secret;
 pub mod state;
+pub mod storing;
 pub mod timespan;
 mod unread;
 pub mod verdict;

@@ -8,7 +8,7 @@ use copal_engine::Error as EngineError;
 use copal_engine::catalogue::{name_taken, payload_digest, publish_named};
 use copal_engine::context::{Context, Progress};
 use copal_engine::create::creation::{check_new_name, cutter_of, new_snapshot_id, tidy_index};
-use copal_engine::create::ingest::{Ingest, with_ingest};
+use copal_engine::storing::stream::{Ingest, with_ingest};
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Timestamp};
 use copal_manifest::snapshot::{

@@ -6,9 +6,9 @@ use copal_chunker::{Cut, HARD_CONTEXT_BYTES, WINDOW_BYTES};
 use copal_manifest::content::{FileContent, Piece};
 use copal_source::read::{DataRange, OpenFile};
 
-use crate::create::bases::Bases;
-use crate::create::job::Worker;
+use crate::create::worker::Worker;
 use crate::error::{Error, Result};
+use crate::storing::bases::Bases;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
@@ -109,7 +109,7 @@ impl Worker<'_> {
         done: &mut ExtentDone,
     ) -> Result<()> {
         let bytes = u32::try_from(to - from).map_err(|_| Error::Internal("a chunk over its limit".into()))?;
-        let id = self.store_chunk(from, stretch.slice(from, to), bases)?;
+        let id = self.chunks.chunk(from, stretch.slice(from, to), bases)?;
         done.pieces.push(Piece::Chunk { id, bytes });
         self.shared.meter.bytes_done(bytes.into());
         Ok(())

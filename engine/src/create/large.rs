@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use copal_chunker::{Cutter, HEAD_BYTES, SEGMENT_BYTES, looks_page_structured};
+use copal_chunker::{Cutter, SEGMENT_BYTES};
 use copal_manifest::content::{Cutting, FileContent, Piece, PiecesBuilder, PlacedPiece};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_manifest::tree::NodeSink;
@@ -15,9 +15,10 @@ use copal_store::session::{ChunkSource, Session};
 use crate::create::clones::{Beside, KeptClones};
 use crate::create::evidence::is_same_content;
 use crate::create::extent::{Extent, ExtentDone};
-use crate::create::job::Shared;
 use crate::create::small::{Trouble, metadata_of};
+use crate::create::worker::Shared;
 use crate::error::Result;
+use crate::storing::cutting::{DECIDING_BYTES, by_its_head, fixed};
 
 /// Length of an extent of a page-structured file, in bytes.
 const FIXED_EXTENT_BYTES: u64 = 4 << 20;
@@ -164,12 +165,12 @@ fn choose_cutting(
     changed: Option<&[DataRange]>,
 ) -> Result<Cutting, Trouble> {
     let Shared { parameters, session, .. } = *shared;
-    let mut head = vec![0; HEAD_BYTES + 64];
+    let mut head = vec![0; DECIDING_BYTES];
     let read = file.read_at(0, &mut head)?;
-    if !shared.page_structured && !looks_page_structured(&head[..read]) {
+    if !shared.page_structured && by_its_head(&head[..read], parameters) == Cutting::Content {
         return Ok(Cutting::Content);
     }
-    let fixed = Cutting::Fixed(parameters.page_chunk_bytes);
+    let fixed = fixed(parameters);
     let stays = |content: &FileContent| {
         let changed = changed?.iter().map(|range| range.bytes).sum::<u64>();
         (changed <= content.bytes / 2).then_some(())

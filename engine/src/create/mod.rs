@@ -8,26 +8,24 @@
 //! and `pipeline::JOBS_PER_WORKER` jobs a worker waiting for their turn, the session's open packs, one
 //! unfinished node of each level of the tree, and the names of files with several names.
 
-pub mod bases;
 pub mod clones;
 pub mod creation;
 pub mod evidence;
 mod exclusions;
 mod extent;
-pub mod ingest;
 mod input;
 mod job;
 mod large;
 pub mod left_out;
 mod listing;
 mod made_name;
-mod meter;
 mod nodes;
 mod parent;
 mod pipeline;
 mod rehearsal;
 mod small;
 mod stream;
+mod worker;
 
 use std::path::{Path, PathBuf};
 

@@ -26,14 +26,16 @@ use crate::create::creation::Taken;
 use crate::create::evidence::{is_present, is_unchanged, trusted_before};
 use crate::create::extent::{Extent, ExtentDone};
 use crate::create::input::{Entries, Input};
-use crate::create::job::{Job, Promise, Shared, Worker, promise};
+use crate::create::job::{Job, run};
 use crate::create::large::{Assembly, HOLE_BYTES_MIN, LargeFile, Part};
 use crate::create::left_out::LeftOut;
-use crate::create::meter::Meter;
 use crate::create::nodes::TreeSink;
 use crate::create::parent::Parent;
 use crate::create::small::{Outcome, SMALL_FILE_BYTES_MAX, SmallFile, Trouble};
+use crate::create::worker::Shared;
 use crate::error::{Error, Result};
+use crate::storing::meter::Meter;
+use crate::storing::promise::{Promise, promise};
 
 /// Most entries that wait for their turn.
 pub(super) const WINDOW_ITEMS: usize = 8192;
@@ -150,7 +152,7 @@ impl Capture<'_, '_> {
                 let (queue, shared) = (queue.clone(), &shared);
                 std::thread::Builder::new()
                     .name(format!("store {number}"))
-                    .spawn_scoped(scope, move || Worker::run(shared, &queue))
+                    .spawn_scoped(scope, move || run(shared, &queue))
                     .map_err(|error| Error::Internal(format!("a worker could not be started: {error}")))?;
             }
             drop(queue);

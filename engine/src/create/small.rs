@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use copal_chunker::looks_page_structured;
 use copal_manifest::content::{Cutting, FileContent, Piece, Pieces, PiecesBuilder};
 use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Xattr};
 use copal_source::read::{Attribute, OpenFile, TreeReader};
 use copal_source::scan::{FileKind, FileStat};
 
-use crate::create::bases::Bases;
 use crate::create::evidence::{is_same_content, timestamp};
-use crate::create::job::Worker;
+use crate::create::worker::Worker;
 use crate::error::{Error, Result};
+use crate::storing::bases::Bases;
+use crate::storing::cutting::{by_its_head, is_small};
 
 /// Larger files are read by extents.
 pub(super) const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -228,25 +228,21 @@ impl Worker<'_> {
         if plain.is_empty() {
             return Ok(FileContent::empty());
         }
-        if plain.len() <= self.shared.parameters.chunk_bytes_min as usize {
+        if is_small(plain.len() as u64, self.shared.parameters) {
             let piece = Piece::Chunk { id: self.frame_chunk(plain)?, bytes: plain.len() as u32 };
             let pieces = Pieces::Inline(vec![piece]);
             return Ok(FileContent { bytes: plain.len() as u64, cutting: Cutting::Small, pieces });
         }
         let mut bases = Bases::around(parent, self.shared.session, 0, plain.len() as u64);
         let mut builder = PiecesBuilder::new();
-        let cutting = if looks_page_structured(plain) {
-            Cutting::Fixed(self.shared.parameters.page_chunk_bytes)
-        } else {
-            Cutting::Content
-        };
+        let cutting = by_its_head(plain, self.shared.parameters);
         let mut start = 0;
         for end in self.ends(plain, cutting) {
-            let id = self.store_chunk(start as u64, &plain[start..end], &mut bases)?;
-            builder.push(Piece::Chunk { id, bytes: (end - start) as u32 }, &mut self.writer)?;
+            let id = self.chunks.chunk(start as u64, &plain[start..end], &mut bases)?;
+            builder.push(Piece::Chunk { id, bytes: (end - start) as u32 }, self.chunks.sink())?;
             start = end;
         }
-        Ok(builder.finish(cutting, &mut self.writer)?)
+        Ok(builder.finish(cutting, self.chunks.sink())?)
     }
 
     /// Where the chunks of a whole file end.

@@ -9,9 +9,9 @@ use copal_manifest::tree::{TreeBuilder, TreeReader};
 
 use crate::context::{Context, Progress};
 use crate::create::creation::{Creation, Taken};
-use crate::create::ingest::{Ingest, with_ingest};
 use crate::create::left_out::LeftOut;
 use crate::error::{Error, Result};
+use crate::storing::stream::{Ingest, with_ingest};
 
 /// Read at once.
 const BUFFER_BYTES: usize = 256 << 10;

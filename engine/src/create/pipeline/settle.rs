@@ -12,10 +12,10 @@ use copal_source::scan::FileKind;
 use super::{Batch, Capture, FileKey, Waiting};
 use crate::create::clones::{CLONE_BYTES_MIN, ContentIdentity};
 use crate::create::extent::{Extent, ExtentDone};
-use crate::create::job::Promise;
 use crate::create::large::{Assembled, Assembly, LargeFile, Part};
 use crate::create::small::{ATTEMPTS, Outcome, SmallFile, capture_without_content};
 use crate::error::{Error, Result};
+use crate::storing::promise::Promise;
 
 impl Capture<'_, '_> {
     pub(super) fn settle_what_is_ready(&mut self) -> Result<()> {

@@ -6,28 +6,31 @@
 //! is here already. Chunks are encoded and sealed by worker threads; the caller's thread reads, cuts and
 //! hashes.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use copal_chunker::{Cut, Cuts, Cutter, HEAD_BYTES, looks_page_structured};
+use copal_chunker::{Cut, Cuts, Cutter};
 use copal_manifest::content::{Cutting, FileContent, Piece, PiecesBuilder};
 use copal_manifest::tree::NodeSink;
 use copal_store::ChunkId;
-use copal_store::location::RecordKind;
-use copal_store::session::{ChunkSource, ChunkWriter, DeltaBase, Reservation, Session};
+use copal_store::config::Parameters;
+use copal_store::session::{ChunkWriter, Session};
 use crossbeam_channel::{Sender, bounded};
 
-use crate::create::bases::{Bases, Likeness};
 use crate::error::{Error, Result};
+use crate::storing::bases::{Bases, Likeness, Payoff};
+use crate::storing::chunks::{ChunkStore, Frame, reserve};
+use crate::storing::cutting::{DECIDING_BYTES, by_its_head, is_small};
 
 /// Bytes of the window in which a base for deltas is looked for.
 const BASES_WINDOW_BYTES: u64 = 8 << 20;
 /// Jobs that wait for each worker.
 const JOBS_PER_WORKER: usize = 8;
 
-/// A chunk to be stored.
+/// What a worker stores.
 enum Job {
-    Whole { id: ChunkId, plain: Vec<u8>, base: Option<ChunkId> },
-    Frame { members: Vec<(ChunkId, u32)>, plain: Vec<u8> },
+    Whole { id: ChunkId, plain: Vec<u8> },
+    Like { id: ChunkId, plain: Vec<u8>, like: ChunkId, payoff: Option<Arc<Payoff>> },
+    Frame(Frame),
 }
 
 /// Runs `work` with a store of contents; everything is stored when it returns.
@@ -45,11 +48,11 @@ pub fn with_ingest<'s, T, E: From<Error>>(
     let outcome = std::thread::scope(|scope| {
         for number in 0..threads {
             let (queue, fail) = (queue.clone(), &fail);
-            let worker = move || match session.writer() {
+            let worker = move || match ChunkStore::new(session) {
                 Err(error) => fail(error),
-                Ok(mut writer) => {
+                Ok(mut chunks) => {
                     for job in queue {
-                        if let Err(error) = store(session, &mut writer, job) {
+                        if let Err(error) = store(&mut chunks, job) {
                             fail(error);
                             return;
                         }
@@ -67,8 +70,7 @@ pub fn with_ingest<'s, T, E: From<Error>>(
             cutter,
             jobs,
             writer: session.writer().map_err(Error::from)?,
-            frame: Vec::new(),
-            frame_plain: Vec::new(),
+            frame: Frame::default(),
             bytes_taken: 0,
         };
         let outcome = work(&mut ingest);
@@ -81,21 +83,11 @@ pub fn with_ingest<'s, T, E: From<Error>>(
     }
 }
 
-fn store(session: &Session, writer: &mut ChunkWriter<'_>, job: Job) -> copal_store::Result<()> {
+fn store(chunks: &mut ChunkStore<'_>, job: Job) -> copal_store::Result<()> {
     match job {
-        Job::Frame { members, plain } => match members.as_slice() {
-            [(id, _)] => writer.store(RecordKind::Data, id, &plain, None),
-            several => writer.store_frame(several, &plain),
-        },
-        Job::Whole { id, plain, base } => {
-            // A base that cannot be had is none: the chunk is stored whole.
-            let base = base.and_then(|like| {
-                let base = session.delta_base(&like).ok()??;
-                Some((base, session.read_chunk(&base).ok()?))
-            });
-            let base = base.as_ref().map(|(id, plain)| DeltaBase { id: *id, plain });
-            writer.store(RecordKind::Data, &id, &plain, base)
-        }
+        Job::Frame(mut frame) => chunks.store_frame(&mut frame),
+        Job::Whole { id, plain } => chunks.store(&id, &plain),
+        Job::Like { id, plain, like, payoff } => chunks.store_like(&id, &plain, &like, payoff.as_deref()),
     }
 }
 
@@ -105,8 +97,7 @@ pub struct Ingest<'s> {
     cutter: &'s Cutter,
     jobs: Sender<Job>,
     writer: ChunkWriter<'s>,
-    frame: Vec<(ChunkId, u32)>,
-    frame_plain: Vec<u8>,
+    frame: Frame,
     bytes_taken: u64,
 }
 
@@ -130,26 +121,29 @@ impl<'s> Ingest<'s> {
         known_like: Option<ChunkId>,
         hints: &mut Hints,
     ) -> Result<ChunkId> {
-        let id = self.session.repository().keys().chunk_id(&plain);
         self.bytes_taken += plain.len() as u64;
+        let (id, is_new) = reserve(self.session, &plain)?;
         let like = hints.of(self.session, offset, &id);
-        if self.session.reserve(&id)? == Reservation::Mine {
-            self.send(Job::Whole { id, plain, base: known_like.or(like) })?;
+        if is_new {
+            self.send(match (known_like, like) {
+                // Where it comes from, it pays.
+                (Some(like), _) => Job::Like { id, plain, like, payoff: None },
+                (None, Some(like)) => Job::Like { id, plain, like, payoff: Some(Arc::clone(&hints.payoff)) },
+                (None, None) => Job::Whole { id, plain },
+            })?;
         }
         Ok(id)
     }
 
     /// Stores a small file's only chunk, together with its neighbours.
     pub fn small_chunk(&mut self, plain: &[u8]) -> Result<ChunkId> {
-        let id = self.session.repository().keys().chunk_id(plain);
         self.bytes_taken += plain.len() as u64;
-        if self.session.reserve(&id)? == Reservation::Mine {
-            let most = self.session.repository().config().parameters.frame_bytes as usize;
-            if self.frame_plain.len() + plain.len() > most {
+        let (id, is_new) = reserve(self.session, plain)?;
+        if is_new {
+            if self.frame.is_full(self.session, plain.len()) {
                 self.end_frame()?;
             }
-            self.frame.push((id, plain.len() as u32));
-            self.frame_plain.extend_from_slice(plain);
+            self.frame.push(id, plain);
         }
         Ok(id)
     }
@@ -158,22 +152,21 @@ impl<'s> Ingest<'s> {
         if self.frame.is_empty() {
             return Ok(());
         }
-        let (members, plain) = (std::mem::take(&mut self.frame), std::mem::take(&mut self.frame_plain));
-        self.send(Job::Frame { members, plain })
+        let frame = std::mem::take(&mut self.frame);
+        self.send(Job::Frame(frame))
     }
 
     fn send(&self, job: Job) -> Result<()> {
         self.jobs.send(job).map_err(|_| Error::Internal("all workers have ended".into()))
     }
 
-    /// The longest file that is one chunk here.
-    pub(crate) fn small_bytes_max(&self) -> usize {
-        self.session.repository().config().parameters.chunk_bytes_min as usize
+    fn parameters(&self) -> &'s Parameters {
+        &self.session.repository().config().parameters
     }
 
     /// Length of the pages that page-structured files are cut in, in bytes.
     pub fn page_bytes(&self) -> u32 {
-        self.session.repository().config().parameters.page_chunk_bytes
+        self.parameters().page_chunk_bytes
     }
 
     /// Begins a file that is cut here. `before` is what stood at its place in the base.
@@ -197,13 +190,14 @@ impl<'s> Ingest<'s> {
 pub struct Hints {
     before: Option<FileContent>,
     bases: Bases,
+    payoff: Arc<Payoff>,
     until: u64,
 }
 
 impl Hints {
     /// From the content that the file had before, if any.
     pub fn new(before: Option<FileContent>) -> Self {
-        Self { before, bases: Bases::none(), until: 0 }
+        Self { before, bases: Bases::none(), payoff: Arc::default(), until: 0 }
     }
 
     /// For the chunk at an offset; offsets ascend.
@@ -246,7 +240,7 @@ impl<'s> IngestFile<'s> {
     pub fn data(&mut self, bytes: &[u8], ingest: &mut Ingest<'s>) -> Result<()> {
         if let Some(head) = &mut self.head {
             head.extend_from_slice(bytes);
-            if head.len() >= HEAD_BYTES + 64 {
+            if head.len() >= DECIDING_BYTES {
                 self.decide(ingest)?;
             }
             return Ok(());
@@ -266,7 +260,9 @@ impl<'s> IngestFile<'s> {
 
     /// Ends the file.
     pub fn finish(mut self, ingest: &mut Ingest<'s>) -> Result<FileContent> {
-        if let Some(head) = self.head.take_if(|head| !self.has_holes && head.len() <= ingest.small_bytes_max()) {
+        if let Some(head) =
+            self.head.take_if(|head| !self.has_holes && is_small(head.len() as u64, ingest.parameters()))
+        {
             if head.is_empty() {
                 return Ok(FileContent::empty());
             }
@@ -283,8 +279,7 @@ impl<'s> IngestFile<'s> {
     fn decide(&mut self, ingest: &mut Ingest<'s>) -> Result<()> {
         let Some(head) = self.head.take() else { return Ok(()) };
         if self.cutting.is_none() {
-            let paged = looks_page_structured(&head);
-            self.cutting = Some(if paged { Cutting::Fixed(ingest.page_bytes()) } else { Cutting::Content });
+            self.cutting = Some(by_its_head(&head, ingest.parameters()));
         }
         self.cut(&head, ingest)
     }

@@ -1,6 +1,8 @@
-//! Which chunk of the parent's file is likely to be like a new one: the base of its delta.
+//! Which chunk of the parent's file is likely to be like a new one, the base of its delta, and whether trying pays.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use copal_manifest::content::{Cutting, FileContent, Piece, PlacedPiece};
 use copal_store::ChunkId;
@@ -22,7 +24,31 @@ pub struct Bases {
     /// Of content cuts: the piece that should come next.
     next: usize,
     by_offset: bool,
-    fruitless: u32,
+    payoff: Arc<Payoff>,
+}
+
+/// Whether deltas have paid lately. Shared by who chooses bases and who tries them.
+#[derive(Debug, Default)]
+pub struct Payoff(AtomicU32);
+
+impl Payoff {
+    /// Whether a delta should be tried at all.
+    pub(crate) fn is_worth_trying(&self) -> bool {
+        let fruitless = self.0.load(Ordering::Relaxed);
+        fruitless < FRUITLESS_MAX || fruitless.is_multiple_of(PROBE_ONE_IN) || {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            false
+        }
+    }
+
+    /// How the last attempt went.
+    pub(crate) fn tried(&self, paid: bool) {
+        if paid {
+            self.0.store(0, Ordering::Relaxed);
+        } else {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What is known of a chunk before the index is asked.
@@ -38,7 +64,7 @@ pub enum Likeness {
 impl Bases {
     /// No parent.
     pub(crate) fn none() -> Self {
-        Self { pieces: Vec::new(), places: HashMap::new(), next: 0, by_offset: false, fruitless: 0 }
+        Self { pieces: Vec::new(), places: HashMap::new(), next: 0, by_offset: false, payoff: Arc::default() }
     }
 
     /// The parent's pieces around an extent. A parent that cannot be read is none.
@@ -57,7 +83,7 @@ impl Bases {
             })
             .collect();
         let next = pieces.partition_point(|piece| piece.offset + piece.piece.bytes() <= from);
-        Self { pieces, places, next, by_offset, fruitless: 0 }
+        Self { pieces, places, next, by_offset, payoff: Arc::default() }
     }
 
     /// What the parent has for the chunk at `offset`; chunks are asked for in order.
@@ -78,16 +104,8 @@ impl Bases {
         }
     }
 
-    /// Whether a delta should be tried at all.
-    pub(crate) fn worth_trying(&mut self) -> bool {
-        self.fruitless < FRUITLESS_MAX || self.fruitless.is_multiple_of(PROBE_ONE_IN) || {
-            self.fruitless += 1;
-            false
-        }
-    }
-
-    /// How the last attempt went.
-    pub(crate) fn tried(&mut self, paid: bool) {
-        self.fruitless = if paid { 0 } else { self.fruitless + 1 };
+    /// Whether deltas against these have paid.
+    pub(crate) fn payoff(&self) -> &Arc<Payoff> {
+        &self.payoff
     }
 }

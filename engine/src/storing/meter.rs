@@ -8,7 +8,7 @@ use crate::context::{Context, Progress};
 const REPORT_NANOSECONDS: u64 = 50_000_000;
 
 /// Progress of a capture; shared by the workers.
-pub(super) struct Meter<'c> {
+pub(crate) struct Meter<'c> {
     context: &'c Context,
     files_done: AtomicU64,
     files_total: AtomicU64,
@@ -19,7 +19,7 @@ pub(super) struct Meter<'c> {
 }
 
 impl<'c> Meter<'c> {
-    pub(super) fn new(context: &'c Context) -> Self {
+    pub(crate) fn new(context: &'c Context) -> Self {
         Self {
             context,
             files_done: AtomicU64::new(0),
@@ -32,24 +32,24 @@ impl<'c> Meter<'c> {
     }
 
     /// A file was found by the scan.
-    pub(super) fn found(&self, bytes: u64) {
+    pub(crate) fn found(&self, bytes: u64) {
         self.files_total.fetch_add(1, Ordering::Relaxed);
         self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The scan is over.
-    pub(super) fn all_found(&self) {
+    pub(crate) fn all_found(&self) {
         self.total_known.store(true, Ordering::Relaxed);
     }
 
     /// A file is done.
-    pub(super) fn file_done(&self) {
+    pub(crate) fn file_done(&self) {
         self.files_done.fetch_add(1, Ordering::Relaxed);
         self.report();
     }
 
     /// Bytes are done: stored, or known to be unchanged.
-    pub(super) fn bytes_done(&self, bytes: u64) {
+    pub(crate) fn bytes_done(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
         self.report();
     }
@@ -64,7 +64,7 @@ impl<'c> Meter<'c> {
     }
 
     /// Reports now.
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.context.monitor.progress(Progress {
             files_done: read(&self.files_done),
