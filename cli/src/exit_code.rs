@@ -12,6 +12,9 @@ use copal_engine::verdict::{Reason, Verdict};
 use copal_source::Error as SourceError;
 use copal_store::Error as StoreError;
 
+/// What errors of writing call stdout, here and in the engine.
+pub(crate) const THE_OUTPUT: &str = "the output";
+
 /// Errors of the program itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
@@ -135,7 +138,7 @@ pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     };
     match (of_engine, error.downcast_ref::<ProgramError>()) {
         (Some(EngineError::Source(SourceError::Io { action: "writing", path, source })), _) => {
-            path.as_os_str() == crate::output::THE_OUTPUT && closed(source)
+            path.as_os_str() == THE_OUTPUT && closed(source)
         }
         (_, Some(ProgramError::Output(source))) => closed(source),
         _ => false,

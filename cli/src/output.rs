@@ -10,11 +10,8 @@ use copal_source::Error as SourceError;
 use serde::Serialize;
 
 use crate::environment::variable;
-use crate::exit_code::ProgramError;
+use crate::exit_code::{ProgramError, THE_OUTPUT};
 use crate::shown::{escaped, json};
-
-/// What errors of writing call stdout, here and in the engine.
-pub(crate) const THE_OUTPUT: &str = "the output";
 
 /// For whom the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use copal_store::repository::Repository;
 use copal_store::session::Session;
 
 use crate::catalogue::Memory;
-use crate::own::OwnPlace;
 
 /// The one door to the time of day. Never used to decide a deletion in the store.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -53,6 +52,26 @@ impl Monitor for SilentMonitor {
     fn phase(&self, _name: &'static str) {}
     fn progress(&self, _progress: Progress) {}
     fn notice(&self, _message: &str) {}
+}
+
+/// A file or a folder that Copal lives by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPlace {
+    /// What it is, with its article: "the repository".
+    pub what: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl OwnPlace {
+    /// The repository that a command works on.
+    pub const REPOSITORY: &'static str = "the repository";
+
+    /// A place as a program names it.
+    #[must_use]
+    pub fn new(what: &'static str, path: impl Into<PathBuf>) -> Self {
+        Self { what, path: path.into() }
+    }
 }
 
 /// Everything an operation is given.

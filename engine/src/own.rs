@@ -13,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 
 use copal_source::mounts::in_filesystem;
 
+pub use crate::context::OwnPlace;
+
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -23,26 +25,6 @@ const UNIT_DIGITS: usize = 12;
 
 /// Links that are followed on the way to a place, as many as the system follows.
 const LINKS_MAX: usize = 40;
-
-/// A file or a folder that Copal lives by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnPlace {
-    /// What it is, with its article: "the repository".
-    pub what: &'static str,
-    /// Where it is.
-    pub path: PathBuf,
-}
-
-impl OwnPlace {
-    /// The repository that a command works on.
-    pub const REPOSITORY: &'static str = "the repository";
-
-    /// A place as a program names it.
-    #[must_use]
-    pub fn new(what: &'static str, path: impl Into<PathBuf>) -> Self {
-        Self { what, path: path.into() }
-    }
-}
 
 /// Whether a path is of what an application's deploy builds beside a target or in it, and where the old state
 /// is until the deploy ends: never a part of what stands there.

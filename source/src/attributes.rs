@@ -11,7 +11,15 @@ use rustix::fs::XattrFlags;
 use rustix::io::{self, Errno};
 
 use crate::beneath::descriptor_path;
-use crate::read::Attribute;
+
+/// An extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Name with its namespace.
+    pub name: Vec<u8>,
+    /// Value.
+    pub value: Vec<u8>,
+}
 
 /// What most values and lists fit into, to do with one call.
 const FIRST_BYTES: usize = 1024;

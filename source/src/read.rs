@@ -9,19 +9,11 @@ use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::attributes::At;
+pub use crate::attributes::Attribute;
 use crate::beneath::{Place, Root, descriptor_path, without_atime};
 use crate::scan::{FileKind, FileStat};
 use crate::stat::stat;
 use crate::{Error, Result};
-
-/// An extended attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attribute {
-    /// Name with its namespace.
-    pub name: Vec<u8>,
-    /// Value.
-    pub value: Vec<u8>,
-}
 
 /// A range of a file that is data (not a hole).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

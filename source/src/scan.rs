@@ -290,3 +290,8 @@ impl fmt::Debug for Scan {
         formatter.debug_struct("Scan").field("depth", &self.stack.len()).finish_non_exhaustive()
     }
 }
+
+/// As paths are ordered: a folder's content before whatever its name begins.
+fn order_of(path: &[u8]) -> Box<[u8]> {
+    path.iter().map(|&byte| if byte == b'/' { 0 } else { byte }).collect()
+}

@@ -22,7 +22,7 @@ use copal_source::settle::Settled;
 use copal_source::target::{TargetMetadata, TargetTree};
 
 use crate::capture::kept_clones;
-use crate::capture::sources::same_filesystem;
+use crate::capture::paths::{recorded_path, same_filesystem};
 use crate::config::{Source, SourceSpec, TreeSpec};
 use crate::error::{Error, Result, failed};
 
@@ -163,7 +163,7 @@ pub(crate) fn input_again(
     Ok(Input {
         label: source.label.clone(),
         kind: (kind != SourceKind::Tree).then_some(kind),
-        path: crate::capture::sources::recorded_path(source)?,
+        path: recorded_path(source)?,
         content: InputContent::Cloned { clone, entries },
         exclusions,
         only: None,

@@ -2,6 +2,7 @@
 
 pub(crate) mod clone;
 pub(crate) mod kept_clones;
+pub(crate) mod paths;
 pub(crate) mod sources;
 pub(crate) mod upload;
 
@@ -14,7 +15,8 @@ use copal_engine::verdict::Verdict;
 use copal_manifest::snapshot::{Consistency, is_name};
 use copal_source::hook::{Action, OnError, When};
 
-use crate::capture::sources::{Held, Prepared, Stillness, prepare, recorded_path, same_filesystem};
+use crate::capture::paths::{recorded_path, same_filesystem};
+use crate::capture::sources::{Held, Prepared, Stillness, prepare};
 use crate::config::{Application, Source};
 use crate::error::{Error, Result};
 use crate::hooks::{Hooks, Order, resume_steps, shortened};

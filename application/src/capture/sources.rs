@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +24,7 @@ use copal_source::target::TargetTree;
 use copal_store::secret::INSTANCE_KEY;
 
 use crate::capture::clone::{ClonePlace, Cloned, clone_changed, estimate};
+use crate::capture::paths::recorded_path;
 use crate::config::{Source, SourceSpec, TreeSpec};
 use crate::error::{Error, Result, failed};
 
@@ -94,12 +94,6 @@ pub(crate) enum Stillness {
     Frozen,
     /// Nothing holds it still.
     Running,
-}
-
-/// The path that is recorded.
-pub(crate) fn recorded_path(source: &Source) -> Result<Vec<u8>> {
-    let Some(path) = source.spec.path() else { return Ok(Vec::new()) };
-    Ok(recorded_path_of(path)?.into_os_string().into_vec())
 }
 
 /// Makes ready.
@@ -386,10 +380,4 @@ pub(crate) fn input_of_folder(source: &Source, folder: PathBuf) -> Input {
         through_sqlite: false,
         clones: None,
     }
-}
-
-/// Whether two paths are on one filesystem.
-pub(crate) fn same_filesystem(a: &Path, b: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
-    device(a).is_some() && device(a) == device(b)
 }

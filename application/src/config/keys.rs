@@ -4,7 +4,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::resolve::Problem;
+use super::problem::Problem;
 
 /// A kind of table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! Parsing is pure: it opens nothing and looks nothing up.
 
 pub mod keys;
+mod problem;
 mod raw;
 mod resolve;
 mod retention;

@@ -14,6 +14,7 @@ use copal_source::postgres::PostgresSpec;
 use copal_source::sqlite::{Check, SqliteSpec};
 use toml::Spanned;
 
+use super::problem::{Problem, Resolved, problem};
 use super::{
     Application, Configuration, ConsistencyPolicy, Pinning, Service, SnapshotClass, Source, SourceSpec, TreeSpec,
     VersionOrder, raw, retention,
@@ -26,18 +27,6 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// Longest time that a configuration may name: what takes longer hangs.
 const TIME_MAX: Duration = Duration::from_secs(31 * 86_400);
-
-/// A mistake and where it is.
-pub(super) struct Problem {
-    pub(super) span: Range<usize>,
-    pub(super) message: String,
-}
-
-pub(super) type Resolved<T> = Result<T, Problem>;
-
-pub(super) fn problem<T>(at: &Spanned<T>, message: impl Into<String>) -> Problem {
-    Problem { span: at.span(), message: message.into() }
-}
 
 pub(super) fn resolve(raw: raw::Document, folder: &Path) -> Resolved<Configuration> {
     let mut classes: BTreeMap<String, SnapshotClass> = [("default", Pinning::Spool), ("direct", Pinning::Direct)]

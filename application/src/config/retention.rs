@@ -6,7 +6,7 @@ use copal_engine::removal::KeepRules;
 use copal_engine::timespan;
 use toml::Spanned;
 
-use super::resolve::{Problem, Resolved, problem};
+use super::problem::{Problem, Resolved, problem};
 use super::{Retention, raw};
 
 /// A rule that keeps nothing, or a table without a rule, is a mistake rather than a wish.

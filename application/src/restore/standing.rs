@@ -12,7 +12,7 @@ use copal_source::sqlite::{SIDECARS, sidecars};
 
 use crate::Captured;
 use crate::capture::of_one_source;
-use crate::capture::sources::recorded_path;
+use crate::capture::paths::recorded_path;
 use crate::config::{Source, SourceSpec};
 use crate::error::Result;
 use crate::hooks::shortened;

@@ -10,7 +10,8 @@ use copal_source::target::{FolderLock, Removal, exchange, rename_new};
 
 use super::DeployMode;
 use super::build::{Donor, Sharing, Syncing, build};
-use super::execute::{Job, Way};
+use super::execute::Way;
+use super::job::Job;
 use super::journal::{Commit, Journal};
 use super::kept::kept_tree;
 use super::obstacles;

@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use copal_manifest::entry::{Entry, EntryPath, Metadata, Node, Xattr};
+use copal_manifest::entry::{Entry, EntryPath, Metadata, Node};
 use copal_source::read::TreeReader;
 use copal_source::scan::{Border, FileKind, FileStat, Keep, ScanEntry, ScanOptions, scan};
 use copal_source::sqlite::LOGS;
 
+use super::attributes::attributes_differ;
 use super::desired::{Desired, Item};
 use super::evidence::Witness;
 use super::hash::{Finding, Question, answer};
@@ -573,14 +574,4 @@ fn metadata_differ(wanted: &Metadata, stat: &FileStat) -> bool {
     (wanted.uid, wanted.gid) != (stat.uid, stat.gid)
         || !stands_for(wanted.modified, stat)
         || (!is_link && wanted.mode != stat.mode)
-}
-
-/// Reads the attributes of what stands at an entry's place.
-pub(super) fn attributes_differ(reader: &TreeReader, entry: &Entry) -> Result<bool> {
-    let found = reader.attributes(&entry.path.to_slashes())?;
-    let same = |(wanted, found): (&Xattr, &copal_source::read::Attribute)| {
-        wanted.name.as_ref() == found.name && wanted.value.as_ref() == found.value
-    };
-    let wanted = &entry.metadata.xattrs;
-    Ok(wanted.len() != found.len() || !wanted.iter().zip(&found).all(same))
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use copal_manifest::snapshot::{Phase, Snapshot};
-use copal_source::target::Capabilities;
 use copal_store::session::Session;
 
 use super::check::{Fetched, locate_all, room};
@@ -14,6 +13,7 @@ use super::databases::Databases;
 use super::desired::Desired;
 use super::evidence::{MemoryWitness, Witness, source_witnesses};
 use super::fit::{Top, capabilities, place_of_kind, refuse_device, refuse_mounts};
+use super::job::Job;
 use super::kept::reason_against;
 use super::memory::Memory;
 use super::obstacles;
@@ -29,22 +29,6 @@ use crate::catalogue::Catalogue;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::own;
-
-/// What the execution needs to know of one deploy.
-pub(super) struct Job<'j> {
-    pub(super) run: &'j Run<'j>,
-    pub(super) desired: &'j Desired<'j>,
-    pub(super) place: &'j Place,
-    pub(super) single: bool,
-    pub(super) capabilities: Capabilities,
-    /// Where it is noted; none of a dry run.
-    pub(super) ledger: Option<&'j Ledger>,
-    /// Names in the target that are no part of it.
-    pub(super) hidden: &'j [Vec<u8>],
-    /// Build here, beside the target, and leave the switch to the caller.
-    pub(super) staged: Option<&'j Path>,
-    pub(super) how: How,
-}
 
 pub(super) fn execute(
     context: &Context,

@@ -9,7 +9,7 @@ use copal_source::read::{OpenFile, TreeReader};
 use copal_store::session::Session;
 use crossbeam_channel::{Receiver, bounded};
 
-use super::compare::attributes_differ;
+use super::attributes::attributes_differ;
 use super::plan::{Range, push_range};
 use super::run::Run;
 use crate::error::Result;

@@ -16,7 +16,7 @@ use super::build::Syncing;
 use super::check::{Fetched, locate_all, room};
 use super::compare::{How, compare};
 use super::evidence::{MemoryWitness, Witness};
-use super::execute::Job;
+use super::job::Job;
 use super::memory::Memory;
 use super::place::{Place, Standing, failed, private_folder, remove_whole};
 use super::plan::Plan;

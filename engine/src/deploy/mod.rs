@@ -9,6 +9,7 @@
 
 mod act;
 mod apply;
+mod attributes;
 mod blocks;
 mod build;
 mod check;
@@ -20,6 +21,7 @@ mod execute;
 mod fetch;
 mod fit;
 mod hash;
+mod job;
 mod journal;
 mod kept;
 mod memory;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use copal_manifest::entry::EntryPath;
 use copal_source::scan::{Border, ScanOptions, scan};
 
-use super::execute::Job;
+use super::job::Job;
 use super::place::Standing;
 use super::plan::{Action, Over, Plan};
 use super::stays::Stay;

@@ -1,4 +1,5 @@
-//! Which chunk of the parent's file is likely to be like a new one, the base of its delta, and whether trying pays.
+//! Which chunk of the parent's file is likely to be like a new one, the base of its delta, and whether trying
+//! pays.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -72,8 +72,8 @@ impl<'s> ChunkStore<'s> {
         self.writer.store(RecordKind::Data, id, plain, None)
     }
 
-    /// Stores a reserved chunk as a delta of one that is like it, as long as such deltas pay. A base that cannot
-    /// be had is none: the chunk is stored whole.
+    /// Stores a reserved chunk as a delta of one that is like it, as long as such deltas pay. A base that
+    /// cannot be had is none: the chunk is stored whole.
     pub(crate) fn store_like(
         &mut self,
         id: &ChunkId,

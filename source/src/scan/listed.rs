@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::walk::order_of;
+use super::order_of;
 
 /// Named paths of one tree.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::by_content::{ByContent, Unreadable};
 use super::exclude::Excludes;
 use super::listed::{Listed, Standing};
-use super::{Border, FileKind, FileStat, Keep, ScanEntry, ScanProblem};
+use super::{Border, FileKind, FileStat, Keep, ScanEntry, ScanProblem, order_of};
 use crate::beneath::Root;
 use crate::beneath::parking::Lock;
 use crate::error::LOOKING_AT;
@@ -484,8 +484,4 @@ fn join(folder: &[u8], name: &[u8]) -> Box<[u8]> {
     path.push(b'/');
     path.extend_from_slice(name);
     path.into()
-}
-
-pub(super) fn order_of(path: &[u8]) -> Box<[u8]> {
-    path.iter().map(|&byte| if byte == b'/' { 0 } else { byte }).collect()
 }
