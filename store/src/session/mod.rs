@@ -450,7 +450,12 @@ fn hold(repository: &Repository, known: &[u8]) -> Result<Box<dyn Hold>> {
     let id = repository.new_object_id()?;
     let name = ObjectName::new(ObjectKind::Session, id.to_string())
         .ok_or_else(|| Error::damaged("a session", "its name is none"))?;
-    repository.backend().hold(&name, known)
+    match repository.backend().hold(&name, known) {
+        // It takes room on a full disk, where a collection is to give some back. Without it the session is
+        // waited for as one that knows nothing.
+        Err(error) if error.is_disk_full() && !known.is_empty() => repository.backend().hold(&name, b""),
+        held => held,
+    }
 }
 
 /// A place of a chunk that is no delta: only such a one can be a base. The same chunk may stand elsewhere as
