@@ -9,7 +9,6 @@
 use std::collections::HashSet;
 
 use crate::backend::{Backend, ObjectKind, ObjectName, ObjectStat, publish_bytes};
-use crate::collect::resign::Whose;
 use crate::ids::ObjectId;
 use crate::keys::Keys;
 use crate::repository::Repository;
@@ -81,7 +80,7 @@ fn note(repository: &Repository, fragments: &[ObjectName]) -> Result<()> {
 
 /// Makes one record of all that count, and of those whose signer the caller names, signed by the key in use,
 /// under the maintenance lease. What is nobody's goes.
-pub(super) fn join(repository: &Repository, whose: Whose<'_>) -> Result<()> {
+pub(super) fn join(repository: &Repository, whose: &dyn Fn(Option<SignerId>) -> bool) -> Result<()> {
     let backend = &**repository.backend();
     let (mut all, mut joined) = (HashSet::new(), Vec::new());
     for name in records(backend)? {
