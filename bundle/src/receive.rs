@@ -64,7 +64,7 @@ struct FileState<'s> {
 
 enum How<'s> {
     /// Its chunks are kept.
-    Kept { builder: PiecesBuilder, cutting: Cutting, hints: Hints },
+    Kept { builder: PiecesBuilder, cutting: Cutting, hints: Box<Hints> },
     /// It is cut again.
     Cut(Box<IngestFile<'s>>),
     /// A secret, wrapped again.
@@ -175,7 +175,7 @@ impl<'r, 's> Receiver<'r, 's> {
             _ => None,
         };
         let how = match kept {
-            Some(cutting) => How::Kept { builder: PiecesBuilder::new(), cutting, hints: Hints::new(before) },
+            Some(cutting) => How::Kept { builder: PiecesBuilder::new(), cutting, hints: Box::new(Hints::new(before)) },
             None => How::Cut(Box::new(ingest.file(before))),
         };
         self.file = Some(FileState { path, metadata, left: bytes, offset: 0, how });

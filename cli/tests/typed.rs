@@ -152,8 +152,7 @@ fn d02_what_stays_is_told_in_whole_sentences() {
     fs::create_dir(world.path("s/a")).unwrap();
     fs::write(world.path("s/a/x.tmp"), "stays").unwrap();
     for (command, its, not_its) in [("deploy", "--delete-excluded", "restore"), ("restore", "restore", "deploy")] {
-        let error =
-            world.fails(&[command, "one", "s", "--yes"], if command == "deploy" { 79 } else { 79 }, "unfit-target");
+        let error = world.fails(&[command, "one", "s", "--yes"], 79, "unfit-target");
         let said = format!("{} {}", error["message"], error["hint"]).replace("cannot be deployed to", "");
         assert!(said.contains(its) && !said.contains(not_its), "{command}: {said}");
         assert!(said.contains("run the same command again"), "{command}: {said}");

@@ -57,7 +57,10 @@ impl Excludes {
     /// nothing was a comment or trailing space; the rest is read as git reads it.
     pub fn of_older(patterns: &[String], expansion: &mut Expansion) -> Result<Self> {
         let mut rules = Vec::new();
-        older(patterns, expansion, |text, line| Ok(rules.push(Rule::new(text, &line)?)))?;
+        older(patterns, expansion, |text, line| {
+            rules.push(Rule::new(text, &line)?);
+            Ok(())
+        })?;
         Ok(Self { rules })
     }
 
