@@ -232,13 +232,17 @@ fn t04_a_create_that_a_change_of_the_key_overtakes_is_the_new_keys() {
 }
 
 #[test]
-fn t07_a_create_that_the_step_to_signed_keys_overtakes_can_be_read() {
+fn t07_a_create_that_the_step_to_signed_keys_overtakes_can_be_read_or_says_so() {
     let world = World::of_the_first_format();
     sources(&world);
     let create = Stopped::create(&world, &world.repository());
     world.ok(&["key", "rotate"]);
     let run = create.go_on();
-    assert_eq!(run.code, 0, "{run:#?}");
+    if run.code != 0 {
+        // It had not asked for the keys of the index yet: its slot is none of those that were given them.
+        assert!(run.error()["message"].as_str().unwrap().contains("run it again"), "{run:#?}");
+        world.create("second", "second");
+    }
     world.ok(&["gc"]);
     check_deployed(&world);
     world.create("third", "second");

@@ -230,7 +230,7 @@ impl Repository {
 
     /// Looks for keys that were rotated in since it was opened; a service does it before each operation.
     pub fn refresh_keys(&self) -> Result<()> {
-        self.keys.learn()
+        self.keys.learn_again()
     }
 
     /// The same objects, read through another door.

@@ -270,7 +270,7 @@ impl Keys {
         if let Some(epoch) = self.trust().find(number) {
             return Ok(epoch);
         }
-        self.learn()?;
+        self.learn_again()?;
         if let Some(epoch) = self.trust().find(number) {
             return Ok(epoch);
         }
@@ -342,6 +342,19 @@ impl Keys {
             self.note_problem(number, Unreadable::of(problem)?);
         }
         Ok(())
+    }
+
+    /// The same in the midst of a command: a slot that counted when it began was overtaken by the step to
+    /// signed keys.
+    pub(crate) fn learn_again(&self) -> Result<()> {
+        let had_none = self.roster().is_none();
+        self.learn().map_err(|error| match error {
+            Error::KeySlot { .. } if had_none => Error::KeySlot {
+                detail: "the repository was given a signed list of its keys while this command ran: run it again"
+                    .into(),
+            },
+            error => error,
+        })
     }
 
     /// A slot of the first format is given nothing; and it counts no more once there is a roster.
