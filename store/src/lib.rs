@@ -48,5 +48,6 @@ pub mod parity;
 mod sealed;
 mod sealed_to;
 mod slots;
+mod standing;
 mod stored_config;
 pub mod trust;
