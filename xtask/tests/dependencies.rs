@@ -146,9 +146,17 @@ fn words_of_sources(folder: &Path, words: &mut BTreeSet<String>) {
             words_of_sources(&path, words);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            words.extend(text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
+            words_of(&text, words);
+            // Modules that are shared with another crate's tests.
+            for shared in text.split("#[path = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                words_of(&fs::read_to_string(path.with_file_name(shared)).unwrap(), words);
+            }
         }
     }
+}
+
+fn words_of(text: &str, words: &mut BTreeSet<String>) {
+    words.extend(text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
 }
 
 #[test]
