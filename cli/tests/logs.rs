@@ -207,3 +207,33 @@ fn d09_what_a_deploy_builds_beside_targets_is_in_no_snapshot_and_stays() {
     assert_eq!(fs::read_to_string(world.path("srv").join(left).join("new")).unwrap(), "old");
     assert!(world.path("srv/a/.copal-unit-0123456789ab.old/f").exists());
 }
+
+#[test]
+fn d02_a_database_that_stays_for_what_it_is_keeps_its_log() {
+    for mode in MODES {
+        for rule in [
+            &["--exclude-larger-than", "1KiB"][..],
+            &["--files-from", "list"],
+            &["--exclude-if-present", ".nobackup"],
+            &["--exclude-caches"],
+        ] {
+            let world = World::new();
+            let live = world.path("s/d/live.db");
+            let cache = "Signature: 8a477f597d28d172789f06886806bc55";
+            write(&world, &[("s/x", "x"), ("s/d/y", "y"), ("list", "x\n")]);
+            match rule[0] {
+                "--exclude-if-present" => write(&world, &[("s/d/.nobackup", "")]),
+                "--exclude-caches" => write(&world, &[("s/d/CACHEDIR.TAG", cache)]),
+                _ => {}
+            }
+            add(&live, 1..4);
+            world.ok(&[&["create", "one", "s"][..], rule].concat());
+            assert!(!world.ok(&["ls", "--recursive", "one"]).contains("live.db"), "{rule:?}");
+            add(&live, 4..6);
+            let report = world.json(&["deploy", "one", "s", "--yes", "--mode", mode]);
+            assert_eq!(rows(&live), "12345", "{rule:?} {mode} {report}");
+            world.ok(&["restore", "one", "s", "--yes", "--delete"]);
+            assert_eq!(rows(&live), "12345", "{rule:?} {mode}");
+        }
+    }
+}

@@ -103,12 +103,36 @@ impl Stays {
         if self.keeps(database, false) || !desired.chooses(&at, false) {
             return Ok(false);
         }
+        if desired.get(&at)?.is_none() && self.keeps_standing(standing, database) {
+            return Ok(false);
+        }
         if begins(standing, database, |head: [u8; MAGIC.len()]| head == *MAGIC) {
             return Ok(true);
         }
         let is_log = |suffix: &&str| begins(standing, &[database, suffix.as_bytes()].concat(), begins_as_log);
         let wanted = || Ok::<_, Error>(desired.get(&at)?.is_some_and(|item| item.entry.node != Node::Directory));
         Ok(LOGS.iter().any(is_log) && wanted()?)
+    }
+
+    /// Whether a file that the snapshot lacks stays for what it is: too large, beside a mark, or never named.
+    fn keeps_standing(&self, standing: &read::TreeReader, path: &[u8]) -> bool {
+        let Some((part, inside)) = self.parts.iter().find_map(|part| Some((part, part.inside(path)?))) else {
+            return false;
+        };
+        let is_marked = |mark: &Mark| {
+            let folder = parent_of(path);
+            let name = if folder.is_empty() { mark.name().to_vec() } else { [folder, mark.name()].join(&b'/') };
+            let mut head = vec![0; mark.begins().len()];
+            let mut read = || standing.open_file(&name).and_then(|file| file.read_at(0, &mut head));
+            if mark.begins().is_empty() {
+                standing.stat(&name).is_ok()
+            } else {
+                read().is_ok() && head == mark.begins()
+            }
+        };
+        part.named.as_ref().is_some_and(|named| !is_within_any(&inside, named))
+            || standing.stat(path).is_ok_and(|found| part.by_content.is_too_large(found.kind, found.bytes))
+            || part.by_content.marks().iter().any(is_marked)
     }
 
     /// The same, and these paths below the target.

@@ -133,7 +133,8 @@ impl ByContent {
     }
 
     /// Whether a file of so many bytes is too large.
-    pub(super) fn is_too_large(&self, kind: FileKind, bytes: u64) -> bool {
+    #[must_use]
+    pub fn is_too_large(&self, kind: FileKind, bytes: u64) -> bool {
         kind == FileKind::File && self.larger_than.is_some_and(|most| bytes > most)
     }
 
