@@ -237,3 +237,38 @@ fn d02_a_database_that_stays_for_what_it_is_keeps_its_log() {
         }
     }
 }
+
+#[test]
+fn d09_what_a_source_in_a_tree_had_comes_back_where_nothing_stands() {
+    for (exclude, gone) in
+        [("\"*.db*\"", "srv"), ("\"*.db*\"", "srv/app.db"), ("\"*.db*\", \"/data/\"", "srv/data"), ("\"*.big\"", "")]
+    {
+        for order in [[0, 1, 2], [2, 1, 0]] {
+            let world = World::new();
+            let app = world.path("srv/app.db");
+            write(&world, &[("srv/x", "x"), ("srv/data/a.big", "one"), ("srv/data/f", "one")]);
+            add(&app, 1..4);
+            let sources = [
+                format!("kind = \"tree\"\nlabel = \"all\"\npath = \"srv\"\nexclude = [{exclude}]\n"),
+                "kind = \"sqlite\"\nlabel = \"db\"\npath = \"srv/app.db\"\n".to_owned(),
+                "kind = \"tree\"\nlabel = \"data\"\npath = \"srv/data\"\n".to_owned(),
+            ];
+            let sources = order.map(|number| format!("[[app.shop.source]]\n{}", sources[number])).concat();
+            fs::write(world.path("copal.toml"), format!("[app.shop]\n{sources}")).unwrap();
+            world.ok(&["create", "one", "--app", "shop"]);
+            write(&world, &[("srv/x", "changed"), ("srv/data/a.big", "two"), ("srv/data/f", "two")]);
+            match gone {
+                "srv/app.db" => {
+                    ["", "-wal", "-shm"].into_iter().for_each(|suffix| drop(fs::remove_file(with(&app, suffix))))
+                }
+                "" => {}
+                folder => fs::remove_dir_all(world.path(folder)).unwrap(),
+            }
+            world.ok(&["deploy", "shop/one", "--app", "shop", "--yes"]);
+            let read = |path: &str| fs::read_to_string(world.path(path)).unwrap();
+            let found = (rows(&app), read("srv/x"), read("srv/data/a.big"), read("srv/data/f"));
+            assert_eq!(found, ("123".into(), "x".into(), "one".into(), "one".into()), "{exclude} {gone} {order:?}");
+            world.ok(&["create", "two", "--app", "shop"]);
+        }
+    }
+}

@@ -196,12 +196,17 @@ pub(super) fn build(
     }
 }
 
+/// Whether a path is another, or below it.
+fn is_within(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
 /// What stays of each target, as it stands now that nobody writes there.
 pub(super) fn carried(context: &Context, checked: &Checked, targets: &[Target]) -> Result<Vec<Carried>> {
     let mut carried = Vec::new();
     for target in targets {
         let mut paths = Vec::new();
-        if let Target::Place { path, .. } | Target::Within { path, .. } = target {
+        if let Target::Place { path, staged, .. } | Target::Within { path, staged, .. } = target {
             let is_here = |one: &&Component| one.target().is_some_and(|target| real(&target) == *path);
             if let Some(component) = checked.components.iter().find(is_here) {
                 paths = stays(context, component, checked, path)?;
@@ -209,14 +214,25 @@ pub(super) fn carried(context: &Context, checked: &Checked, targets: &[Target]) 
             // What this deploy builds in a mount point does not stand there.
             let own = format!("{UNIT}{}", checked.mark);
             paths.retain(|path| !path.starts_with(own.as_bytes()));
+            // What a target in it becomes stands there after the switch, whatever this tree's snapshot and rules
+            // say of that place: it goes along whole, and in its way is nothing.
+            let inner =
+                targets.iter().filter_map(|one| if let Target::Place { path, .. } = one { Some(path) } else { None });
+            for below in inner.filter_map(|one| one.strip_prefix(path).ok()).filter(|one| !one.as_os_str().is_empty()) {
+                remove_whole(&staged.join(below))?;
+                let whole = below.as_os_str().as_bytes().to_vec();
+                paths.retain(|stays| !is_within(stays, &whole));
+                if !paths.iter().any(|stays| is_within(&whole, stays)) {
+                    paths.push(whole);
+                }
+            }
             // What the targets in it have beside them is found where the journal says, whichever tree has its
             // place.
             let beside = targets.iter().filter_map(Target::beside).filter_map(|beside| beside.strip_prefix(path).ok());
             for beside in beside.map(|beside| beside.as_os_str().as_bytes()) {
-                let holds = |stays: &Vec<u8>| {
-                    beside.strip_prefix(stays.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-                };
-                if !paths.iter().any(holds) {
+                // Rules see what is built there as well.
+                paths.retain(|stays| stays == beside || !is_within(stays, beside));
+                if !paths.iter().any(|stays| is_within(beside, stays)) {
                     paths.push(beside.to_vec());
                 }
             }
