@@ -214,8 +214,8 @@ pub(super) fn carried(context: &Context, checked: &Checked, targets: &[Target]) 
             // What this deploy builds in a mount point does not stand there.
             let own = format!("{UNIT}{}", checked.mark);
             paths.retain(|path| !path.starts_with(own.as_bytes()));
-            // What a target in it becomes stands there after the switch, whatever this tree's snapshot and rules
-            // say of that place: it goes along whole, and in its way is nothing.
+            // What a target in it becomes stands there after the switch, whatever this tree's snapshot and
+            // rules say of that place: it goes along whole, and in its way is nothing.
             let inner =
                 targets.iter().filter_map(|one| if let Target::Place { path, .. } = one { Some(path) } else { None });
             for below in inner.filter_map(|one| one.strip_prefix(path).ok()).filter(|one| !one.as_os_str().is_empty()) {
