@@ -1,5 +1,6 @@
 //! The command line as plain values. Nothing here opens, reads or asks for anything.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -101,20 +102,22 @@ impl Arguments {
     /// The command line with help of its own for each command: what all share is shown by `copal --help` and
     /// `copal help options` alone.
     pub(crate) fn with_short_help() -> clap::Command {
-        fn shorten(command: clap::Command) -> clap::Command {
+        fn shorten(command: clap::Command, shared: &BTreeSet<clap::Id>) -> clap::Command {
             if command.get_name() == "options" {
                 return command;
             }
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             command
-                .mut_args(|argument| if argument.is_global_set() { argument.hide(true) } else { argument })
+                .mut_args(|argument| if shared.contains(argument.get_id()) { argument.hide(true) } else { argument })
                 .after_help(format!("{WHERE_OPTIONS_ARE}\n\n{examples}"))
-                .mut_subcommands(shorten)
+                .mut_subcommands(|command| shorten(command, shared))
         }
         let mut command = Self::command();
         // Only then do the commands below know what all share.
         command.build();
-        command.mut_subcommands(shorten)
+        let global = command.get_arguments().filter(|argument| argument.is_global_set());
+        let shared: BTreeSet<clap::Id> = global.map(|argument| argument.get_id().clone()).collect();
+        command.mut_subcommands(|command| shorten(command, &shared))
     }
 }
 
