@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use copal_application::{Configuration, parse};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fgetxattr};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use crate::environment::{Environment, variable};
@@ -46,7 +47,11 @@ fn read_own(path: &Path) -> io::Result<Result<String, ProgramError>> {
     if found.uid() != geteuid().as_raw() && found.uid() != 0 {
         return Ok(Err(refused(path, &format!("belongs to the user {}", found.uid()))));
     }
-    let others = found.mode() & 0o002 != 0 || found.mode() & 0o020 != 0 && found.gid() != getegid().as_raw();
+    // Where there is an ACL, the group's bits are the mask of all that it names.
+    let acl = fgetxattr(&file, "system.posix_acl_access", &mut [0u8; 1]);
+    let has_acl = !matches!(acl, Err(Errno::NODATA | Errno::OPNOTSUPP));
+    let group_writes = found.mode() & 0o020 != 0 && (has_acl || found.gid() != getegid().as_raw());
+    let others = found.mode() & 0o002 != 0 || group_writes;
     if others {
         return Ok(Err(refused(path, "may be written by others")));
     }

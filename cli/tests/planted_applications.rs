@@ -156,6 +156,14 @@ fn t01_a_configuration_that_others_wrote_runs_nothing() {
         assert!(refused.code == 2 && refused.stderr.contains(why), "{refused:#?}");
         assert!(!ran.exists());
     }
+    // The group's bits are the mask of the ACL here.
+    give(0, 0o600);
+    let given = std::process::Command::new("setfacl").args(["-m", "u:65534:rw"]).arg(&path).status().unwrap();
+    assert!(given.success(), "setfacl");
+    let refused = create("acl");
+    assert!(refused.code == 2 && refused.stderr.contains("may be written by others"), "{refused:#?}");
+    let taken = std::process::Command::new("setfacl").arg("-b").arg(&path).status().unwrap();
+    assert!(taken.success() && !ran.exists());
     // Who names it has looked at it.
     let named = world.run(&["create", "named", "--app", "shop", "--config", path.to_str().unwrap()]);
     assert!(named.code == 0 && ran.exists(), "{named:#?}");

@@ -40,12 +40,16 @@ pub fn plan(spec: &PostgresSpec, folder: &Path, mark: &str) -> Result<Vec<Loaded
             ),
         });
     }
-    let named = |place: PathBuf| {
+    let named = |(number, place): (usize, PathBuf)| {
         let name = spec.load_as.clone().map_or_else(|| Ok(Settings::read(&place)?.name), Ok)?;
-        let (staged, aside) = (marked(&name, mark, "new"), marked(&name, mark, "old"));
+        if name.len() > NAME_BYTES_MAX {
+            let detail = format!("its name has {} bytes, and PostgreSQL keeps {NAME_BYTES_MAX} of them", name.len());
+            return Err(Error::Database { action: "loading", place: format!("the database {name:?}"), detail });
+        }
+        let (staged, aside) = (marked(&name, mark, number, "new"), marked(&name, mark, number, "old"));
         Ok(LoadedDatabase { name, staged, aside })
     };
-    places.into_iter().map(named).collect()
+    places.into_iter().enumerate().map(named).collect()
 }
 
 /// Loads every database of a dump's folder under the name that [`plan`] gave it. Any error is a failure; what
@@ -157,9 +161,13 @@ fn load_one(spec: &PostgresSpec, place: &Path, names: &LoadedDatabase, jobs: usi
     set_properties(&mut server, place, &names.staged)
 }
 
-/// A name that only Copal gives, within what the server keeps of it.
-fn marked(name: &str, mark: &str, what: &str) -> String {
-    let suffix = format!("_copal_{what}_{mark}");
+/// A name that only Copal gives, within what the server keeps of it: its number tells databases apart whose
+/// names begin alike.
+fn marked(name: &str, mark: &str, number: usize, what: &str) -> String {
+    let suffix = match number {
+        0 => format!("_copal_{what}_{mark}"),
+        _ => format!("_{number}_copal_{what}_{mark}"),
+    };
     let mut kept = name.len().min(NAME_BYTES_MAX.saturating_sub(suffix.len()));
     while !name.is_char_boundary(kept) {
         kept -= 1;
@@ -291,4 +299,21 @@ fn quoted(name: &str) -> String {
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn d09_databases_whose_names_begin_alike_are_told_apart() {
+        let long = "n".repeat(60);
+        let names = [format!("{long}aaa"), format!("{long}bbb"), "ö".repeat(31)];
+        let given = names.iter().enumerate();
+        let marked: BTreeSet<String> = given.map(|(at, name)| marked(name, "0123456789ab", at, "new")).collect();
+        assert_eq!(marked.len(), names.len(), "{marked:?}");
+        assert!(marked.iter().all(|name| name.len() <= NAME_BYTES_MAX), "{marked:?}");
+    }
 }
